@@ -1,0 +1,63 @@
+"""Files appear whole or not at all: written under a temporary name beside the target, synced, then renamed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+ABANDONED_AFTER_S = 24 * 3600.0  # a live writer touches its file more often than that
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path` (folders are made); on success it becomes `path`, on failure it goes.
+
+    The body creates, fills and closes the file at the yielded path, whose name ends in `.tmp` whatever the suffix of
+    `path`, so that no glob for finished files finds it. Readers and concurrent writers of `path` see an old or a new
+    file, never a part of one: the last to finish wins. An OSError of the body (a full disk) names `path`.
+    sync=False skips the flush to disk, for many small files that can be made again after a power cut.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f"{_prefix(target)}{secrets.token_hex(8)}.tmp"
+    try:
+        yield temporary
+        if sync:
+            _flush_to_disk(temporary, os.O_RDWR)
+        temporary.replace(target)
+    except OSError as error:
+        if error.filename is None or os.fsdecode(error.filename) == str(temporary):
+            error.filename = str(target)  # write() names no file, open() the temporary one
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+    if sync and os.name != "nt":
+        with suppress(OSError):  # some network file systems cannot sync a folder
+            _flush_to_disk(target.parent, os.O_RDONLY)
+
+
+def remove_abandoned(path: str | os.PathLike[str]) -> None:
+    """Remove temporary files that killed writers of `path` left more than a day ago. It lists the whole folder."""
+    target = Path(path)
+    oldest_alive = time.time() - ABANDONED_AFTER_S
+    for temporary in target.parent.glob(".*.tmp"):
+        if temporary.name.startswith(_prefix(target)):
+            with suppress(OSError):  # another process may remove it first
+                if temporary.stat().st_mtime < oldest_alive:
+                    temporary.unlink()
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name[:60]}."  # names are limited to 255 bytes
+
+
+def _flush_to_disk(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

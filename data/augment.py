@@ -1,0 +1,101 @@
+"""Augmentation of uint8 images by albumentations, a function of (seed, epoch, index) and of nothing else.
+
+albumentations' own generator repeats itself across workers and epochs, so every sample seeds the pipeline anew.
+This is the one module that knows albumentations.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
+
+import albumentations as A
+import cv2
+import numpy as np
+
+Strength = Literal["none", "light", "full"]
+
+
+def geometric(strength: Strength) -> list[Any]:
+    """Mirror images and small changes of pose; `full` adds perspective and elastic bending."""
+    if strength == "none":
+        return []
+    border = cv2.BORDER_REFLECT_101
+    steps: list[Any] = [
+        A.HorizontalFlip(p=0.5),
+        A.Affine(
+            scale=(0.9, 1.1),
+            translate_percent=(-0.06, 0.06),
+            rotate=(-10, 10),
+            shear=(-4, 4),
+            border_mode=border,
+            p=0.9 if strength == "full" else 0.8,
+        ),
+    ]
+    if strength == "full":
+        steps += [
+            A.Perspective(scale=(0.02, 0.06), border_mode=border, p=0.25),
+            A.ElasticTransform(alpha=20, sigma=8, approximate=True, border_mode=border, p=0.1),
+        ]
+    return steps
+
+
+def photometric(strength: Strength) -> list[Any]:
+    """Light and colour; `full` is wider."""
+    if strength == "none":
+        return []
+    if strength == "light":
+        return [
+            A.ColorJitter(brightness=(0.9, 1.1), contrast=(0.9, 1.1), saturation=(0.9, 1.1), hue=(-0.02, 0.02), p=0.5)
+        ]
+    return [
+        A.ColorJitter(brightness=(0.8, 1.2), contrast=(0.8, 1.2), saturation=(0.8, 1.2), hue=(-0.03, 0.03), p=0.5),
+        A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.2),
+        A.HueSaturationValue(hue_shift_limit=5, sat_shift_limit=15, val_shift_limit=10, p=0.2),
+    ]
+
+
+def degrading(strength: Strength) -> list[Any]:
+    """Noise, blur, shadow, fog and dropout: what a denoising input suffers."""
+    if strength != "full":
+        return [A.GaussNoise(std_range=(0.01, 0.04), p=0.3)] if strength == "light" else []
+    return [
+        A.RandomShadow(shadow_roi=(0, 0, 1, 1), p=0.08),
+        A.RandomFog(fog_coef_range=(0.05, 0.2), alpha_coef=0.08, p=0.02),
+        A.OneOf([A.GaussianBlur(blur_limit=(3, 5)), A.MotionBlur(blur_limit=(3, 5))], p=0.1),
+        A.GaussNoise(std_range=(0.01, 0.04), p=0.15),
+        A.CoarseDropout(num_holes_range=(1, 3), hole_height_range=(0.05, 0.15), hole_width_range=(0.05, 0.15), p=0.1),
+    ]
+
+
+class Augmentation:
+    """`(image, key) -> (view, source)`: the augmented view, and what the encoder sees of it.
+
+    image: (H, W, C) uint8, C 1 or 3; key: any integers, such as (seed, epoch, index). Both outputs are like the
+    image. The two are the same array unless `denoise`, where only `source` is degraded; without it `full` degrades
+    the view itself.
+    """
+
+    def __init__(self, strength: Strength, denoise: bool = False) -> None:
+        clean = [*geometric(strength), *photometric(strength)]
+        spoil = degrading(strength)
+        self.view = A.Compose(clean if denoise or strength != "full" else [*clean, *spoil])
+        self.spoil = A.Compose(spoil) if denoise else None
+
+    def __call__(self, image: np.ndarray, key: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        channels = image.shape[2]
+        if channels == 1:
+            image = np.repeat(image, 3, axis=2)  # several transforms know RGB only
+        view = _run(self.view, image, key)
+        source = _run(self.spoil, view, (*key, 1)) if self.spoil is not None else view
+        return view[..., :channels], source[..., :channels]
+
+
+def _run(pipeline: A.Compose, image: np.ndarray, key: Sequence[int]) -> np.ndarray:
+    if not pipeline.transforms:
+        return image
+    pipeline.set_random_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+    return np.ascontiguousarray(pipeline(image=image)["image"])

@@ -1,0 +1,101 @@
+"""Building blocks of the ear VAE: attention, residual convolution, upsampling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import SqueezeExcitation
+
+
+class SpatialAttention(nn.Module):
+    """Weights each position by a 7x7 convolution of its mean and maximum over channels (CBAM, Woo et al. 2018).
+
+    (B, C, H, W) -> (B, C, H, W). The gate is 2 sigmoid, so that it starts near the identity.
+    """
+
+    def __init__(self, kernel_size: int = 7) -> None:
+        super().__init__()
+        self.gate = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        summary = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], dim=1)
+        return maps * (2.0 * torch.sigmoid(self.gate(summary)))
+
+
+class ChannelAttention(nn.Module):
+    """Weights each channel by a shared MLP of its mean and maximum over positions (CBAM, Woo et al. 2018).
+
+    (B, C, H, W) -> (B, C, H, W).
+    """
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 4)
+        self.mlp = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        mean, maximum = maps.mean((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
+        return maps * torch.sigmoid(self.mlp(mean) + self.mlp(maximum))
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, batch norm, ReLU, twice, around a shortcut; then spatial attention.
+
+    (B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+            nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+        self.attention = SpatialAttention()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.attention(torch.relu(self.body(maps) + self.shortcut(maps)))
+
+
+class ConvAttentionBlock(nn.Module):
+    """One stage of the `conv` encoder: a halving residual block with channel and spatial attention.
+
+    (B, in_channels, H, W) -> (B, out_channels, H / 2, W / 2).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, squeeze_excitation: bool = False) -> None:
+        super().__init__()
+        self.residual = ResidualBlock(in_channels, out_channels, stride=2)
+        self.channel_attention = ChannelAttention(out_channels)
+        self.squeeze_excitation: nn.Module = nn.Identity()
+        if squeeze_excitation:
+            self.squeeze_excitation = SqueezeExcitation(out_channels, max(out_channels // 16, 4))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.squeeze_excitation(self.channel_attention(self.residual(maps)))
+
+
+class UpBlock(nn.Module):
+    """Doubles the grid, lets the latent scale and shift every channel, and refines with a residual block.
+
+    maps (B, in_channels, H, W), latent (B, D) -> (B, out_channels, 2H, 2W). The scale and shift are FiLM's
+    (Perez et al. 2018); they start at the identity.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, latent_dim: int) -> None:
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(out_channels)
+        self.modulation = nn.Linear(latent_dim, 2 * out_channels)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        self.refine = ResidualBlock(out_channels, out_channels)
+
+    def forward(self, maps: Tensor, latent: Tensor) -> Tensor:
+        scale, shift = self.modulation(latent)[:, :, None, None].chunk(2, dim=1)
+        return self.refine(torch.relu(self.norm(self.upsample(maps)) * (1.0 + scale) + shift))

@@ -1,0 +1,124 @@
+"""Every default of the ear teacher, and the recipe that comes with each encoder."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from data.errors import InputError
+from training.config import TrainerOptions
+from training.options import check_options, option
+
+
+@dataclass(frozen=True)
+class EarVAEConfig:
+    """The model's shape: what a checkpoint needs to rebuild it."""
+
+    encoder: str = option("resnet50", "resnet18/34/50/101/152, conv, or timm:NAME")
+    image_size: int = option(128, "side of the square image; a multiple of 32", low=32, high=1024)
+    latent_dim: int = option(1024, "numbers that describe one ear", low=2, high=16384)
+    in_channels: int = option(3, "3: RGB, 1: grey", low=1, high=3)
+    base_channels: int = option(
+        64, "width of the decoder's middle; heads and the conv encoder follow it", low=4, high=512
+    )
+    linear_path_size: int = option(
+        64, "side at which pixel PCA runs beside the networks, so that training starts at its quality; 0: none", low=0
+    )
+
+    def check(self) -> None:
+        """Raise InputError for a shape that cannot be built."""
+        check_options(self)
+        if self.image_size % 32:
+            raise InputError(f"--image_size {self.image_size}: must be a multiple of 32")
+        if self.in_channels == 2:
+            raise InputError("--in_channels 2: must be 1 (grey) or 3 (RGB)")
+        if self.linear_path_size > self.image_size:
+            raise InputError(
+                f"--linear_path_size {self.linear_path_size}: must be at most --image_size {self.image_size}"
+            )
+
+
+@dataclass(frozen=True)
+class EarTeacherConfig(EarVAEConfig, TrainerOptions):
+    """`python -m ear_teacher.train`. The defaults are the resnet recipe; PRESETS holds what others change."""
+
+    train_npy: str = option("data/preprocessed/train_teacher.npy", "training images: NPY or NPZ, paths or pixels")
+    val_npy: str = option("data/preprocessed/val_teacher.npy", "validation images, of other people")
+    data_root: str | None = option(None, "folder that relative paths start from; default: the NPY's own")
+    cache_dir: str | None = option(None, "where decoded images are kept; default: .cache beside the NPY", plan=False)
+    crop_to_bbox: bool = option(False, "cut each image to its bounding box first")
+    augment: Literal["none", "light", "full"] = option("full", "none; flips and small motions; or everything")
+    denoise: bool = option(False, "noise, blur, fog, shadow and dropout on the input only: the target stays clean")
+    encoder_weights: str = option("pretrained", "pretrained, none, or a weights file")
+    freeze_layers: int = option(0, "layer groups of the backbone that stay as loaded, counted from the input", low=0)
+    reconstruction: Literal["l1", "mse"] = option("l1", "pixel loss")
+    focal_gamma: float = option(0.0, "weight each pixel by its normalised error to this power", low=0, high=10)
+    perceptual_weight: float = option(1.0, "balanced with SSIM", low=0)
+    perceptual_backbone: str = option("vgg16", "vgg16, or timm:NAME")
+    perceptual_weights: str = option("pretrained", "weights of that backbone: pretrained, or a file")
+    ssim_weight: float = option(1.0, "balanced with perceptual", low=0)
+    edge_weight: float = option(0.5, "sharper anatomical borders", low=0)
+    contrastive_weight: float = option(0.05, "tell different ears apart, lightly", low=0)
+    center_weight: float = option(3.0, "the ear is in the middle", low=0)
+    kl_weight: float = option(0.01, "weight of the KL term at the end of its ramp", low=0)
+    kl_reduction: Literal["mean", "sum"] = option("mean", "over latents")
+    kl_anneal_strategy: Literal["threshold", "epoch", "linear", "monotonic", "cyclic", "none"] = option(
+        "threshold", "when the KL term comes in"
+    )
+    kl_anneal_epochs: int = option(10, "length of the ramp for threshold and epoch; 0: full weight at once", low=0)
+    kl_anneal_threshold_psnr: float = option(24.0, "dB of validation PSNR that start the threshold ramp")
+    kl_anneal_latest_epoch: int = option(30, "the threshold ramp starts here at the latest, with a warning", low=0)
+    kl_anneal_cycles: int = option(4, "cycles of cyclic", low=1)
+    kl_anneal_ratio: float = option(0.5, "rising part of each cycle", above=0, high=1)
+    kl_anneal_start: float = option(0.0, "multiplier at the foot of the ramp", low=0)
+    kl_anneal_end: float = option(1.0, "multiplier at its top", low=0)
+    checkpoint_dir: str = option("ear_teacher/checkpoints", "checkpoints, and where --resume auto looks", plan=False)
+    log_dir: str = option("ear_teacher/logs", "TensorBoard events, metrics.csv and pictures", plan=False)
+    sheet_images: int = option(8, "validation ears shown each epoch", low=1, high=64, plan=False)
+
+    def model_config(self) -> EarVAEConfig:
+        values = asdict(self)
+        return EarVAEConfig(**{field.name: values[field.name] for field in fields(EarVAEConfig)})
+
+    def check(self) -> None:
+        super().check()
+        if self.denoise and self.augment == "none":
+            raise InputError("--denoise: needs --augment light or full, which make the noise")
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "conv": {
+        "image_size": 256,
+        "latent_dim": 256,
+        "encoder_weights": "none",
+        "lr": 1e-4,
+        "reconstruction": "mse",
+        "perceptual_weight": 0.0,
+        "ssim_weight": 0.0,
+        "edge_weight": 0.0,
+        "contrastive_weight": 0.0,
+        "center_weight": 0.0,
+        "kl_weight": 2.5e-4,
+        "kl_reduction": "sum",
+        "kl_anneal_strategy": "cyclic",
+        "schedule": "plateau",
+        "warmup_epochs": 0.0,
+        "batch_size": 32,
+        "epochs": 200,
+        "precision": "32",
+    },
+}  # resnet* and timm:NAME take the defaults above
+
+ALIASES = {
+    "learning_rate": "lr",
+    "kld_weight": "kl_weight",
+    "kld_anneal_strategy": "kl_anneal_strategy",
+    "kld_anneal_cycles": "kl_anneal_cycles",
+    "kld_anneal_ratio": "kl_anneal_ratio",
+    "kld_anneal_start": "kl_anneal_start",
+    "kld_anneal_end": "kl_anneal_end",
+    "kld_anneal_epochs": "kl_anneal_epochs",
+    "train_data": "train_npy",
+    "val_data": "val_npy",
+    "resnet_version": "encoder",
+}

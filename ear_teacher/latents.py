@@ -1,0 +1,72 @@
+"""What the latents of a set of images say: their moments, active units, and KL per dimension."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ear_teacher.losses import kl_divergence
+
+ACTIVE_VARIANCE = 0.01  # Burda et al. 2016: a unit is active when Var_x(E[z|x]) exceeds this
+
+
+class LatentMoments:
+    """Sums over images of mu, mu mu^T, posterior variance and KL; sums of several processes add up."""
+
+    def __init__(self, latent_dim: int) -> None:
+        self.sums = torch.zeros(1 + 3 * latent_dim + latent_dim**2, dtype=torch.float64)
+        self.latent_dim = latent_dim
+
+    def add(self, mu: Tensor, logvar: Tensor) -> None:
+        """mu, logvar: (B, D)."""
+        kl = kl_divergence(mu, logvar).double().sum(0)
+        mu, variance = mu.double(), logvar.double().exp().sum(0)
+        count = torch.tensor([float(len(mu))], dtype=torch.float64, device=mu.device)
+        self.sums += torch.cat([count, mu.sum(0), variance, kl, (mu.T @ mu).flatten()]).cpu()
+
+    def reduce(self, total: Callable[[Tensor], Tensor]) -> None:
+        self.sums = total(self.sums)
+
+    @property
+    def count(self) -> float:
+        return float(self.sums[0])
+
+    def _part(self, index: int) -> Tensor:
+        return self.sums[1 + index * self.latent_dim :][: self.latent_dim] / self.sums[0]
+
+    @property
+    def mean(self) -> Tensor:
+        """(D,), the mean of mu."""
+        return self._part(0)
+
+    @property
+    def mean_variance(self) -> Tensor:
+        """(D,), the mean of exp(logvar)."""
+        return self._part(1)
+
+    @property
+    def kl_per_dimension(self) -> Tensor:
+        """(D,) in nats, mean over images."""
+        return self._part(2)
+
+    @property
+    def covariance(self) -> Tensor:
+        """(D, D) of mu, population."""
+        second = self.sums[1 + 3 * self.latent_dim :].view(self.latent_dim, -1) / self.sums[0]
+        return second - torch.outer(self.mean, self.mean)
+
+    @property
+    def active_units(self) -> int:
+        return int((self.covariance.diagonal() > ACTIVE_VARIANCE).sum())
+
+    def collapse_warning(self) -> str | None:
+        """One sentence when hardly any latent carries the image, else None."""
+        needed = max(2, self.latent_dim // 100)
+        if self.count < 2 or self.active_units >= needed:
+            return None
+        return (
+            f"posterior collapse: {self.active_units} of {self.latent_dim} latents are active "
+            f"({self.kl_per_dimension.sum():.2f} nats in all): lower --kl_weight, or anneal it later or longer"
+        )

@@ -1,0 +1,72 @@
+"""A linear autoencoder beside the networks, so that training starts at pixel PCA's quality instead of at noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def principal_components(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean (P,), components (count, P) and standard deviations (count,) of rows (N, P), float32.
+
+    At most N - 1 components carry variance; the rest are zero. By scikit-learn: exact for few rows, randomized
+    (Halko et al. 2011) for many, with a fixed seed.
+    """
+    found = min(count, len(rows) - 1, rows.shape[1])
+    components = np.zeros((count, rows.shape[1]), np.float32)
+    stds = np.zeros(count, np.float32)
+    if found < 1:
+        return rows.mean(0), components, stds
+    pca = PCA(found, random_state=0).fit(rows)
+    components[:found], stds[:found] = pca.components_, np.sqrt(np.maximum(pca.explained_variance_, 0))
+    noise = stds < stds[0] * 1e-4  # float32 directions below that are rounding
+    components[noise], stds[noise] = 0, 0
+    return pca.mean_, components, stds
+
+
+class LinearPath(nn.Module):
+    """PCA of the training images at `size` x `size` as whitened projection and its inverse.
+
+    Not trained: the networks learn what it leaves. `fit` fills it; before that it contributes nothing.
+    """
+
+    mean: Tensor
+    components: Tensor
+    stds: Tensor
+
+    def __init__(self, latent_dim: int, channels: int, size: int, image_size: int) -> None:
+        super().__init__()
+        self.shape = (channels, size, size)
+        self.image_size = image_size
+        pixels = channels * size * size
+        self.register_buffer("mean", torch.zeros(pixels))
+        self.register_buffer("components", torch.zeros(latent_dim, pixels))
+        self.register_buffer("stds", torch.zeros(latent_dim))
+
+    def shrink(self, images: Tensor) -> Tensor:
+        """(B, C, S, S) -> (B, C * size * size), averaging areas."""
+        return F.interpolate(images.float(), self.shape[1:], mode="area").flatten(1)
+
+    @torch.no_grad()
+    def fit(self, rows: Tensor) -> None:
+        """rows: (N, C * size * size), training images through `shrink`."""
+        for buffer, value in zip(
+            (self.mean, self.components, self.stds), principal_components(rows.numpy(), len(self.stds)), strict=True
+        ):
+            buffer.copy_(torch.from_numpy(value))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, C, S, S) in [-1, 1] -> (B, D), unit variance over the images it was fitted on. In float32."""
+        with torch.autocast(images.device.type, enabled=False):
+            inverse = torch.where(self.stds > 0, 1.0 / self.stds.clamp_min(1e-12), 0.0)
+            return (self.shrink(images) - self.mean) @ self.components.T * inverse
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, D) -> (B, C, S, S). In float32, enlarged bicubically."""
+        with torch.autocast(latent.device.type, enabled=False):
+            rows = (latent.float() * self.stds) @ self.components + self.mean
+            small = rows.unflatten(1, self.shape)
+            return F.interpolate(small, (self.image_size, self.image_size), mode="bicubic", align_corners=False)

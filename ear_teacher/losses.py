@@ -1,0 +1,215 @@
+"""The terms of the ear VAE's loss, each alone, and their weighted sum.
+
+Images are (B, C, H, W) in [0, 1]; a term is one value per image, (B,), unless its docstring says otherwise.
+All terms are computed in float32 (float64 stays) with autocast off, except the perceptual network's own layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.image_quality import float32_island, ssim, to_unit
+
+PerImageLoss = Callable[[Tensor, Tensor], Tensor]
+Gather = Callable[[Tensor], Tensor]
+
+
+@float32_island
+def reconstruction_loss(
+    prediction: Tensor, target: Tensor, kind: Literal["l1", "mse"] = "l1", focal_gamma: float = 0.0
+) -> Tensor:
+    """Absolute or squared error, mean per pixel and channel.
+
+    focal_gamma > 0 weights each pixel by (its absolute error, mean over channels, / the image's largest) ** gamma.
+    The weights carry no gradient and average 1 over the image: gamma moves the loss to the worst pixels, not its scale.
+    """
+    difference = prediction - target
+    error = difference.abs() if kind == "l1" else difference.square()
+    if focal_gamma > 0:
+        per_pixel = difference.detach().abs().mean(dim=1, keepdim=True)
+        smallest = torch.finfo(per_pixel.dtype).tiny
+        # Divided by the largest first: small errors to a power would underflow.
+        weight = (per_pixel / per_pixel.amax(dim=(2, 3), keepdim=True).clamp_min(smallest)) ** focal_gamma
+        error = error * (weight / weight.mean(dim=(2, 3), keepdim=True).clamp_min(smallest))
+    return error.mean(dim=(1, 2, 3))
+
+
+@float32_island
+def edge_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """L1 between the Sobel gradients of each channel, mean over pixels, channels and both directions.
+
+    The kernels are the unscaled 3x3 ones ([1 2 1] by [-1 0 1], cv2.Sobel's): a ramp of slope s per pixel gives 8 s.
+    The border is replicated.
+    """
+    channels = prediction.shape[1]
+    # The gradient is linear, so that of the difference is the difference of the gradients.
+    difference = F.pad(prediction - target, (1, 1, 1, 1), mode="replicate")
+    across = difference.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    kernels = torch.stack([across, across.T]).unsqueeze(1).repeat(channels, 1, 1, 1)
+    return F.conv2d(difference, kernels, groups=channels).abs().mean(dim=(1, 2, 3))
+
+
+@float32_island
+def center_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """L1 under a Gaussian window at the image's centre, sigma a quarter of each side, whose weights sum to 1."""
+    window = _center_window(prediction)
+    return ((prediction - target).abs().mean(dim=1) * window).sum(dim=(1, 2))
+
+
+def _center_window(images: Tensor) -> Tensor:
+    rows, columns = (
+        torch.softmax(-0.5 * ((torch.arange(side, device=images.device) - (side - 1) / 2) / (side / 4)) ** 2, dim=0)
+        for side in images.shape[-2:]
+    )
+    return torch.outer(rows, columns).to(images.dtype)
+
+
+@float32_island
+def kl_divergence(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL(q(z|x) || N(0, I)) of a diagonal Gaussian, in nats, per image and latent.
+
+    mu, logvar: (B, D). Returns (B, D). Kingma & Welling 2014, appendix B.
+    In float32 because exp(logvar) leaves half precision's range from 11 on.
+    """
+    return 0.5 * (mu.square() + torch.expm1(logvar) - logvar)
+
+
+@float32_island
+def contrastive_loss(
+    z1: Tensor, z2: Tensor, subjects: Tensor | None = None, temperature: float = 0.1, gather: Gather | None = None
+) -> Tensor:
+    """Supervised contrastive loss over the 2B posterior samples of a batch: a scalar.
+
+    z1, z2: (B, D), two samples of each image's posterior; compared by cosine / temperature.
+    subjects: (B,) integer ids. An anchor's positives are its image's other sample and all samples of its subject; a
+    negative id is unknown, and its only positive is the other sample. Every other sample of the batch is a negative.
+
+    Khosla et al. 2020, L_out (equation 2): the mean over anchors of the mean over positives of
+    -log(exp(s_ip) / sum over a != i of exp(s_ia)). With no subject known it is NT-Xent (Chen et al. 2020), the
+    symmetric InfoNCE; one image alone gives 0.
+
+    gather: (B, D) -> (world x B, D) over the devices' batches, of equal size; by default `gather_batches`, which makes
+    loss and (averaged) gradient those of the whole batch on one device.
+    """
+    gather = gather or gather_batches
+    if subjects is None:
+        subjects = torch.full((len(z1),), -1, device=z1.device)
+    z1, z2, subjects = gather(z1), gather(z2), gather(subjects)
+
+    samples = F.normalize(torch.cat([z1, z2]), dim=1)
+    owner = subjects.repeat(2)
+    image = torch.arange(len(z1), device=z1.device).repeat(2)
+    itself = torch.eye(len(samples), dtype=torch.bool, device=z1.device)
+    positive = (image[:, None] == image) | ((owner[:, None] == owner) & (owner[:, None] >= 0))
+    positive = positive & ~itself
+
+    similarity = (samples @ samples.T) / temperature
+    log_total = similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1)
+    mean_positive = (similarity * positive).sum(dim=1) / positive.sum(dim=1)
+    return (log_total - mean_positive).mean()
+
+
+def gather_batches(values: Tensor) -> Tensor:
+    """Concatenate every process's (B, ...) in rank order; the same tensor where there is one process.
+
+    The gradient reaches this process's rows only, times the number of processes: if every process computes the same
+    function of the result, the average DDP takes over processes is then the exact gradient, with no second exchange.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return values
+    world = dist.get_world_size()
+    parts = [torch.empty_like(values) for _ in range(world)]
+    dist.all_gather(parts, values.detach().contiguous())
+    if values.requires_grad:
+        parts[dist.get_rank()] = values.detach() + world * (values - values.detach())
+    return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factors of the terms beside the reconstruction; a term at 0 is not computed (the KL always is)."""
+
+    perceptual: float = 1.0
+    ssim: float = 1.0
+    edge: float = 0.5
+    contrastive: float = 0.05
+    center: float = 3.0
+    kl: float = 0.01  # of the finished ramp; training passes the annealed one at each step
+
+
+class VAELoss:
+    """reconstruction + weights . (perceptual, 1 - SSIM, edge, contrastive, centre) + beta KL, mean over the batch.
+
+    perceptual: a callable on two [0, 1] batches, giving (B,); needed where its weight is above 0.
+    kl_reduction: "mean" over the latents, or their "sum".
+    A plain object, so that no network it holds is registered in the module that owns it.
+    """
+
+    def __init__(
+        self,
+        weights: LossWeights,
+        *,
+        perceptual: PerImageLoss | None = None,
+        reconstruction: Literal["l1", "mse"] = "l1",
+        focal_gamma: float = 0.0,
+        kl_reduction: Literal["mean", "sum"] = "mean",
+        temperature: float = 0.1,
+    ) -> None:
+        if weights.perceptual > 0 and perceptual is None:
+            raise ValueError("a perceptual weight above 0 needs a perceptual loss")
+        self.weights = weights
+        self.perceptual = perceptual
+        self.reconstruction = reconstruction
+        self.focal_gamma = focal_gamma
+        self.kl_reduction = kl_reduction
+        self.temperature = temperature
+
+    def __call__(
+        self,
+        reconstruction: Tensor,
+        target: Tensor,
+        mu: Tensor,
+        logvar: Tensor,
+        beta: float | None = None,
+        *,
+        z1: Tensor | None = None,
+        z2: Tensor | None = None,
+        subjects: Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss and its terms.
+
+        reconstruction, target: (B, C, H, W) in [-1, 1]. mu, logvar: (B, D).
+        beta: the KL weight at this step; without it the final one, by which epochs are compared.
+        z1, z2: (B, D), two posterior samples, and subjects (B,): needed, may be given, for the contrastive term.
+
+        Returns the total, a scalar, and the detached, unweighted scalars `recon`, `kl` and, where their weight is above
+        0, `perceptual`, `ssim` (that is 1 - SSIM), `edge`, `contrastive`, `center`.
+        """
+        prediction, truth = to_unit(reconstruction), to_unit(target)
+        weights = self.weights
+        terms = {"recon": reconstruction_loss(prediction, truth, self.reconstruction, self.focal_gamma).mean()}
+        if weights.perceptual > 0 and self.perceptual is not None:
+            terms["perceptual"] = self.perceptual(prediction, truth).mean()
+        if weights.ssim > 0:
+            terms["ssim"] = 1.0 - ssim(prediction, truth).mean()
+        if weights.edge > 0:
+            terms["edge"] = edge_loss(prediction, truth).mean()
+        if weights.contrastive > 0:
+            if z1 is None or z2 is None:
+                raise ValueError("a contrastive weight above 0 needs z1 and z2, two posterior samples of each image")
+            terms["contrastive"] = contrastive_loss(z1, z2, subjects, self.temperature)
+        if weights.center > 0:
+            terms["center"] = center_loss(prediction, truth).mean()
+        kl = kl_divergence(mu, logvar)
+        terms["kl"] = kl.mean() if self.kl_reduction == "mean" else kl.sum(dim=1).mean()
+
+        factors = {"recon": 1.0, "kl": weights.kl if beta is None else beta}
+        total = torch.stack([factors.get(name, getattr(weights, name, 1.0)) * term for name, term in terms.items()])
+        return total.sum(), {name: term.detach() for name, term in terms.items()}

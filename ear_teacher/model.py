@@ -1,0 +1,211 @@
+"""EarVAE: a variational autoencoder over ear crops. `python -m ear_teacher.model` checks it on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.errors import InputError
+from ear_teacher.blocks import ResidualBlock, UpBlock
+from ear_teacher.config import EarVAEConfig
+from ear_teacher.encoders import build_encoder
+from ear_teacher.latents import LatentMoments
+from ear_teacher.linear_path import LinearPath
+from training.checkpoint import model_state, read_checkpoint
+
+INFERENCE_BATCH = 8  # one shape for every inference call: kernels, and so the last bit, depend on it
+
+
+@dataclass
+class AggregatePosterior:
+    """A Gaussian fitted to the posteriors of many images: what to sample from when the prior was barely enforced."""
+
+    mean: Tensor  # (D,)
+    factor: Tensor  # (D, D), lower triangular
+
+    @classmethod
+    def fit(cls, moments: LatentMoments) -> Self:
+        """Covariance of mu plus the mean posterior variance, so it is never singular."""
+        covariance = moments.covariance + torch.diag(moments.mean_variance + 1e-6)
+        return cls(moments.mean.float(), torch.linalg.cholesky(covariance).float())
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Latents (count, D), drawn on the CPU so that a seed means the same everywhere."""
+        noise = torch.randn(count, len(self.mean), generator=generator)
+        return self.mean + noise @ self.factor.T
+
+
+class Decoder(nn.Module):
+    """Linear to a grid of size / 32, then five doublings; the latent enters every scale.
+
+    latent (B, D) -> (B, channels, S, S), before any squashing. The last layer starts at zero when `zero_init`.
+    """
+
+    def __init__(self, latent_dim: int, image_size: int, channels: int, base_channels: int, zero_init: bool) -> None:
+        super().__init__()
+        self.grid = image_size // 32
+        widths = [max(int(base_channels * factor), 8) for factor in (8, 8, 4, 2, 1, 0.5)]
+        self.project = nn.Linear(latent_dim, widths[0] * self.grid**2)
+        self.stem = ResidualBlock(widths[0], widths[0])
+        self.ups = nn.ModuleList(
+            UpBlock(before, after, latent_dim) for before, after in zip(widths, widths[1:], strict=False)
+        )
+        self.to_pixels = nn.Conv2d(widths[-1], channels, 3, padding=1)
+        if zero_init:
+            nn.init.zeros_(self.to_pixels.weight)
+            nn.init.zeros_(self.to_pixels.bias)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        maps = self.stem(self.project(latent).unflatten(1, (-1, self.grid, self.grid)))
+        for up in self.ups:
+            maps = up(maps, latent)
+        return self.to_pixels(maps)
+
+
+class EarVAE(nn.Module):
+    """Images (B, C, S, S) in [-1, 1] to a Gaussian posterior over `latent_dim` latents, and back.
+
+    With a linear path (`linear_path_size` > 0) mu is a whitened pixel-PCA projection plus the encoder's correction,
+    and the reconstruction its inverse plus the decoder's; both corrections start at zero.
+    """
+
+    def __init__(self, config: EarVAEConfig | None = None, encoder_weights: str = "none", **overrides: Any) -> None:
+        super().__init__()
+        self.config = config = EarVAEConfig(**{**asdict(config or EarVAEConfig()), **overrides})
+        config.check()
+        self.encoder = build_encoder(
+            config.encoder,
+            image_size=config.image_size,
+            latent_dim=config.latent_dim,
+            in_channels=config.in_channels,
+            base_channels=config.base_channels,
+            weights=encoder_weights,
+        )
+        linear = config.linear_path_size > 0
+        self.decoder = Decoder(
+            config.latent_dim, config.image_size, config.in_channels, config.base_channels, zero_init=linear
+        )
+        self.linear_path: LinearPath | None = None
+        if linear:
+            self.linear_path = LinearPath(
+                config.latent_dim, config.in_channels, config.linear_path_size, config.image_size
+            )
+            nn.init.zeros_(self.encoder.head.mu.weight)
+            nn.init.zeros_(self.encoder.head.mu.bias)
+            nn.init.constant_(self.encoder.head.logvar.bias, -4.0)  # noise of 1 would drown the whitened latents
+        self.posterior: AggregatePosterior | None = None
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """-> reconstruction (B, C, S, S), mu (B, D), logvar (B, D). The latent is mu plus noise while training."""
+        mu, logvar = self.posterior_of(images)
+        latent = self.reparameterize(mu, logvar) if self.training else mu
+        return self.decode(latent), mu, logvar
+
+    def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """mu and logvar, each (B, D), computed on the batch as it is: the form for training."""
+        mu, logvar = self.encoder(images)
+        if self.linear_path is not None:
+            return mu.float() + self.linear_path.encode(images), logvar
+        return mu.float(), logvar
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        return mu + torch.randn_like(mu) * (0.5 * logvar).exp()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """mu (B, D). In evaluation mode an image's mu is the same bit for bit alone and in any batch."""
+        return self.encode_posterior(images)[0]
+
+    def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """mu and logvar, each (B, D). In evaluation mode the batch is cut and padded to INFERENCE_BATCH."""
+        if self.training:
+            return self.posterior_of(images)
+        if len(images) == 0:
+            empty = images.new_zeros(0, self.config.latent_dim)
+            return empty, empty
+        parts = []
+        for chunk in images.split(INFERENCE_BATCH):
+            padding = INFERENCE_BATCH - len(chunk)
+            padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, padding)).contiguous()
+            parts.append([part[: len(chunk)] for part in self.posterior_of(padded)])
+        mu, logvar = zip(*parts, strict=True)
+        return torch.cat(mu), torch.cat(logvar)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, D) -> (B, C, S, S) in [-1, 1]."""
+        pixels = self.decoder(latent)
+        if self.linear_path is None:
+            return torch.tanh(pixels)
+        return (self.linear_path.decode(latent) + pixels.float()).clamp(-1.0, 1.0)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return self.decode(self.encode(images))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The backbone's maps, finest first: what a detector or a landmarker stands on."""
+        return self.encoder.features(images)
+
+    @torch.no_grad()
+    def sample(self, num_samples: int, source: str = "prior", generator: torch.Generator | None = None) -> Tensor:
+        """New ears (num_samples, C, S, S) from `prior` (N(0, I)) or from the fitted aggregate `posterior`."""
+        device = next(self.parameters()).device
+        if source == "prior":
+            latent = torch.randn(num_samples, self.config.latent_dim, generator=generator)
+        elif source == "posterior":
+            if self.posterior is None:
+                raise ValueError("no aggregate posterior: set model.posterior = AggregatePosterior.fit(moments)")
+            latent = self.posterior.sample(num_samples, generator)
+        else:
+            raise ValueError(f"source {source!r}: choose 'prior' or 'posterior'")
+        return self.decode(latent.to(device))
+
+    @torch.no_grad()
+    def interpolate(self, first: Tensor, second: Tensor, steps: int = 8) -> Tensor:
+        """Decoded straight lines between two batches' latents: (B, C, S, S) twice -> (B, steps, C, S, S)."""
+        start, end = self.encode(first), self.encode(second)
+        positions = torch.linspace(0, 1, steps, device=start.device).view(1, -1, 1)
+        latents = torch.lerp(start[:, None], end[:, None], positions)
+        return self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+
+    @classmethod
+    def load_from_checkpoint(cls, path: str, map_location: str = "cpu", weights: str = "averaged") -> Self:
+        """A trained model in evaluation mode from a training checkpoint (a path, or a glob: the newest match).
+
+        weights: `averaged` (the EMA if the run kept one) or `raw`. Raises InputError for any other file.
+        """
+        checkpoint = read_checkpoint(path, map_location)
+        stored = checkpoint.get("hyper_parameters", {}).get("model")
+        if stored is None:
+            raise InputError(f"{path}: this checkpoint holds no ear VAE; give one written by ear_teacher.train")
+        model = cls(EarVAEConfig(**stored))
+        model.load_weights(checkpoint, path, weights)
+        model.load_posterior(checkpoint)
+        return model.to(map_location).eval()
+
+    def load_weights(self, checkpoint: dict[str, Any], path: str, weights: str = "averaged") -> None:
+        """The weights of a training checkpoint into this model. Raises InputError when shapes or names differ."""
+        state = {
+            name.removeprefix("model."): value
+            for name, value in model_state(checkpoint, weights).items()
+            if name.startswith("model.")
+        }
+        own = self.state_dict()
+        wrong = sorted(
+            {name for name in own if name not in state or own[name].shape != state[name].shape}
+            | (set(state) - set(own))
+        )
+        if wrong:
+            stored = checkpoint.get("hyper_parameters", {}).get("model", {})
+            differing = [f"{k} {v!r}" for k, v in stored.items() if getattr(self.config, k, None) != v]
+            made_with = f"it was made with {', '.join(differing)}" if differing else f"first at {wrong[0]}"
+            raise InputError(f"{path}: {len(wrong)} tensors do not fit this model; {made_with}")
+        self.load_state_dict(state)
+
+    def load_posterior(self, checkpoint: dict[str, Any]) -> None:
+        """The aggregate posterior of a training checkpoint, if it holds one."""
+        stored = checkpoint.get("aggregate_posterior")
+        if stored is not None:
+            self.posterior = AggregatePosterior(stored["mean"].cpu(), stored["factor"].cpu())

@@ -1,0 +1,298 @@
+"""The training of an EarVAE: one step, its validation, its pictures, and what a checkpoint must remember."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from ear_teacher.annealing import KLAnnealing
+from ear_teacher.config import EarTeacherConfig
+from ear_teacher.datamodule import to_model_range
+from ear_teacher.latents import LatentMoments
+from ear_teacher.losses import LossWeights, VAELoss
+from ear_teacher.model import AggregatePosterior, EarVAE
+from training.checkpoint import read_checkpoint
+from training.cli import plain
+from training.image_quality import psnr, ssim, to_unit
+from training.optim import LearningRate, adamw_with_schedule, backbone_groups, check_groups, named_group
+from training.perceptual import PerceptualLoss
+from training.sheets import save_sheet
+from training.term_log import TermLog
+
+SAMPLE_SEED = 7  # the same prior draws every epoch, so that the sheets can be compared
+
+
+class EarVAELightning(pl.LightningModule):
+    """Trains `self.model`, an EarVAE; offers the same calls as it.
+
+    model: an EarVAE that is trained already; then no loss is built and no weights are looked for.
+    """
+
+    def __init__(self, config: EarTeacherConfig, model: EarVAE | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.model = model or EarVAE(config.model_config(), encoder_weights=config.encoder_weights)
+        self.model.encoder.freeze(config.freeze_layers)
+        self.save_hyperparameters({"model": plain(config.model_config()), "options": plain(config)})
+        self.annealing = _annealing(config)
+        self.loss = _loss(config) if model is None else None
+        self.rate: LearningRate | None = None
+        self.terms = TermLog(lambda indices: self.trainer.datamodule.describe(indices))
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit":
+            return
+        if self.model.linear_path is not None and not self._resuming:
+            self.model.linear_path.fit(self.trainer.datamodule.linear_path_rows(self.model.linear_path.shrink))
+        if self.config.compile:
+            # in place, so that no name in the checkpoint changes
+            self.model.encoder.compile(mode=self.config.compile_mode)
+            self.model.decoder.compile(mode=self.config.compile_mode)
+        self.terms.check_every = 1 if self.trainer.strategy.root_device.type == "cpu" else self.config.log_every_n_steps
+
+    @property
+    def _resuming(self) -> bool:
+        return getattr(self.trainer, "ckpt_path", None) is not None
+
+    def configure_optimizers(self) -> Any:
+        config = self.config
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = min(round(steps * config.warmup_epochs / config.epochs), steps)
+        self.rate = LearningRate(config.schedule, warmup, steps, config.plateau_patience)
+        return adamw_with_schedule(self.parameter_groups(), self.rate)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Named optimiser groups: backbone (scaled, perhaps layer by layer), encoder (its head), decoder."""
+        config, model = self.config, self.model
+        groups = [
+            *backbone_groups(
+                model.encoder.layer_groups(),
+                config.lr * config.backbone_lr_scale,
+                config.layer_decay,
+                config.weight_decay,
+            ),
+            *named_group("encoder", [model.encoder.head], config.lr, config.weight_decay),
+            *named_group("decoder", [model.decoder], config.lr, config.weight_decay),
+        ]
+        check_groups(groups, model.parameters())
+        return groups
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # noise depends on where the run stands and on nothing that came before
+        key = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        mu, logvar = self.model.posterior_of(batch["source"])
+        latent = self.model.reparameterize(mu, logvar)
+        second = self.model.reparameterize(mu, logvar) if self.config.contrastive_weight > 0 else None
+        progress = self.current_epoch + batch_idx / max(self.trainer.num_training_batches, 1)
+        loss, terms = self._loss_of(
+            batch, self.model.decode(latent), mu, logvar, self.annealing.weight_at(progress), latent, second
+        )
+        self.terms.add(self.global_step, {"loss": loss, **terms}, batch["index"])
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        stepped = not self.trainer.fit_loop._should_accumulate()
+        if stepped and self.global_step % self.config.log_every_n_steps == 0:
+            row = {f"train/{name}_step": value for name, value in self.terms.take_window().items()}
+            self._log_row({**row, **self._rates()})
+
+    def on_train_epoch_end(self) -> None:
+        self._log_row({f"train/{name}": value for name, value in self.terms.take_epoch().items()} | self._rates())
+
+    def _loss_of(
+        self,
+        batch: dict[str, Any],
+        reconstruction: Tensor,
+        mu: Tensor,
+        logvar: Tensor,
+        beta: float,
+        first: Tensor,
+        second: Tensor | None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        if self.loss is None:
+            raise RuntimeError("this module was made from a trained model; it has no loss")
+        loss, terms = self.loss(
+            reconstruction, batch["image"], mu, logvar, beta, z1=first, z2=second, subjects=batch["subject"]
+        )
+        return loss, {"ssim_loss" if name == "ssim" else name: term for name, term in terms.items()}
+
+    def _rates(self) -> dict[str, float]:
+        rates = {f"lr/{group['name']}": float(group["lr"]) for group in self.trainer.optimizers[0].param_groups}
+        progress = self.trainer.fit_loop.total_batch_idx / max(self.trainer.num_training_batches, 1)
+        return {name: rate for name, rate in rates.items() if not name.endswith(".no_decay")} | {
+            "train/kl_weight": self.annealing.weight_at(progress)
+        }
+
+    # -- validation --------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self.moments = LatentMoments(self.config.latent_dim)
+        self.sums: dict[str, float] = {}
+        if self.trainer.is_global_zero and self.trainer.loggers:
+            self._draw_sheets()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """From mu, without augmentation, at the final KL weight: one objective for every epoch."""
+        mu, logvar = self.model.posterior_of(batch["image"])
+        reconstruction = self.model.decode(mu)
+        final = self.annealing.final_weight
+        loss, terms = self._loss_of(batch, reconstruction, mu, logvar, final, mu, mu)
+        predicted, target = to_unit(reconstruction.float()), to_unit(batch["image"])
+        values = {"loss": loss, "psnr": psnr(predicted, target).mean(), "ssim": ssim(predicted, target).mean(), **terms}
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + float(value) * len(mu)
+        self.moments.add(mu, logvar)
+
+    def on_validation_epoch_end(self) -> None:
+        totals = self._over_processes(torch.tensor([*self.sums.values(), self.moments.count], dtype=torch.float64))
+        self.moments.reduce(self._over_processes)
+        means = {f"val/{name}": float(total / totals[-1]) for name, total in zip(self.sums, totals, strict=False)}
+        kl = self.moments.kl_per_dimension
+        means |= {"val/kl_nats": float(kl.sum()), "val/active_units": float(self.moments.active_units)}
+        self.model.posterior = AggregatePosterior.fit(self.moments)
+        self.log_dict({key: means[key] for key in ("val/loss", "val/psnr", "val/ssim")}, prog_bar=True, logger=False)
+        self._log_row(means)
+        for writer in self._tensorboard():
+            writer.add_histogram("val/kl_per_dimension", kl.numpy(), self.global_step)
+        for line in (self.annealing.observe_validation(self.current_epoch, means["val/psnr"]), self._collapse()):
+            if line:
+                self.print(line)
+        if self.rate is not None:
+            self.rate.observe(means["val/loss"])
+
+    def _collapse(self) -> str | None:
+        """The watch begins when the KL term has come in: before that no latent is under pressure."""
+        return None if self.objective_is_warming_up() else self.moments.collapse_warning()
+
+    def objective_is_warming_up(self) -> bool:
+        return self.annealing.is_warming_up(self.current_epoch + 1)
+
+    def _over_processes(self, values: Tensor) -> Tensor:
+        device = self.trainer.strategy.root_device
+        if self.trainer.world_size == 1 or device.type == "mps":
+            return values
+        return self.trainer.strategy.reduce(values.to(device), reduce_op="sum").cpu()
+
+    def _draw_sheets(self) -> None:
+        """Reconstructions of fixed validation ears and samples, as PNG and in TensorBoard."""
+        dataset = self.trainer.datamodule.val_set
+        chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.sheet_images).round().astype(int))
+        images = to_model_range(torch.stack([dataset[int(i)]["image"] for i in chosen])).to(self.device)
+        reconstruction = self.model.reconstruct(images)
+        rows = {
+            "input": to_unit(images),
+            "reconstruction": to_unit(reconstruction),
+            "difference x4": (to_unit(reconstruction) - to_unit(images)).abs() * 4,
+        }
+        generator = torch.Generator().manual_seed(SAMPLE_SEED)
+        samples = {"prior": to_unit(self.model.sample(len(chosen), generator=generator))}
+        if self.model.posterior is not None:
+            drawn = self.model.sample(len(chosen), "posterior", generator)
+            samples["aggregate\nposterior"] = to_unit(drawn)
+        for name, content in (("reconstructions", rows), ("samples", samples)):
+            sheet = save_sheet(self._log_dir / name / f"epoch_{self.current_epoch:03d}.png", content)
+            for writer in self._tensorboard():
+                writer.add_image(name, sheet, self.global_step, dataformats="HWC")
+
+    # -- logging -----------------------------------------------------------------------------------------------------
+
+    @property
+    def _log_dir(self) -> Path:
+        return Path(self.trainer.loggers[0].log_dir or ".")
+
+    def _tensorboard(self) -> list[Any]:
+        return [logger.experiment for logger in self.trainer.loggers if hasattr(logger, "experiment")]
+
+    def _log_row(self, metrics: dict[str, float]) -> None:
+        for logger in self.trainer.loggers:
+            logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=self.global_step)
+
+    def images_per_step(self) -> int:
+        return self.config.batch_size * self.trainer.world_size
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["annealing"] = self.annealing.state_dict()
+        checkpoint["terms"] = self.terms.state_dict()
+        if self.model.posterior is not None:
+            posterior = self.model.posterior
+            checkpoint["aggregate_posterior"] = {"mean": posterior.mean, "factor": posterior.factor}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.annealing.load_state_dict(checkpoint["annealing"])
+        self.terms.load_state_dict(checkpoint["terms"])
+        self.model.load_posterior(checkpoint)
+
+    def initialise_from(self, path: str) -> None:
+        """Weights only, from another run's checkpoint. Raises InputError when the shapes differ."""
+        self.model.load_weights(read_checkpoint(path), path)
+
+    @classmethod
+    def load_from_checkpoint(cls, path: str, map_location: str = "cpu", weights: str = "averaged") -> Self:  # type: ignore[override]
+        """A trained module for inference; see `EarVAE.load_from_checkpoint`."""
+        model = EarVAE.load_from_checkpoint(path, map_location, weights)
+        options = read_checkpoint(path)["hyper_parameters"]["options"]
+        return cls(EarTeacherConfig(**options), model=model).eval()
+
+    # -- the model's calls -------------------------------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.model(images)
+
+    def encode(self, images: Tensor) -> Tensor:
+        return self.model.encode(images)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        return self.model.decode(latent)
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        return self.model.reconstruct(images)
+
+    def sample(self, num_samples: int, source: str = "prior") -> Tensor:
+        return self.model.sample(num_samples, source)
+
+
+def _annealing(config: EarTeacherConfig) -> KLAnnealing:
+    return KLAnnealing(
+        config.kl_anneal_strategy,
+        config.kl_weight,
+        config.epochs,
+        start=config.kl_anneal_start,
+        end=config.kl_anneal_end,
+        epochs=config.kl_anneal_epochs,
+        cycles=config.kl_anneal_cycles,
+        ratio=config.kl_anneal_ratio,
+        threshold_psnr=config.kl_anneal_threshold_psnr,
+        latest_epoch=config.kl_anneal_latest_epoch,
+    )
+
+
+def _loss(config: EarTeacherConfig) -> VAELoss:
+    perceptual = None
+    if config.perceptual_weight > 0:
+        perceptual = PerceptualLoss(config.perceptual_backbone, config.perceptual_weights, config.in_channels)
+    return VAELoss(
+        LossWeights(
+            perceptual=config.perceptual_weight,
+            ssim=config.ssim_weight,
+            edge=config.edge_weight,
+            contrastive=config.contrastive_weight,
+            center=config.center_weight,
+            kl=config.kl_weight,
+        ),
+        perceptual=perceptual,
+        reconstruction=config.reconstruction,
+        focal_gamma=config.focal_gamma,
+        kl_reduction=config.kl_reduction,
+    )

@@ -1,0 +1,49 @@
+"""Train an ear VAE: `python -m ear_teacher.train`, or `python ear_teacher/train.py`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import pytorch_lightning as pl
+
+from data.errors import entry_point
+from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
+from ear_teacher.datamodule import EarDataModule
+from ear_teacher.module import EarVAELightning
+from training.cli import parse_options
+from training.resume import open_run
+from training.trainer import announce, build_trainer, fit, report
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    config = parse_options(
+        EarTeacherConfig,
+        argv,
+        prog="python -m ear_teacher.train",
+        aliases=ALIASES,
+        preset_field="encoder",
+        presets=PRESETS,
+    )
+    run = open_run(config, "ear_vae")
+    if run.finished:
+        print(f"finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs; more with --epochs")
+        return 0
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    trainer = build_trainer(config, run)
+    module = EarVAELightning(config)
+    if config.init_from:
+        module.initialise_from(config.init_from)
+    announce(config, run, module)
+    complete = fit(trainer, module, EarDataModule(config), run)
+    report(trainer, run, complete)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""PSNR and SSIM of image batches, per image, by the project's measuring convention: [0, 1] pixels, RGB."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SSIM_WINDOW = 11
+SSIM_SIGMA = 1.5
+SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, K1 and K2 at data range 1
+
+
+def float32_island(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Decorate a function of tensors: half precision arguments become float32, and autocast is off inside.
+
+    float64 stays float64, integers stay integers; tensors may be positional or by name.
+    """
+
+    def widen(value: object) -> object:
+        half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+        return value.float() if half else value  # type: ignore[attr-defined]
+
+    @functools.wraps(function)
+    def run(*args: object, **kwargs: object) -> Tensor:
+        device = next(value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        with torch.autocast(device, enabled=False):
+            return function(*map(widen, args), **{name: widen(value) for name, value in kwargs.items()})
+
+    return run
+
+
+@float32_island
+def to_unit(images: Tensor) -> Tensor:
+    """Pixels from [-1, 1] to [0, 1], any shape, in float32: halves of half precision would round. Not clamped: a loss needs the gradient of what lies outside."""
+    return (images + 1.0) * 0.5
+
+
+@float32_island
+def psnr(prediction: Tensor, target: Tensor, crop_border: int = 0) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each image, from its error over all channels.
+
+    prediction, target: (B, C, H, W) in [0, 1]. Returns (B,).
+    crop_border: pixels left out on each side, as super-resolution is usually measured.
+    Identical images give infinity, as in scikit-image and torchmetrics.
+    """
+    _check_pair(prediction, target)
+    if crop_border:
+        inner = (..., slice(crop_border, -crop_border), slice(crop_border, -crop_border))
+        prediction, target = prediction[inner], target[inner]
+    if not prediction.numel():
+        raise ValueError(f"crop_border {crop_border} leaves nothing of the images")
+    return -10.0 * (prediction - target).square().mean(dim=(1, 2, 3)).log10()
+
+
+@float32_island
+def ssim(prediction: Tensor, target: Tensor) -> Tensor:
+    """Structural similarity of each image: the mean over channels and over the windows that lie inside it.
+
+    prediction, target: (B, C, H, W) in [0, 1], at least 11 pixels a side. Returns (B,), at most 1; differentiable.
+    Wang et al. 2004: Gaussian 11x11, sigma 1.5, population covariance; as scikit-image's structural_similarity with
+    gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1 and a channel axis.
+    """
+    _check_pair(prediction, target)
+    if min(prediction.shape[-2:]) < SSIM_WINDOW:
+        raise ValueError(f"SSIM needs {SSIM_WINDOW} pixels a side, the images are {tuple(prediction.shape[-2:])}")
+    prediction, target = prediction - 0.5, target - 0.5  # nearer 0, variances lose fewer digits to squared means
+    # The denominator needs only the sum of the two variances, so four maps are filtered instead of five.
+    maps = torch.cat([prediction, target, prediction.square() + target.square(), prediction * target], dim=1)
+    mean_p, mean_t, sum_of_squares, product = _gaussian_window(maps).chunk(4, dim=1)
+    covariance = product - mean_p * mean_t
+    sum_of_variances = sum_of_squares - mean_p.square() - mean_t.square()
+    mean_p, mean_t = mean_p + 0.5, mean_t + 0.5
+    luminance = (2.0 * mean_p * mean_t + SSIM_C1) / (mean_p.square() + mean_t.square() + SSIM_C1)
+    structure = (2.0 * covariance + SSIM_C2) / (sum_of_variances + SSIM_C2)
+    return (luminance * structure).mean(dim=(1, 2, 3))
+
+
+def _gaussian_window(maps: Tensor) -> Tensor:
+    """Gaussian means over every whole window: (B, C, H, W) -> (B, C, H - 10, W - 10)."""
+    channels = maps.shape[1]
+    offsets = torch.arange(SSIM_WINDOW, dtype=maps.dtype, device=maps.device) - SSIM_WINDOW // 2
+    kernel = torch.exp(-offsets.square() / (2.0 * SSIM_SIGMA**2))
+    kernel = kernel / kernel.sum()
+    # Depthwise: these kernels never run in TF32, whose 10 bits would not survive the subtraction of squared means.
+    columns = F.conv2d(maps, kernel.view(1, 1, -1, 1).expand(channels, -1, -1, -1), groups=channels)
+    return F.conv2d(columns, kernel.view(1, 1, 1, -1).expand(channels, -1, -1, -1), groups=channels)
+
+
+def _check_pair(prediction: Tensor, target: Tensor) -> None:
+    if prediction.shape != target.shape or prediction.ndim != 4:
+        raise ValueError(f"two (B, C, H, W) batches are needed, not {tuple(prediction.shape)}, {tuple(target.shape)}")

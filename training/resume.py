@@ -1,0 +1,99 @@
+"""Decide whether a run starts, continues, or is finished, before anything is built."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import InputError
+from training.checkpoint import find_checkpoint, read_checkpoint
+from training.cli import plain
+from training.config import TrainerOptions
+from training.options import plan_fields
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run logs and what it continues from."""
+
+    name: str
+    log_dir: Path
+    checkpoint: Path | None = None
+    epoch: int = 0  # epochs that are complete
+    step: int = 0
+    csv_rows: int = 0
+    finished: bool = False
+
+
+def open_run(options: TrainerOptions, name: str) -> Run:
+    """Follow `--resume`. Raises InputError when the checkpoint is not one of this run, naming the fields."""
+    logs = Path(options.log_dir) / name
+    folder = Path(options.checkpoint_dir)
+    if options.resume == "never":
+        if not options.fast_dev_run:
+            _set_aside(folder)
+        return Run(name, _next_version(logs))
+    if options.resume == "auto":
+        if options.fast_dev_run or options.init_from or not (folder / "last.ckpt").is_file():
+            _refuse_to_mix(options, folder)
+            return Run(name, _next_version(logs))
+        path = folder / "last.ckpt"
+    else:
+        path = find_checkpoint(options.resume)
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.get("run")
+    if not state or state.get("name") != name:
+        raise InputError(f"{path}: not a checkpoint of {name}; choose another --checkpoint_dir, or --resume never")
+    _compare(options, checkpoint["hyper_parameters"]["options"], path)
+    return Run(
+        name,
+        logs / state["version"],
+        checkpoint=path,
+        epoch=state["epochs_done"],
+        step=checkpoint["global_step"],
+        csv_rows=state["csv_rows"],
+        finished=state["epochs_done"] >= options.epochs or (state["stopped_early"] and options.resume == "auto"),
+    )
+
+
+def _compare(options: TrainerOptions, stored: dict[str, Any], path: Path) -> None:
+    current = plain(options)
+    differing = [
+        f"{field} {stored.get(field)!r} -> {current[field]!r}"
+        for field in sorted(plan_fields(options))
+        if stored.get(field) != current[field]
+    ]
+    if differing:
+        raise InputError(
+            f"{path} was made with other options ({', '.join(differing)}): give the same options to continue, another "
+            f"--checkpoint_dir, --resume never to start again, or --init_from {path} to keep only the weights"
+        )
+
+
+def _next_version(logs: Path) -> Path:
+    taken = [int(match[1]) for entry in logs.glob("version_*") if (match := re.fullmatch(r"version_(\d+)", entry.name))]
+    return logs / f"version_{max(taken, default=-1) + 1}"
+
+
+def _refuse_to_mix(options: TrainerOptions, folder: Path) -> None:
+    if options.init_from and options.resume == "auto" and (folder / "last.ckpt").is_file():
+        raise InputError(
+            f"--init_from starts a new run, but {folder} already holds one: choose another --checkpoint_dir, or add "
+            "--resume never (the old checkpoints are set aside)"
+        )
+
+
+def _set_aside(folder: Path) -> None:
+    """Move the checkpoints of an earlier run into `replaced_N`, so that none is overwritten."""
+    old = sorted(folder.glob("*.ckpt"))
+    if not old:
+        return
+    number = 0
+    while (folder / f"replaced_{number}").exists():
+        number += 1
+    target = folder / f"replaced_{number}"
+    target.mkdir()
+    for path in old:
+        path.rename(target / path.name)

@@ -1,0 +1,195 @@
+"""From options to a Lightning Trainer, and from `fit` to one clear line when it cannot go on."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from rich.console import Console
+from rich.table import Table
+
+from data.errors import InputError
+from training.callbacks import (
+    EMA,
+    EarlyStop,
+    EpochLines,
+    LastCheckpoint,
+    ProgressBar,
+    RunState,
+    TrainingPaused,
+    best_checkpoints,
+)
+from training.checkpoint import AtomicCheckpointIO
+from training.cli import write_options
+from training.config import TrainerOptions
+from training.loggers import MetricsCSV, QuietTensorBoard
+
+if TYPE_CHECKING:
+    from training.resume import Run
+
+_PRECISIONS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+
+
+def parse_max_time(text: str | None) -> timedelta | None:
+    """`DD:HH:MM:SS`, or fewer fields from the right. Raises InputError."""
+    if text is None:
+        return None
+    try:
+        fields = [int(field) for field in text.split(":")]
+        if not 1 <= len(fields) <= 4 or min(fields) < 0:
+            raise ValueError
+    except ValueError as error:
+        raise InputError(f"--max_time {text}: must be DD:HH:MM:SS, for example 00:02:30:00") from error
+    seconds = sum(value * unit for value, unit in zip(reversed(fields), (1, 60, 3600, 86400), strict=False))
+    return timedelta(seconds=seconds)
+
+
+def build_trainer(options: TrainerOptions, run: Run) -> pl.Trainer:
+    """The Trainer with its loggers, checkpoints and progress bar."""
+    max_time = parse_max_time(options.max_time)
+    shared: list[Callback] = [RunState(run.name, run.log_dir.name)]
+    if options.ema_decay > 0:
+        shared.append(EMA(options.ema_decay))
+    bar = options.progress == "bar" and Console().is_terminal
+    if bar:
+        shared.append(ProgressBar(refresh_rate=10))
+    if options.progress != "none":
+        shared.append(EpochLines())
+    if options.early_stop_patience > 0:
+        shared.append(EarlyStop(options.early_stop_patience))
+    loggers: list[Any] = []
+    if not options.fast_dev_run:
+        loggers = [
+            QuietTensorBoard(run.log_dir, purge_step=run.step + 1 if run.checkpoint else None),
+            MetricsCSV(run.log_dir, keep_rows=run.csv_rows),
+        ]
+        last = LastCheckpoint(
+            Path(options.checkpoint_dir),
+            every_n_steps=options.save_every_n_steps,
+            stop_after_epoch=options.stop_after_epoch,
+            max_time=max_time,
+        )
+        shared += [*best_checkpoints(options.checkpoint_dir, run.name), last]
+    accelerator, precision = _accelerator(options), _PRECISIONS.get(options.precision, options.precision)
+    if precision == "16-mixed" and accelerator == "cpu":
+        precision = "bf16-mixed"  # PyTorch's CPU kernels are fast in bfloat16 only
+    if options.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_float32_matmul_precision("high")
+    _quieten()
+    try:
+        return pl.Trainer(
+            accelerator=accelerator,
+            devices=_devices(options.devices),
+            strategy=options.strategy,
+            num_nodes=options.num_nodes,
+            precision=precision,  # type: ignore[arg-type]
+            max_epochs=options.epochs,
+            accumulate_grad_batches=options.accumulate_grad_batches,
+            gradient_clip_val=options.grad_clip or None,
+            deterministic="warn" if options.deterministic else None,
+            fast_dev_run=options.fast_dev_run,
+            log_every_n_steps=options.log_every_n_steps,
+            logger=loggers or False,
+            callbacks=shared,
+            plugins=[AtomicCheckpointIO()],
+            enable_checkpointing=not options.fast_dev_run,
+            enable_progress_bar=bar,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+    except (pl.utilities.exceptions.MisconfigurationException, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"--accelerator {options.accelerator} --devices {options.devices} --strategy {options.strategy} "
+            f"--precision {options.precision}: {error}"
+        ) from error
+
+
+def fit(trainer: pl.Trainer, module: pl.LightningModule, datamodule: pl.LightningDataModule, run: Run) -> bool:
+    """Train. True when the run is complete, False when it was paused. Memory running out becomes one line."""
+    try:
+        trainer.fit(module, datamodule, ckpt_path=run.checkpoint)
+    except TrainingPaused as pause:
+        Console().print(f"[yellow]paused[/] {pause}; the same command continues", soft_wrap=True)
+        return False
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            "out of GPU memory: lower --batch_size (and raise --accumulate_grad_batches to match), --image_size or "
+            "--base_channels, or use --precision bf16-mixed"
+        ) from error
+    return True
+
+
+def announce(options: TrainerOptions, run: Run, module: Any) -> None:
+    """Print what will be trained, at which rates, and where it goes on; write the options beside the logs."""
+    table = Table("group", "parameters", "learning rate", box=None, header_style="bold")
+    for group in module.parameter_groups():
+        if group["name"].endswith(".no_decay"):
+            continue
+        twin = [g for g in module.parameter_groups() if g["name"] == f"{group['name']}.no_decay"]
+        count = sum(p.numel() for g in (group, *twin) for p in g["params"])
+        table.add_row(group["name"], f"{count / 1e6:.2f} M", f"{group['lr']:.2g}")
+    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    if frozen:
+        table.add_row("frozen", f"{frozen / 1e6:.2f} M", "-")
+    console = Console()
+    console.print(table)
+    if run.checkpoint:
+        console.print(f"continuing from {run.checkpoint}: epoch {run.epoch}, step {run.step}", soft_wrap=True)
+    if not options.fast_dev_run:
+        run.log_dir.mkdir(parents=True, exist_ok=True)
+        write_options(options, run.log_dir / "config.yaml")
+
+
+def report(trainer: pl.Trainer, run: Run, complete: bool) -> None:
+    """Say where the results are."""
+    if not trainer.is_global_zero or trainer.fast_dev_run:
+        return
+    console = Console()
+    folder = Path(trainer.checkpoint_callbacks[-1].path).parent  # type: ignore[attr-defined]
+    best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
+    if complete and best.best_model_path:
+        console.print(f"best val/loss {float(best.best_model_score or 0):.4f}: {best.best_model_path}", soft_wrap=True)
+    console.print(f"checkpoints: {folder}", soft_wrap=True)
+    console.print(f"logs and pictures: {run.log_dir}   (tensorboard --logdir {run.log_dir.parent})", soft_wrap=True)
+
+
+def _accelerator(options: TrainerOptions) -> str:
+    name = options.accelerator.lower()
+    if name in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        raise InputError(f"--accelerator {options.accelerator}: PyTorch sees no GPU here; use --accelerator cpu")
+    if name == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        return "cpu"
+    return name
+
+
+def _devices(text: str) -> Any:
+    try:
+        return int(text) if "," not in text else [int(part) for part in text.split(",") if part]
+    except ValueError:
+        if text == "auto":
+            return text
+    raise InputError(f"--devices {text}: must be auto, a number, or a list such as 0,2")
+
+
+def _quieten() -> None:
+    """Hide Lightning's advice about choices that were made on purpose."""
+    import logging
+
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*module.s. in eval mode at the start of training.*",
+        ".*exists and is not empty.*",
+        ".*The number of training batches.*",
+        ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
+        ".*dirpath has changed.*",
+    ):
+        warnings.filterwarnings("ignore", message)
