@@ -64,7 +64,7 @@ def degrading(strength: Strength) -> list[Any]:
         return [A.GaussNoise(std_range=(0.01, 0.04), p=0.3)] if strength == "light" else []
     return [
         A.RandomShadow(shadow_roi=(0, 0, 1, 1), p=0.08),
-        A.RandomFog(fog_coef_range=(0.05, 0.2), alpha_coef=0.08, p=0.02),
+        A.RandomFog(fog_coef_range=(0.05, 0.2), alpha_coef=0.08, p=0.01),  # the slow one: 50 ms
         A.OneOf([A.GaussianBlur(blur_limit=(3, 5)), A.MotionBlur(blur_limit=(3, 5))], p=0.1),
         A.GaussNoise(std_range=(0.01, 0.04), p=0.15),
         A.CoarseDropout(num_holes_range=(1, 3), hole_height_range=(0.05, 0.15), hole_width_range=(0.05, 0.15), p=0.1),

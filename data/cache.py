@@ -92,8 +92,9 @@ def crop_to_box(image: Pixels, box: NDArray[np.float32]) -> Pixels:
     Edges are rounded to whole pixels. Raises InputError if no pixel remains.
     """
     height, width = image.shape[:2]
-    left, top, right, bottom = np.rint([box[0], box[1], box[0] + box[2], box[1] + box[3]]).astype(np.int64)
-    cropped = image[max(top, 0) : max(min(bottom, height), 0), max(left, 0) : max(min(right, width), 0)]
+    edges = np.rint([box[0], box[1], box[0] + box[2], box[1] + box[3]])
+    left, top, right, bottom = edges.clip(0, [width, height, width, height]).astype(np.int64)
+    cropped = image[top:bottom, left:right]
     if cropped.size == 0:
         written = " ".join(f"{value:g}" for value in box)
         raise InputError(f"box {written} (x y width height) holds no pixel of the {width}x{height} picture")

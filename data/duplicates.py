@@ -145,7 +145,7 @@ def _overlap_correlation(a: NDArray[np.float32], b: NDArray[np.float32], warp: N
 
 def _exact_pairs(first: Signatures, second: Signatures | None) -> Iterator[tuple[int, int]]:
     rows_of: dict[bytes, list[int]] = {}
-    for index, digest in enumerate((second or first).digests):
+    for index, digest in enumerate((first if second is None else second).digests):
         rows_of.setdefault(digest, []).append(index)
     for row, digest in enumerate(first.digests):
         for other in rows_of.get(digest, []):

@@ -7,7 +7,7 @@ import errno
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -29,7 +29,11 @@ class OneLineParser(argparse.ArgumentParser):
         raise InputError(f"{message} (see {self.prog} --help)")
 
 
-def entry_point(main: Callable[[Sequence[str] | None], int | None]) -> Callable[[Sequence[str] | None], int]:
+class _Main(Protocol):
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+
+
+def entry_point(main: Callable[[Sequence[str] | None], int | None]) -> _Main:
     """Decorate an entry script's `main(argv)`: input errors and a full disk become one line and exit code 2.
 
     The decorated function returns the exit code: `sys.exit(main())`.

@@ -181,7 +181,12 @@ def write_image(path: str | os.PathLike[str], image: Pixels, *, quality: int = 9
         raise InputError(f"{path}: cannot write {extension or 'a name without extension'}; use {', '.join(EXTENSIONS)}")
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
         raise InputError(f"{path}: uint8 (H, W, 3), (H, W, 1) or (H, W) wanted, not {image.dtype} {image.shape}")
-    options = {".webp": [cv2.IMWRITE_WEBP_QUALITY, quality]}.get(extension, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    lossy = {
+        ".webp": cv2.IMWRITE_WEBP_QUALITY,
+        ".jpg": cv2.IMWRITE_JPEG_QUALITY,
+        ".jpeg": cv2.IMWRITE_JPEG_QUALITY,
+    }
+    options = [lossy[extension], quality] if extension in lossy else []
     colour = image.ndim == 3 and image.shape[2] == 3
     encoded = cv2.imencode(extension, cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if colour else image, options)[1]
     with atomic_write(path, sync=False) as temporary:

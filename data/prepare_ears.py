@@ -185,12 +185,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if pairs and args.duplicates != "drop":
         _write_report(args.out, report)
         first = "; ".join(f"{kept[p.first].name} = {kept[p.second].name} ({p.kind}, {p.score:.2f})" for p in pairs[:3])
-        way_out = (
-            "change --splits" if args.splits is not None else "use --duplicates drop or --duplicates keep-together"
-        )
+        way_out = "--duplicates drop" + (" or keep-together" if args.splits is None else ", or change --splits")
         raise InputError(
             f"{len(pairs)} pair(s) of pictures show one photograph on both sides of the split: {first}; "
-            f"all are in {args.out / 'prepare_report.json'}; {way_out}"
+            f"all are in {args.out / 'prepare_report.json'}; use {way_out}"
         )
     usable = np.ones(len(kept), np.bool_)
     usable[[pair.first for pair in pairs]] = False

@@ -18,9 +18,7 @@ class EarVAEConfig:
     image_size: int = option(128, "side of the square image; a multiple of 32", low=32, high=1024)
     latent_dim: int = option(1024, "numbers that describe one ear", low=2, high=16384)
     in_channels: int = option(3, "3: RGB, 1: grey", low=1, high=3)
-    base_channels: int = option(
-        64, "width of the decoder's middle; heads and the conv encoder follow it", low=4, high=512
-    )
+    base_channels: int = option(64, "width of the decoder's middle; head and conv encoder follow", low=4, high=512)
     linear_path_size: int = option(
         64, "side at which pixel PCA runs beside the networks, so that training starts at its quality; 0: none", low=0
     )

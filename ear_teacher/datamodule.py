@@ -19,6 +19,7 @@ from ear_teacher.config import EarTeacherConfig
 from training.loader import ResumableLoader
 
 FIT_ROWS = 8192  # augmented views that the linear path is fitted on: .9 dB better on unseen ears than the plain images
+FIT_VIEWS = 16  # of one image; more say nothing new
 FIT_EPOCH = 1_000_000  # views of these "epochs" are never trained on
 
 
@@ -112,7 +113,7 @@ class EarDataModule(pl.LightningDataModule):
     def linear_path_rows(self, shrink: Any) -> Tensor:
         """Augmented training views through `shrink`, about FIT_ROWS of them: (N, P)."""
         dataset, count = self.train_set, len(self.train_set)
-        views = 1 if self.config.augment == "none" else max(1, round(FIT_ROWS / count))
+        views = 1 if self.config.augment == "none" else min(max(1, round(FIT_ROWS / count)), FIT_VIEWS)
         kept = np.random.default_rng(self.config.seed).permutation(count)[:FIT_ROWS]
         rows = []
         for view in range(views):

@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from data.errors import InputError
 from ear_teacher.blocks import ConvAttentionBlock, ResidualBlock
-from training.weights import load_timm_backbone
+from training.weights import load_timm_backbone, timm_config
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 ENCODERS = (*RESNETS, "conv", "timm:NAME")
@@ -32,7 +34,7 @@ class ConvBackbone(nn.Module):
         widths = [in_channels, *self.channels]
         self.stages = nn.ModuleList(
             ConvAttentionBlock(before, after, squeeze_excitation=after == widths[-1])
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -52,22 +54,25 @@ class TimmBackbone(nn.Module):
     images (B, C, S, S) in [-1, 1] -> maps from stride 4 on. `weights` as in `training.weights.load_timm_backbone`.
     """
 
+    net: Any  # timm adds attributes that its types do not tell
     mean: Tensor
     std: Tensor
 
     def __init__(self, name: str, in_channels: int, image_size: int, weights: str) -> None:
         super().__init__()
-        self.net = load_timm_backbone(name, weights, in_chans=in_channels, **_fixed_size_arguments(name, image_size))
-        config = self.net.pretrained_cfg if hasattr(self.net, "pretrained_cfg") else {}
-        mean = torch.tensor(config.get("mean", (0.485, 0.456, 0.406)))
-        std = torch.tensor(config.get("std", (0.229, 0.224, 0.225)))
+        config = timm_config(name)
+        fixed: dict[str, Any] = {"img_size": image_size} if config.fixed_input_size else {}
+        advice = "give a file with --encoder_weights PATH, or start from random weights with --encoder_weights none"
+        self.net = load_timm_backbone(name, weights, in_chans=in_channels, advice=advice, **fixed)
+        mean, std = torch.tensor(config.mean), torch.tensor(config.std)
         if in_channels == 1:
             mean, std = mean.mean(0, keepdim=True), std.mean(0, keepdim=True)
         self.register_buffer("mean", mean.view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", std.view(1, -1, 1, 1), persistent=False)
-        reductions = self.net.feature_info.reduction()
+        info = self.net.feature_info
+        reductions = info.reduction()
         self.kept = [index for index, reduction in enumerate(reductions) if reduction >= 4]
-        self.channels = [self.net.feature_info.channels()[index] for index in self.kept]
+        self.channels = [info.channels()[index] for index in self.kept]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.net((images * 0.5 + 0.5 - self.mean) / self.std)
@@ -87,18 +92,6 @@ class TimmBackbone(nn.Module):
             if name in ends:
                 groups.append([])
         return [group for group in groups if group]
-
-
-def _fixed_size_arguments(name: str, image_size: int) -> dict[str, int]:
-    """`img_size` for the models whose position tables are made for one size."""
-    import timm
-
-    if not timm.is_model(name):
-        close = timm.list_models(f"*{name.split('.')[0][:6]}*")[:5]
-        hint = f"; close names: {', '.join(close)}" if close else ""
-        raise InputError(f"--encoder timm:{name}: timm has no such model{hint}")
-    fixed = getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "fixed_input_size", False)
-    return {"img_size": image_size} if fixed else {}
 
 
 class PosteriorHead(nn.Module):

@@ -136,12 +136,12 @@ def gather_batches(values: Tensor) -> Tensor:
 class LossWeights:
     """Factors of the terms beside the reconstruction; a term at 0 is not computed (the KL always is)."""
 
-    perceptual: float = 1.0
-    ssim: float = 1.0
-    edge: float = 0.5
-    contrastive: float = 0.05
-    center: float = 3.0
-    kl: float = 0.01  # of the finished ramp; training passes the annealed one at each step
+    perceptual: float
+    ssim: float
+    edge: float
+    contrastive: float
+    center: float
+    kl: float  # of the finished ramp; training passes the annealed one at each step
 
 
 class VAELoss:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Self
 
 import torch
@@ -51,13 +52,11 @@ class Decoder(nn.Module):
         widths = [max(int(base_channels * factor), 8) for factor in (8, 8, 4, 2, 1, 0.5)]
         self.project = nn.Linear(latent_dim, widths[0] * self.grid**2)
         self.stem = ResidualBlock(widths[0], widths[0])
-        self.ups = nn.ModuleList(
-            UpBlock(before, after, latent_dim) for before, after in zip(widths, widths[1:], strict=False)
-        )
+        self.ups = nn.ModuleList(UpBlock(before, after, latent_dim) for before, after in pairwise(widths))
         self.to_pixels = nn.Conv2d(widths[-1], channels, 3, padding=1)
         if zero_init:
             nn.init.zeros_(self.to_pixels.weight)
-            nn.init.zeros_(self.to_pixels.bias)
+            nn.init.zeros_(self.to_pixels.bias)  # type: ignore[arg-type]
 
     def forward(self, latent: Tensor) -> Tensor:
         maps = self.stem(self.project(latent).unflatten(1, (-1, self.grid, self.grid)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,13 +13,14 @@ from torch import Tensor
 
 from ear_teacher.annealing import KLAnnealing
 from ear_teacher.config import EarTeacherConfig
-from ear_teacher.datamodule import to_model_range
+from ear_teacher.datamodule import EarDataModule, to_model_range
 from ear_teacher.latents import LatentMoments
 from ear_teacher.losses import LossWeights, VAELoss
 from ear_teacher.model import AggregatePosterior, EarVAE
 from training.checkpoint import read_checkpoint
 from training.cli import plain
 from training.image_quality import psnr, ssim, to_unit
+from training.loader import batches_per_epoch
 from training.optim import LearningRate, adamw_with_schedule, backbone_groups, check_groups, named_group
 from training.perceptual import PerceptualLoss
 from training.sheets import save_sheet
@@ -42,7 +44,7 @@ class EarVAELightning(pl.LightningModule):
         self.annealing = _annealing(config)
         self.loss = _loss(config) if model is None else None
         self.rate: LearningRate | None = None
-        self.terms = TermLog(lambda indices: self.trainer.datamodule.describe(indices))
+        self.terms = TermLog(lambda indices: self._ears.describe(indices))
 
     # -- training ----------------------------------------------------------------------------------------------------
 
@@ -50,7 +52,7 @@ class EarVAELightning(pl.LightningModule):
         if stage != "fit":
             return
         if self.model.linear_path is not None and not self._resuming:
-            self.model.linear_path.fit(self.trainer.datamodule.linear_path_rows(self.model.linear_path.shrink))
+            self.model.linear_path.fit(self._ears.linear_path_rows(self.model.linear_path.shrink))
         if self.config.compile:
             # in place, so that no name in the checkpoint changes
             self.model.encoder.compile(mode=self.config.compile_mode)
@@ -58,14 +60,21 @@ class EarVAELightning(pl.LightningModule):
         self.terms.check_every = 1 if self.trainer.strategy.root_device.type == "cpu" else self.config.log_every_n_steps
 
     @property
+    def _ears(self) -> EarDataModule:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    @property
     def _resuming(self) -> bool:
         return getattr(self.trainer, "ckpt_path", None) is not None
 
     def configure_optimizers(self) -> Any:
+        # Trainer.estimated_stepping_batches would set up the loader before Lightning restores where it stood
         config = self.config
-        steps = int(self.trainer.estimated_stepping_batches)
-        warmup = min(round(steps * config.warmup_epochs / config.epochs), steps)
-        self.rate = LearningRate(config.schedule, warmup, steps, config.plateau_patience)
+        batches = batches_per_epoch(len(self._ears.train_set), config.batch_size, self.trainer.world_size)
+        steps = math.ceil(batches / config.accumulate_grad_batches)
+        self.rate = LearningRate(
+            config.schedule, round(steps * config.warmup_epochs), steps * config.epochs, config.plateau_patience
+        )
         return adamw_with_schedule(self.parameter_groups(), self.rate)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -100,11 +109,10 @@ class EarVAELightning(pl.LightningModule):
         self.terms.add(self.global_step, {"loss": loss, **terms}, batch["index"])
         return loss
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        stepped = not self.trainer.fit_loop._should_accumulate()
-        if stepped and self.global_step % self.config.log_every_n_steps == 0:
-            row = {f"train/{name}_step": value for name, value in self.terms.take_window().items()}
-            self._log_row({**row, **self._rates()})
+    def log_training_row(self) -> None:
+        """Means since the last row, and the rates; called every `log_every_n_steps`."""
+        row = {f"train/{name}_step": value for name, value in self.terms.take_window().items()}
+        self._log_row({**row, **self._rates()})
 
     def on_train_epoch_end(self) -> None:
         self._log_row({f"train/{name}": value for name, value in self.terms.take_epoch().items()} | self._rates())
@@ -185,7 +193,7 @@ class EarVAELightning(pl.LightningModule):
 
     def _draw_sheets(self) -> None:
         """Reconstructions of fixed validation ears and samples, as PNG and in TensorBoard."""
-        dataset = self.trainer.datamodule.val_set
+        dataset = self._ears.val_set
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.sheet_images).round().astype(int))
         images = to_model_range(torch.stack([dataset[int(i)]["image"] for i in chosen])).to(self.device)
         reconstruction = self.model.reconstruct(images)

@@ -6,7 +6,7 @@ import signal
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -25,6 +25,20 @@ from training.loggers import MetricsCSV
 
 class TrainingPaused(Exception):  # noqa: N818  # not an error: the run goes on later
     """Raised once the state is safely in last.ckpt. The message says where the run stands."""
+
+
+class Trained(Protocol):
+    """What these callbacks ask of the module beside Lightning's own hooks."""
+
+    def objective_is_warming_up(self) -> bool: ...
+
+    def images_per_step(self) -> int: ...
+
+    def log_training_row(self) -> None: ...
+
+
+def _trained(module: pl.LightningModule) -> Trained:
+    return module  # type: ignore[return-value]
 
 
 def best_checkpoints(folder: str, name: str) -> list[Checkpoint]:
@@ -134,7 +148,7 @@ class EarlyStop(EarlyStopping):
         super().__init__(monitor="val/loss", mode="min", patience=patience, check_on_train_epoch_end=False)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if pl_module.objective_is_warming_up():
+        if _trained(pl_module).objective_is_warming_up():
             self.wait_count = 0
             return
         super().on_validation_end(trainer, pl_module)
@@ -187,16 +201,33 @@ class RunState(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         tables = [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
+        progress: Any = trainer.fit_loop.epoch_progress.current
         checkpoint["run"] = {
             "name": self.name,
             "version": self.version,
             # `processed` counts the epoch whose end hooks are running, `completed` does not
-            "epochs_done": trainer.fit_loop.epoch_progress.current.processed,
+            "epochs_done": progress.processed,
             "csv_rows": len(tables[0].rows) if tables else 0,
             "stopped_early": bool(trainer.should_stop),
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a TorchVersion would not load with weights_only
         }
+
+
+class TrainingRows(Callback):
+    """Has the module log a row every so many optimiser steps, before a checkpoint of that step is written.
+
+    A module's own hooks run after all callbacks', so a row of its own would be lost between save and resume.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.fit_loop._should_accumulate() and trainer.global_step % self.every_n_steps == 0:
+            _trained(pl_module).log_training_row()
 
 
 class EpochLines(Callback):
@@ -214,7 +245,7 @@ class EpochLines(Callback):
             if name.startswith("val/")
         ]
         seconds = time.monotonic() - getattr(self, "started", time.monotonic())
-        rate = trainer.num_training_batches * pl_module.images_per_step() / max(seconds, 1e-9)
+        rate = trainer.num_training_batches * _trained(pl_module).images_per_step() / max(seconds, 1e-9)
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         print(f"{epoch}  {'  '.join(values)}  {seconds:.1f} s  {rate:.0f} img/s", flush=True)
 
@@ -234,6 +265,6 @@ class ProgressBar(RichProgressBar):
             per_step = (time.monotonic() - self.started) / done
             total = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
             left = (total - trainer.fit_loop.total_batch_idx - 1) * per_step
-            metrics["img/s"] = f"{pl_module.images_per_step() / per_step:.0f}"
+            metrics["img/s"] = f"{_trained(pl_module).images_per_step() / per_step:.0f}"
             metrics["run ends in"] = str(timedelta(seconds=int(max(left, 0))))
         return metrics

@@ -25,7 +25,7 @@ Options = TypeVar("Options")
 class _Parser(ArgumentParser):
     hints: Mapping[str, Any] = {}  # set once by build_parser
 
-    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+    def error(self, message: str, ex: Exception | None = None) -> Any:
         raise InputError(_one_line(str(message), self.hints))
 
 

@@ -19,16 +19,12 @@ class TrainerOptions:
     accumulate_grad_batches: int = option(1, "steps whose gradients are summed before the weights move", low=1)
     lr: float = option(3e-4, "peak learning rate of newly initialised layers", above=0, high=10)
     backbone_lr_scale: float = option(1.0, "pretrained layers learn at lr times this", low=0, high=10)
-    layer_decay: float = option(
-        1.0, "each backbone layer below the last learns at this factor of the next", above=0, high=1
-    )
+    layer_decay: float = option(1.0, "each layer below the last learns at this factor of the next", above=0, high=1)
     weight_decay: float = option(1e-5, "AdamW's decoupled decay, on weight matrices only", low=0, high=1)
     grad_clip: float = option(1.0, "clip gradients to this norm; 0 does not clip", low=0)
     schedule: Literal["cosine", "onecycle", "plateau", "constant"] = option("cosine", "how the learning rate moves")
     warmup_epochs: float = option(5.0, "linear warm-up of the learning rate from a tenth, in epochs", low=0)
-    plateau_patience: int = option(
-        10, "epochs without a better val/loss before schedule plateau halves the rate", low=0
-    )
+    plateau_patience: int = option(10, "epochs without a better val/loss before plateau halves the rate", low=0)
     ema_decay: float = option(0.0, "average the weights with this decay; 0 keeps no average", low=0, high=0.999999)
     early_stop_patience: int = option(
         30, "epochs without a better val/loss before stopping; 0 never stops", low=0, plan=False

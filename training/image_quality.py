@@ -35,7 +35,10 @@ def float32_island(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 @float32_island
 def to_unit(images: Tensor) -> Tensor:
-    """Pixels from [-1, 1] to [0, 1], any shape, in float32: halves of half precision would round. Not clamped: a loss needs the gradient of what lies outside."""
+    """Pixels from [-1, 1] to [0, 1], any shape, in float32 because half precision would round the sum.
+
+    Not clamped: a loss needs the gradient of what lies outside.
+    """
     return (images + 1.0) * 0.5
 
 

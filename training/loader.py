@@ -20,6 +20,11 @@ def epoch_order(seed: int, epoch: int, length: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch)).permutation(length)
 
 
+def batches_per_epoch(length: int, batch_size: int, world_size: int = 1) -> int:
+    """Full batches of one process; a last, smaller batch is left for another epoch, unless it is the only one."""
+    return max(length // world_size // batch_size, 1)
+
+
 class _EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) keys of one epoch from batch `start` on, this rank's share."""
 
@@ -29,8 +34,7 @@ class _EpochBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = self.start = 0
 
     def __len__(self) -> int:
-        share = self.length // self.world_size
-        return max(share // self.batch_size, 1)  # a last, smaller batch is left for another epoch
+        return batches_per_epoch(self.length, self.batch_size, self.world_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = epoch_order(self.seed, self.epoch, self.length)[self.rank :: self.world_size]

@@ -51,7 +51,7 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self._open()
-        row = {key: f"{value:.7g}" if isinstance(value, float) else value for key, value in metrics.items()}
+        row: dict[str, Any] = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in metrics.items()}
         row["step"] = step
         new = [key for key in row if key not in self.columns]
         self.rows.append(row)

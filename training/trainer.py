@@ -23,6 +23,7 @@ from training.callbacks import (
     ProgressBar,
     RunState,
     TrainingPaused,
+    TrainingRows,
     best_checkpoints,
 )
 from training.checkpoint import AtomicCheckpointIO
@@ -53,7 +54,7 @@ def parse_max_time(text: str | None) -> timedelta | None:
 def build_trainer(options: TrainerOptions, run: Run) -> pl.Trainer:
     """The Trainer with its loggers, checkpoints and progress bar."""
     max_time = parse_max_time(options.max_time)
-    shared: list[Callback] = [RunState(run.name, run.log_dir.name)]
+    shared: list[Callback] = [RunState(run.name, run.log_dir.name), TrainingRows(options.log_every_n_steps)]
     if options.ema_decay > 0:
         shared.append(EMA(options.ema_decay))
     bar = options.progress == "bar" and Console().is_terminal
@@ -150,7 +151,7 @@ def announce(options: TrainerOptions, run: Run, module: Any) -> None:
 
 def report(trainer: pl.Trainer, run: Run, complete: bool) -> None:
     """Say where the results are."""
-    if not trainer.is_global_zero or trainer.fast_dev_run:
+    if not trainer.is_global_zero or not trainer.loggers:
         return
     console = Console()
     folder = Path(trainer.checkpoint_callbacks[-1].path).parent  # type: ignore[attr-defined]
@@ -183,7 +184,7 @@ def _quieten() -> None:
     """Hide Lightning's advice about choices that were made on purpose."""
     import logging
 
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
         ".*module.s. in eval mode at the start of training.*",

@@ -71,7 +71,7 @@ def load_timm_backbone(
     in_chans other than the weights' 3: the first convolution is adapted as timm does (1: summed over RGB).
     advice: what to do instead, the end of the error's line. kwargs go to timm.create_model.
 
-    Raises InputError for a model that timm lacks or that has no feature maps, for weights that cannot be had (offline,
+    Raises InputError for a model that timm lacks, for weights that cannot be had (offline,
     within seconds), and for a file that does not fit, naming it and the first keys.
     """
     config = timm_config(name)
@@ -85,13 +85,7 @@ def load_timm_backbone(
         kwargs |= {"pretrained": True, "pretrained_cfg_overlay": _pretrained_source(name, config, advice)}
     try:
         model = timm.create_model(name, in_chans=in_chans, **kwargs)
-    except RuntimeError as error:
-        if features_only and "features_only" in str(error):
-            raise InputError(f"timm's {name} gives no feature maps: choose another model") from error
-        raise
-    except OSError as error:
-        if weights != "pretrained":
-            raise
+    except OSError as error:  # the models that are not on the hub
         raise InputError(f"cannot download the weights of {name} ({error}): {advice}") from error
     if weights not in ("pretrained", "none"):
         rest = {key: value for key, value in kwargs.items() if key not in ("features_only", "out_indices")}

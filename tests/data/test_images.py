@@ -141,7 +141,7 @@ def test_a_truncated_16_bit_file_is_refused(tmp_path: Path) -> None:
     values = np.random.default_rng(0).integers(0, 65536, (40, 40, 3), dtype=np.uint16)
     content = cv2.imencode(".png", values)[1].tobytes()
     (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="truncated"):
+    with pytest.raises(InputError, match="image file is truncated"):
         read_image(tmp_path / "cut.png")
 
 
@@ -167,9 +167,10 @@ def test_a_32_bit_picture_has_no_known_range(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
 def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path, width: int, height: int) -> None:
     forged_png(tmp_path / "bomb.png", width, height)
-    with warnings.catch_warnings(), pytest.raises(InputError, match="more than the limit"):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, above 89 megapixels
-        read_image(tmp_path / "bomb.png")
+        with pytest.raises(InputError, match="more than the limit"):
+            read_image(tmp_path / "bomb.png")
 
 
 def test_the_limits_can_be_set(tmp_path: Path, draw: Draw) -> None:

@@ -223,6 +223,7 @@ BAD_LABELS = {
     "bboxes row 0 holds NaN": with_changes(bboxes=np.full((3, 4), np.inf)),
     "bboxes row 0 does not hold": with_changes(bboxes=np.zeros((3, 5))),
     "bboxes row 1 does not hold": with_changes(bboxes=[[1, 2, 3, 4], [1, 2, 3], [1, 2, 3, 4]]),
+    "bboxes row 2 does not hold numbers": with_changes(bboxes=[[1, 2, 3, 4], [1, 2, 3, 4], [5]]),
     "bboxes row 0 does not hold numbers": with_changes(bboxes=[None, None, None]),
     "bboxes row 2 does not hold": with_changes(bboxes=[[1, 2, 3, 4], [1, 2, 3, 4], [1, 2, 3, "x"]]),
     "subjects has 1 rows": with_changes(subjects=["x"]),
@@ -321,17 +322,19 @@ def object_array_pickle(spec: str, state: tuple[Any, ...], shape: tuple[int, ...
     return pickle.dumps(Array(), 4)
 
 
-PLAIN_STATE = (3, "<", None, None, None, -1, -1, 0)
+PLAIN = (3, "<", None, None, None, -1, -1, 0)
+ONE_FIELD = (3, "|", None, ("a",), {"a": (np.dtype("i8"), 0)}, 8, 1, 0)
+HIDDEN_OBJECT = (3, "|", None, ("a",), {"a": ("O", 0)}, 8, 1, 0)
 FORGED_ARRAYS = {
-    "structured": object_array_pickle("V8", (3, "|", None, ("a",), {"a": (np.dtype("i8"), 0)}, 8, 1, 0), (1,), bytes(8)),
-    "void": object_array_pickle("V8", PLAIN_STATE, (1,), bytes(8)),
-    "objects from raw bytes": object_array_pickle("O8", (3, "|", None, None, None, -1, -1, 0), (1,), b"A" * 8),
-    "object fields hidden in numbers": object_array_pickle("i8", (3, "|", None, ("a",), {"a": ("O", 0)}, 8, 1, 0), (1,), b"A" * 8),
-    "shape too large": object_array_pickle("f8", PLAIN_STATE, (10**12,), bytes(8)),
-    "negative shape": object_array_pickle("f8", PLAIN_STATE, (-1, -1), bytes(8)),
-    "huge empty text": object_array_pickle("U0", PLAIN_STATE, (10**12,), b""),
-    "called directly": pickle.dumps(Hostile(np.ndarray, (2**40,)), 4),
-}  # fmt: skip
+    "structured": object_array_pickle("V8", ONE_FIELD, (1,), bytes(8)),
+    "void": object_array_pickle("V8", PLAIN, (1,), bytes(8)),
+    "objects from raw bytes": object_array_pickle("O8", PLAIN, (1,), b"A" * 8),
+    "an object field hidden in a number": object_array_pickle("i8", HIDDEN_OBJECT, (1,), b"A" * 8),
+    "shape too large": object_array_pickle("f8", PLAIN, (10**12,), bytes(8)),
+    "negative shape": object_array_pickle("f8", PLAIN, (-1, -1), bytes(8)),
+    "endless empty text": object_array_pickle("U0", PLAIN, (10**12,), b""),
+    "ndarray called directly": pickle.dumps(Hostile(np.ndarray, (2**40,)), 4),
+}
 
 
 @pytest.mark.parametrize("forgery", FORGED_ARRAYS)
@@ -392,31 +395,22 @@ def test_a_header_that_declares_more_than_the_file_holds_is_refused(
     else:
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("images.npy", content)
-    with pytest.raises(InputError, match=r"declares|is not one of"):
+    with pytest.raises(InputError, match=r": declares \(|: an array of"):
         read_teacher_npy(path)
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "t.npz"
-    np.savez_compressed(path, images=np.zeros((9, 64, 64, 3), np.uint8))
-    content = path.read_bytes()
-    central = content.rindex(b"PK\x01\x02")
-    size = struct.pack("<I", 2**32 - 2)
-    assert MAX_NPZ_BYTES >= 2**32 - 2
-    lying = bytearray(content)
-    lying[central + 24 : central + 28] = size  # the declared uncompressed size
-    path.write_bytes(lying)
-    with pytest.raises(InputError, match=r"t\.npz"):  # within the limit, but not what it holds
-        read_teacher_npy(path)
-    with zipfile.ZipFile(tmp_path / "big.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("images", "bboxes"):
             archive.writestr(f"{name}.npy", b"x")
-    content = bytearray((tmp_path / "big.npz").read_bytes())
+    content = bytearray(path.read_bytes())
+    declared = struct.pack("<I", MAX_NPZ_BYTES // 2 + 1)
     for central in (content.index(b"PK\x01\x02"), content.rindex(b"PK\x01\x02")):
-        content[central + 24 : central + 28] = size
-    (tmp_path / "big.npz").write_bytes(content)
-    with pytest.raises(InputError, match="over the limit"):
-        read_teacher_npy(tmp_path / "big.npz")
+        content[central + 24 : central + 28] = declared
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="more than the limit"):
+        read_teacher_npy(path)
 
 
 def test_a_member_that_unpacks_to_more_than_declared_is_cut_off(tmp_path: Path) -> None:
@@ -432,9 +426,14 @@ def test_a_member_that_unpacks_to_more_than_declared_is_cut_off(tmp_path: Path) 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("old")
-    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "t.txt") as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with atomic_write(tmp_path / "t.txt") as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert (tmp_path / "t.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["t.txt"]
 

@@ -428,6 +428,6 @@ def test_the_total_of_half_precision_is_that_of_the_same_values_in_float32(dtype
 
 def test_a_weighted_term_that_cannot_be_computed_is_refused():
     with pytest.raises(ValueError, match="perceptual"):
-        VAELoss(LossWeights(perceptual=1.0))
+        VAELoss(LossWeights(1.0, 0, 0, 0, 0, 0))
     with pytest.raises(ValueError, match="posterior samples"):
         VAELoss(LossWeights(0, 0, 0, 0.05, 0, 0))(*batch())

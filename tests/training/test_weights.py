@@ -16,12 +16,17 @@ TINY = "test_resnet.r160_in1k"  # timm's own test model, 0.4 M parameters
 
 
 def randomised(model, seed=0):
-    """Every tensor of the model away from its initial value, batch norm's statistics too."""
+    """Every tensor of the model away from its initial value, batch norm's too, with activations of order 1."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point():
-            noise = torch.rand(tensor.shape, generator=generator)
-            tensor.copy_(0.5 + noise if "running_var" in name else (noise - 0.5) * 0.2)
+        if not tensor.is_floating_point():
+            continue
+        noise = torch.rand(tensor.shape, generator=generator) - 0.5
+        if tensor.ndim > 1:
+            noise *= (24 / tensor[0].numel()) ** 0.5  # variance 2 / fan-in
+        elif name.endswith((".weight", "running_var")):
+            noise += 1
+        tensor.copy_(noise)
     return model.eval()
 
 
@@ -92,7 +97,7 @@ def test_a_weights_file_runs_no_code(tmp_path, monkeypatch, form):
     monkeypatch.setenv("PAYLOAD_RAN", str(tmp_path / "ran"))
     path = tmp_path / "w.pth"
     if form == "plain pickle":
-        path.write_bytes(pickle.dumps({"state_dict": Payload()}))
+        path.write_bytes(pickle.dumps({"state_dict": Payload()}, protocol=2))
     else:
         torch.save({"state_dict": Payload()}, path, _use_new_zipfile_serialization=form == "torch zip")
     with pytest.raises(InputError, match="without running code"):
@@ -201,13 +206,11 @@ def test_none_is_random_and_reads_nothing():
     assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
-def test_names_that_timm_lacks_and_models_without_maps_are_refused():
+def test_names_that_timm_lacks_are_refused():
     with pytest.raises(InputError, match=r"no model resnet51; near it: .*resnet"):
         load_timm_backbone("resnet51", "none")
     with pytest.raises(InputError, match=r"no weights named resnet18\.nope; it has resnet18\."):
         timm_config("resnet18.nope")
-    with pytest.raises(InputError, match="pit_ti_224 gives no feature maps"):
-        load_timm_backbone("pit_ti_224", "none")
 
 
 # Pretrained weights, from a hub on this machine
@@ -253,7 +256,10 @@ def hub_at(tmp_path, monkeypatch):
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         servers.append(server)
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        address = f"http://127.0.0.1:{server.server_port}"
+        pages = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", address)
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", pages)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         return server
 
@@ -275,7 +281,7 @@ def test_pretrained_weights_are_downloaded_once_and_then_need_no_network(tmp_pat
     grey = load_timm_backbone(TINY, "pretrained", in_chans=1)
     assert handler.requests == asked
     torch.testing.assert_close(
-        grey.state_dict()["conv1_0.weight"], tiny.state_dict()["conv1.0.weight"].sum(1, keepdim=True)
+        grey.state_dict()["conv1.0.weight"], tiny.state_dict()["conv1.0.weight"].sum(1, keepdim=True)
     )
 
 

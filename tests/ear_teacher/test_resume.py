@@ -1,0 +1,169 @@
+"""An interrupted and resumed run ends as one that never stopped, to the last bit and the last row."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ear_teacher.train import main
+
+PLAN = (
+    *("--epochs", "4", "--augment", "full", "--denoise", "--accumulate-grad-batches", "2", "--ema-decay", "0.9"),
+    *("--kl-anneal-strategy", "threshold", "--kl-anneal-threshold-psnr", "5", "--kl-anneal-epochs", "2"),
+    *("--schedule", "plateau", "--plateau-patience", "0", "--warmup-epochs", "1", "--contrastive-weight", "0.1"),
+    *("--freeze-layers", "1", "--save-every-n-steps", "2"),
+)
+
+
+def arguments(ear_set: Path, folder: Path, *extra: str) -> list[str]:
+    from tests.conftest import TINY
+
+    return [
+        *("--train-npy", str(ear_set / "train_teacher.npy"), "--val-npy", str(ear_set / "val_teacher.npy")),
+        *("--checkpoint-dir", str(folder / "checkpoints"), "--log-dir", str(folder / "logs")),
+        *TINY,
+        *PLAN,
+        *extra,
+    ]
+
+
+def outcome(folder: Path) -> tuple[dict[str, Any], str]:
+    """last.ckpt without place and time (nor the last file's score, which Lightning forgets), and the CSV."""
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    checkpoint["run"].pop("written")
+    checkpoint["hyper_parameters"]["options"] = None
+    for state in checkpoint["callbacks"].values():
+        for key in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "current_score"):
+            state.pop(key, None)
+        if "best_k_models" in state:
+            state["best_k_models"] = {Path(path).name: score for path, score in state["best_k_models"].items()}
+    checkpoint.pop("loops")
+    return checkpoint, (folder / "logs" / "ear_vae" / "version_0" / "metrics.csv").read_text()
+
+
+def assert_same(first: Any, second: Any, where: str = "checkpoint") -> None:
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), f"{where} differs by {(first - second).abs().max()}"
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_same(first[key], second[key], f"{where}[{key!r}]")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), where
+        for index, (one, other) in enumerate(zip(first, second, strict=True)):
+            assert_same(one, other, f"{where}[{index}]")
+    else:
+        assert first == second, f"{where}: {first} and {second}"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(ear_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert main(arguments(ear_set, folder)) == 0
+    return outcome(folder)
+
+
+def assert_as_uninterrupted(folder: Path, uninterrupted: tuple[dict[str, Any], str]) -> None:
+    checkpoint, rows = outcome(folder)
+    assert rows == uninterrupted[1]
+    assert_same(checkpoint, uninterrupted[0])
+
+
+def test_stopped_between_epochs(ear_set: Path, tmp_path: Path, uninterrupted: Any) -> None:
+    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "2")) == 0
+    half = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert half["run"]["epochs_done"] == 2
+    assert main(arguments(ear_set, tmp_path)) == 0
+    assert_as_uninterrupted(tmp_path, uninterrupted)
+
+
+def test_resumed_with_other_workers(ear_set: Path, tmp_path: Path, uninterrupted: Any) -> None:
+    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "1", "--num-workers", "2")) == 0
+    assert main(arguments(ear_set, tmp_path, "--num-workers", "1")) == 0
+    assert_as_uninterrupted(tmp_path, uninterrupted)
+
+
+DIE_AFTER_SAVING = """
+import os, sys
+from ear_teacher.train import main
+from training.callbacks import LastCheckpoint
+
+save = LastCheckpoint._save
+
+def save_and_signal(self, trainer):
+    save(self, trainer)
+    if trainer.global_step == 6:
+        os.kill(os.getpid(), int(sys.argv[1]))
+
+LastCheckpoint._save = save_and_signal
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
+def test_interrupted_in_the_middle_of_an_epoch(
+    ear_set: Path, tmp_path: Path, uninterrupted: Any, number: signal.Signals
+) -> None:
+    """After the first of the second epoch's five steps."""
+    command = [sys.executable, "-c", DIE_AFTER_SAVING, str(int(number)), *arguments(ear_set, tmp_path)]
+    process = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, timeout=120)
+    assert process.returncode == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+    state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert state["global_step"] == (7 if number == signal.SIGTERM else 6)  # a request is heard at the next step
+    assert main(arguments(ear_set, tmp_path)) == 0
+    assert_as_uninterrupted(tmp_path, uninterrupted)
+
+
+def test_resumed_from_a_best_checkpoint(ear_set: Path, tmp_path: Path, uninterrupted: Any) -> None:
+    """Written at the end of a validation, before the epoch has ended and before `val/ssim` was judged."""
+    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "2")) == 0
+    best = tmp_path / "checkpoints" / "ear_vae-epoch=001-*.ckpt"
+    assert main(arguments(ear_set, tmp_path, "--resume", str(best))) == 0
+    checkpoint, rows = outcome(tmp_path)
+    assert rows == uninterrupted[1]
+    for part in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "annealing"):
+        assert_same(checkpoint[part], uninterrupted[0][part], part)
+
+
+def test_a_finished_run_says_so(ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(ear_set, tmp_path, "--epochs", "1")) == 0
+    before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
+    capsys.readouterr()
+    assert main(arguments(ear_set, tmp_path, "--epochs", "1")) == 0
+    assert "finished" in capsys.readouterr().out
+    assert (tmp_path / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_other_options_are_refused_by_name(ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "1")) == 0
+    assert main(arguments(ear_set, tmp_path, "--lr", "0.5")) == 2
+    error = capsys.readouterr().err
+    assert "lr 0.001 -> 0.5" in error
+    assert "--init_from" in error
+    assert error.count("\n") == 1
+
+
+def test_never_sets_the_old_run_aside(ear_set: Path, tmp_path: Path) -> None:
+    assert main(arguments(ear_set, tmp_path, "--epochs", "1")) == 0
+    old = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
+    assert main(arguments(ear_set, tmp_path, "--epochs", "1", "--resume", "never", "--lr", "0.01")) == 0
+    assert (tmp_path / "checkpoints" / "replaced_0" / "last.ckpt").read_bytes() == old
+
+
+def test_init_from_takes_weights_only(ear_set: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert main(arguments(ear_set, first, "--epochs", "1")) == 0
+    start = first / "checkpoints" / "last.ckpt"
+    assert main(arguments(ear_set, second, "--epochs", "1", "--init-from", str(start), "--lr", "1e-9")) == 0
+    given = torch.load(start, weights_only=True)["state_dict"]
+    kept = torch.load(second / "checkpoints" / "last.ckpt", weights_only=True)
+    name = "model.decoder.project.weight"
+    assert torch.allclose(kept["state_dict"][name], given[name], atol=1e-6)
+    assert kept["global_step"] == 5
