@@ -119,4 +119,5 @@ ALIASES = {
     "train_data": "train_npy",
     "val_data": "val_npy",
     "resnet_version": "encoder",
+    "device": "accelerator",
 }

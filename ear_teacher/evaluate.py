@@ -77,8 +77,13 @@ def trained_with(checkpoint: Path) -> dict[str, Any]:
     return stored
 
 
-def open_ears(npy: str, model: EarVAE, run: dict[str, Any], options: EvaluationOptions) -> Ears:
+def open_ears(
+    name: Literal["train_npy", "val_npy"], model: EarVAE, run: dict[str, Any], options: EvaluationOptions
+) -> Ears:
     """The ears of an NPY or NPZ, cropped and sized as in training. Raises InputError, also for fewer than two."""
+    npy = getattr(options, name) or run[name]
+    if not Path(npy).is_file():
+        raise InputError(f"{npy}: no such file; say by --{name.replace('_', '-')} where the ears are")
     data = read_teacher_npy(npy, options.data_root or run["data_root"])
     cache = open_image_cache(
         data,
@@ -89,7 +94,7 @@ def open_ears(npy: str, model: EarVAE, run: dict[str, Any], options: EvaluationO
     )
     if len(cache) < 2:
         raise InputError(f"{npy}: {len(cache)} usable pictures; two or more are needed to compare")
-    names = data.image_paths or [f"{npy} row {row}" for row in range(len(data))]
+    names: Sequence[object] = data.image_paths or [f"{npy} row {row}" for row in range(len(data))]
     return Ears(
         source=npy,
         images=cache.images,
@@ -132,7 +137,9 @@ def save_pictures(
     evenly = np.unique(np.linspace(0, len(val.names) - 1, COLUMNS).round().astype(int))
     for name, rows in (("reconstructions", evenly), ("worst", by_psnr[:COLUMNS]), ("best", by_psnr[::-1][:COLUMNS])):
         decoded = {
-            f"{label}\n{found.psnr[rows].mean():.1f} dB": decode_unit(found.method, found.codes[rows.copy()], device)
+            f"{label}\nmean {found.psnr[rows].mean():.1f} dB": decode_unit(
+                found.method, found.codes[rows.copy()], device
+            )
             for label, found in shown.items()
         }
         save_reconstructions(out / f"{name}.png", unit_images(val.images[rows]), decoded)
@@ -197,8 +204,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = trained_with(checkpoint)
     device = choose_device(options.device)
     model = EarVAE.load_from_checkpoint(str(checkpoint), device, options.weights)
-    train = open_ears(options.train_npy or run["train_npy"], model, run, options)
-    val = open_ears(options.val_npy or run["val_npy"], model, run, options)
+    train = open_ears("train_npy", model, run, options)
+    val = open_ears("val_npy", model, run, options)
     out = Path(options.out) if options.out else checkpoint.parent.parent / "evaluation" / checkpoint.stem
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; give a folder")

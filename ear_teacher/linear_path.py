@@ -9,22 +9,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def principal_components(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean (P,), components (count, P) and standard deviations (count,) of rows (N, P), float32.
+def principal_components(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Mean (P,), components (count, P), standard deviations (count,), float32, and the variance they leave per pixel.
 
-    At most N - 1 components carry variance; the rest are zero. By scikit-learn: exact for few rows, randomized
-    (Halko et al. 2011) for many, with a fixed seed.
+    rows: (N, P). At most N - 1 components carry variance; the rest are zero. By scikit-learn: exact for few rows,
+    randomized (Halko et al. 2011) for many, with a fixed seed.
     """
     found = min(count, len(rows) - 1, rows.shape[1])
     components = np.zeros((count, rows.shape[1]), np.float32)
     stds = np.zeros(count, np.float32)
     if found < 1:
-        return rows.mean(0), components, stds
+        return rows.mean(0), components, stds, 0.0
     pca = PCA(found, random_state=0).fit(rows)
     components[:found], stds[:found] = pca.components_, np.sqrt(np.maximum(pca.explained_variance_, 0))
     noise = stds < stds[0] * 1e-4  # float32 directions below that are rounding
     components[noise], stds[noise] = 0, 0
-    return pca.mean_, components, stds
+    return pca.mean_, components, stds, float(pca.noise_variance_)
 
 
 class LinearPath(nn.Module):
@@ -51,12 +51,17 @@ class LinearPath(nn.Module):
         return F.interpolate(images.float(), self.shape[1:], mode="area").flatten(1)
 
     @torch.no_grad()
-    def fit(self, rows: Tensor) -> None:
-        """rows: (N, C * size * size), training images through `shrink`."""
-        for buffer, value in zip(
-            (self.mean, self.components, self.stds), principal_components(rows.numpy(), len(self.stds)), strict=True
-        ):
+    def fit(self, rows: Tensor) -> Tensor:
+        """rows: (N, C * size * size), training images through `shrink`.
+
+        Returns the log variance (D,) of the whitened latents given an image in probabilistic PCA,
+        log(s2 / (lambda_d + s2)), s2 the variance per pixel outside the components (Tipping & Bishop 1999).
+        """
+        mean, components, stds, left = principal_components(rows.numpy(), len(self.stds))
+        for buffer, value in ((self.mean, mean), (self.components, components), (self.stds, stds)):
             buffer.copy_(torch.from_numpy(value))
+        left = max(left, 1e-6)
+        return torch.log(left / (self.stds.square() + left))
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, C, S, S) in [-1, 1] -> (B, D), unit variance over the images it was fitted on. In float32."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from data.errors import InputError
 from ear_teacher.blocks import ResidualBlock, UpBlock
 from ear_teacher.config import EarVAEConfig
-from ear_teacher.encoders import build_encoder
+from ear_teacher.encoders import LOGVAR_LIMIT, build_encoder
 from ear_teacher.latents import LatentMoments
 from ear_teacher.linear_path import LinearPath
 from training.checkpoint import model_state, read_checkpoint
@@ -93,10 +93,17 @@ class EarVAE(nn.Module):
             self.linear_path = LinearPath(
                 config.latent_dim, config.in_channels, config.linear_path_size, config.image_size
             )
-            nn.init.zeros_(self.encoder.head.mu.weight)
-            nn.init.zeros_(self.encoder.head.mu.bias)
-            nn.init.constant_(self.encoder.head.logvar.bias, -4.0)  # noise of 1 would drown the whitened latents
+            for layer in (self.encoder.head.mu, self.encoder.head.logvar):
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
         self.posterior: AggregatePosterior | None = None
+
+    @torch.no_grad()
+    def fit_linear_path(self, rows: Tensor) -> None:
+        """Start as probabilistic PCA of rows (N, P), images through `linear_path.shrink`: mu, decoder and logvar."""
+        if self.linear_path is not None:
+            logvar = self.linear_path.fit(rows)
+            self.encoder.head.logvar.bias.copy_(logvar.clamp(-LOGVAR_LIMIT + 1, 0))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-> reconstruction (B, C, S, S), mu (B, D), logvar (B, D). The latent is mu plus noise while training."""
@@ -176,8 +183,8 @@ class EarVAE(nn.Module):
         weights: `averaged` (the EMA if the run kept one) or `raw`. Raises InputError for any other file.
         """
         checkpoint = read_checkpoint(path, map_location)
-        stored = checkpoint.get("hyper_parameters", {}).get("model")
-        if stored is None:
+        stored = checkpoint.get("hyper_parameters", {}).get("model") or {}
+        if stored.keys() != {field.name for field in fields(EarVAEConfig)}:
             raise InputError(f"{path}: this checkpoint holds no ear VAE; give one written by ear_teacher.train")
         model = cls(EarVAEConfig(**stored))
         model.load_weights(checkpoint, path, weights)
@@ -208,3 +215,11 @@ class EarVAE(nn.Module):
         stored = checkpoint.get("aggregate_posterior")
         if stored is not None:
             self.posterior = AggregatePosterior(stored["mean"].cpu(), stored["factor"].cpu())
+
+
+if __name__ == "__main__":
+    import sys
+
+    from ear_teacher.self_check import main
+
+    sys.exit(main())

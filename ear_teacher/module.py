@@ -24,7 +24,7 @@ from training.loader import batches_per_epoch
 from training.optim import LearningRate, adamw_with_schedule, backbone_groups, check_groups, named_group
 from training.perceptual import PerceptualLoss
 from training.sheets import save_sheet
-from training.term_log import TermLog
+from training.term_log import NonFiniteLossError, TermLog
 
 SAMPLE_SEED = 7  # the same prior draws every epoch, so that the sheets can be compared
 
@@ -51,8 +51,8 @@ class EarVAELightning(pl.LightningModule):
     def setup(self, stage: str) -> None:
         if stage != "fit":
             return
-        if self.model.linear_path is not None and not self._resuming:
-            self.model.linear_path.fit(self._ears.linear_path_rows(self.model.linear_path.shrink))
+        if self.model.linear_path is not None and not self._resuming and not self.config.init_from:
+            self.model.fit_linear_path(self._ears.linear_path_rows(self.model.linear_path.shrink))
         if self.config.compile:
             # in place, so that no name in the checkpoint changes
             self.model.encoder.compile(mode=self.config.compile_mode)
@@ -155,6 +155,9 @@ class EarVAELightning(pl.LightningModule):
         reconstruction = self.model.decode(mu)
         final = self.annealing.final_weight
         loss, terms = self._loss_of(batch, reconstruction, mu, logvar, final, mu, mu)
+        bad = [name for name, term in terms.items() if not term.isfinite()]
+        if bad:
+            raise NonFiniteLossError(f"step {self.global_step}: {', '.join(bad)} not finite in validation")
         predicted, target = to_unit(reconstruction.float()), to_unit(batch["image"])
         values = {"loss": loss, "psnr": psnr(predicted, target).mean(), "ssim": ssim(predicted, target).mean(), **terms}
         for name, value in values.items():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # without pyplot: always the Agg canvas, no global state
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -69,11 +71,16 @@ def save_psnr_histogram(path: Path, psnr: Mapping[str, NDArray[np.float64]]) -> 
     bins = np.histogram_bin_edges(everything, bins=min(40, max(8, round(len(everything) ** 0.5))))
 
     def draw(axes: Axes) -> None:
-        for (name, values), color in zip(finite.items(), (BLUE, ORANGE), strict=True):
+        styles: tuple[tuple[str, dict[str, Any]], ...] = (
+            (BLUE, {"histtype": "stepfilled", "alpha": 0.45}),
+            (ORANGE, {"histtype": "step", "linewidth": 1.8}),
+        )
+        for (name, values), (color, style) in zip(finite.items(), styles, strict=True):
             mean = values.mean() if len(values) else np.nan
-            axes.hist(values, bins.tolist(), color=color, alpha=0.55, label=f"{name}: mean {mean:.2f} dB")
+            axes.hist(values, bins.tolist(), color=color, label=f"{name}: mean {mean:.2f} dB", **style)
             axes.axvline(mean, color=color, linestyle="--", linewidth=1.5)
         axes.set(xlabel="PSNR of an image (dB)", ylabel="validation images")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
     _save_plot(path, draw)
 

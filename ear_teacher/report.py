@@ -28,8 +28,8 @@ CONVENTION = (
     "mu over the validation images above 0.01. rank1: leave one out over the validation images, nearest other image by "
     "cosine; images whose subject has no other are no probes, but stay in the gallery. Before the cosine, mu and HOG "
     "are centered on their mean over the training images, codes of PCA and of the linear path on that of the images "
-    "they were fitted on. eer: of mu, over all pairs of validation images by the same cosine, where the false match "
-    "rate equals the false non-match rate, straight lines between the thresholds that occur. HOG: 9 orientations, 8x8 "
+    "they were fitted on. eer: over all pairs of validation images by the same cosine, where the false match rate "
+    "equals the false non-match rate, straight lines between the thresholds that occur. HOG: 9 orientations, 8x8 "
     "cells, blocks of 2x2, L2-Hys. null: cannot be measured on these data."
 )
 
@@ -45,12 +45,13 @@ def figures(
         found[f"{prefix}psnr"] = float(reconstructions[name].psnr.mean())
         found[f"{prefix}ssim"] = float(reconstructions[name].ssim.mean())
         found[f"{prefix}rank1"] = _figure(identifications[name], "rank1")
+        found[f"{prefix}eer"] = _figure(identifications[name], "eer")
         if prefix:
             found[f"{prefix}components"] = reconstructions[name].codes.shape[1]
     vae = identifications["VAE"]
     return found | {
         "hog_rank1": _figure(identifications["HOG"], "rank1"),
-        "eer": _figure(vae, "eer"),
+        "hog_eer": _figure(identifications["HOG"], "eer"),
         "probes": _figure(vae, "probes"),
         "single_image_subjects": _figure(vae, "single_image_subjects"),
         "genuine_pairs": _figure(vae, "genuine_pairs"),
@@ -97,21 +98,18 @@ def write_per_image(
 def print_report(console: Console, metrics: Mapping[str, Any]) -> None:
     """One row a method, then what only the VAE has."""
     table = Table("method", box=None, header_style="bold")
-    for column in ("components", "PSNR (dB)", "SSIM", "rank-1"):
+    for column in ("components", "PSNR (dB)", "SSIM", "rank-1", "EER"):
         table.add_column(column, justify="right")
     for name, prefix in PREFIXES.items():
         if f"{prefix}psnr" in metrics:
             components = metrics.get(f"{prefix}components", metrics["latent_dim"])
-            psnr, ssim = metrics[f"{prefix}psnr"], metrics[f"{prefix}ssim"]
-            shown = "linear path alone" if name == "linear path" else name
-            table.add_row(shown, str(components), f"{psnr:.2f}", f"{ssim:.4f}", _percent(metrics[f"{prefix}rank1"]))
+            quality = (f"{metrics[f'{prefix}psnr']:.2f}", f"{metrics[f'{prefix}ssim']:.4f}")
+            shares = (_percent(metrics[f"{prefix}rank1"]), _percent(metrics[f"{prefix}eer"]))
+            table.add_row("linear path alone" if name == "linear path" else name, str(components), *quality, *shares)
+    table.add_row("HOG", "-", "-", "-", _percent(metrics["hog_rank1"]), _percent(metrics["hog_eer"]))
     console.print(table)
-    console.print(
-        f"active units {metrics['active_units']} of {metrics['latent_dim']}, {metrics['kl_nats']:.1f} nats; "
-        f"EER {_percent(metrics['eer'])}; HOG rank-1 {_percent(metrics['hog_rank1'])}",
-        soft_wrap=True,
-        highlight=False,
-    )
+    used = f"active units {metrics['active_units']} of {metrics['latent_dim']}, {metrics['kl_nats']:.1f} nats"
+    console.print(used, highlight=False)
 
 
 def _percent(share: float | None) -> str:

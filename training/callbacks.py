@@ -81,7 +81,7 @@ class LastCheckpoint(Checkpoint):
         self.path = folder / "last.ckpt"
         self.every_n_steps = every_n_steps
         self.stop_after_epoch = stop_after_epoch
-        self.deadline = time.monotonic() + max_time.total_seconds() if max_time else None
+        self.deadline = time.monotonic() + max_time.total_seconds() if max_time is not None else None
         self.reason: str | None = None
         self.previous_handlers: dict[int, Any] = {}
 

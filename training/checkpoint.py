@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import pickle
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,9 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     except pickle.UnpicklingError as error:
         reason = str(error).split("\n")[0]
         raise InputError(f"{found}: refused, it holds more than tensors and plain values ({reason})") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except OSError:
+        raise
+    except Exception as error:  # torch's unpickler fails on garbage in a dozen ways
         raise InputError(f"{found}: not a readable checkpoint (truncated or of another kind)") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(f"{found}: not a training checkpoint (it has no state_dict)")

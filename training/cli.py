@@ -10,8 +10,9 @@ import dataclasses
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -90,7 +91,20 @@ def normalise(argv: Sequence[str], options_type: type, aliases: Mapping[str, str
         if name in booleans and not equals and following.startswith("--"):
             equals, value = "=", "true"
         result.append(f"--{name}{equals}{value}")
-    return result
+    return _files_first(result)
+
+
+def _files_first(arguments: Sequence[str]) -> list[str]:
+    """Flags override configuration files wherever these stand; jsonargparse goes by position."""
+    files: list[str] = []
+    flags: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--config":
+            files += [argument, *islice(rest, 1)]
+        else:
+            (files if argument.startswith("--config=") else flags).append(argument)
+    return files + flags
 
 
 def write_options(options: Any, path: Path) -> None:
@@ -115,7 +129,7 @@ def _parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
 def _one_line(message: str, hints: Mapping[str, Any]) -> str:
     """jsonargparse's report of a value of the wrong type, in a sentence; anything else on one line."""
     key = re.search(r'[Pp]arser key "(\w+)"', message)
-    value = re.search(r"Got value: (.*)", message)
+    value = re.search(r"(?:Got|Given) value: (.*)", message)
     if key and value and key[1] in hints:
         hint = hints[key[1]]
         choices = literal_choices(hint)
@@ -126,4 +140,5 @@ def _one_line(message: str, hints: Mapping[str, Any]) -> str:
 
 
 def _type_name(hint: Any) -> str:
-    return {float: "a number", int: "a whole number", bool: "true or false"}.get(hint, str(hint))
+    names = {float: "a number", int: "a whole number", bool: "true or false"}
+    return names.get(hint) or next((names[part] for part in get_args(hint) if part in names), str(hint))

@@ -30,6 +30,7 @@ from training.checkpoint import AtomicCheckpointIO
 from training.cli import write_options
 from training.config import TrainerOptions
 from training.loggers import MetricsCSV, QuietTensorBoard
+from training.term_log import NonFiniteLossError
 
 if TYPE_CHECKING:
     from training.resume import Run
@@ -114,12 +115,19 @@ def build_trainer(options: TrainerOptions, run: Run) -> pl.Trainer:
 
 
 def fit(trainer: pl.Trainer, module: pl.LightningModule, datamodule: pl.LightningDataModule, run: Run) -> bool:
-    """Train. True when the run is complete, False when it was paused. Memory running out becomes one line."""
+    """Train. True when the run is complete, False when it was paused.
+
+    Memory that runs out and a loss that is not finite become one line.
+    """
     try:
         trainer.fit(module, datamodule, ckpt_path=run.checkpoint)
     except TrainingPaused as pause:
         Console().print(f"[yellow]paused[/] {pause}; the same command continues", soft_wrap=True)
         return False
+    except NonFiniteLossError as error:
+        last = next((c.path for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)  # type: ignore[attr-defined]
+        kept = f"{last} is from before that" if last and last.exists() else "there is no checkpoint from before that"
+        raise InputError(f"{error}; {kept}: lower --lr, keep --grad_clip above 0, or use --precision 32") from error
     except torch.OutOfMemoryError as error:
         raise InputError(
             "out of GPU memory: lower --batch_size (and raise --accumulate_grad_batches to match), --image_size or "

@@ -1,0 +1,40 @@
+# `make demo` trains and evaluates an ear VAE on drawn ears; `make test` runs everything that must pass.
+# Both make .venv first, which needs only Python >= 3.11 and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO := runs/demo
+
+.PHONY: help setup demo test lint clean
+
+help:
+	@echo "make setup   the environment in .venv"
+	@echo "make demo    train and evaluate a small ear VAE on drawn ears (about 5 minutes on two cores)"
+	@echo "make test    lint, types and tests"
+	@echo "make clean   remove what make demo made"
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $(READY)
+
+demo: $(READY)
+	test -f $(DEMO)/ears/val_teacher.npy || $(BIN)/python -m data.synthetic.ears --out $(DEMO)/ears --overwrite \
+		--subjects 200 --images-per-subject 10 --image-size 64 --sheet $(DEMO)/ears_sheet.png
+	$(BIN)/python -m ear_teacher.train --config configs/demo.yaml
+	$(BIN)/python -m ear_teacher.evaluate --checkpoint $(DEMO)/checkpoints/last.ckpt --out $(DEMO)/evaluation
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(DEMO)

@@ -1,0 +1,129 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from ear_teacher import identification
+from ear_teacher.identification import equal_error_rate, identify, nearest_other, pair_scores, unit_rows
+
+
+def clustered(subjects=12, images=5, dim=8, spread=1.0, seed=0):
+    """Embeddings of `subjects` people around a center far from 0, in shuffled order, and their subjects."""
+    rng = np.random.default_rng(seed)
+    names = np.repeat([f"S{i}" for i in range(subjects)], images)
+    rows = rng.normal(size=(subjects, dim)).repeat(images, axis=0) + spread * rng.normal(size=(len(names), dim)) + 3.0
+    order = rng.permutation(len(names))
+    return rows[order], names[order].tolist()
+
+
+def slow_rank1(rows, subjects):
+    hits = []
+    for probe, row in enumerate(rows):
+        others = [i for i in range(len(rows)) if i != probe]
+        if not any(subjects[i] == subjects[probe] for i in others):
+            continue
+        cosines = [row @ rows[i] / np.linalg.norm(row) / np.linalg.norm(rows[i]) for i in others]
+        hits.append(subjects[others[int(np.argmax(cosines))]] == subjects[probe])
+    return np.mean(hits), len(hits)
+
+
+def slow_eer(genuine, impostor):
+    """Every threshold in turn; the two lines FMR and FNMR are joined between neighbouring thresholds."""
+    thresholds = [np.inf, *sorted({*genuine.tolist(), *impostor.tolist()}, reverse=True)]
+    rates = [(np.mean(impostor >= t), np.mean(genuine < t)) for t in thresholds]
+    for (fmr, fnmr), (next_fmr, next_fnmr) in pairwise(rates):
+        if next_fmr >= next_fnmr:
+            step = (fnmr - fmr) / ((next_fmr - fmr) + (fnmr - next_fnmr))
+            return fmr + step * (next_fmr - fmr)
+    raise AssertionError("the rates never meet")
+
+
+@pytest.mark.parametrize("block", [7, 512])
+@pytest.mark.parametrize("spread", [0.3, 1.0, 3.0])
+def test_rank1_is_that_of_a_slow_loop(spread, block, monkeypatch):
+    monkeypatch.setattr(identification, "BLOCK_ROWS", block)
+    rows, subjects = clustered(spread=spread)
+    found = identify(unit_rows(rows), subjects)
+    rate, probes = slow_rank1(rows, subjects)
+    assert found.rank1 == pytest.approx(rate, abs=1e-12)
+    assert found.probes == probes == 60
+
+
+def test_subjects_with_one_image_are_no_probes_but_can_be_mistaken_for_others():
+    rows = np.array([[1.0, 0.0], [0.8, 0.6], [0.96, 0.28], [0.0, -1.0]])
+    found = identify(unit_rows(rows), ["a", "a", "b", "c"])
+    assert (found.probes, found.single_image_subjects) == (2, 2)
+    assert found.rank1 == 0.0  # b lies between the two images of a
+    assert (found.genuine_pairs, found.impostor_pairs) == (1, 5)
+    assert identify(unit_rows(rows[[0, 1, 3]]), ["a", "a", "c"]).rank1 == 1.0
+
+
+@pytest.mark.parametrize("subjects", [["a", "b", "c", "d"], ["a", "a", "a", "a"]])
+def test_without_two_subjects_and_two_images_of_one_there_is_no_figure(subjects):
+    found = identify(unit_rows(clustered(2, 2)[0]), subjects)
+    assert found.rank1 is None
+    assert found.eer is None
+
+
+def test_an_image_is_never_its_own_neighbor_and_the_first_of_equals_is_taken():
+    rows = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    assert nearest_other(unit_rows(rows)).tolist() == [1, 0, 0, 0]
+
+
+def test_the_center_is_taken_off_before_the_cosine():
+    rows, subjects = clustered(spread=0.5)
+    moved = rows + 100.0
+    expected = identify(unit_rows(rows - rows.mean(0)), subjects)
+    assert identify(unit_rows(moved, moved.mean(0)), subjects) == expected
+    assert identify(unit_rows(moved), subjects) != expected
+    np.testing.assert_allclose(np.linalg.norm(unit_rows(moved, moved.mean(0)), axis=1), 1.0)
+
+
+@pytest.mark.parametrize("block", [7, 512])
+def test_each_unordered_pair_is_scored_once(block, monkeypatch):
+    monkeypatch.setattr(identification, "BLOCK_ROWS", block)
+    rows, subjects = clustered()
+    units, owner = unit_rows(rows), np.unique(subjects, return_inverse=True)[1]
+    pairs = [(i, j) for i in range(len(rows)) for j in range(i)]
+    expected = [
+        sorted(units[i] @ units[j] for i, j in pairs if (owner[i] == owner[j]) == same) for same in (True, False)
+    ]
+    for scores, wanted in zip(pair_scores(units, owner), expected, strict=True):
+        np.testing.assert_allclose(np.sort(scores), wanted, atol=1e-6)
+
+
+def test_of_many_impostors_an_even_share_is_scored_and_every_genuine_pair():
+    rows, subjects = clustered(30, 10)
+    units, owner = unit_rows(rows), np.unique(subjects, return_inverse=True)[1]
+    every, share = pair_scores(units, owner), pair_scores(units, owner, max_impostors=5000)
+    np.testing.assert_array_equal(every[0], share[0])
+    assert 4000 < len(share[1]) <= 5000
+    assert equal_error_rate(*share) == pytest.approx(equal_error_rate(*every), abs=0.02)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.7, 2.0])
+@pytest.mark.parametrize("decimals", [1, 8])  # 1: many ties, also between genuine and impostor
+@pytest.mark.parametrize("seed", range(3))
+def test_eer_is_that_of_a_threshold_sweep(shift, decimals, seed):
+    rng = np.random.default_rng(seed)
+    genuine = (rng.normal(size=37) + shift).round(decimals)
+    impostor = rng.normal(size=181).round(decimals)
+    assert equal_error_rate(genuine, impostor) == pytest.approx(slow_eer(genuine, impostor), abs=1e-12)
+
+
+def test_eer_of_separated_sets_is_0_and_of_swapped_ones_1():
+    low, high = np.linspace(-1, 0, 20), np.linspace(0.1, 1, 7)
+    assert equal_error_rate(high, low) == 0.0
+    assert equal_error_rate(low, high) == 1.0
+
+
+@pytest.mark.parametrize("scores", [np.linspace(-1, 1, 50), np.zeros(9), np.array([0.5])])
+def test_eer_of_equal_distributions_is_a_half(scores):
+    assert equal_error_rate(scores, scores) == pytest.approx(0.5, abs=1e-12)
+    assert equal_error_rate(scores, np.tile(scores, 3)) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_eer_of_two_normal_distributions():
+    rng = np.random.default_rng(0)
+    genuine, impostor = rng.normal(2.0, 1.0, 200_000), rng.normal(0.0, 1.0, 200_000)
+    assert equal_error_rate(genuine, impostor) == pytest.approx(0.158655, abs=2e-3)  # Phi(-1), at threshold 1
