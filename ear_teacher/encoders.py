@@ -82,11 +82,16 @@ class TimmBackbone(nn.Module):
         """Stages, or transformer blocks, from the input on; the stem belongs to the first."""
         inner = getattr(self.net, "model", None)
         if inner is not None and hasattr(inner, "blocks"):
-            stem = [module for name, module in inner.named_children() if name in ("patch_embed", "norm_pre")]
-            blocks: list[list[nn.Module]] = [[block] for block in inner.blocks]
-            return [[*stem, *blocks[0]], *blocks[1:]]
+            names = [name for name, _ in inner.named_children()]
+            around = [module for name, module in inner.named_children() if name != "blocks"]
+            stem, tail = around[: names.index("blocks")], around[names.index("blocks") :]
+            loose = nn.ParameterList(inner.parameters(recurse=False))  # position embedding, class token
+            groups: list[list[nn.Module]] = [[block] for block in inner.blocks]
+            groups[0] = [loose, *stem, *groups[0]]
+            groups[-1] += tail
+            return groups
         ends = {self.net.feature_info.module_name()[index].replace(".", "_") for index in self.kept}
-        groups: list[list[nn.Module]] = [[]]
+        groups = [[]]
         for name, module in self.net.named_children():
             groups[-1].append(module)
             if name in ends:
@@ -151,11 +156,6 @@ class Encoder(nn.Module):
         self.frozen_groups = groups
         for module in self._frozen_modules():
             module.requires_grad_(False)
-        if groups and isinstance(self.backbone, TimmBackbone):
-            inner = getattr(self.backbone.net, "model", self.backbone.net)
-            for name, parameter in inner.named_parameters(recurse=False):
-                if name in ("pos_embed", "cls_token", "reg_token"):
-                    parameter.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Encoder:

@@ -43,25 +43,29 @@ class AggregatePosterior:
 class Decoder(nn.Module):
     """Linear to a grid of size / 32, then five doublings; the latent enters every scale.
 
-    latent (B, D) -> (B, channels, S, S), before any squashing. The last layer starts at zero when `zero_init`.
+    latent (B, D) -> (B, channels, S, S), before any squashing. With `guided` it corrects a picture of the latent that
+    it also sees at every scale, guide (B, channels, S, S), and its last layer starts at zero.
     """
 
-    def __init__(self, latent_dim: int, image_size: int, channels: int, base_channels: int, zero_init: bool) -> None:
+    def __init__(self, latent_dim: int, image_size: int, channels: int, base_channels: int, guided: bool) -> None:
         super().__init__()
         self.grid = image_size // 32
         widths = [max(int(base_channels * factor), 8) for factor in (8, 8, 4, 2, 1, 0.5)]
         self.project = nn.Linear(latent_dim, widths[0] * self.grid**2)
         self.stem = ResidualBlock(widths[0], widths[0])
-        self.ups = nn.ModuleList(UpBlock(before, after, latent_dim) for before, after in pairwise(widths))
+        self.ups = nn.ModuleList(
+            UpBlock(before, after, latent_dim, channels if guided else 0) for before, after in pairwise(widths)
+        )
         self.to_pixels = nn.Conv2d(widths[-1], channels, 3, padding=1)
-        if zero_init:
+        if guided:
             nn.init.zeros_(self.to_pixels.weight)
             nn.init.zeros_(self.to_pixels.bias)  # type: ignore[arg-type]
 
-    def forward(self, latent: Tensor) -> Tensor:
+    def forward(self, latent: Tensor, guide: Tensor | None = None) -> Tensor:
         maps = self.stem(self.project(latent).unflatten(1, (-1, self.grid, self.grid)))
-        for up in self.ups:
-            maps = up(maps, latent)
+        for doubling, up in enumerate(self.ups, 1):
+            side = self.grid * 2**doubling
+            maps = up(maps, latent, None if guide is None else F.adaptive_avg_pool2d(guide, side))
         return self.to_pixels(maps)
 
 
@@ -86,7 +90,7 @@ class EarVAE(nn.Module):
         )
         linear = config.linear_path_size > 0
         self.decoder = Decoder(
-            config.latent_dim, config.image_size, config.in_channels, config.base_channels, zero_init=linear
+            config.latent_dim, config.image_size, config.in_channels, config.base_channels, guided=linear
         )
         self.linear_path: LinearPath | None = None
         if linear:
@@ -142,10 +146,10 @@ class EarVAE(nn.Module):
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, D) -> (B, C, S, S) in [-1, 1]."""
-        pixels = self.decoder(latent)
         if self.linear_path is None:
-            return torch.tanh(pixels)
-        return (self.linear_path.decode(latent) + pixels.float()).clamp(-1.0, 1.0)
+            return torch.tanh(self.decoder(latent))
+        linear = self.linear_path.decode(latent)
+        return (linear + self.decoder(latent, linear).float()).clamp(-1.0, 1.0)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decode(self.encode(images))

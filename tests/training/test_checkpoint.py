@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -94,7 +95,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path: Path, form: str) -> N
     path, marker = tmp_path / "hostile.ckpt", tmp_path / "ran"
     content = {"state_dict": {}, "extra": Payload(marker)}
     if form == "bare pickle":
-        path.write_bytes(pickle.dumps(content))
+        path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     assert refusal(path).startswith(f"{path}: refused")
@@ -115,6 +116,13 @@ def test_a_file_of_another_kind_is_one_line(tmp_path: Path, content: bytes) -> N
     path = tmp_path / "picture.ckpt"
     path.write_bytes(content)
     assert str(path) in refusal(path)
+
+
+def test_garbage_is_one_line(tmp_path: Path) -> None:
+    path, generator = tmp_path / "garbage.ckpt", np.random.default_rng(0)
+    for length in range(1, 200):
+        path.write_bytes(b"\x80\x02" * (length % 2) + generator.bytes(length))
+        assert str(path) in refusal(path)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,225 @@
+"""Ears from files to batches: augmentation, denoising, ranges, and sets that must not mix."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data.augment import geometric, photometric
+from data.errors import InputError
+from ear_teacher.config import EarTeacherConfig
+from ear_teacher.datamodule import EarDataModule, to_model_range
+
+
+def module_of(folder: Path, **options: Any) -> EarDataModule:
+    """A datamodule over folder/train_teacher.npy and val_teacher.npy, set up."""
+    defaults: dict[str, Any] = {
+        "encoder": "conv",
+        "image_size": 64,
+        "linear_path_size": 16,
+        "batch_size": 4,
+        "num_workers": 0,
+        "train_npy": str(folder / "train_teacher.npy"),
+        "val_npy": str(folder / "val_teacher.npy"),
+    }
+    module = EarDataModule(EarTeacherConfig(**(defaults | options)))
+    module.prepare_data()
+    module.setup("fit")
+    return module
+
+
+@pytest.fixture(scope="module")
+def one_ear(ear_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training set of eight copies of one ear: any two views that are equal come from equal randomness."""
+    folder = tmp_path_factory.mktemp("one_ear")
+    picture = module_of(ear_set).train_cache.images[0]
+    np.save(folder / "train_teacher.npy", np.repeat(picture[None], 8, axis=0))
+    np.save(folder / "val_teacher.npy", picture[None])
+    return folder
+
+
+def views(module: EarDataModule, epochs: int) -> dict[tuple[int, int], bytes]:
+    """(epoch, index) -> pixels, as the training loader gives them."""
+    loader = module.train_dataloader()
+    found = {}
+    for epoch in range(epochs):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            for index, image in zip(batch["index"].tolist(), batch["image"], strict=True):
+                found[epoch, index] = image.numpy().tobytes()
+    return found
+
+
+# Augmentation
+
+
+def test_views_differ_over_samples_workers_and_epochs_and_depend_on_the_seed_only(one_ear: Path) -> None:
+    two_workers = views(module_of(one_ear, num_workers=2, batch_size=2), epochs=8)
+    assert len(two_workers) == 64
+    assert len(set(two_workers.values())) == 64
+    assert views(module_of(one_ear, num_workers=0, batch_size=4), epochs=8) == two_workers
+    assert views(module_of(one_ear, num_workers=1, batch_size=8), epochs=8) == two_workers
+    assert not set(views(module_of(one_ear, seed=43), epochs=8).values()) & set(two_workers.values())
+
+
+def test_no_augmentation_gives_the_pictures_themselves(ear_set: Path) -> None:
+    module = module_of(ear_set, augment="none")
+    found = views(module, epochs=2)
+    assert all(pixels == module.train_cache.images[index].tobytes() for (_, index), pixels in found.items())
+
+
+def test_light_changes_less_than_full(one_ear: Path) -> None:
+    picture = np.load(one_ear / "val_teacher.npy")[0].astype(float)
+
+    def change(strength: str) -> float:
+        found = views(module_of(one_ear, augment=strength), epochs=8).values()
+        return float(np.mean([np.abs(np.frombuffer(v, np.uint8).reshape(64, 64, 3) - picture).mean() for v in found]))
+
+    assert 1 < change("light") < change("full")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("strength", ["light", "full"])
+def test_denoising_has_a_clean_target_and_a_degraded_source(one_ear: Path, strength: str, channels: int) -> None:
+    module = module_of(one_ear, augment=strength, denoise=True, in_channels=channels, batch_size=8)
+    clean = A.Compose([*geometric(strength), *photometric(strength)])  # type: ignore[arg-type]
+    loader, degraded = module.train_dataloader(), []
+    for epoch in range(8):
+        loader.set_epoch(epoch)
+        for item in (dict(zip(batch, values, strict=True)) for batch in loader for values in zip(*batch.values())):
+            index = int(item["index"])
+            clean.set_random_seed(int(np.random.SeedSequence((42, epoch, index)).generate_state(1)[0]))
+            picture = np.repeat(module.train_cache.images[index], 4 - channels if channels == 1 else 1, axis=2)
+            assert np.array_equal(item["image"], clean(image=picture)["image"][..., :channels])
+            degraded.append(not torch.equal(item["source"], item["image"]))
+    assert 8 <= sum(degraded) < 64
+
+
+def test_without_denoising_source_and_target_are_one(ear_set: Path) -> None:
+    module = module_of(ear_set)
+    batch = module.on_after_batch_transfer(next(iter(module.train_dataloader())), 0)
+    assert batch["source"] is batch["image"]
+
+
+# Batches
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_batches_are_float32_in_the_models_range(ear_set: Path, channels: int) -> None:
+    module = module_of(ear_set, in_channels=channels, denoise=True)
+    raw = next(iter(module.train_dataloader()))
+    assert raw["image"].dtype == torch.uint8
+    assert raw["image"].shape == (4, 64, 64, channels)
+    batch = module.on_after_batch_transfer(raw, 0)
+    for name in ("image", "source"):
+        assert batch[name].dtype == torch.float32
+        assert batch[name].shape == (4, channels, 64, 64)
+        assert batch[name].is_contiguous()
+        assert torch.equal(((batch[name] + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1), raw[name])
+
+
+def test_every_pixel_value_survives_the_way_to_the_model_and_back() -> None:
+    values = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1)
+    moved = to_model_range(values)
+    assert (moved.min(), moved.max()) == (-1, 1)
+    assert torch.equal(((moved + 1) * 127.5).permute(0, 2, 3, 1).round().to(torch.uint8), values)
+    assert torch.allclose(moved.flatten().double(), torch.linspace(-1, 1, 256).double(), atol=1e-7)
+
+
+def test_grey_ears_are_opencvs_grey(ear_set: Path) -> None:
+    rgb, grey = module_of(ear_set), module_of(ear_set, in_channels=1)
+    for index in (0, 17):
+        wanted = cv2.cvtColor(np.asarray(rgb.train_cache.images[index]), cv2.COLOR_RGB2GRAY)
+        found = grey.train_cache.images[index][..., 0]
+        assert np.abs(found.astype(int) - wanted).max() <= 1  # grey before or after the resize
+
+
+def test_validation_holds_every_ear_once_unaugmented_and_in_order(ear_set: Path) -> None:
+    module = module_of(ear_set)
+    batches = list(module.val_dataloader())
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(10))
+    assert np.array_equal(torch.cat([batch["image"] for batch in batches]), module.val_cache.images)
+
+
+def test_subjects_are_numbered_alike_in_both_sets(ear_set: Path) -> None:
+    module = module_of(ear_set, augment="none")
+    names = np.load(ear_set / "train_teacher.npy", allow_pickle=True).item()["subjects"]  # drawn here
+    numbers = [module.train_set[0, index]["subject"] for index in range(40)]
+    assert len({(str(name), number) for name, number in zip(names, numbers, strict=True)}) == 8
+    assert not set(numbers) & {module.val_set[0, index]["subject"] for index in range(10)}
+
+
+def test_ears_of_nobody_known_have_subject_minus_one(one_ear: Path) -> None:
+    assert module_of(one_ear).train_set[0, 3]["subject"] == -1
+
+
+# The linear path's rows
+
+
+def test_without_augmentation_the_linear_path_sees_each_picture_once(ear_set: Path) -> None:
+    module = module_of(ear_set, augment="none")
+    rows = module.linear_path_rows(lambda images: images.flatten(1))
+    wanted = to_model_range(torch.from_numpy(np.array(module.train_cache.images))).flatten(1)
+    assert sorted(map(tuple, rows[:, :50].tolist())) == sorted(map(tuple, wanted[:, :50].tolist()))
+
+
+def test_the_linear_path_sees_views_that_are_the_same_each_time_and_all_different(one_ear: Path) -> None:
+    rows = module_of(one_ear).linear_path_rows(lambda images: images.flatten(1))
+    again = module_of(one_ear).linear_path_rows(lambda images: images.flatten(1))
+    assert torch.equal(rows, again)
+    assert len(rows) == len(torch.unique(rows, dim=0)) == 8 * 16
+
+
+# Files
+
+
+def test_a_subject_on_both_sides_is_refused_by_name(ear_set: Path) -> None:
+    train = str(ear_set / "train_teacher.npy")
+    subject = min(np.load(train, allow_pickle=True).item()["subjects"])  # drawn here
+    with pytest.raises(InputError, match=rf"8 subjects are also in .*{subject}.*prepare_ears") as caught:
+        module_of(ear_set, val_npy=train)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("which", ["train_npy", "val_npy"])
+def test_a_missing_file_is_one_line_that_says_how_to_make_it(ear_set: Path, which: str) -> None:
+    absent = str(ear_set / "absent.npy")
+    with pytest.raises(InputError, match=r"absent\.npy: no such file; .*data\.prepare_ears.*data\.synthetic\.ears"):
+        module_of(ear_set, **{which: absent})
+
+
+def test_samples_are_described_by_their_files_past_unreadable_ones(ear_set: Path, tmp_path: Path) -> None:
+    pictures = np.array(module_of(ear_set).train_cache.images)
+    paths = [tmp_path / f"ear_{row:02d}.png" for row in range(40)]
+    for path, picture in zip(paths, pictures, strict=True):
+        cv2.imwrite(str(path), picture)
+    paths[5].write_bytes(b"no picture")
+    content = {"image_paths": [path.name for path in paths], "bboxes": np.tile([0.0, 0, 64, 64], (40, 1))}
+    np.save(tmp_path / "train_teacher.npy", np.array(content, dtype=object))
+    module = module_of(tmp_path, val_npy=str(ear_set / "val_teacher.npy"))
+    assert len(module.train_set) == 39
+    told = module.describe(torch.tensor([4, 5]))
+    assert told == f"{paths[4]}, {paths[6]}"
+    assert module.describe(torch.arange(39)).endswith(f"{paths[8]} and 31 more")
+
+
+def test_pixels_without_files_are_described_by_their_row(one_ear: Path) -> None:
+    assert module_of(one_ear).describe(torch.tensor([3])) == f"{one_ear / 'train_teacher.npy'} row 3"
+
+
+def test_train_batches_are_shuffled_and_each_epoch_otherwise(ear_set: Path) -> None:
+    loader = module_of(ear_set, augment="none").train_dataloader()
+    orders = []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        orders.append(list(itertools.chain.from_iterable(batch["index"].tolist() for batch in loader)))
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(40))
+    assert orders[0] != orders[1]
+    assert orders[0] != list(range(40))

@@ -1,0 +1,409 @@
+"""The ear VAE: shapes, one embedding per ear, the linear path against PCA, and what a checkpoint gives back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+
+from data.errors import InputError
+from ear_teacher import EarVAE, EarVAELightning
+from ear_teacher.config import EarVAEConfig
+from ear_teacher.datamodule import to_model_range
+from ear_teacher.encoders import LOGVAR_LIMIT
+from ear_teacher.latents import LatentMoments
+from ear_teacher.linear_path import LinearPath
+from ear_teacher.model import AggregatePosterior
+from ear_teacher.train import main
+from tests.conftest import TINY
+from training.checkpoint import read_checkpoint
+
+RESNET, CONVNEXT, VIT = "resnet18", "timm:convnext_atto", "timm:test_vit"
+
+
+def small(encoder: str = "conv", **options: int) -> EarVAE:
+    torch.manual_seed(0)
+    defaults = {"base_channels": 4, "latent_dim": 8, "image_size": 64, "linear_path_size": 0}
+    return EarVAE(encoder=encoder, **(defaults | options))
+
+
+def noise(count: int, channels: int = 3, size: int = 64) -> Tensor:
+    return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(size)) * 2 - 1
+
+
+def latents(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    mu = torch.randn(count, 8, generator=generator) @ torch.randn(8, 8, generator=generator) + 1
+    return mu, torch.randn(count, 8, generator=generator) - 2
+
+
+@pytest.fixture(scope="module")
+def checkpoint(ear_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """last.ckpt of an epoch of training, with an average of the weights."""
+    folder = tmp_path_factory.mktemp("model")
+    data = ("--train-npy", str(ear_set / "train_teacher.npy"), "--val-npy", str(ear_set / "val_teacher.npy"))
+    places = ("--checkpoint-dir", str(folder / "checkpoints"), "--log-dir", str(folder / "logs"))
+    assert main([*data, *places, *TINY, "--epochs", "1", "--ema-decay", "0.9", "--lr", "1e-2"]) == 0
+    return folder / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(scope="module")
+def ears(ear_set: Path) -> Tensor:
+    """13 of the synthetic training ears, in [-1, 1]."""
+    from data.cache import open_image_cache
+    from data.npy import read_teacher_npy
+
+    data = read_teacher_npy(ear_set / "train_teacher.npy")
+    cache = open_image_cache(data, image_size=64, channels=3, cache_dir=ear_set / ".cache")
+    return to_model_range(torch.from_numpy(np.array(cache.images[:13])))
+
+
+# Shapes and ranges
+
+
+@pytest.mark.parametrize(
+    ("encoder", "channels", "size"),
+    [
+        ("conv", 3, 32),
+        ("conv", 1, 96),
+        ("conv", 3, 128),
+        (RESNET, 3, 64),
+        (RESNET, 1, 128),
+        (CONVNEXT, 1, 32),
+        (CONVNEXT, 3, 96),
+        (VIT, 3, 64),
+    ],
+)
+@pytest.mark.parametrize("path", [0, 32])
+def test_shapes_and_ranges(encoder: str, channels: int, size: int, path: int) -> None:
+    model = small(encoder, in_channels=channels, image_size=size, linear_path_size=path)
+    images = noise(2, channels, size)
+    reconstruction, mu, logvar = model(images)
+    assert reconstruction.shape == images.shape
+    assert mu.shape == logvar.shape == (2, 8)
+    assert reconstruction.abs().max() <= 1
+    assert logvar.abs().max() <= LOGVAR_LIMIT
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("path", [0, 32])
+@pytest.mark.parametrize("brightness", [-50.0, 50.0])
+def test_no_decoder_output_leaves_the_range(path: int, brightness: float) -> None:
+    model = small(linear_path_size=path).eval()
+    nn.init.constant_(model.decoder.to_pixels.bias, brightness)
+    assert (model.decode(latents(2)[0]) == np.sign(brightness)).all()
+
+
+@pytest.mark.parametrize(("encoder", "strides"), [("conv", [2, 4, 8, 16]), (RESNET, [4, 8, 16, 32])])
+def test_features_are_maps_finest_first(encoder: str, strides: list[int]) -> None:
+    maps = small(encoder).features(noise(2))
+    assert [tuple(found.shape[2:]) for found in maps] == [(64 // stride, 64 // stride) for stride in strides]
+    assert [found.shape[1] for found in maps] == small(encoder).encoder.backbone.channels
+
+
+def test_the_posterior_head_keeps_large_log_variances_in_range() -> None:
+    model = small()
+    nn.init.constant_(model.encoder.head.logvar.bias, 1e6)
+    assert (model(noise(2))[2] == LOGVAR_LIMIT).all()
+
+
+def test_noise_is_added_while_training_only() -> None:
+    model = small()
+    images = noise(2)
+    mu, _ = model.posterior_of(images)
+    assert not torch.equal(model(images)[0], model.decode(mu))
+    reconstruction, mu, _ = model.eval()(images)
+    assert torch.equal(reconstruction, model.decode(mu))
+
+
+def test_reparameterised_samples_have_the_posteriors_moments() -> None:
+    mu, logvar = torch.tensor([[1.0, -2.0]]), torch.tensor([[0.0, -4.0]])
+    torch.manual_seed(0)
+    samples = small().reparameterize(mu.expand(50_000, -1), logvar.expand(50_000, -1))
+    assert samples.mean(0).tolist() == pytest.approx([1.0, -2.0], abs=0.02)
+    assert samples.std(0).tolist() == pytest.approx([1.0, np.exp(-2.0)], rel=0.02)
+
+
+# One embedding per ear
+
+
+def assert_one_embedding_each(model: EarVAE, images: Tensor) -> None:
+    alone = torch.cat([model.encode(image[None]) for image in images])
+    shuffled = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
+    for order in (torch.arange(len(images)), torch.arange(len(images)).flip(0), shuffled):
+        for size in (2, 5, 8, 9, 13):
+            embedded = torch.cat([model.encode(part) for part in images[order].split(size)])
+            assert torch.equal(embedded, alone[order]), f"batches of {size}"
+
+
+@torch.no_grad()
+def test_a_trained_model_gives_an_ear_the_same_bits_alone_and_in_any_batch(checkpoint: Path, ears: Tensor) -> None:
+    model = EarVAE.load_from_checkpoint(str(checkpoint))
+    assert not model.training
+    assert_one_embedding_each(model, ears)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", [RESNET, CONVNEXT, VIT])
+def test_any_encoder_gives_an_ear_the_same_bits_alone_and_in_any_batch(encoder: str, ears: Tensor) -> None:
+    assert_one_embedding_each(small(encoder).eval(), ears)
+
+
+@torch.no_grad()
+def test_reconstruct_is_decode_of_encode(checkpoint: Path, ears: Tensor) -> None:
+    model = EarVAE.load_from_checkpoint(str(checkpoint))
+    assert torch.equal(model.decode(model.encode(ears)), model.reconstruct(ears))
+
+
+def test_no_images_give_no_embeddings() -> None:
+    assert small().eval().encode(noise(0)).shape == (0, 8)
+
+
+@torch.no_grad()
+def test_an_interpolation_ends_at_the_reconstructions(checkpoint: Path, ears: Tensor) -> None:
+    model = EarVAE.load_from_checkpoint(str(checkpoint))
+    line = model.interpolate(ears[:2], ears[2:4], steps=5)
+    assert line.shape == (2, 5, 3, 64, 64)
+    assert torch.allclose(line[:, 0], model.reconstruct(ears[:2]), atol=1e-5)
+    assert torch.allclose(line[:, -1], model.reconstruct(ears[2:4]), atol=1e-5)
+    middle = model.decode((model.encode(ears[:2]) + model.encode(ears[2:4])) / 2)
+    assert torch.allclose(line[:, 2], middle, atol=1e-5)
+
+
+@pytest.mark.parametrize("source", ["prior", "posterior"])
+def test_samples_are_a_function_of_the_generator(checkpoint: Path, source: str) -> None:
+    model = EarVAE.load_from_checkpoint(str(checkpoint))
+    first, again, other = (model.sample(3, source, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert first.shape == (3, 3, 64, 64)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_a_source_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match="no aggregate posterior"):
+        small().eval().sample(1, "posterior")
+    with pytest.raises(ValueError, match="'prior' or 'posterior'"):
+        small().eval().sample(1, "posteriour")
+
+
+# Freezing
+
+
+def state(modules: list[nn.Module]) -> list[Tensor]:
+    return [value.clone() for module in modules for value in module.state_dict().values()]
+
+
+@pytest.mark.parametrize("encoder", ["conv", RESNET, CONVNEXT, VIT])
+@pytest.mark.parametrize("groups", [0, 2])
+def test_frozen_groups_get_no_gradient_and_keep_their_statistics(encoder: str, groups: int) -> None:
+    model = small(encoder)
+    model.encoder.freeze(groups)
+    frozen = [module for group in model.encoder.layer_groups()[:groups] for module in group]
+    learning = [module for group in model.encoder.layer_groups()[groups:] for module in group]
+    before, moving = state(frozen), state(learning)
+    model.eval()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+    reconstruction, mu, _ = model.train()(noise(2))
+    (reconstruction.square().mean() + mu.square().mean()).backward()
+    optimizer.step()
+    assert all(p.grad is None for module in frozen for p in module.parameters())
+    assert all(torch.equal(old, new) for old, new in zip(before, state(frozen), strict=True))
+    assert not any(module.training for top in frozen for module in top.modules())
+    assert not all(torch.equal(old, new) for old, new in zip(moving, state(learning), strict=True))
+    assert all(module.training for top in learning for module in top.modules())
+
+
+def test_a_frozen_vit_keeps_its_position_embedding() -> None:
+    model = small(VIT)
+    model.encoder.freeze(1)
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert not any("pos_embed" in name or "patch_embed" in name for name in trainable)
+
+
+@pytest.mark.parametrize("encoder", ["conv", RESNET, CONVNEXT, VIT])
+def test_layer_groups_hold_every_learning_backbone_parameter_once(encoder: str) -> None:
+    backbone = small(encoder).encoder.backbone
+    listed = [id(p) for group in backbone.layer_groups() for module in group for p in module.parameters()]
+    assert len(listed) == len(set(listed))
+    absent = [name for name, p in backbone.named_parameters() if id(p) not in set(listed)]
+    assert absent == []
+
+
+def test_freezing_more_groups_than_there_are_is_refused() -> None:
+    with pytest.raises(InputError, match="--freeze-layers 5: this encoder has 4 layer groups"):
+        small().encoder.freeze(5)
+
+
+# The linear path
+
+
+@pytest.fixture(scope="module")
+def shrunk(ears: Tensor) -> Tensor:
+    return nn.functional.avg_pool2d(ears, 2)  # 32x32
+
+
+@torch.no_grad()
+def test_a_new_model_reconstructs_as_pca_does(shrunk: Tensor) -> None:
+    model = small(image_size=32, linear_path_size=32).eval()
+    assert model.linear_path is not None
+    model.linear_path.fit(model.linear_path.shrink(shrunk))
+    rows = shrunk.flatten(1).double().numpy()
+    pca = PCA(8, svd_solver="full").fit(rows)
+    wanted = torch.from_numpy(pca.inverse_transform(pca.transform(rows))).view_as(shrunk).clamp(-1, 1)
+    assert torch.allclose(model.reconstruct(shrunk).double(), wanted, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_smaller_path_adds_detail_of_its_own_size_only(ears: Tensor) -> None:
+    path = LinearPath(12, 3, 32, 64)
+    rows = ears.view(13, 3, 32, 2, 32, 2).mean((3, 5)).flatten(1)
+    assert torch.allclose(path.shrink(ears), rows, atol=1e-6)
+    path.fit(rows)
+    wanted = nn.functional.interpolate(rows.view(13, 3, 32, 32), (64, 64), mode="bicubic")
+    assert torch.allclose(path.decode(path.encode(ears)), wanted, atol=1e-3)  # 12 components hold 13 ears
+
+
+@torch.no_grad()
+def test_a_second_pass_through_the_path_changes_nothing(shrunk: Tensor) -> None:
+    path = LinearPath(8, 3, 32, 32)
+    path.fit(path.shrink(shrunk))
+    once = path.decode(path.encode(noise(4, size=32)))
+    assert torch.allclose(path.decode(path.encode(once)), once, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("count", "carrying"), [(13, 8), (5, 4), (1, 0)])
+def test_path_latents_are_whitened_on_the_images_fitted(shrunk: Tensor, count: int, carrying: int) -> None:
+    """N images span N - 1 components; the other latents are zero."""
+    path = LinearPath(8, 3, 32, 32)
+    path.fit(path.shrink(shrunk[:count]))
+    codes = path.encode(shrunk[:count]).double()
+    assert torch.allclose(codes.mean(0), torch.zeros(8).double(), atol=1e-3)
+    if count > 1:
+        wanted = torch.diag(torch.tensor([1.0] * carrying + [0.0] * (8 - carrying))).double()
+        assert torch.allclose(torch.cov(codes.T), wanted, atol=1e-3)
+    assert torch.isfinite(codes).all()
+
+
+# The aggregate posterior and the latents' moments
+
+
+def moments_of(mu: Tensor, logvar: Tensor, *sizes: int) -> LatentMoments:
+    moments = LatentMoments(8)
+    for part in zip(mu.split(sizes or len(mu)), logvar.split(sizes or len(mu)), strict=True):
+        moments.add(*part)
+    return moments
+
+
+def test_moments_equal_numpys_however_the_images_are_batched() -> None:
+    mu, logvar = latents(40)
+    moments = moments_of(mu, logvar, 7, 32, 1)
+    exact, variance = mu.double().numpy(), logvar.double().exp().numpy()
+    assert np.allclose(moments.mean, exact.mean(0))
+    assert np.allclose(moments.covariance, np.cov(exact.T, bias=True))
+    assert np.allclose(moments.mean_variance, variance.mean(0))
+    kl = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mu.double(), (0.5 * logvar.double()).exp()), torch.distributions.Normal(0.0, 1.0)
+    )
+    assert np.allclose(moments.kl_per_dimension, kl.mean(0), rtol=1e-5)
+    assert moments.count == 40
+
+
+def test_the_aggregate_posterior_is_the_mixtures_gaussian() -> None:
+    mu, logvar = latents(40)
+    fitted = AggregatePosterior.fit(moments_of(mu, logvar))
+    wanted = np.cov(mu.double().numpy().T, bias=True) + np.diag(logvar.double().exp().mean(0).numpy())
+    assert np.allclose(fitted.factor @ fitted.factor.T, wanted, rtol=1e-3, atol=1e-4)
+    samples = fitted.sample(100_000, torch.Generator().manual_seed(0)).numpy()
+    assert np.allclose(samples.mean(0), mu.mean(0), atol=0.05)
+    assert np.allclose(np.cov(samples.T), wanted, atol=0.05 * wanted.max())
+
+
+def test_one_image_is_enough_for_an_aggregate_posterior() -> None:
+    mu, logvar = latents(1)
+    fitted = AggregatePosterior.fit(moments_of(mu, logvar))
+    assert torch.allclose(fitted.factor.diagonal().square(), logvar[0].exp(), rtol=1e-3, atol=1e-5)
+
+
+def test_active_units_are_those_whose_mean_varies() -> None:
+    mu, logvar = latents(2000)
+    mu = (mu - mu.mean(0)) / mu.std(0) * torch.tensor([1.0, 0.11, 0.09, 0.0, 2.0, 0.05, 0.3, 0.0]) + 5
+    assert moments_of(mu, logvar).active_units == 4  # variance above .01
+
+
+@pytest.mark.parametrize(("active", "warns"), [(0, True), (1, True), (2, False), (8, False)])
+def test_collapse_is_told_by_name_with_its_numbers(active: int, warns: bool) -> None:
+    mu, logvar = latents(100)
+    mu = torch.cat([mu[:, :active], torch.zeros(100, 8 - active)], dim=1)
+    told = moments_of(mu, logvar).collapse_warning()
+    assert (told is not None) is warns
+    if told:
+        assert told.startswith(f"posterior collapse: {active} of 8 latents are active")
+        assert "--kl_weight" in told
+
+
+# Checkpoints and configurations
+
+
+@pytest.mark.parametrize("weights", ["averaged", "raw"])
+def test_both_sets_of_weights_are_read(checkpoint: Path, weights: str) -> None:
+    stored = read_checkpoint(checkpoint)["state_dict" if weights == "averaged" else "current_model_state"]
+    model = EarVAE.load_from_checkpoint(str(checkpoint), weights=weights)
+    loaded = {f"model.{name}": value for name, value in model.state_dict().items()}
+    assert loaded.keys() == stored.keys()
+    assert all(torch.equal(loaded[name], stored[name]) for name in stored)
+
+
+def test_raw_and_averaged_weights_differ(checkpoint: Path, ears: Tensor) -> None:
+    raw, averaged = (EarVAE.load_from_checkpoint(str(checkpoint), weights=w) for w in ("raw", "averaged"))
+    assert not torch.equal(raw.encode(ears[:1]), averaged.encode(ears[:1]))
+
+
+@torch.no_grad()
+def test_the_lightning_module_answers_as_the_model_does(checkpoint: Path, ears: Tensor) -> None:
+    pattern = str(checkpoint.parent / "last*.ckpt")
+    model, module = EarVAE.load_from_checkpoint(pattern), EarVAELightning.load_from_checkpoint(pattern)
+    code = model.encode(ears)
+    assert torch.equal(module.encode(ears), code)
+    assert torch.equal(module.decode(code), model.decode(code))
+    assert torch.equal(module.reconstruct(ears), model.reconstruct(ears))
+    assert all(torch.equal(mine, its) for mine, its in zip(module(ears), model(ears), strict=True))
+    torch.manual_seed(0)
+    drawn = module.sample(2, "posterior")
+    torch.manual_seed(0)
+    assert torch.equal(drawn, model.sample(2, "posterior"))
+
+
+def test_a_checkpoint_of_another_configuration_is_one_line_that_tells_the_difference(checkpoint: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        small(latent_dim=9, linear_path_size=16).load_weights(read_checkpoint(checkpoint), str(checkpoint))
+    assert str(caught.value).startswith(str(checkpoint))
+    assert str(caught.value).endswith("it was made with latent_dim 8")
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"weight": torch.zeros(1)}}, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="holds no ear VAE"):
+        EarVAE.load_from_checkpoint(str(tmp_path / "other.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"encoder": "resnet51"}, "--encoder resnet51: choose one of resnet18, .*conv, timm:NAME"),
+        ({"encoder": "timm:convnext_attoo"}, "timm has no model convnext_attoo; near it: .*convnext_atto"),
+        ({"encoder": "conv", "image_size": 100}, "--image_size 100: must be a multiple of 32"),
+        ({"encoder": "conv", "image_size": 0}, "--image_size 0: must be at least 32"),
+        ({"encoder": "conv", "in_channels": 2}, "--in_channels 2: must be 1"),
+        ({"encoder": "conv", "latent_dim": 1}, "--latent_dim 1: must be at least 2"),
+        ({"encoder": "conv", "image_size": 64, "linear_path_size": 65}, "--linear_path_size 65: must be at most"),
+    ],
+)
+def test_a_model_that_cannot_be_built_is_one_line(options: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        EarVAE(EarVAEConfig(**options))  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
