@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from data.errors import InputError
-from training.config import TrainerOptions
+from training.config import SHARED_ALIASES, TrainerOptions
 from training.options import check_options, option
 
 
@@ -107,8 +107,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # resnet* and timm:NAME take the defaults above
 
-ALIASES = {
-    "learning_rate": "lr",
+ALIASES = SHARED_ALIASES | {
     "kld_weight": "kl_weight",
     "kld_anneal_strategy": "kl_anneal_strategy",
     "kld_anneal_cycles": "kl_anneal_cycles",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_only
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -68,6 +71,8 @@ class EarDataModule(pl.LightningDataModule):
         config = self.config
         train, self.train_cache = self._open(config.train_npy)
         val, self.val_cache = self._open(config.val_npy)
+        for path, cache in ((config.train_npy, self.train_cache), (config.val_npy, self.val_cache)):
+            _report_skipped(path, cache)
         names = sorted({*(train.subjects or ()), *(val.subjects or ())})
         shared = set(train.subjects or ()) & set(val.subjects or ())
         if shared:
@@ -100,7 +105,8 @@ class EarDataModule(pl.LightningDataModule):
         return DataLoader(
             torch.utils.data.Subset(self.val_set, mine),
             batch_size=max(self.config.batch_size, 16),
-            num_workers=min(self.config.num_workers, 2),
+            num_workers=(workers := min(self.config.num_workers, 2)),
+            persistent_workers=workers > 0,
             pin_memory=self._pin_memory,
         )
 
@@ -143,13 +149,17 @@ class EarDataModule(pl.LightningDataModule):
     def _open(self, path: str) -> tuple[TeacherData, ImageCache]:
         data = self._read(path)
         config = self.config
-        cache = open_image_cache(
-            data,
-            image_size=config.image_size,
-            channels=config.in_channels,
-            crop_to_bbox=config.crop_to_bbox,
-            cache_dir=config.cache_dir or Path(path).parent / ".cache",
-        )
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as bar:
+            task = bar.add_task(f"decoding {path}", visible=False)
+            cache = open_image_cache(
+                data,
+                image_size=config.image_size,
+                channels=config.in_channels,
+                crop_to_bbox=config.crop_to_bbox,
+                cache_dir=config.cache_dir or Path(path).parent / ".cache",
+                progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+            )
         return data, cache
 
     @property
@@ -163,6 +173,13 @@ class EarDataModule(pl.LightningDataModule):
     @property
     def _pin_memory(self) -> bool:
         return torch.cuda.is_available()
+
+
+@rank_zero_only
+def _report_skipped(path: str, cache: ImageCache) -> None:
+    if cache.skipped:
+        first = "; ".join(f"{name}: {reason}" for name, reason in cache.skipped[:3])
+        print(f"{path}: {len(cache.skipped)} images cannot be read and are left out ({first})")
 
 
 def to_model_range(images: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
@@ -136,6 +137,7 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, datamodule: pl.Lightnin
     return True
 
 
+@rank_zero_only
 def announce(options: TrainerOptions, run: Run, module: Any) -> None:
     """Print what will be trained, at which rates, and where it goes on; write the options beside the logs."""
     table = Table("group", "parameters", "learning rate", box=None, header_style="bold")
@@ -157,9 +159,10 @@ def announce(options: TrainerOptions, run: Run, module: Any) -> None:
         write_options(options, run.log_dir / "config.yaml")
 
 
+@rank_zero_only
 def report(trainer: pl.Trainer, run: Run, complete: bool) -> None:
     """Say where the results are."""
-    if not trainer.is_global_zero or not trainer.loggers:
+    if not trainer.loggers:
         return
     console = Console()
     folder = Path(trainer.checkpoint_callbacks[-1].path).parent  # type: ignore[attr-defined]
@@ -200,5 +203,6 @@ def _quieten() -> None:
         ".*The number of training batches.*",
         ".*`isinstance.treespec, LeafSpec.` is deprecated.*",
         ".*dirpath has changed.*",
+        ".*It is recommended to use .self.log.*",  # validation sums are reduced before they are logged
     ):
         warnings.filterwarnings("ignore", message)
