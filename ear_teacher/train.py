@@ -9,15 +9,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import pytorch_lightning as pl
-
 from data.errors import entry_point
 from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
-from ear_teacher.datamodule import EarDataModule
-from ear_teacher.module import EarVAELightning
 from training.cli import parse_options
-from training.resume import open_run
-from training.trainer import announce, build_trainer, fit, report
 
 
 @entry_point
@@ -30,10 +24,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         preset_field="encoder",
         presets=PRESETS,
     )
+    train(config)
+    return 0
+
+
+def train(config: EarTeacherConfig) -> None:
+    """Start, continue, or report as finished the run of this configuration."""
+    # imported here: Lightning takes seconds, and --help and a mistyped flag should not wait for it
+    import pytorch_lightning as pl
+
+    from ear_teacher.datamodule import EarDataModule
+    from ear_teacher.module import EarVAELightning
+    from training.resume import open_run
+    from training.trainer import announce, build_trainer, fit, report
+
     run = open_run(config, "ear_vae")
     if run.finished:
         print(f"finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs; more with --epochs")
-        return 0
+        return
     pl.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, run)
     module = EarVAELightning(config)
@@ -42,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     announce(config, run, module)
     complete = fit(trainer, module, EarDataModule(config), run)
     report(trainer, run, complete)
-    return 0
 
 
 if __name__ == "__main__":

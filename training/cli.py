@@ -44,7 +44,7 @@ def parse_options(
     presets: for a value of `preset_field`, defaults that replace the dataclass's own; flags and configuration files
     override them. Raises InputError for anything unknown, of the wrong type or out of range.
     """
-    parser = build_parser(options_type, prog)
+    parser = build_parser(options_type, prog, aliases or {})
     arguments = normalise(sys.argv[1:] if argv is None else argv, options_type, aliases or {})
     if preset_field and presets:
         probe = [argument for argument in arguments if not argument.startswith("--print_config")]
@@ -57,10 +57,13 @@ def parse_options(
     return options
 
 
-def build_parser(options_type: type, prog: str) -> ArgumentParser:
+def build_parser(options_type: type, prog: str, aliases: Mapping[str, str]) -> ArgumentParser:
     """One typed flag a field, whose help is the field's reason and range."""
     summary = (options_type.__doc__ or "").strip().split("\n")[0]
-    parser = _Parser(prog=prog, description=summary, exit_on_error=False, allow_abbrev=False)
+    spelling = "Dashes and underscores are the same, and a bare true/false flag means true."
+    if aliases:
+        spelling += " Also: " + ", ".join(f"--{alias} = --{name}" for alias, name in aliases.items()) + "."
+    parser = _Parser(prog=prog, description=summary, epilog=spelling, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file of options; flags override it")
     parser.hints = hints = get_type_hints(options_type)
     for field in dataclasses.fields(options_type):
