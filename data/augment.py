@@ -7,6 +7,7 @@ This is the one module that knows albumentations.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -97,5 +98,7 @@ class Augmentation:
 def _run(pipeline: A.Compose, image: np.ndarray, key: Sequence[int]) -> np.ndarray:
     if not pipeline.transforms:
         return image
-    pipeline.set_random_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+    # one stream for all steps: set_random_seed would give each step the same numbers, so that all act or none does
+    words = np.random.SeedSequence(key).generate_state(2)
+    pipeline.set_random_state(np.random.default_rng(words[0]), random.Random(int(words[1])))
     return np.ascontiguousarray(pipeline(image=image)["image"])

@@ -60,11 +60,6 @@ def views(module: EarDataModule, epochs: int) -> dict[tuple[int, int], bytes]:
 # Augmentation
 
 
-seeded_alike = pytest.mark.xfail(
-    strict=True, reason="data.augment: Compose.set_random_seed seeds every step alike; set_random_state would not"
-)
-
-
 def test_views_depend_on_the_seed_and_not_on_workers(one_ear: Path) -> None:
     two_workers = views(module_of(one_ear, num_workers=2, batch_size=2), epochs=8)
     assert len(two_workers) == 64
@@ -73,12 +68,10 @@ def test_views_depend_on_the_seed_and_not_on_workers(one_ear: Path) -> None:
     assert sum(others[key] != two_workers[key] for key in others) > 56  # an unchanged ear has no seed
 
 
-@seeded_alike
 def test_views_of_one_ear_over_samples_and_epochs_are_all_different(one_ear: Path) -> None:
     assert len(set(views(module_of(one_ear), epochs=8).values())) == 64
 
 
-@seeded_alike
 def test_steps_decide_independently_whether_they_act(one_ear: Path) -> None:
     found = list(views(module_of(one_ear, augment="light"), epochs=50).values())
     unchanged = found.count(np.load(one_ear / "val_teacher.npy").tobytes()) / len(found)
@@ -188,7 +181,6 @@ def test_the_linear_path_sees_the_same_views_each_time(one_ear: Path) -> None:
     assert len(rows) == 8 * FIT_VIEWS
 
 
-@seeded_alike
 def test_the_linear_path_sees_different_views(one_ear: Path) -> None:
     rows = module_of(one_ear).linear_path_rows(lambda images: images.flatten(1))
     assert len(torch.unique(rows, dim=0)) > 0.98 * len(rows)
