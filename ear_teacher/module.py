@@ -155,7 +155,7 @@ class EarVAELightning(pl.LightningModule):
         reconstruction = self.model.decode(mu)
         final = self.annealing.final_weight
         loss, terms = self._loss_of(batch, reconstruction, mu, logvar, final, mu, mu)
-        bad = [name for name, term in terms.items() if not term.isfinite()]
+        bad = [name for name, term in {"loss": loss, **terms}.items() if not term.isfinite()]
         if bad:
             raise NonFiniteLossError(f"step {self.global_step}: {', '.join(bad)} not finite in validation")
         predicted, target = to_unit(reconstruction.float()), to_unit(batch["image"])

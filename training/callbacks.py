@@ -233,10 +233,20 @@ class TrainingRows(Callback):
 class EpochLines(Callback):
     """One line an epoch, for terminals that show no bar and for logs."""
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started = time.monotonic()
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._restart()  # an epoch that is resumed in its middle has no start of its own
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.batches += 1
+
+    def _restart(self) -> None:
+        self.started, self.batches = time.monotonic(), 0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seconds, batches = time.monotonic() - self.started, self.batches
+        self._restart()
         if not trainer.is_global_zero:
             return
         values = [
@@ -244,8 +254,7 @@ class EpochLines(Callback):
             for name, value in trainer.callback_metrics.items()
             if name.startswith("val/")
         ]
-        seconds = time.monotonic() - getattr(self, "started", time.monotonic())
-        rate = trainer.num_training_batches * _trained(pl_module).images_per_step() / max(seconds, 1e-9)
+        rate = batches * _trained(pl_module).images_per_step() / max(seconds, 1e-9)
         epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         print(f"{epoch}  {'  '.join(values)}  {seconds:.1f} s  {rate:.0f} img/s", flush=True)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from training.options import option
 
-Precision = Literal["32", "16", "bf16", "16-mixed", "bf16-mixed", "32-true", "16-true", "bf16-true", "64-true"]
+Precision = Literal["32", "16", "bf16", "16-mixed", "bf16-mixed", "32-true"]
 
 
 SHARED_ALIASES = {"learning_rate": "lr", "device": "accelerator"}

@@ -108,7 +108,7 @@ def build_trainer(options: TrainerOptions, run: Run) -> pl.Trainer:
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-    except (pl.utilities.exceptions.MisconfigurationException, ValueError, RuntimeError) as error:
+    except (pl.utilities.exceptions.MisconfigurationException, ImportError, ValueError, RuntimeError) as error:
         raise InputError(
             f"--accelerator {options.accelerator} --devices {options.devices} --strategy {options.strategy} "
             f"--precision {options.precision}: {error}"
