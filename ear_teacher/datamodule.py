@@ -184,7 +184,9 @@ def _report_skipped(path: str, cache: ImageCache) -> None:
 
 def to_model_range(images: Tensor) -> Tensor:
     """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [-1, 1]."""
-    return images.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+    # contiguous() keeps a grey batch's channels-last strides, with which oneDNN's convolutions write past their ends
+    pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    return pixels.div_(127.5).sub_(1.0)
 
 
 def _subject_ids(data: TeacherData, cache: ImageCache, names: list[str]) -> np.ndarray:

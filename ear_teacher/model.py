@@ -69,6 +69,18 @@ class Decoder(nn.Module):
         return self.to_pixels(maps)
 
 
+def plain_layout(images: Tensor) -> Tensor:
+    """The same images with the strides of a fresh (B, C, H, W) tensor; a copy only where they differ.
+
+    `contiguous()` takes the channels-last strides of a permuted grey batch for plain ones, and oneDNN's convolutions
+    (torch 2.15) then write past the end of their buffers.
+    """
+    _, channels, height, width = images.shape
+    if images.stride() == (channels * height * width, height * width, width, 1):
+        return images
+    return images.clone(memory_format=torch.contiguous_format)
+
+
 class EarVAE(nn.Module):
     """Images (B, C, S, S) in [-1, 1] to a Gaussian posterior over `latent_dim` latents, and back.
 
@@ -117,6 +129,7 @@ class EarVAE(nn.Module):
 
     def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """mu and logvar, each (B, D), computed on the batch as it is: the form for training."""
+        images = plain_layout(images)
         mu, logvar = self.encoder(images)
         if self.linear_path is not None:
             return mu.float() + self.linear_path.encode(images), logvar
@@ -156,7 +169,7 @@ class EarVAE(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The backbone's maps, finest first: what a detector or a landmarker stands on."""
-        return self.encoder.features(images)
+        return self.encoder.features(plain_layout(images))
 
     @torch.no_grad()
     def sample(self, num_samples: int, source: str = "prior", generator: torch.Generator | None = None) -> Tensor:

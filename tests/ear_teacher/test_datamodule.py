@@ -126,7 +126,7 @@ def test_batches_are_float32_in_the_models_range(ear_set: Path, channels: int) -
     for name in ("image", "source"):
         assert batch[name].dtype == torch.float32
         assert batch[name].shape == (4, channels, 64, 64)
-        assert batch[name].is_contiguous()
+        assert batch[name].stride() == torch.empty(batch[name].shape).stride()  # of a grey batch, others crash oneDNN
         assert torch.equal(((batch[name] + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1), raw[name])
 
 
