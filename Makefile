@@ -22,10 +22,11 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $(READY)
 
+# One thread trains and one process augments: two threads slow down tenfold beside any other busy process.
 demo: $(READY)
 	test -f $(DEMO)/ears/val_teacher.npy || $(BIN)/python -m data.synthetic.ears --out $(DEMO)/ears --overwrite \
 		--subjects 200 --images-per-subject 10 --image-size 64 --sheet $(DEMO)/ears_sheet.png
-	$(BIN)/python -m ear_teacher.train --config configs/demo.yaml
+	OMP_NUM_THREADS=1 $(BIN)/python -m ear_teacher.train --config configs/demo.yaml
 	$(BIN)/python -m ear_teacher.evaluate --checkpoint $(DEMO)/checkpoints/last.ckpt --out $(DEMO)/evaluation
 
 lint: $(READY)
