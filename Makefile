@@ -27,7 +27,7 @@ demo: $(READY)
 	test -f $(DEMO)/ears/val_teacher.npy || $(BIN)/python -m data.synthetic.ears --out $(DEMO)/ears --overwrite \
 		--subjects 200 --images-per-subject 10 --image-size 64 --sheet $(DEMO)/ears_sheet.png
 	OMP_NUM_THREADS=1 $(BIN)/python -m ear_teacher.train --config configs/demo.yaml
-	$(BIN)/python -m ear_teacher.evaluate --checkpoint $(DEMO)/checkpoints/last.ckpt --out $(DEMO)/evaluation
+	OMP_NUM_THREADS=1 $(BIN)/python -m ear_teacher.evaluate --checkpoint $(DEMO)/checkpoints/last.ckpt --out $(DEMO)/evaluation
 
 lint: $(READY)
 	$(BIN)/ruff check .
