@@ -36,11 +36,15 @@ class _EpochBatches(Sampler[list[tuple[int, int]]]):
     def __len__(self) -> int:
         return batches_per_epoch(self.length, self.batch_size, self.world_size)
 
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = epoch_order(self.seed, self.epoch, self.length)[self.rank :: self.world_size]
+        epoch = self.epoch
+        order = epoch_order(self.seed, epoch, self.length)[self.rank :: self.world_size]
         for batch in range(self.start, len(self)):
             part = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, int(index)) for index in part]
+            yield [(epoch, int(index)) for index in part]
 
 
 class ResumableLoader:
@@ -71,8 +75,8 @@ class ResumableLoader:
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
         )
-        self.sampler = self  # Lightning calls loader.sampler.set_epoch
-        self.epoch = 0
+        # Lightning calls loader.sampler.set_epoch. Not `self`: collected as a cycle, torch waits 5 s for each worker
+        self.sampler = self.batches
         self.handed_out = 0
         self._resume_at: tuple[int, int] | None = None
 
@@ -80,8 +84,12 @@ class ResumableLoader:
     def dataset(self) -> EpochDataset:
         return self.loader.dataset  # type: ignore[return-value]
 
+    @property
+    def epoch(self) -> int:
+        return self.batches.epoch
+
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self.batches.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -91,7 +99,7 @@ class ResumableLoader:
         if self._resume_at is not None and self._resume_at[0] == self.epoch:
             start = self._resume_at[1]
         self._resume_at = None
-        self.batches.epoch, self.batches.start = self.epoch, start
+        self.batches.start = start
         self.handed_out = start
         for batch in self.loader:
             self.handed_out += 1

@@ -397,6 +397,6 @@ def test_a_validation_loss_that_is_not_finite_is_one_line_and_is_not_saved(
 ) -> None:
     """The final KL weight overflows, that of the first epoch does not."""
     ramp = ("--kl-weight", "3e38", "--kl-reduction", "sum", "--kl-anneal-strategy", "linear", "--epochs", "1000000")
-    assert main(arguments(ear_set, tmp_path, *ramp)) == 2
+    assert main(arguments(ear_set, tmp_path, *ramp, "--stop-after-epoch", "1")) == 2
     assert only_line(capsys).startswith("error: step 10: loss not finite in validation; there is no checkpoint")
     assert list(tmp_path.rglob("*.ckpt")) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -128,3 +129,12 @@ def test_a_set_shorter_than_a_batch_is_one_batch() -> None:
     assert len(batches) == 1
     [only] = epoch_of(batches, 0)
     assert sorted(index for _, index in only) == [0, 1, 2]
+
+
+def test_a_loader_that_is_dropped_goes_at_once() -> None:
+    """Left to the cycle collector, torch would wait five seconds for each worker."""
+    batches = loader()
+    epoch_of(batches, 0)
+    gone = weakref.ref(batches)
+    del batches
+    assert gone() is None
