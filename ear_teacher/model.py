@@ -201,7 +201,7 @@ class EarVAE(nn.Module):
         """
         checkpoint = read_checkpoint(path, map_location)
         stored = checkpoint.get("hyper_parameters", {}).get("model") or {}
-        if stored.keys() != {field.name for field in fields(EarVAEConfig)}:
+        if "encoder" not in stored or not stored.keys() <= {field.name for field in fields(EarVAEConfig)}:
             raise InputError(f"{path}: this checkpoint holds no ear VAE; give one written by ear_teacher.train")
         model = cls(EarVAEConfig(**stored))
         model.load_weights(checkpoint, path, weights)
