@@ -13,12 +13,9 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
-from data.cache import open_image_cache
 from data.errors import InputError, entry_point
-from data.npy import read_teacher_npy
 from ear_teacher.baselines import PixelPCA, hog_features
 from ear_teacher.identification import Identification, identify, nearest_other, unit_rows
 from ear_teacher.measurement import (
@@ -35,7 +32,8 @@ from ear_teacher.measurement import (
 from ear_teacher.model import AggregatePosterior, EarVAE
 from ear_teacher.plots import save_kl_per_dimension, save_psnr_histogram, save_reconstructions, save_samples
 from ear_teacher.report import CONVENTION, figures, print_report, write_metrics, write_per_image
-from training.checkpoint import find_checkpoint, read_checkpoint
+from ear_teacher.trained import Ears, choose_device, located, open_ears, trained_with
+from training.checkpoint import find_checkpoint
 from training.cli import parse_options
 from training.options import option
 
@@ -56,62 +54,6 @@ class EvaluationOptions:
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(32, "images decoded at once", low=1)
     pca_components: int | None = option(None, "size of PCA; default: the latents; at most the images less one", low=1)
-
-
-@dataclass(frozen=True)
-class Ears:
-    """N ears, N >= 2, as the model takes them; the rows whose picture could be read."""
-
-    source: str
-    images: NDArray[np.uint8]  # (N, S, S, C)
-    names: list[str]  # paths, or rows of an image array
-    subjects: list[str] | None
-    skipped: int
-
-
-def trained_with(checkpoint: Path) -> dict[str, Any]:
-    """The options of the run that wrote it. Raises InputError for a checkpoint of anything but an ear VAE."""
-    stored = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("options", {})
-    if not {"train_npy", "val_npy", "data_root", "cache_dir", "crop_to_bbox", "latent_dim"} <= stored.keys():
-        raise InputError(f"{checkpoint}: this checkpoint holds no ear VAE; give one written by ear_teacher.train")
-    return stored
-
-
-def open_ears(
-    name: Literal["train_npy", "val_npy"], model: EarVAE, run: dict[str, Any], options: EvaluationOptions
-) -> Ears:
-    """The ears of an NPY or NPZ, cropped and sized as in training. Raises InputError, also for fewer than two."""
-    npy = getattr(options, name) or run[name]
-    if not Path(npy).is_file():
-        raise InputError(f"{npy}: no such file; say by --{name.replace('_', '-')} where the ears are")
-    data = read_teacher_npy(npy, options.data_root or run["data_root"])
-    cache = open_image_cache(
-        data,
-        image_size=model.config.image_size,
-        channels=model.config.in_channels,
-        crop_to_bbox=run["crop_to_bbox"],
-        cache_dir=options.cache_dir or run["cache_dir"] or Path(npy).parent / ".cache",
-    )
-    if len(cache) < 2:
-        raise InputError(f"{npy}: {len(cache)} usable pictures; two or more are needed to compare")
-    names: Sequence[object] = data.image_paths or [f"{npy} row {row}" for row in range(len(data))]
-    return Ears(
-        source=npy,
-        images=cache.images,
-        names=[str(names[row]) for row in cache.kept],
-        subjects=None if data.subjects is None else [data.subjects[row] for row in cache.kept],
-        skipped=len(cache.skipped),
-    )
-
-
-def choose_device(name: str) -> str:
-    """`cuda` or `cpu`, set to float32 and to the same result at every run. Raises InputError if there is no GPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch sees no GPU here; use --device cpu")
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False  # its default is True, 10 bits of mantissa
-    torch.backends.cudnn.deterministic = True
-    return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
 
 
 def notes(train: Ears, val: Ears, vae: Identification | None) -> list[str]:
@@ -200,12 +142,13 @@ def evaluate(
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EvaluationOptions, argv, prog="python -m ear_teacher.evaluate")
-    checkpoint = find_checkpoint(options.checkpoint)
+    checkpoint = find_checkpoint(located(options.checkpoint))
     run = trained_with(checkpoint)
     device = choose_device(options.device)
     model = EarVAE.load_from_checkpoint(str(checkpoint), device, options.weights)
-    train = open_ears("train_npy", model, run, options)
-    val = open_ears("val_npy", model, run, options)
+    folders = options.data_root, options.cache_dir
+    train = open_ears(options.train_npy or run["train_npy"], "--train-npy", model, run, *folders)
+    val = open_ears(options.val_npy or run["val_npy"], "--val-npy", model, run, *folders)
     out = Path(options.out) if options.out else checkpoint.parent.parent / "evaluation" / checkpoint.stem
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: is a file; give a folder")

@@ -1,0 +1,90 @@
+"""What tools that work on a trained ear VAE start from: the run's options, ears as the model takes them, a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.cache import open_image_cache
+from data.errors import InputError
+from data.npy import read_teacher_npy
+from ear_teacher.model import EarVAE
+from training.checkpoint import read_checkpoint
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Ears:
+    """N ears, N >= 2, as the model takes them; the rows whose picture could be read."""
+
+    source: str
+    images: NDArray[np.uint8]  # (N, S, S, C)
+    names: list[str]  # paths, or rows of an image array
+    subjects: list[str] | None
+    skipped: int
+
+
+def located(path: str) -> str:
+    """A relative path that does not exist here but does from the project's folder, from there; any other as it is.
+
+    So that a command works inside a package's folder, too.
+    """
+    if not Path(path).is_absolute() and not Path(path).exists() and (PROJECT / path).exists():
+        return str(PROJECT / path)
+    return path
+
+
+def trained_with(checkpoint: Path) -> dict[str, Any]:
+    """The options of the run that wrote it. Raises InputError for a checkpoint of anything but an ear VAE."""
+    stored = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("options", {})
+    if not {"train_npy", "val_npy", "data_root", "cache_dir", "crop_to_bbox", "latent_dim"} <= stored.keys():
+        raise InputError(f"{checkpoint}: this checkpoint holds no ear VAE; give one written by ear_teacher.train")
+    return stored
+
+
+def open_ears(
+    npy: str, flag: str, model: EarVAE, run: dict[str, Any], data_root: str | None, cache_dir: str | None
+) -> Ears:
+    """The ears of an NPY or NPZ, cropped and sized as in training; data_root, cache_dir: None is as in training.
+
+    flag: what the user names the file with. Raises InputError, also for fewer than two ears.
+    """
+    npy = located(npy)
+    if not Path(npy).is_file():
+        raise InputError(f"{npy}: no such file; say by {flag} where the ears are")
+    root = data_root or (located(run["data_root"]) if run["data_root"] else None)
+    data = read_teacher_npy(npy, root)
+    cache = open_image_cache(
+        data,
+        image_size=model.config.image_size,
+        channels=model.config.in_channels,
+        crop_to_bbox=run["crop_to_bbox"],
+        cache_dir=cache_dir or (located(run["cache_dir"]) if run["cache_dir"] else Path(npy).parent / ".cache"),
+    )
+    if len(cache) < 2:
+        raise InputError(f"{npy}: {len(cache)} usable pictures; two or more are needed to compare")
+    names: Sequence[object] = data.image_paths or [f"{npy} row {row}" for row in range(len(data))]
+    return Ears(
+        source=npy,
+        images=cache.images,
+        names=[str(names[row]) for row in cache.kept],
+        subjects=None if data.subjects is None else [data.subjects[row] for row in cache.kept],
+        skipped=len(cache.skipped),
+    )
+
+
+def choose_device(name: str) -> str:
+    """`cuda` or `cpu`, set to float32 and to the same result at every run. Raises InputError if there is no GPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False  # its default is True, 10 bits of mantissa
+    torch.backends.cudnn.deterministic = True
+    return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
