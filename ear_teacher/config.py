@@ -14,7 +14,7 @@ from training.options import check_options, option
 class EarVAEConfig:
     """The model's shape: what a checkpoint needs to rebuild it."""
 
-    encoder: str = option("resnet50", "resnet18/34/50/101/152, conv, or timm:NAME")
+    encoder: str = option("resnet50", "resnet18/34/50/101/152, dinov2, sam, conv, or timm:NAME")
     image_size: int = option(128, "side of the square image; a multiple of 32", low=32, high=1024)
     latent_dim: int = option(1024, "numbers that describe one ear", low=2, high=16384)
     in_channels: int = option(3, "3: RGB, 1: grey", low=1, high=3)
@@ -22,12 +22,18 @@ class EarVAEConfig:
     linear_path_size: int = option(
         64, "side at which pixel PCA runs beside the networks, so that training starts at its quality; 0: none", low=0
     )
+    dinov2_variant: Literal["vits14", "vitb14", "vits14_reg", "vitb14_reg"] = option(
+        "vits14", "which DINOv2: small or base, with register tokens or without"
+    )
+    sam_size: int = option(0, "side of what SAM sees; a multiple of 16; 0: the image size; 1024: as pretrained", low=0)
 
     def check(self) -> None:
         """Raise InputError for a shape that cannot be built."""
         check_options(self)
         if self.image_size % 32:
             raise InputError(f"--image_size {self.image_size}: must be a multiple of 32")
+        if self.sam_size % 16 or self.sam_size > 1024:
+            raise InputError(f"--sam_size {self.sam_size}: must be a multiple of 16, 1024 at most")
         if self.in_channels == 2:
             raise InputError("--in_channels 2: must be 1 (grey) or 3 (RGB)")
         if self.linear_path_size > self.image_size:
@@ -49,6 +55,9 @@ class EarTeacherConfig(EarVAEConfig, TrainerOptions):
     denoise: bool = option(False, "noise, blur, fog, shadow and dropout on the input only: the target stays clean")
     encoder_weights: str = option("pretrained", "pretrained, none, or a weights file")
     freeze_layers: int = option(0, "layer groups of the backbone that stay as loaded, counted from the input", low=0)
+    gradient_checkpointing: bool = option(
+        False, "compute transformer blocks again in the backward pass instead of keeping them", plan=False
+    )
     reconstruction: Literal["l1", "mse"] = option("l1", "pixel loss")
     focal_gamma: float = option(0.0, "weight each pixel by its normalised error to this power", low=0, high=10)
     perceptual_weight: float = option(1.0, "balanced with SSIM", low=0)
@@ -104,6 +113,32 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 32,
         "epochs": 200,
         "precision": "32",
+    },
+    "dinov2": {
+        "backbone_lr_scale": 0.1,
+        "freeze_layers": 8,
+        "focal_gamma": 1.0,
+        "perceptual_weight": 0.3,
+        "perceptual_backbone": "timm:vit_small_patch14_dinov2.lvd142m",
+        "ssim_weight": 0.1,
+        "edge_weight": 0.0,
+        "contrastive_weight": 0.0,
+        "kl_weight": 1e-4,
+        "kl_anneal_strategy": "epoch",
+        "batch_size": 32,
+        "accumulate_grad_batches": 2,
+        "epochs": 100,
+    },
+    "sam": {
+        "backbone_lr_scale": 0.1,
+        "freeze_layers": 6,
+        "perceptual_weight": 1.5,
+        "ssim_weight": 0.6,
+        "edge_weight": 0.3,
+        "contrastive_weight": 0.1,
+        "kl_weight": 1e-6,
+        "kl_anneal_strategy": "epoch",
+        "batch_size": 4,
     },
 }  # resnet* and timm:NAME take the defaults above
 

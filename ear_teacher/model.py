@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Self
 
 import torch
+from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,8 +18,10 @@ from ear_teacher.config import EarVAEConfig
 from ear_teacher.encoders import LOGVAR_LIMIT, build_encoder
 from ear_teacher.latents import LatentMoments
 from ear_teacher.linear_path import LinearPath
+from ear_teacher.pretrained import MODEL_CARD, find_pretrained, read_pretrained, write_pretrained
 from training.checkpoint import model_state, read_checkpoint
 
+POSTERIOR_PREFIX = "aggregate_posterior."  # in a safetensors file, before its mean and factor
 INFERENCE_BATCH = 8  # one shape for every inference call: kernels, and so the last bit, depend on it
 
 
@@ -32,7 +36,7 @@ class AggregatePosterior:
     def fit(cls, moments: LatentMoments) -> Self:
         """Covariance of mu plus the mean posterior variance, so it is never singular."""
         covariance = moments.covariance + torch.diag(moments.mean_variance + 1e-6)
-        return cls(moments.mean.float(), torch.linalg.cholesky(covariance).float())
+        return cls(moments.mean.float(), torch.linalg.cholesky(covariance).float().contiguous())
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Latents (count, D), drawn on the CPU so that a seed means the same everywhere."""
@@ -81,25 +85,21 @@ def plain_layout(images: Tensor) -> Tensor:
     return images.clone(memory_format=torch.contiguous_format)
 
 
-class EarVAE(nn.Module):
+class EarVAE(
+    nn.Module, ModelHubMixin, library_name="earface", tags=["ear-biometrics", "vae"], model_card_template=MODEL_CARD
+):
     """Images (B, C, S, S) in [-1, 1] to a Gaussian posterior over `latent_dim` latents, and back.
 
     With a linear path (`linear_path_size` > 0) mu is a whitened pixel-PCA projection plus the encoder's correction,
     and the reconstruction its inverse plus the decoder's; both corrections start at zero.
+    `save_pretrained(folder)`, `from_pretrained(folder or name)` and `push_to_hub(name)` are the Hugging Face hub's.
     """
 
     def __init__(self, config: EarVAEConfig | None = None, encoder_weights: str = "none", **overrides: Any) -> None:
         super().__init__()
         self.config = config = EarVAEConfig(**{**asdict(config or EarVAEConfig()), **overrides})
         config.check()
-        self.encoder = build_encoder(
-            config.encoder,
-            image_size=config.image_size,
-            latent_dim=config.latent_dim,
-            in_channels=config.in_channels,
-            base_channels=config.base_channels,
-            weights=encoder_weights,
-        )
+        self.encoder = build_encoder(config, encoder_weights)
         linear = config.linear_path_size > 0
         self.decoder = Decoder(
             config.latent_dim, config.image_size, config.in_channels, config.base_channels, guided=linear
@@ -215,13 +215,16 @@ class EarVAE(nn.Module):
             for name, value in model_state(checkpoint, weights).items()
             if name.startswith("model.")
         }
+        self._load_state(state, path, checkpoint.get("hyper_parameters", {}).get("model", {}))
+
+    def _load_state(self, state: dict[str, Tensor], path: str, stored: dict[str, Any]) -> None:
+        """stored: the model options that the weights were made with, as far as they are known."""
         own = self.state_dict()
         wrong = sorted(
             {name for name in own if name not in state or own[name].shape != state[name].shape}
             | (set(state) - set(own))
         )
         if wrong:
-            stored = checkpoint.get("hyper_parameters", {}).get("model", {})
             differing = [f"{k} {v!r}" for k, v in stored.items() if getattr(self.config, k, None) != v]
             made_with = f"it was made with {', '.join(differing)}" if differing else f"first at {wrong[0]}"
             raise InputError(f"{path}: {len(wrong)} tensors do not fit this model; {made_with}")
@@ -231,7 +234,35 @@ class EarVAE(nn.Module):
         """The aggregate posterior of a training checkpoint, if it holds one."""
         stored = checkpoint.get("aggregate_posterior")
         if stored is not None:
-            self.posterior = AggregatePosterior(stored["mean"].cpu(), stored["factor"].cpu())
+            # a factor with other strides, as Cholesky leaves it, draws samples that differ in the last bit
+            self.posterior = AggregatePosterior(stored["mean"].cpu(), stored["factor"].cpu().contiguous())
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        posterior = {} if self.posterior is None else vars(self.posterior)
+        named = {f"{POSTERIOR_PREFIX}{name}": tensor for name, tensor in posterior.items()}
+        write_pretrained(save_directory, self.config, self.state_dict() | named)
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | Path, *, map_location: str = "cpu", **download: Any
+    ) -> Self:
+        """A trained model in evaluation mode from what `save_pretrained` or `push_to_hub` wrote: a folder, or a name.
+
+        A folder needs no network. download: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
+        Raises InputError for anything else; the mixin's own reader would trust config.json.
+        """
+        folder = find_pretrained(str(pretrained_model_name_or_path), **download)
+        config, tensors = read_pretrained(folder)
+        posterior = {
+            name.removeprefix(POSTERIOR_PREFIX): tensors.pop(name)
+            for name in list(tensors)
+            if name.startswith(POSTERIOR_PREFIX)
+        }
+        model = cls(config)
+        model._load_state(tensors, str(folder), asdict(config))
+        if posterior:
+            model.load_posterior({"aggregate_posterior": posterior})
+        return model.to(map_location).eval()
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ class EarVAELightning(pl.LightningModule):
         self.config = config
         self.model = model or EarVAE(config.model_config(), encoder_weights=config.encoder_weights)
         self.model.encoder.freeze(config.freeze_layers)
+        if config.gradient_checkpointing:
+            self.model.encoder.backbone.set_grad_checkpointing()
         self.save_hyperparameters({"model": plain(config.model_config()), "options": plain(config)})
         self.annealing = _annealing(config)
         self.loss = _loss(config) if model is None else None

@@ -1,18 +1,20 @@
 """A command line from a frozen dataclass of options, through jsonargparse.
 
 jsonargparse gives typed flags, `--config FILE` and `--print_config`. This adds what it lacks: dashes equal
-underscores, a bare boolean flag means true, aliases, an encoder's recipe as defaults, and errors of one line.
+underscores, a bare boolean flag means true, several values after one flag, aliases, an encoder's recipe as defaults,
+and errors of one line.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -76,12 +78,19 @@ def build_parser(options_type: type, prog: str, aliases: Mapping[str, str]) -> A
 
 
 def normalise(argv: Sequence[str], options_type: type, aliases: Mapping[str, str]) -> list[str]:
-    """Spell every flag as its field: dashes to underscores, aliases resolved, bare booleans made true."""
+    """Spell every flag as its field: dashes to underscores, aliases resolved, bare booleans made true.
+
+    A field that is a tuple takes all values up to the next flag.
+    """
     hints = get_type_hints(options_type)
     booleans = {name for name, hint in hints.items() if hint is bool}
+    tuples = {name for name, hint in hints.items() if get_origin(hint) is tuple}
     result: list[str] = []
     argv = list(argv)
+    taken = 0  # arguments up to here are in the result
     for position, argument in enumerate(argv):
+        if position < taken:
+            continue
         if not argument.startswith("--"):
             result.append(argument)
             continue
@@ -93,6 +102,10 @@ def normalise(argv: Sequence[str], options_type: type, aliases: Mapping[str, str
             name, equals, value = name.removeprefix("no_"), "=", "false"
         if name in booleans and not equals and following.startswith("--"):
             equals, value = "=", "true"
+        if name in tuples:
+            values = [value] if equals else list(takewhile(lambda text: not text.startswith("--"), argv[position + 1 :]))
+            taken = position + 1 + (0 if equals else len(values))
+            equals, value = "=", json.dumps(values)
         result.append(f"--{name}{equals}{value}")
     return _files_first(result)
 
@@ -144,4 +157,8 @@ def _one_line(message: str, hints: Mapping[str, Any]) -> str:
 
 def _type_name(hint: Any) -> str:
     names = {float: "a number", int: "a whole number", bool: "true or false"}
+    if get_origin(hint) is tuple:
+        return "a list"
+    if get_origin(hint) is tuple:
+        return "a list"
     return names.get(hint) or next((names[part] for part in get_args(hint) if part in names), str(hint))

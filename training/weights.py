@@ -18,6 +18,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from data.errors import InputError
+from training.weight_layouts import dequantize_linears, recognise
 
 HEAD_KEYS = ("fc.", "classifier.", "head.")  # classifiers, which no backbone here keeps
 NESTS = ("state_dict", "model")
@@ -27,18 +28,21 @@ OFFLINE_TIMEOUT_S = 5.0  # huggingface_hub alone retries for nearly a minute bef
 def read_weights_file(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file or of a torch file, on the CPU, without running anything the file contains.
 
-    What lies under `state_dict` or `model` is taken out; entries that are no tensors are left out.
+    What lies under `state_dict` or `model` is taken out; entries that are no tensors are left out; the int8 linear
+    layers of a quantised file come as the float32 values that they stand for.
     Raises InputError for a file that is missing, is no weights file, or holds no tensor.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
     try:
-        content: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # quantised tensors are announced as deprecated, once for each
+            content: Any = (
+                load_file(path)
+                if path.suffix == ".safetensors"
+                else torch.load(path, map_location="cpu", weights_only=True)
+            )
     except OSError:
         raise
     except Exception as error:  # torch's unpickler fails on garbage in a dozen ways
@@ -47,7 +51,8 @@ def read_weights_file(path: str | Path) -> dict[str, Tensor]:
         ) from error
     while isinstance(content, dict) and (nest := next((n for n in NESTS if isinstance(content.get(n), dict)), None)):
         content = content[nest]
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    named = dequantize_linears({str(k): v for k, v in content.items()}) if isinstance(content, dict) else {}
+    tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
     if not tensors:
         raise InputError(f"{path}: holds no named tensors")
     return tensors
@@ -66,8 +71,8 @@ def load_timm_backbone(
     """A timm model without classifier, or with features_only its list of feature maps, with weights as asked for.
 
     weights: "pretrained" (timm's, from the cache or else downloaded), "none" (random), or a path: timm's own layout,
-        what timm converts to it, or torchvision's for VGG and ResNet; with or without a classifier. Every other tensor
-        must be there and fit.
+        what timm converts to it, or an official file of `training.weight_layouts`; with or without a classifier. Every
+        other tensor must be there and fit.
     in_chans other than the weights' 3: the first convolution is adapted as timm does (1: summed over RGB).
     advice: what to do instead, the end of the error's line. kwargs go to timm.create_model.
 
@@ -106,6 +111,12 @@ def timm_config(name: str) -> timm.models.PretrainedCfg:
         raise InputError(f"timm has no weights named {name}; it has {', '.join(tags) or 'none'}") from error
 
 
+def normalisation_of(model: nn.Module) -> dict[str, Any]:
+    """The mean and std (and what else timm knows) that the weights of a loaded model were trained with."""
+    config: Any = model.pretrained_cfg
+    return dict(config)
+
+
 def _pretrained_source(name: str, config: timm.models.PretrainedCfg, advice: str) -> dict[str, str]:
     """Where timm shall read the pretrained weights of `name`: the cached file, downloaded now if need be."""
     if not config.has_weights:
@@ -135,7 +146,8 @@ def _pretrained_source(name: str, config: timm.models.PretrainedCfg, advice: str
 
 def _load_file(model: nn.Module, path: Path, name: str, in_chans: int, kwargs: dict[str, Any]) -> None:
     """Load `path` into `model`, which may be the whole of timm's `name` or its feature maps. Strict, heads apart."""
-    state = read_weights_file(path)
+    layout, state = recognise(read_weights_file(path))
+    found = f"{path} (it holds {layout.name} weights)" if layout else str(path)
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         whole = timm.create_model(name, in_chans=in_chans, **(kwargs | {"num_classes": 0}))
@@ -144,7 +156,7 @@ def _load_file(model: nn.Module, path: Path, name: str, in_chans: int, kwargs: d
         try:
             state = convert(state, whole)
         except (KeyError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-            raise InputError(f"{path} does not fit {name}: {type(error).__name__} {error}") from error
+            raise InputError(f"{found} does not fit {name}: {type(error).__name__} {error}") from error
     expected = {_plain(key): key for key in whole.state_dict()}
     state = {_plain(k): v for k, v in state.items() if _plain(k) in expected or not k.startswith(HEAD_KEYS)}
 
@@ -166,8 +178,11 @@ def _load_file(model: nn.Module, path: Path, name: str, in_chans: int, kwargs: d
     faults = [("missing", missing), ("unexpected", unexpected), ("other shape:", misshapen)]
     if any(keys for _, keys in faults):
         listed = "; ".join(f"{kind} {_first(keys)}" for kind, keys in faults if keys)
-        raise InputError(f"{path} does not fit {name}: {listed}")
+        raise InputError(f"{found} does not fit {name}: {listed}")
     model.load_state_dict({key: state[_plain(key)] for key in model.state_dict() if _plain(key) in state}, strict=False)
+    if layout is not None and layout.normalisation:
+        owner: Any = model
+        owner.pretrained_cfg = {**normalisation_of(model), **layout.normalisation}
 
 
 def _plain(key: str) -> str:

@@ -1,0 +1,153 @@
+"""Encoders at equal training time, on unseen people: `python -m benchmarks.encoders --train-npy A --val-npy B`.
+
+Each run's epochs are first measured (the second of two), so that its one-cycle schedule ends when its minutes are over.
+Finished runs are not repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data.errors import InputError, entry_point
+from training.cli import parse_options
+from training.options import option
+
+RECIPE = (
+    "--image_size=128 --latent_dim=256 --base_channels=24 --batch_size=16 --lr=1e-3 --weight_decay=1e-3 --augment=full "
+    "--denoise --schedule=onecycle --warmup_epochs=0 --precision=bf16-mixed --reconstruction=mse --focal_gamma=0 "
+    "--perceptual_weight=0 --ssim_weight=0.02 --edge_weight=0 --contrastive_weight=0 --center_weight=0 --kl_weight=1e-5 "
+    "--kl_reduction=mean --kl_anneal_strategy=none --ema_decay=0.99 --early_stop_patience=0 --accumulate_grad_batches=1 "
+    "--num_workers=0 --progress=lines"
+)
+SCRATCH = "--encoder_weights=none --freeze_layers=0"
+CONTENDERS = {
+    "conv": f"--encoder=conv {SCRATCH}",
+    "resnet18": f"--encoder=resnet18 {SCRATCH}",
+    "dinov2": f"--encoder=dinov2 {SCRATCH} --backbone_lr_scale=0.3",  # a transformer from scratch fails at 1e-3
+    "sam": f"--encoder=sam {SCRATCH} --backbone_lr_scale=0.3",
+    "edgenext": f"--encoder=timm:edgenext_xx_small {SCRATCH}",
+    "edgenext from EdgeFace": "--encoder=timm:edgenext_xx_small --encoder_weights={edgeface} --freeze_layers=2 "
+    "--backbone_lr_scale=0.1",
+}
+
+COSTS = {"minutes": 1, "images_per_second": 0, "peak_memory_gb": 1}  # and how many decimals
+UNTRAINED = {
+    "linear path alone": "linear_path_",
+    "pixel PCA + mirror images": "pca_mirror_",
+    "pixel PCA": "pca_",
+    "HOG": "hog_",
+}
+
+
+@dataclass(frozen=True)
+class EncoderBenchmark:
+    """Train each encoder for the same time on the same ears and measure it on people it has not seen."""
+
+    train_npy: str = option("runs/awe/train_teacher.npy", "ears to train on")
+    val_npy: str = option("runs/awe/val_teacher.npy", "ears of other people")
+    edgeface: str = option("edgeface_xxs_q.pt", "EdgeFace's official file, for the transfer")
+    out: str = option("runs/encoders", "a folder per run, and results.md")
+    minutes: float = option(8.0, "training time of each", above=0)
+    linear_path_size: int = option(64, "side of the linear path; 0: the networks alone", low=0)
+    only: str = option("", "contenders, comma-separated; default: all")
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse_options(EncoderBenchmark, argv, prog="python -m benchmarks.encoders")
+    unknown = [name for name in options.only.split(",") if name and name not in CONTENDERS]
+    if unknown:
+        raise InputError(f"--only {unknown[0]}: choose from {', '.join(CONTENDERS)}")
+    out = Path(options.out)
+    for name in options.only.split(",") if options.only else CONTENDERS:
+        folder = out / name.replace(" ", "_")
+        if not (folder / "result.json").exists():
+            run(name, folder, options)
+    results = [json.loads(path.read_text()) for path in sorted(out.glob("*/result.json"))]
+    table = markdown(results)
+    (out / "results.md").write_text(table)
+    print(table)
+    return 0
+
+
+def run(name: str, folder: Path, options: EncoderBenchmark) -> None:
+    flags = [
+        *RECIPE.split(),
+        *CONTENDERS[name].format(edgeface=options.edgeface).split(),
+        f"--train_npy={options.train_npy}",
+        f"--val_npy={options.val_npy}",
+    ]
+    trial = ["--resume=never", "--epochs=2", f"--checkpoint_dir={folder}/trial", f"--log_dir={folder}/trial"]
+    (_, epoch_seconds), _, _ = train([*flags, *trial, "--linear_path_size=0"], folder / "trial.log")
+    epochs = max(1, round(options.minutes * 60 / epoch_seconds))
+    kept = [f"--checkpoint_dir={folder}/checkpoints", f"--log_dir={folder}/logs"]
+    durations, images_per_second, memory = train(
+        [*flags, *kept, "--resume=never", f"--epochs={epochs}", f"--linear_path_size={options.linear_path_size}"],
+        folder / "train.log",
+    )
+    evaluation = folder / "evaluation"
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    command = ["ear_teacher.evaluate", "--checkpoint", str(checkpoint), "--out", str(evaluation), "--device", "cpu"]
+    subprocess.run([sys.executable, "-m", *command], check=True)
+    metrics = json.loads((evaluation / "metrics.json").read_text())
+    result = {
+        "name": name,
+        "epochs": epochs,
+        "minutes": sum(durations) / 60,
+        "images_per_second": images_per_second,
+        "peak_memory_gb": memory,
+        "metrics": metrics,
+    }
+    (folder / "result.json").write_text(json.dumps(result, indent=2))
+
+
+def train(flags: list[str], log: Path) -> tuple[list[float], float, float]:
+    """Seconds of each epoch (validation included), images a second of an epoch's middle, and peak memory in GB."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ear_teacher.train", *flags], stdout=stream, stderr=subprocess.STDOUT
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+    text = log.read_text()
+    if status != 0:
+        raise InputError(f"{log}: training failed after {time.monotonic() - started:.0f} s: {text.strip()[-200:]}")
+    epochs = [(float(s), float(r)) for s, r in re.findall(r"([\d.]+) s\s+([\d.]+) img/s", text)]
+    rates = sorted(rate for _, rate in epochs)
+    return [seconds for seconds, _ in epochs], rates[len(rates) // 2], usage.ru_maxrss / 2**20
+
+
+def markdown(results: list[dict[str, Any]]) -> str:
+    """One row a contender, best PSNR first, and below them what needs no training."""
+    lines = [
+        "| encoder | PSNR (dB) | SSIM | rank-1 (%) | epochs | minutes | images/s | memory (GB) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for result in sorted(results, key=lambda result: -result["metrics"]["psnr"]):
+        figures = quality(result["metrics"], "")
+        cost = (f"{result[key]:.{digits}f}" for key, digits in COSTS.items())
+        lines.append("| " + " | ".join([result["name"], *figures, str(result["epochs"]), *cost]) + " |")
+    for name, prefix in UNTRAINED.items():
+        if results and f"{prefix}rank1" in results[0]["metrics"]:
+            lines.append("| " + " | ".join([name, *quality(results[0]["metrics"], prefix), "", "", "", ""]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def quality(metrics: dict[str, Any], prefix: str) -> list[str]:
+    values = [metrics.get(f"{prefix}{name}") for name in ("psnr", "ssim", "rank1")]
+    scaled = zip(values, (1, 1, 100), (2, 3, 1), strict=True)
+    return ["-" if value is None else f"{value * scale:.{digits}f}" for value, scale, digits in scaled]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Backbones: networks that turn an image into maps. Each owns the mean and standard deviation that it was trained with.
+
+`backbone(images) -> maps, finest first`, `backbone.layer_groups()`, `backbone.channels` and `backbone.grid` of the
+coarsest map, and, where it can be asked for, `backbone.set_grad_checkpointing()`.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.errors import InputError
+from ear_teacher.blocks import ConvAttentionBlock
+from training.weights import load_timm_backbone, normalisation_of, timm_config
+
+WEIGHTS_ADVICE = (
+    "give an official file with --encoder_weights PATH (the authors' .pth, or transformers' or timm's .safetensors), "
+    "or start from random weights with --encoder_weights none"
+)
+DINOV2_VARIANTS = {
+    "vits14": "vit_small_patch14_dinov2.lvd142m",
+    "vitb14": "vit_base_patch14_dinov2.lvd142m",
+    "vits14_reg": "vit_small_patch14_reg4_dinov2.lvd142m",
+    "vitb14_reg": "vit_base_patch14_reg4_dinov2.lvd142m",
+}
+
+
+class Backbone(nn.Module):
+    """What an encoder stands on."""
+
+    channels: list[int]  # of each map, finest first
+    grid: int  # side of the coarsest map
+
+    def layer_groups(self) -> list[list[nn.Module]]:
+        """Stages, or transformer blocks, from the input on: what `--freeze-layers` counts. The stem is in the first."""
+        raise NotImplementedError
+
+    def set_grad_checkpointing(self) -> None:
+        raise InputError("--gradient_checkpointing: this encoder has no transformer blocks; leave it out")
+
+
+class PretrainedBackbone(Backbone):
+    """`normalise` takes images from [-1, 1] to the statistics of the weights, which a checkpoint carries."""
+
+    mean: Tensor
+    std: Tensor
+
+    def own_normalisation(self, net: nn.Module, in_channels: int) -> None:
+        config = normalisation_of(net)
+        for name in ("mean", "std"):
+            values = torch.tensor(config[name])
+            values = values.mean(0, keepdim=True) if in_channels == 1 else values
+            self.register_buffer(name, values.view(1, -1, 1, 1))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        return (images * 0.5 + 0.5 - self.mean) / self.std
+
+
+class ConvBackbone(Backbone):
+    """Four halving stages with channel and spatial attention; squeeze-excitation at the bottleneck.
+
+    images (B, C, S, S) in [-1, 1] -> maps of widths b, 2b, 4b, 8b at S/2, S/4, S/8, S/16.
+    """
+
+    def __init__(self, in_channels: int, base_channels: int, image_size: int) -> None:
+        super().__init__()
+        self.channels = [base_channels * factor for factor in (1, 2, 4, 8)]
+        self.grid = image_size // 16
+        widths = [in_channels, *self.channels]
+        self.stages = nn.ModuleList(
+            ConvAttentionBlock(before, after, squeeze_excitation=after == widths[-1])
+            for before, after in pairwise(widths)
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = []
+        for stage in self.stages:
+            images = stage(images)
+            maps.append(images)
+        return maps
+
+    def layer_groups(self) -> list[list[nn.Module]]:
+        return [[stage] for stage in self.stages]
+
+
+class TimmBackbone(PretrainedBackbone):
+    """Any timm model with feature maps; `weights` as in `training.weights.load_timm_backbone`.
+
+    images (B, C, S, S) in [-1, 1] -> maps from stride 4 on.
+    """
+
+    net: Any  # timm adds attributes that its types do not tell
+
+    def __init__(self, name: str, in_channels: int, image_size: int, weights: str) -> None:
+        super().__init__()
+        fixed: dict[str, Any] = {"img_size": image_size} if timm_config(name).fixed_input_size else {}
+        self.net = load_timm_backbone(name, weights, in_chans=in_channels, advice=WEIGHTS_ADVICE, **fixed)
+        self.own_normalisation(self.net, in_channels)
+        info = self.net.feature_info
+        self.kept = [index for index, reduction in enumerate(info.reduction()) if reduction >= 4]
+        self.channels = [info.channels()[index] for index in self.kept]
+        patch = info.reduction()[0]
+        if len(set(info.reduction())) == 1 and image_size % patch:  # timm would drop the last pixels in silence
+            raise InputError(f"--image_size {image_size}: {name} takes multiples of its patch, {patch}")
+        with torch.no_grad():
+            self.grid = self.eval()(torch.zeros(1, in_channels, image_size, image_size))[-1].shape[-1]
+        self.train()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self.net(self.normalise(images))
+        return [maps[index] for index in self.kept]
+
+    def layer_groups(self) -> list[list[nn.Module]]:
+        inner = getattr(self.net, "model", None)
+        if inner is not None and hasattr(inner, "blocks"):
+            return transformer_groups(inner)
+        ends = {self.net.feature_info.module_name()[index].replace(".", "_") for index in self.kept}
+        groups: list[list[nn.Module]] = [[]]
+        for name, module in self.net.named_children():
+            groups[-1].append(module)
+            if name in ends:
+                groups.append([])
+        return [group for group in groups if group]
+
+    def set_grad_checkpointing(self) -> None:
+        inner = getattr(self.net, "model", None)
+        if inner is None or not hasattr(inner, "blocks"):
+            super().set_grad_checkpointing()
+        inner.set_grad_checkpointing()  # type: ignore[union-attr]
+
+
+class DINOv2Backbone(PretrainedBackbone):
+    """DINOv2 (Oquab et al. 2023): maps of blocks 3, 6, 9 and 12 through the final norm, all of stride 14.
+
+    images (B, C, S, S) in [-1, 1] -> four maps (B, D, G, G), G = floor(S / 14). 14 does not divide 128: images are
+    resampled to 14 G first (128 to 126). The position embedding keeps its 37x37 places and is resampled to G x G (bicubic,
+    antialiased) in every call.
+    """
+
+    net: Any
+
+    def __init__(self, variant: str, in_channels: int, image_size: int, weights: str) -> None:
+        super().__init__()
+        self.net = load_timm_backbone(
+            DINOV2_VARIANTS[variant],
+            weights,
+            features_only=False,
+            in_chans=in_channels,
+            advice=WEIGHTS_ADVICE,
+            dynamic_img_size=True,
+        )
+        self.own_normalisation(self.net, in_channels)
+        patch = self.net.patch_embed.patch_size[0]
+        self.grid = image_size // patch
+        self.size = self.grid * patch
+        depth = len(self.net.blocks)
+        self.taken = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+        self.channels = [self.net.embed_dim] * len(self.taken)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        images = resample(self.normalise(images), self.size)
+        return self.net.forward_intermediates(images, indices=self.taken, norm=True, intermediates_only=True)
+
+    def layer_groups(self) -> list[list[nn.Module]]:
+        return transformer_groups(self.net)
+
+    def set_grad_checkpointing(self) -> None:
+        self.net.set_grad_checkpointing()
+
+
+def resample(images: Tensor, size: int) -> Tensor:
+    """(B, C, S, S) -> (B, C, size, size), bilinear, antialiased."""
+    if images.shape[-1] == size:
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+
+
+def transformer_groups(net: Any) -> list[list[nn.Module]]:
+    """A vision transformer's blocks; patch and position embedding belong to the first, norm and neck to the last."""
+    names = [name for name, _ in net.named_children()]
+    around = [module for name, module in net.named_children() if name != "blocks"]
+    stem, tail = around[: names.index("blocks")], around[names.index("blocks") :]
+    loose = nn.ParameterList(net.parameters(recurse=False))  # position embedding, class token
+    groups: list[list[nn.Module]] = [[block] for block in net.blocks]
+    groups[0] = [loose, *stem, *groups[0]]
+    groups[-1] += tail
+    return groups

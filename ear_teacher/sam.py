@@ -1,0 +1,101 @@
+"""SAM's image encoder at any size: timm's ViT, with windows that end where the picture ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models.vision_transformer_sam import Attention, Block, get_decomposed_rel_pos_bias
+from torch import Tensor, cat, nn
+from torch.nn import functional as F
+
+from ear_teacher.backbones import WEIGHTS_ADVICE, PretrainedBackbone, resample, transformer_groups
+from training.weights import load_timm_backbone
+
+PATCH = 16
+PRETRAINED_GRID = 64  # 1024 / 16
+
+
+class WindowBlock(Block):
+    """A SAM block whose windows are cut at the picture's border instead of padded.
+
+    The same result as padding whose tokens are masked, without computing them: a 14x14 window of which h x w tokens lie
+    in the picture attends over h x w, with the central 2h - 1 and 2w - 1 rows of its relative position tables. A grid
+    below 14 is one window. On the pretraining grid (64x64) the original's padding to 70x70 is kept, unmasked: the
+    weights have learnt with it.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, H, W, C)."""
+        height, width = x.shape[1:3]
+        if self.window_size == 0 or (height, width) == (PRETRAINED_GRID, PRETRAINED_GRID):
+            return super().forward(x)
+        qkv = self.attn.qkv(self.norm1(x))
+        rows = [
+            cat([_attend(self.attn, part, self.window_size) for part in _whole_and_rest(band, 2, self.window_size)], 2)
+            for band in _whole_and_rest(qkv, 1, self.window_size)
+        ]
+        x = x + self.drop_path1(self.ls1(self.attn.proj(cat(rows, 1))))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
+def _whole_and_rest(x: Tensor, dim: int, window: int) -> list[Tensor]:
+    """The part of `x` that whole windows cover along `dim`, and the narrower strip that is left; either may lack."""
+    whole = x.shape[dim] // window * window
+    return [part for part in x.split([whole, x.shape[dim] - whole], dim) if part.shape[dim]]
+
+
+def _attend(attention: Attention, qkv: Tensor, window: int) -> Tensor:
+    """Attention within windows of at most `window` x `window`: (B, H, W, 3C) -> (B, H, W, C)."""
+    batch, height, width, _ = qkv.shape
+    h, w = min(height, window), min(width, window)
+    heads, dim = attention.num_heads, attention.head_dim
+    windows = qkv.view(batch, height // h, h, width // w, w, 3, heads, dim).permute(5, 0, 1, 3, 6, 2, 4, 7)
+    q, k, v = windows.reshape(3, -1, h * w, dim).unbind(0)
+    bias = get_decomposed_rel_pos_bias(
+        q, _central(attention.rel_pos_h, h), _central(attention.rel_pos_w, w), (h, w), (h, w)
+    )
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    out = out.view(batch, height // h, width // w, heads, h, w, dim).permute(0, 1, 4, 2, 5, 3, 6)
+    return out.reshape(batch, height, width, heads * dim)
+
+
+def _central(table: Tensor, side: int) -> Tensor:
+    """Relative positions -(side - 1) ... side - 1 of a table that may know more."""
+    middle = table.shape[0] // 2
+    return table[middle - side + 1 : middle + side]
+
+
+class SAMBackbone(PretrainedBackbone):
+    """SAM ViT-B/16 (Kirillov et al. 2023): maps of the global blocks 3, 6, 9 (768 wide) and of the neck (256), stride 16.
+
+    images (B, C, S, S) in [-1, 1], resampled to `size` (a multiple of 16). The absolute positions and the global blocks'
+    tables keep their pretraining form (64x64, 127 rows) and are interpolated in every call, so that weights fit any size.
+    """
+
+    net: Any
+
+    def __init__(self, in_channels: int, size: int, weights: str) -> None:
+        super().__init__()
+        self.net = load_timm_backbone(
+            "samvit_base_patch16.sa1b",
+            weights,
+            features_only=False,
+            in_chans=in_channels,
+            advice=WEIGHTS_ADVICE,
+            block_fn=WindowBlock,
+        )
+        self.own_normalisation(self.net, in_channels)
+        self.size, self.grid = size, size // PATCH
+        self.taken = [index for index, block in enumerate(self.net.blocks) if block.window_size == 0][:-1]
+        self.channels = [self.net.embed_dim] * len(self.taken) + [self.net.num_features]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        images = resample(self.normalise(images), self.size)
+        necked, taken = self.net.forward_intermediates(images, indices=self.taken)
+        return [*taken, necked]
+
+    def layer_groups(self) -> list[list[nn.Module]]:
+        return transformer_groups(self.net)
+
+    def set_grad_checkpointing(self) -> None:
+        self.net.set_grad_checkpointing()
