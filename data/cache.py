@@ -86,6 +86,17 @@ def open_image_cache(
     return cache
 
 
+def read_picture(data: TeacherData, row: int, *, channels: int, crop_to_bbox: bool = False) -> Pixels:
+    """One row of `data` at its own size: (H, W, channels) uint8, cut to its box if asked for.
+
+    Raises InputError for what cannot be read and for a box without a pixel inside.
+    """
+    image = _source_image(data, row, channels)
+    if crop_to_bbox and data.bboxes is not None:
+        image = crop_to_box(image, data.bboxes[row])
+    return image
+
+
 def crop_to_box(image: Pixels, box: NDArray[np.float32]) -> Pixels:
     """(H, W, C) -> (h, w, C): the pixels of the box x y width height, clipped to the picture.
 
@@ -139,9 +150,7 @@ def _build(
 ) -> None:
     def make(row: int) -> bytes | InputError:
         try:
-            image = _source_image(data, row, shape[3])
-            if crop_to_bbox and data.bboxes is not None:
-                image = crop_to_box(image, data.bboxes[row])
+            image = read_picture(data, row, channels=shape[3], crop_to_bbox=crop_to_bbox)
             return resize_image(image, shape[1]).tobytes()
         except InputError as error:
             return error

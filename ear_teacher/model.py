@@ -243,7 +243,7 @@ class EarVAE(
         write_pretrained(save_directory, self.config, self.state_dict() | named)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
+    def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, *, map_location: str = "cpu", **download: Any
     ) -> Self:
         """A trained model in evaluation mode from what `save_pretrained` or `push_to_hub` wrote: a folder, or a name.

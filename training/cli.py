@@ -103,7 +103,9 @@ def normalise(argv: Sequence[str], options_type: type, aliases: Mapping[str, str
         if name in booleans and not equals and following.startswith("--"):
             equals, value = "=", "true"
         if name in tuples:
-            values = [value] if equals else list(takewhile(lambda text: not text.startswith("--"), argv[position + 1 :]))
+            values = (
+                [value] if equals else list(takewhile(lambda text: not text.startswith("--"), argv[position + 1 :]))
+            )
             taken = position + 1 + (0 if equals else len(values))
             equals, value = "=", json.dumps(values)
         result.append(f"--{name}{equals}{value}")
@@ -157,8 +159,6 @@ def _one_line(message: str, hints: Mapping[str, Any]) -> str:
 
 def _type_name(hint: Any) -> str:
     names = {float: "a number", int: "a whole number", bool: "true or false"}
-    if get_origin(hint) is tuple:
-        return "a list"
     if get_origin(hint) is tuple:
         return "a list"
     return names.get(hint) or next((names[part] for part in get_args(hint) if part in names), str(hint))

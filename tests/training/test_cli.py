@@ -14,6 +14,7 @@ import yaml
 from data.errors import InputError
 from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
 from training.cli import parse_options, plain, write_options
+from training.options import option
 
 
 def parse(*argv: str) -> EarTeacherConfig:
@@ -112,6 +113,36 @@ def test_an_alias_reaches_its_field(alias: str, field: str) -> None:
 )
 def test_a_boolean_flag_may_stand_alone(argv: tuple[str, ...], expected: bool) -> None:
     assert parse(*argv).crop_to_bbox is expected
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    """An option of several values."""
+
+    files: tuple[str, ...] = option((), "files")
+    count: int = option(1, "another")
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (("--files", "a b", "-c", "1", "--count", "2"), (("a b", "-c", "1"), 2)),
+        (("--count", "2", "--files", "a,b"), (("a,b",), 2)),
+        (("--files=a", "--count=2"), (("a",), 2)),
+        ((), ((), 1)),
+    ],
+)
+def test_a_tuple_takes_the_values_up_to_the_next_flag(argv: tuple[str, ...], expected: tuple[Any, ...]) -> None:
+    options = parse_options(Several, argv, prog="p")
+    assert (tuple(options.files), options.count) == expected
+
+
+def test_a_tuple_from_a_file_is_a_list(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("files: [a, b]")
+    assert tuple(parse_options(Several, ("--config", f"{tmp_path}/run.yaml"), prog="p").files) == ("a", "b")
+    (tmp_path / "run.yaml").write_text("files: a")
+    with pytest.raises(InputError, match=r"^--files a: expected a list$"):
+        parse_options(Several, ("--config", f"{tmp_path}/run.yaml"), prog="p")
 
 
 def test_an_encoder_brings_its_preset() -> None:
