@@ -137,21 +137,36 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, datamodule: pl.Lightnin
     return True
 
 
+def group_table(module: Any) -> Table:
+    """Each optimiser group with its parameters, how many of them are trained, and its rate; the frozen ones; the sum."""
+    table = Table(box=None, header_style="bold")
+    for name in ("group", "parameters", "trainable", "learning rate"):
+        table.add_column(name, justify="left" if name == "group" else "right")
+    rates: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for group in module.parameter_groups():
+        name = group["name"].removesuffix(".no_decay")
+        rates[name] = group["lr"]
+        counts[name] = counts.get(name, 0) + sum(parameter.numel() for parameter in group["params"])
+    for name, count in counts.items():
+        table.add_row(name, _millions(count), _millions(count), f"{rates[name]:.2g}")
+    trainable = sum(counts.values())
+    frozen = sum(parameter.numel() for parameter in module.parameters() if not parameter.requires_grad)
+    if frozen:
+        table.add_row("frozen", _millions(frozen), "0", "-")
+    table.add_row("total", _millions(trainable + frozen), _millions(trainable), "")
+    return table
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M"
+
+
 @rank_zero_only
 def announce(options: TrainerOptions, run: Run, module: Any) -> None:
     """Print what will be trained, at which rates, and where it goes on; write the options beside the logs."""
-    table = Table("group", "parameters", "learning rate", box=None, header_style="bold")
-    for group in module.parameter_groups():
-        if group["name"].endswith(".no_decay"):
-            continue
-        twin = [g for g in module.parameter_groups() if g["name"] == f"{group['name']}.no_decay"]
-        count = sum(p.numel() for g in (group, *twin) for p in g["params"])
-        table.add_row(group["name"], f"{count / 1e6:.2f} M", f"{group['lr']:.2g}")
-    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
-    if frozen:
-        table.add_row("frozen", f"{frozen / 1e6:.2f} M", "-")
     console = Console()
-    console.print(table)
+    console.print(group_table(module))
     if run.checkpoint:
         console.print(f"continuing from {run.checkpoint}: epoch {run.epoch}, step {run.step}", soft_wrap=True)
     if not options.fast_dev_run:
