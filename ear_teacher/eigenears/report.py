@@ -1,0 +1,124 @@
+"""The figures of eigenears as JSON, as CSVs with a row per component and per ear, and as a table on the terminal."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from data.atomic import atomic_write
+from ear_teacher.eigenears.appearance import PARTS
+from ear_teacher.eigenears.components import Components
+
+FIRST = 5  # components that are also summed up; the figure that eigenears are usually quoted by
+
+CONVENTION = (
+    "variance: eigenvalue over their sum, of PCA of mu in the metric named. picture: z'Gz with G the mean of J'J over "
+    "4 ears, J the derivative of the decoded picture (pixels in [0, 1]) by the latents, central differences of one "
+    "standard deviation. latent: plain PCA of mu. pictures: share of the variance of all pixels of the input pictures "
+    "that the component's score predicts linearly. pixel_pca: the same of pixel PCA fitted to these pictures, the "
+    "most that any linear scores can reach. latents: share of the plain variance of mu. Shares of uncorrelated scores "
+    "add up. brightness, colour, gradient, structure: R^2 of the score, by least squares on these ears, on mean luma "
+    "(BT.601); what mean red, green and blue add; what the two slopes of the least-squares plane through luma add; "
+    "the rest. Factors: R^2 of predictions for subjects left out (5 folds), ridge regression on the group's factors, "
+    "their squares and products, and the side, less what the side alone explains; side: the side alone. A component's "
+    "positive end is the brighter one; scores have standard deviation 1."
+)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything measured about K components; each array is (K,)."""
+
+    components: Components
+    pictures: NDArray[np.float64]
+    pixel_pca: NDArray[np.float64]  # may be shorter
+    plain: NDArray[np.float64]  # variance shares of plain PCA of mu
+    parts: Mapping[str, NDArray[np.float64]]
+    factors: Mapping[str, NDArray[np.float64]] | None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """A dict a component."""
+        columns = {
+            "variance": self.components.variance,
+            "pictures": self.pictures,
+            "latents": self.components.latent_variance,
+            **self.parts,
+            **(self.factors or {}),
+        }
+        return [
+            {"component": row + 1, **{name: float(values[row]) for name, values in columns.items()}}
+            for row in range(len(self.pictures))
+        ]
+
+    @property
+    def first(self) -> dict[str, Any]:
+        """The first components together; their make-up is weighted by their variance."""
+        count = min(FIRST, len(self.pictures))
+        weights = self.components.variance[:count]
+        return {
+            "components": count,
+            "variance": float(weights.sum()),
+            "pictures": float(self.pictures[:count].sum()),
+            "pixel_pca": float(self.pixel_pca[:count].sum()),
+            "latents": float(self.components.latent_variance[:count].sum()),
+            "plain_pca_of_latents": float(self.plain[:count].sum()),
+            **{part: float(np.average(self.parts[part][:count], weights=weights)) for part in PARTS},
+        }
+
+    def best_factors(self, row: int) -> str:
+        """The groups that explain most of a component, in words; '-' where none explains a twentieth."""
+        shares = {name: float(values[row]) for name, values in (self.factors or {}).items()}
+        leading = sorted((name for name in shares if shares[name] >= 0.05), key=lambda name: -shares[name])[:2]
+        return ", ".join(f"{name} {shares[name]:.2f}" for name in leading) or "-"
+
+
+def write_components(path: Path, found: Findings) -> None:
+    _write_csv(path, list(found.rows[0]), [[_short(value) for value in row.values()] for row in found.rows])
+
+
+def write_scores(path: Path, names: Sequence[str], subjects: Sequence[str] | None, scores: NDArray[np.float64]) -> None:
+    """One row an ear; scores (N, K) in standard deviations. Subjects are empty where they are unknown."""
+    header = ["path", "subject", *(f"pc_{number + 1}" for number in range(scores.shape[1]))]
+    who = subjects or [""] * len(names)
+    _write_csv(path, header, [[n, s, *map(_short, row)] for n, s, row in zip(names, who, scores, strict=True)])
+
+
+def _short(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def print_report(console: Console, found: Findings, metric: str) -> None:
+    table = Table("PC", box=None, header_style="bold")
+    for column in ("variance", *PARTS, *(["made of"] if found.factors else [])):
+        table.add_column(column, justify="left" if column == "made of" else "right")
+    for row in range(len(found.pictures)):
+        shares = [f"{found.components.variance[row]:.1%}", *(f"{found.parts[part][row]:.2f}" for part in PARTS)]
+        table.add_row(str(row + 1), *shares, *([found.best_factors(row)] if found.factors else []))
+    console.print(table)
+    first = found.first
+    made_of = ", ".join(f"{part} {first[part]:.0%}" for part in PARTS)
+    of_what = "decoded pictures" if metric == "picture" else "latents"
+    lines = [
+        f"first {first['components']}: {first['variance']:.1%} of the variance of the {of_what}; of that {made_of}",
+        f"they predict {first['pictures']:.1%} of the variance of the input pictures; pixel PCA's "
+        f"{first['pixel_pca']:.1%}, which is the most there is",
+        f"plain PCA of the latents: {first['plain_pca_of_latents']:.1%} of the variance of the latents",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True, highlight=False)
