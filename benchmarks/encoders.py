@@ -1,32 +1,36 @@
 """Encoders at equal training time, on unseen people: `python -m benchmarks.encoders --train-npy A --val-npy B`.
 
 Each run's epochs are first measured (the second of two), so that its one-cycle schedule ends when its minutes are over.
-Finished runs are not repeated.
+Time is the process's own processor time, on one thread: what else the machine does hardly moves it. Finished runs are
+not repeated.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from data.errors import InputError, entry_point
 from training.cli import parse_options
 from training.options import option
 
 RECIPE = (
-    "--image_size=128 --latent_dim=256 --base_channels=24 --batch_size=16 --lr=1e-3 --weight_decay=1e-3 --augment=full "
-    "--denoise --schedule=onecycle --warmup_epochs=0 --precision=bf16-mixed --reconstruction=mse --focal_gamma=0 "
-    "--perceptual_weight=0 --ssim_weight=0.02 --edge_weight=0 --contrastive_weight=0 --center_weight=0 --kl_weight=1e-5 "
-    "--kl_reduction=mean --kl_anneal_strategy=none --ema_decay=0.99 --early_stop_patience=0 --accumulate_grad_batches=1 "
-    "--num_workers=0 --progress=lines"
+    "--image_size=128 --latent_dim=256 --base_channels=24 --batch_size=16 --lr=1e-3 --weight_decay=1e-3 "
+    "--augment=full --denoise --schedule=onecycle --warmup_epochs=0 --precision=bf16-mixed --reconstruction=mse "
+    "--focal_gamma=0 --perceptual_weight=0 --ssim_weight=0.02 --edge_weight=0 --contrastive_weight=0 --center_weight=0 "
+    "--kl_weight=1e-5 --kl_reduction=mean --kl_anneal_strategy=none --ema_decay=0.99 --early_stop_patience=0 "
+    "--accumulate_grad_batches=1 --num_workers=0 --progress=lines"
 )
 SCRATCH = "--encoder_weights=none --freeze_layers=0"
 CONTENDERS = {
@@ -87,10 +91,10 @@ def run(name: str, folder: Path, options: EncoderBenchmark) -> None:
         f"--val_npy={options.val_npy}",
     ]
     trial = ["--resume=never", "--epochs=2", f"--checkpoint_dir={folder}/trial", f"--log_dir={folder}/trial"]
-    (_, epoch_seconds), _, _ = train([*flags, *trial, "--linear_path_size=0"], folder / "trial.log")
-    epochs = max(1, round(options.minutes * 60 / epoch_seconds))
+    (epoch_seconds,), _ = train([*flags, *trial, "--linear_path_size=0"], folder / "trial.log")
+    epochs = max(2, round(options.minutes * 60 / epoch_seconds))
     kept = [f"--checkpoint_dir={folder}/checkpoints", f"--log_dir={folder}/logs"]
-    durations, images_per_second, memory = train(
+    durations, memory = train(
         [*flags, *kept, "--resume=never", f"--epochs={epochs}", f"--linear_path_size={options.linear_path_size}"],
         folder / "train.log",
     )
@@ -102,29 +106,33 @@ def run(name: str, folder: Path, options: EncoderBenchmark) -> None:
     result = {
         "name": name,
         "epochs": epochs,
-        "minutes": sum(durations) / 60,
-        "images_per_second": images_per_second,
+        "minutes": statistics.mean(durations) * epochs / 60,
+        "images_per_second": metrics["train_images"] / statistics.median(durations),
         "peak_memory_gb": memory,
         "metrics": metrics,
     }
     (folder / "result.json").write_text(json.dumps(result, indent=2))
 
 
-def train(flags: list[str], log: Path) -> tuple[list[float], float, float]:
-    """Seconds of each epoch (validation included), images a second of an epoch's middle, and peak memory in GB."""
+def train(flags: list[str], log: Path) -> tuple[list[float], float]:
+    """Processor seconds of each epoch but the first (views and validation included), and peak memory in GB."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "ear_teacher.train", *flags], stdout=stream, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "ear_teacher.train", *flags],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=environment,
         )
+        clock: list[float] = []  # at the end of each epoch
+        while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            clock += [sum(psutil.Process(process.pid).cpu_times()[:2])] * (log.read_text().count(" img/s") - len(clock))
+            time.sleep(0.2)
         _, status, usage = os.wait4(process.pid, 0)
-    text = log.read_text()
     if status != 0:
-        raise InputError(f"{log}: training failed after {time.monotonic() - started:.0f} s: {text.strip()[-200:]}")
-    epochs = [(float(s), float(r)) for s, r in re.findall(r"([\d.]+) s\s+([\d.]+) img/s", text)]
-    rates = sorted(rate for _, rate in epochs)
-    return [seconds for seconds, _ in epochs], rates[len(rates) // 2], usage.ru_maxrss / 2**20
+        raise InputError(f"{log}: training failed: {log.read_text().strip()[-200:]}")
+    return [after - before for before, after in pairwise(clock)], usage.ru_maxrss / 2**20
 
 
 def markdown(results: list[dict[str, Any]]) -> str:
