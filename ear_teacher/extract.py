@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from data.errors import InputError, entry_point
 from ear_teacher.ear_sources import (
@@ -77,6 +76,10 @@ class ExtractionOptions:
             raise InputError("--input: give images, folders or NPY files (or --embeddings, a table written earlier)")
 
 
+def say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
 def read_tables(paths: Sequence[str], trained: Trained, logvar: bool) -> list[Embeddings]:
     """Raises InputError for a table that other weights made, and for one without logvar if that is asked for."""
     tables = []
@@ -111,13 +114,11 @@ def encode(
         )
     seconds = time.perf_counter() - start
     rate = f"{len(found.kept)} ears in {seconds:.1f} s, {len(found.kept) / seconds:.0f} images/s on {device}"
-    console.print(rate, highlight=False)
+    say(console, rate)
     if found.skipped:
-        console.print(
-            f"[yellow]note[/] {len(found.skipped)} of {len(sources)} pictures cannot be read and are left out"
-        )
+        say(console, f"{len(found.skipped)} of {len(sources)} pictures cannot be used and are left out:")
         for name, reason in found.skipped:
-            console.print(f"  {name}: {reason}", soft_wrap=True, highlight=False, markup=False)
+            say(console, f"  {name}: {reason}")
     kept = [sources[index] for index in found.kept]
     subjects, boxes = [source.subject for source in kept], np.stack([source.box for source in kept])
     return Embeddings(
@@ -154,7 +155,8 @@ def shown(table: Embeddings, rows: NDArray[np.int64], channels: int) -> list[Sho
 def search(trained: Trained, table: Embeddings, query: str, top: int, out: Path, device: str, console: Console) -> None:
     """Print the `top` ears most similar to a picture and draw them. Its own rows in the table are no answers."""
     channels = trained.model.config.in_channels
-    own = np.array([os.path.realpath(path) == os.path.realpath(query) for path in table.paths])
+    name, real = Path(query).name, os.path.realpath(query)
+    own = np.array([path.endswith(name) and os.path.realpath(path) == real for path in table.paths])
     if own.any():  # as it was encoded there, cut to its box perhaps
         row = int(np.argmax(own))
         asked, mu = shown(table, np.array([row]), channels)[0], table.embeddings[row]
@@ -168,12 +170,11 @@ def search(trained: Trained, table: Embeddings, query: str, top: int, out: Path,
     rows, similarity = most_similar(unit_rows(table.embeddings, center), unit_rows(mu[None], center)[0], top, own)
     neighbors = list(zip(shown(table, rows, channels), similarity.tolist(), strict=True))
     save_neighbors(out, asked, neighbors)
-    grid = Table("rank", "cosine", "subject", "picture", box=None, header_style="bold")
+    say(console, f"most similar to {query}, by {MEASURE}:")
     for rank, (neighbor, cosine) in enumerate(neighbors, 1):
-        grid.add_row(str(rank), f"{cosine:.4f}", neighbor.subject or "-", neighbor.name)
-    console.print(f"most similar to {query}, by {MEASURE}:", soft_wrap=True, highlight=False, markup=False)
-    console.print(grid)
-    console.print(f"picture of the search: {out}", soft_wrap=True, highlight=False, markup=False)
+        subject = f"  subject {neighbor.subject}" if neighbor.subject else ""
+        say(console, f"{rank:4d}  {cosine:7.4f}{subject}  {neighbor.name}")
+    say(console, f"picture of the search: {out}")
 
 
 def group(trained: Trained, table: Embeddings, count: int, out: Path, console: Console) -> Embeddings:
@@ -191,7 +192,7 @@ def group(trained: Trained, table: Embeddings, count: int, out: Path, console: C
         sheet.append((name, [next(pictures).picture for _ in chosen]))
     save_clusters(out, sheet)
     sizes = " ".join(str(len(rows)) for rows in members)
-    console.print(f"{count} clusters, sizes {sizes}; sheet: {out}", soft_wrap=True, highlight=False, markup=False)
+    say(console, f"{count} clusters, sizes {sizes}; sheet: {out}")
     return dataclasses.replace(table, cluster=found.label)
 
 
@@ -251,12 +252,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = group(trained, table, options.clusters, out.with_name(f"{out.stem}_clusters.png"), console)
     if options.out or sources:
         write_embeddings(out, table)
-        console.print(f"{len(table)} embeddings: {out}", soft_wrap=True, highlight=False, markup=False)
+        say(console, f"{len(table)} embeddings: {out}")
     if options.projector:
         rows = np.arange(len(table))
         pictures = [ear.picture for ear in shown(table, rows, trained.model.config.in_channels)]
         write_projector(Path(options.projector), table, pictures)
-        console.print(f"tensorboard --logdir {options.projector}", soft_wrap=True, highlight=False, markup=False)
+        say(console, f"projector: tensorboard --logdir {options.projector}")
     if options.search:
         name = out.with_name(f"{out.stem}_search.png")
         search(trained, table, options.search, options.top, name, device, console)

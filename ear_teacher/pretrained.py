@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub as hub
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from data.atomic import atomic_write
@@ -53,7 +53,7 @@ def write_pretrained(folder: Path, config: EarVAEConfig, tensors: Mapping[str, T
     """Each file appears whole or not at all, config.json last."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_write(folder / WEIGHTS) as temporary:
-        save_file(plain, temporary, metadata={"format": "pt"})
+        temporary.write_bytes(save(plain, metadata={"format": "pt"}))  # save_file's are readable to the owner alone
     content = {"kind": KIND, "model": asdict(config), "image": image_contract(config)}
     with atomic_write(folder / CONFIG) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
