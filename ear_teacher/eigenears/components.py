@@ -11,8 +11,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from data.errors import InputError
-from ear_teacher.measurement import decode_unit
-from ear_teacher.model import EarVAE
+from ear_teacher.measurement import Autoencoder, decode_unit
 
 METRIC_EARS = (
     4  # the decoder's derivative is averaged over; on 518 real ears 1 and 8 find the same components (r > .97)
@@ -34,7 +33,7 @@ class Components:
     latent_variance: Floats  # (K,) share of the variance of mu, each latent counting as it is
 
 
-def picture_metric(model: EarVAE, mu: Floats, batch_size: int, device: str) -> Floats:
+def picture_metric(model: Autoencoder, mu: Floats, batch_size: int, device: str) -> Floats:
     """G (D, D): a small step dz from latents (N, D) changes the decoded picture by dz' G dz, squared, over all pixels.
 
     The mean of J'J over some of the ears, J the decoder's derivative by central differences of one standard deviation
@@ -43,6 +42,8 @@ def picture_metric(model: EarVAE, mu: Floats, batch_size: int, device: str) -> F
     stds = mu.std(axis=0)
     varying = np.flatnonzero(stds > 0)
     metric = np.zeros((mu.shape[1], mu.shape[1]))
+    if len(varying) == 0:
+        return metric
     chosen = np.unique(np.linspace(0, len(mu) - 1, METRIC_EARS).round().astype(int))
     for ear in mu[chosen]:
         derivative = np.concatenate(
@@ -55,7 +56,7 @@ def picture_metric(model: EarVAE, mu: Floats, batch_size: int, device: str) -> F
     return metric
 
 
-def _differences(model: EarVAE, ear: Floats, latents: NDArray[np.intp], stds: Floats, device: str) -> Floats:
+def _differences(model: Autoencoder, ear: Floats, latents: NDArray[np.intp], stds: Floats, device: str) -> Floats:
     """(len(latents), pixels): the change of the picture of `ear` (D,) per unit of each of the latents."""
     steps = np.zeros((len(latents), len(ear)))
     steps[np.arange(len(latents)), latents] = stds[latents]

@@ -1,4 +1,4 @@
-"""Which of the known factors behind drawn ears a component stands for, by cross-validated regression."""
+"""What a component stands for: the known factors behind drawn ears, and the person."""
 
 from __future__ import annotations
 
@@ -140,3 +140,21 @@ def ridge_path(features: Floats, targets: Floats, unseen: Floats) -> Floats:
     projected, inputs = left.T @ (targets - mean), (unseen - center) @ right.T
     shrunk = [(singular / (np.square(singular) + alpha))[:, None] * projected for alpha in ALPHAS]
     return np.stack([inputs @ weights + mean for weights in shrunk])
+
+
+def subject_share(scores: Floats, owners: NDArray[np.integer]) -> Floats | None:
+    """(K,) the share of each score's variance that lies between subjects: the intraclass correlation ICC(1).
+
+    From one-way analysis of variance (Shrout & Fleiss 1979), at least 0. owners: (N,) number of the subject. None
+    unless there are two subjects, one with two ears.
+    """
+    _, places, sizes = np.unique(owners, return_inverse=True, return_counts=True)
+    subjects, count = len(sizes), len(owners)
+    if subjects < 2 or subjects == count:
+        return None
+    means = np.stack([np.bincount(places, column) / sizes for column in scores.T], axis=1)
+    within = np.square(scores - means[places]).sum(axis=0) / (count - subjects)
+    between = (sizes[:, None] * np.square(means - scores.mean(axis=0))).sum(axis=0) / (subjects - 1)
+    size = (count - np.square(sizes).sum() / count) / (subjects - 1)
+    variance = (between - within).clip(min=0.0) / size
+    return variance / np.maximum(variance + within, 1e-12)

@@ -27,8 +27,9 @@ CONVENTION = (
     "most that any linear scores can reach. latents: share of the plain variance of mu. Shares of uncorrelated scores "
     "add up. brightness, colour, gradient, structure: R^2 of the score, by least squares on these ears, on mean luma "
     "(BT.601); what mean red, green and blue add; what the two slopes of the least-squares plane through luma add; "
-    "the rest. Factors: R^2 of predictions for subjects left out (5 folds), ridge regression on the group's factors, "
-    "their squares and products, and the side, less what the side alone explains; side: the side alone. A component's "
+    "the rest. subject: intraclass correlation ICC(1), the share of a score's variance that lies between subjects. "
+    "Factors: R^2 of predictions for subjects left out (5 folds), ridge regression on the group's factors, their "
+    "squares and products, and the side, less what the side alone explains; side: the side alone. A component's "
     "positive end is the brighter one; scores have standard deviation 1."
 )
 
@@ -42,6 +43,7 @@ class Findings:
     pixel_pca: NDArray[np.float64]  # may be shorter
     plain: NDArray[np.float64]  # variance shares of plain PCA of mu
     parts: Mapping[str, NDArray[np.float64]]
+    subject: NDArray[np.float64] | None  # None: subjects are not known, or too few
     factors: Mapping[str, NDArray[np.float64]] | None
 
     @property
@@ -52,6 +54,7 @@ class Findings:
             "pictures": self.pictures,
             "latents": self.components.latent_variance,
             **self.parts,
+            **({} if self.subject is None else {"subject": self.subject}),
             **(self.factors or {}),
         }
         return [
@@ -74,10 +77,10 @@ class Findings:
             **{part: float(np.average(self.parts[part][:count], weights=weights)) for part in PARTS},
         }
 
-    def best_factors(self, row: int) -> str:
+    def best_factors(self, row: int, count: int = 2) -> str:
         """The groups that explain most of a component, in words; '-' where none explains a twentieth."""
         shares = {name: float(values[row]) for name, values in (self.factors or {}).items()}
-        leading = sorted((name for name in shares if shares[name] >= 0.05), key=lambda name: -shares[name])[:2]
+        leading = sorted((name for name in shares if shares[name] >= 0.05), key=lambda name: -shares[name])[:count]
         return ", ".join(f"{name} {shares[name]:.2f}" for name in leading) or "-"
 
 
@@ -105,11 +108,15 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
 
 def print_report(console: Console, found: Findings, metric: str) -> None:
     table = Table("PC", box=None, header_style="bold")
-    for column in ("variance", *PARTS, *(["made of"] if found.factors else [])):
-        table.add_column(column, justify="left" if column == "made of" else "right")
-    for row in range(len(found.pictures)):
-        shares = [f"{found.components.variance[row]:.1%}", *(f"{found.parts[part][row]:.2f}" for part in PARTS)]
-        table.add_row(str(row + 1), *shares, *([found.best_factors(row)] if found.factors else []))
+    known = ["subject"] if found.subject is not None else []
+    for column in ("variance", *PARTS, *known):
+        table.add_column(column, justify="right")
+    if found.factors:
+        table.add_column("factors")
+    for row, figures in enumerate(found.rows):
+        shares = [f"{figures[name]:.2f}" for name in (*PARTS, *known)]
+        words = [found.best_factors(row, count=1)] if found.factors else []
+        table.add_row(str(row + 1), f"{figures['variance']:.1%}", *shares, *words)
     console.print(table)
     first = found.first
     made_of = ", ".join(f"{part} {first[part]:.0%}" for part in PARTS)

@@ -1,0 +1,82 @@
+"""Eigenears of a model and a set of ears: everything measured, drawn and written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import InputError
+from ear_teacher.baselines import PixelPCA
+from ear_teacher.eigenears.appearance import appearance, parts
+from ear_teacher.eigenears.components import Components, picture_metric, principal_components, share_of_pictures
+from ear_teacher.eigenears.config import EigenearOptions
+from ear_teacher.eigenears.factors import default_index, explained_by_group, read_factors, subject_share
+from ear_teacher.eigenears.report import Findings, write_components, write_scores
+from ear_teacher.eigenears.showing import save_pictures
+from ear_teacher.measurement import encode_all, encode_posteriors
+from ear_teacher.model import EarVAE
+from ear_teacher.trained import Ears
+
+FEW_EARS = 100  # fewer, and chance alone explains several percent of a component
+MIN_SUBJECTS = 3  # for cross-validation inside cross-validation
+
+
+def find_factors(options: EigenearOptions, ears: Ears) -> tuple[str | None, Mapping[str, NDArray[np.float64]] | None]:
+    """The factors behind the ears and the file that holds them, if there is one and it can be used."""
+    path = options.factors or default_index(ears.source, ears.names)
+    if path is None:
+        return None, None
+    if len(set(ears.subjects or ears.names)) < MIN_SUBJECTS:
+        raise InputError(f"{ears.source}: fewer than {MIN_SUBJECTS} subjects cannot be cross-validated on {path}")
+    return path, read_factors(path, ears.names)
+
+
+def notes(ears: Ears, options: EigenearOptions, found: Components) -> list[str]:
+    """What a reader of the figures must know, a sentence each."""
+    lines = [f"{ears.source}: {ears.skipped} unreadable pictures left out"] if ears.skipped else []
+    if found.scores.shape[1] < options.components:
+        lines.append(
+            f"{found.scores.shape[1]} components, not {options.components}: "
+            f"no more carry variance in these {len(ears.names)} ears"
+        )
+    if len(ears.names) < FEW_EARS:
+        chance = f"{1 / (len(ears.names) - 1):.0%} of a component by chance"
+        lines.append(f"only {len(ears.names)} ears: brightness explains {chance}, colour and gradient twice that each")
+    return lines
+
+
+def create_eigenears(
+    model: EarVAE,
+    ears: Ears,
+    factors: Mapping[str, NDArray[np.float64]] | None,
+    out: Path,
+    options: EigenearOptions,
+    device: str,
+) -> tuple[Findings, list[str]]:
+    """Measure, and write everything but eigenears.json to `out`."""
+    batch = options.batch_size
+    look = appearance(ears.images)
+    mu, logvar = encode_posteriors(model, ears.images, batch, device)
+    metric = picture_metric(model, mu.double().numpy(), batch, device) if options.metric == "picture" else None
+    components = principal_components(mu, options.components, look.brightness[:, 0], metric)
+    count = components.scores.shape[1]
+    pixel_pca = PixelPCA.fit(ears.images, count, device=device)
+    pixel_codes = encode_all(pixel_pca.encode, ears.images, batch, device).double().numpy()
+    owners = np.unique(np.asarray(ears.subjects or ears.names), return_inverse=True)[1]
+    found = Findings(
+        components=components,
+        pictures=share_of_pictures(components.scores, ears.images),
+        pixel_pca=share_of_pictures(pixel_codes, ears.images),
+        plain=principal_components(mu, count, look.brightness[:, 0]).variance,
+        parts=parts(components.scores, look),
+        subject=subject_share(components.scores, owners) if ears.subjects else None,
+        factors=explained_by_group(components.scores, factors, owners) if factors else None,
+    )
+
+    save_pictures(out, model, ears, mu, logvar, found, options, device)
+    write_components(out / "components.csv", found)
+    write_scores(out / "scores.csv", ears.names, ears.subjects, components.scores)
+    return found, notes(ears, options, components)

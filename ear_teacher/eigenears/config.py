@@ -1,0 +1,29 @@
+"""The options of `create_eigenears`, with every default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from training.options import option
+
+
+@dataclass(frozen=True)
+class EigenearOptions:
+    """Draw the principal components of an ear VAE's latents and measure what they are made of."""
+
+    checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
+    npy: str | None = option(None, "ears whose latents are analysed; default: what the checkpoint was trained on")
+    factors: str | None = option(None, "index.csv of drawn ears; default: the one beside the NPY or the images, if any")
+    data_root: str | None = option(None, "folder that relative paths start from; default: as in training")
+    cache_dir: str | None = option(None, "where decoded images are kept; default: as in training")
+    out: str | None = option(None, "results; default: eigenears beside the checkpoint's folder")
+    metric: Literal["picture", "latent"] = option(
+        "picture", "what counts as a large difference: that of the decoded pictures, or of the bare numbers"
+    )
+    components: int = option(16, "how many; at most the ears less one", low=1)
+    sigmas: float = option(3.0, "how far the sheets go to either side, in standard deviations", above=0, high=10)
+    steps: int = option(7, "pictures from one end to the other", low=2, high=25)
+    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    batch_size: int = option(32, "images decoded at once", low=1)
