@@ -136,14 +136,14 @@ class TimmBackbone(PretrainedBackbone):
 class DINOv2Backbone(PretrainedBackbone):
     """DINOv2 (Oquab et al. 2023): maps of blocks 3, 6, 9 and 12 through the final norm, all of stride 14.
 
-    images (B, C, S, S) in [-1, 1] -> four maps (B, D, G, G), G = floor(S / 14). 14 does not divide 128: images are
-    resampled to 14 G first (128 to 126). The position embedding keeps its 37x37 places and is resampled to G x G (bicubic,
-    antialiased) in every call.
+    images (B, C, S, S) in [-1, 1], resampled to `size`, a multiple of 14 (timm would drop the rest in silence) -> four
+    maps (B, D, size / 14, size / 14). The position embedding keeps its 37x37 places and is resampled in every call
+    (bicubic, antialiased), so weights fit any size.
     """
 
     net: Any
 
-    def __init__(self, variant: str, in_channels: int, image_size: int, weights: str) -> None:
+    def __init__(self, variant: str, in_channels: int, size: int, weights: str) -> None:
         super().__init__()
         self.net = load_timm_backbone(
             DINOV2_VARIANTS[variant],
@@ -154,9 +154,7 @@ class DINOv2Backbone(PretrainedBackbone):
             dynamic_img_size=True,
         )
         self.own_normalisation(self.net, in_channels)
-        patch = self.net.patch_embed.patch_size[0]
-        self.grid = image_size // patch
-        self.size = self.grid * patch
+        self.size, self.grid = size, size // self.net.patch_embed.patch_size[0]
         depth = len(self.net.blocks)
         self.taken = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
         self.channels = [self.net.embed_dim] * len(self.taken)

@@ -25,6 +25,9 @@ class EarVAEConfig:
     dinov2_variant: Literal["vits14", "vitb14", "vits14_reg", "vitb14_reg"] = option(
         "vits14", "which DINOv2: small or base, with register tokens or without"
     )
+    dinov2_size: int = option(
+        0, "side of what DINOv2 sees; a multiple of 14; 0: the next below the image size; 518: as pretrained", low=0
+    )
     sam_size: int = option(0, "side of what SAM sees; a multiple of 16; 0: the image size; 1024: as pretrained", low=0)
 
     def check(self) -> None:
@@ -32,6 +35,8 @@ class EarVAEConfig:
         check_options(self)
         if self.image_size % 32:
             raise InputError(f"--image_size {self.image_size}: must be a multiple of 32")
+        if self.dinov2_size % 14 or self.dinov2_size > 1022:
+            raise InputError(f"--dinov2_size {self.dinov2_size}: must be a multiple of 14, 1022 at most")
         if self.sam_size % 16 or self.sam_size > 1024:
             raise InputError(f"--sam_size {self.sam_size}: must be a multiple of 16, 1024 at most")
         if self.in_channels == 2:
@@ -61,7 +66,7 @@ class EarTeacherConfig(EarVAEConfig, TrainerOptions):
     reconstruction: Literal["l1", "mse"] = option("l1", "pixel loss")
     focal_gamma: float = option(0.0, "weight each pixel by its normalised error to this power", low=0, high=10)
     perceptual_weight: float = option(1.0, "balanced with SSIM", low=0)
-    perceptual_backbone: str = option("vgg16", "vgg16, or timm:NAME")
+    perceptual_backbone: str = option("vgg16", "vgg16, dinov2, or timm:NAME")
     perceptual_weights: str = option("pretrained", "weights of that backbone: pretrained, or a file")
     ssim_weight: float = option(1.0, "balanced with perceptual", low=0)
     edge_weight: float = option(0.5, "sharper anatomical borders", low=0)
@@ -119,7 +124,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "freeze_layers": 8,
         "focal_gamma": 1.0,
         "perceptual_weight": 0.3,
-        "perceptual_backbone": "timm:vit_small_patch14_dinov2.lvd142m",
+        "perceptual_backbone": "dinov2",
         "ssim_weight": 0.1,
         "edge_weight": 0.0,
         "contrastive_weight": 0.0,

@@ -95,7 +95,7 @@ def build_encoder(config: EarVAEConfig, weights: str = "none") -> Encoder:
             raise InputError(f"--encoder-weights {weights}: the conv encoder has no published weights; use none")
         backbone = ConvBackbone(in_channels, config.base_channels, size)
     elif name == "dinov2":
-        backbone = DINOv2Backbone(config.dinov2_variant, in_channels, size, weights)
+        backbone = DINOv2Backbone(config.dinov2_variant, in_channels, config.dinov2_size or size // 14 * 14, weights)
     elif name == "sam":
         backbone = SAMBackbone(in_channels, config.sam_size or size, weights)
     elif name in RESNETS:

@@ -66,10 +66,11 @@ def _central(table: Tensor, side: int) -> Tensor:
 
 
 class SAMBackbone(PretrainedBackbone):
-    """SAM ViT-B/16 (Kirillov et al. 2023): maps of the global blocks 3, 6, 9 (768 wide) and of the neck (256), stride 16.
+    """SAM ViT-B/16 (Kirillov et al. 2023): maps of the global blocks 3, 6, 9 (768 wide), and of the neck (256).
 
-    images (B, C, S, S) in [-1, 1], resampled to `size`, a multiple of 16. The absolute positions and the global blocks'
-    tables keep their pretraining form (64x64; 127 rows) and are interpolated in every call, so weights fit any size.
+    images (B, C, S, S) in [-1, 1], resampled to `size`, a multiple of 16; all maps have stride 16. The absolute
+    positions and the global blocks' tables keep their pretraining form (64x64; 127 rows) and are interpolated in every
+    call, so weights fit any size.
     """
 
     net: Any

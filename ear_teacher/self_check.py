@@ -13,7 +13,9 @@ from rich.table import Table
 from torch import nn
 
 from data.errors import InputError, OneLineParser, entry_point
+from ear_teacher.backbones import DINOV2_VARIANTS
 from ear_teacher.config import PRESETS, EarTeacherConfig, EarVAEConfig
+from ear_teacher.encoders import ENCODERS
 from ear_teacher.model import EarVAE
 
 BATCHES = (1, 4, 8)
@@ -23,9 +25,13 @@ BATCHES = (1, 4, 8)
 def main(argv: Sequence[str] | None = None) -> int:
     defaults = EarVAEConfig()
     parser = OneLineParser(prog="python -m ear_teacher.model", description=__doc__)
-    parser.add_argument("--encoder", default=defaults.encoder, help="resnet18/34/50/101/152, conv, or timm:NAME")
+    parser.add_argument("--encoder", default=defaults.encoder, help=f"{', '.join(ENCODERS)}")
     parser.add_argument("--image-size", type=int, help="default: the encoder's recipe")
     parser.add_argument("--latent-dim", type=int, help="default: the encoder's recipe")
+    parser.add_argument("--dinov2-variant", default=defaults.dinov2_variant, choices=sorted(DINOV2_VARIANTS))
+    parser.add_argument("--dinov2-size", type=int, default=defaults.dinov2_size, help="0: below the image size")
+    parser.add_argument("--sam-size", type=int, default=defaults.sam_size, help="0: the image size")
+    parser.add_argument("--freeze-layers", type=int, help="default: the encoder's recipe")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
     arguments = parser.parse_args(argv)
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -34,7 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     image_size = arguments.image_size or recipe.get("image_size", defaults.image_size)
     latent_dim = arguments.latent_dim or recipe.get("latent_dim", defaults.latent_dim)
     torch.manual_seed(EarTeacherConfig().seed)
-    model = EarVAE(encoder=arguments.encoder, image_size=image_size, latent_dim=latent_dim).to(arguments.device)
+    model = EarVAE(
+        encoder=arguments.encoder,
+        image_size=image_size,
+        latent_dim=latent_dim,
+        dinov2_variant=arguments.dinov2_variant,
+        dinov2_size=arguments.dinov2_size,
+        sam_size=arguments.sam_size,
+    ).to(arguments.device)
+    frozen = arguments.freeze_layers
+    model.encoder.freeze(recipe.get("freeze_layers", 0) if frozen is None else frozen)
     images = torch.rand(BATCHES[-1], 3, image_size, image_size, device=arguments.device) * 2 - 1
 
     console = Console()
@@ -48,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parts(model: EarVAE) -> Table:
-    table = Table("part", "parameters", box=None, header_style="bold")
+    table = Table("part", "parameters", "trainable", box=None, header_style="bold")
     parts: list[tuple[str, Sequence[nn.Module]]] = [
         *((f"backbone, layer group {i}", group) for i, group in enumerate(model.encoder.layer_groups(), 1)),
         ("encoder head", [model.encoder.head]),
@@ -56,8 +71,9 @@ def _parts(model: EarVAE) -> Table:
         ("all", [model]),
     ]
     for name, modules in parts:
-        count = sum(p.numel() for module in modules for p in module.parameters())
-        table.add_row(name, f"{count / 1e6:.2f} M")
+        parameters = [p for module in modules for p in module.parameters()]
+        counts = (sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad))
+        table.add_row(name, *(f"{count / 1e6:.2f} M" for count in counts))
     return table
 
 

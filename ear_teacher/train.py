@@ -48,6 +48,8 @@ def train(config: EarTeacherConfig) -> None:
     if config.init_from:
         module.initialise_from(config.init_from)
     announce(config, run, module)
+    if config.freeze_layers and config.encoder_weights == "none" and not (config.init_from or run.checkpoint):
+        print(f"note: --freeze_layers {config.freeze_layers} keeps random weights as they are; 0 trains them")
     complete = fit(trainer, module, EarDataModule(config), run)
     report(trainer, run, complete)
 

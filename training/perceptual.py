@@ -13,7 +13,7 @@ from data.errors import InputError
 from training.image_quality import float32_island
 from training.weights import load_timm_backbone, timm_config
 
-VGG16 = "vgg16.tv_in1k"  # torchvision's weights
+NAMED = {"vgg16": "vgg16.tv_in1k", "dinov2": "vit_small_patch14_dinov2.lvd142m"}  # torchvision's and Meta's weights
 VGG16_MAPS = (0, 1, 2, 3)  # relu1_2, relu2_2, relu3_3, relu4_3
 ADVICE = "use --perceptual-weight 0, or --perceptual-backbone timm:NAME with --perceptual-weights PATH"
 
@@ -21,7 +21,8 @@ ADVICE = "use --perceptual-weight 0, or --perceptual-backbone timm:NAME with --p
 class PerceptualLoss:
     """L1 between the feature maps of two image batches, mean over each map's elements, then over the maps.
 
-    backbone: "vgg16" (maps relu1_2, relu2_2, relu3_3, relu4_3) or "timm:NAME" (all maps of that model).
+    backbone: "vgg16" (maps relu1_2, relu2_2, relu3_3, relu4_3), "dinov2" (the last three blocks of ViT-S/14), or
+        "timm:NAME" (the maps that timm gives of that model).
     weights: "pretrained", or a weights file; see `training.weights`.
     Images are in [0, 1]; the mean and standard deviation are the network's own. Where a network's patches do not divide
     the images, or it takes one size only, they are resampled first (bilinear, antialiased).
@@ -33,14 +34,14 @@ class PerceptualLoss:
     """
 
     def __init__(self, backbone: str = "vgg16", weights: str | Path = "pretrained", in_channels: int = 3) -> None:
-        if backbone != "vgg16" and not backbone.startswith("timm:"):
-            raise InputError(f"--perceptual-backbone {backbone}: choose vgg16 or timm:NAME")
+        if backbone not in NAMED and not backbone.startswith("timm:"):
+            raise InputError(f"--perceptual-backbone {backbone}: choose vgg16, dinov2 or timm:NAME")
         if weights == "none":
             raise InputError(f"--perceptual-weights none: a random network measures nothing; {ADVICE}")
         if in_channels not in (1, 3):
             raise ValueError(f"images have 1 or 3 channels, not {in_channels}")
         self.in_channels = in_channels
-        name = VGG16 if backbone == "vgg16" else backbone.removeprefix("timm:")
+        name = NAMED.get(backbone) or backbone.removeprefix("timm:")
         options: dict[str, Any] = {"advice": ADVICE, "out_indices": VGG16_MAPS if backbone == "vgg16" else None}
         self.input_size: tuple[int, int] | None = None
         if timm_config(name).fixed_input_size:

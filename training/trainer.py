@@ -138,7 +138,7 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, datamodule: pl.Lightnin
 
 
 def group_table(module: Any) -> Table:
-    """Each optimiser group with its parameters, how many of them are trained, and its rate; the frozen ones; the sum."""
+    """The optimiser groups with their parameters and rates, the frozen parameters, and the sum."""
     table = Table(box=None, header_style="bold")
     for name in ("group", "parameters", "trainable", "learning rate"):
         table.add_column(name, justify="left" if name == "group" else "right")

@@ -195,7 +195,7 @@ def test_a_subjects_own_ears_do_not_help_to_predict_it(rng):
 
 @pytest.fixture(scope="module")
 def population(tmp_path_factory):
-    """Factors of 300 ears of 60 subjects, as read from an index (their pictures are never opened), and their subjects."""
+    """Factors of 300 ears of 60 subjects as read from an index, whose pictures are never opened, and the subjects."""
     folder = tmp_path_factory.mktemp("population")
     rows = [
         {"file": f"{subject}_{index}.png"} | asdict(sample_view(2, subject, index)) | asdict(sample_shape(2, subject))
