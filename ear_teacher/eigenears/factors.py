@@ -22,6 +22,7 @@ COLUMNS = {
 }
 NAMES = (SIDE, *COLUMNS)
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)  # of the ridge, on unit-variance features
+CURVATURE = 0.3  # scale of squares and products beside straight terms, so that the penalty falls on them first
 FOLDS, INNER_FOLDS = 5, 3
 
 Floats = NDArray[np.float64]
@@ -106,9 +107,11 @@ def _unrolled(name: str, values: Floats) -> Floats:
 
 
 def _features(inputs: Floats) -> Floats:
-    """(N, P) -> all their products of degree 1 and 2, each of mean 0 and variance 1."""
-    products = PolynomialFeatures(2, include_bias=False).fit_transform(StandardScaler().fit_transform(inputs))
-    return StandardScaler().fit_transform(products)
+    """(N, P), the side first, -> all products of degree 1 and 2, of standard deviation 1 or, without the side, less."""
+    products = PolynomialFeatures(2, include_bias=False)
+    features = StandardScaler().fit_transform(products.fit_transform(StandardScaler().fit_transform(inputs)))
+    curved = (products.powers_.sum(axis=1) == 2) & (products.powers_[:, 0] != 1)
+    return features * np.where(curved, CURVATURE, 1.0)
 
 
 def cross_validated_r2(features: Floats, scores: Floats, owners: NDArray[np.integer]) -> Floats:
