@@ -138,16 +138,17 @@ def train(flags: list[str], log: Path) -> tuple[list[float], float]:
 def markdown(results: list[dict[str, Any]]) -> str:
     """One row a contender, best PSNR first, and below them what needs no training."""
     lines = [
-        "| encoder | PSNR (dB) | SSIM | rank-1 (%) | epochs | minutes | images/s | memory (GB) |",
-        "|---|---|---|---|---|---|---|---|",
+        "| encoder | PSNR (dB) | SSIM | rank-1 (%) | of its maps (%) | epochs | minutes | images/s | memory (GB) |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for result in sorted(results, key=lambda result: -result["metrics"]["psnr"]):
         figures = quality(result["metrics"], "")
         cost = (f"{result[key]:.{digits}f}" for key, digits in COSTS.items())
-        lines.append("| " + " | ".join([result["name"], *figures, str(result["epochs"]), *cost]) + " |")
+        maps = f"{result['metrics']['maps_rank1'] * 100:.1f}"
+        lines.append("| " + " | ".join([result["name"], *figures, maps, str(result["epochs"]), *cost]) + " |")
     for name, prefix in UNTRAINED.items():
         if results and f"{prefix}rank1" in results[0]["metrics"]:
-            lines.append("| " + " | ".join([name, *quality(results[0]["metrics"], prefix), "", "", "", ""]) + " |")
+            lines.append("| " + " | ".join([name, *quality(results[0]["metrics"], prefix), "", "", "", "", ""]) + " |")
     return "\n".join(lines) + "\n"
 
 

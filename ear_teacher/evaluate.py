@@ -31,7 +31,7 @@ from ear_teacher.measurement import (
 )
 from ear_teacher.model import AggregatePosterior, EarVAE
 from ear_teacher.plots import save_kl_per_dimension, save_psnr_histogram, save_reconstructions, save_samples
-from ear_teacher.report import CONVENTION, figures, print_report, write_metrics, write_per_image
+from ear_teacher.report import CONVENTION, UNDECODED, figures, print_report, write_metrics, write_per_image
 from ear_teacher.trained import Ears, choose_device, located, open_ears, trained_with
 from training.checkpoint import find_checkpoint
 from training.cli import parse_options
@@ -111,8 +111,10 @@ def evaluate(
         codes = encode_all(method.encode, val.images, batch, device)
         reconstructions[name] = measure(method, codes, val.images, batch, device)
         embeddings[name] = unit_rows(codes.numpy())
-    identifications: dict[str, Identification | None] = dict.fromkeys([*embeddings, "HOG"])
+    identifications: dict[str, Identification | None] = dict.fromkeys([*embeddings, *UNDECODED])
     if val.subjects is not None:
+        maps, train_maps = (encode_all(model.pooled_features, ears.images, batch, device) for ears in (val, train))
+        embeddings["encoder maps"] = unit_rows(maps.numpy(), train_maps.double().mean(dim=0).numpy())
         embeddings["HOG"] = unit_rows(hog_features(val.images), hog_features(train.images).mean(axis=0))
         identifications = {name: identify(units, val.subjects) for name, units in embeddings.items()}
 

@@ -171,6 +171,10 @@ class EarVAE(
         """The backbone's maps, finest first: what a detector or a landmarker stands on."""
         return self.encoder.features(plain_layout(images))
 
+    def pooled_features(self, images: Tensor) -> Tensor:
+        """The coarsest map averaged over its places, (B, C): what the encoder sees, before any latent."""
+        return self.features(images)[-1].mean(dim=(2, 3))
+
     @torch.no_grad()
     def sample(self, num_samples: int, source: str = "prior", generator: torch.Generator | None = None) -> Tensor:
         """New ears (num_samples, C, S, S) from `prior` (N(0, I)) or from the fitted aggregate `posterior`."""

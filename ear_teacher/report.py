@@ -19,6 +19,7 @@ from ear_teacher.identification import Identification
 from ear_teacher.measurement import LatentUse, Reconstruction
 
 PREFIXES = {"VAE": "", "pixel PCA": "pca_", "pixel PCA + mirror images": "pca_mirror_", "linear path": "linear_path_"}
+UNDECODED = {"encoder maps": "maps_", "HOG": "hog_"}  # embeddings that no decoder belongs to
 
 CONVENTION = (
     "Images stretched to a square; the VAE reconstructs from mu, without augmentation, in float32. PSNR (dB) and SSIM "
@@ -29,15 +30,16 @@ CONVENTION = (
     "cosine; images whose subject has no other are no probes, but stay in the gallery. Before the cosine, mu and HOG "
     "are centered on their mean over the training images, codes of PCA and of the linear path on that of the images "
     "they were fitted on. eer: over all pairs of validation images by the same cosine, where the false match rate "
-    "equals the false non-match rate, straight lines between the thresholds that occur. HOG: 9 orientations, 8x8 "
-    "cells, blocks of 2x2, L2-Hys. null: cannot be measured on these data."
+    "equals the false non-match rate, straight lines between the thresholds that occur. maps: the encoder's coarsest "
+    "backbone map, averaged over its places, centered as mu is. HOG: 9 orientations, 8x8 cells, blocks of 2x2, L2-Hys. "
+    "null: cannot be measured on these data."
 )
 
 
 def figures(
     reconstructions: Mapping[str, Reconstruction], use: LatentUse, identifications: Mapping[str, Identification | None]
 ) -> dict[str, Any]:
-    """metrics.json's figures. Both mappings by a name in PREFIXES, identifications also by `HOG`; None: no subjects."""
+    """metrics.json's figures. Both mappings by a name in PREFIXES, identifications also in UNDECODED; None: nobody."""
     found: dict[str, Any] = {}
     for name, prefix in PREFIXES.items():
         if name not in reconstructions:
@@ -48,10 +50,11 @@ def figures(
         found[f"{prefix}eer"] = _figure(identifications[name], "eer")
         if prefix:
             found[f"{prefix}components"] = reconstructions[name].codes.shape[1]
+    for name, prefix in UNDECODED.items():
+        found[f"{prefix}rank1"] = _figure(identifications[name], "rank1")
+        found[f"{prefix}eer"] = _figure(identifications[name], "eer")
     vae = identifications["VAE"]
     return found | {
-        "hog_rank1": _figure(identifications["HOG"], "rank1"),
-        "hog_eer": _figure(identifications["HOG"], "eer"),
         "probes": _figure(vae, "probes"),
         "single_image_subjects": _figure(vae, "single_image_subjects"),
         "genuine_pairs": _figure(vae, "genuine_pairs"),
@@ -106,7 +109,9 @@ def print_report(console: Console, metrics: Mapping[str, Any]) -> None:
             quality = (f"{metrics[f'{prefix}psnr']:.2f}", f"{metrics[f'{prefix}ssim']:.4f}")
             shares = (_percent(metrics[f"{prefix}rank1"]), _percent(metrics[f"{prefix}eer"]))
             table.add_row("linear path alone" if name == "linear path" else name, str(components), *quality, *shares)
-    table.add_row("HOG", "-", "-", "-", _percent(metrics["hog_rank1"]), _percent(metrics["hog_eer"]))
+    for name, prefix in UNDECODED.items():
+        shares = (_percent(metrics[f"{prefix}rank1"]), _percent(metrics[f"{prefix}eer"]))
+        table.add_row(f"VAE's {name}" if name != "HOG" else name, "-", "-", "-", *shares)
     console.print(table)
     used = f"active units {metrics['active_units']} of {metrics['latent_dim']}, {metrics['kl_nats']:.1f} nats"
     console.print(used, highlight=False)

@@ -148,6 +148,15 @@ def test_neighbors_are_found_by_the_cosine_of_mu_centered_on_the_training_ears(r
     assert 0.0 <= metrics["hog_rank1"] <= 1.0
 
 
+@torch.no_grad()
+def test_the_encoders_maps_are_compared_as_the_latents_are(run, measured):
+    model, (images, data) = model_of(run), ears(run / "val_teacher.npy")
+    center = model.features(to_model(ears(run / "train_teacher.npy")[0]))[-1].mean((2, 3)).mean(0)
+    pooled = model.features(to_model(images))[-1].mean((2, 3)) - center
+    rate, _ = slow_rank1(pooled.numpy(), data.subjects)
+    assert measured[0]["maps_rank1"] == pytest.approx(rate)
+
+
 def test_files_say_what_was_measured_and_how(run, measured, capsys):
     metrics, rows = measured
     folder = run / "run" / "evaluation" / "last"
@@ -191,7 +200,7 @@ def test_an_image_array_without_subjects_raw_weights_and_fewer_components(run, t
     assert main(["--checkpoint", f"{run}/run/checkpoints/last.ckpt", "--out", f"{tmp_path}/out", *arguments]) == 0
     assert "names no subjects" in capsys.readouterr().out
     metrics, rows = results(tmp_path / "out")
-    for name in ("rank1", "eer", "pca_rank1", "hog_rank1", "linear_path_rank1", "probes", "val_subjects"):
+    for name in ("rank1", "eer", "pca_rank1", "hog_rank1", "maps_rank1", "linear_path_rank1", "probes", "val_subjects"):
         assert metrics[name] is None, name
     assert (metrics["pca_components"], metrics["pca_mirror_components"]) == (41, 83)  # of 42 and of 84 images
     assert [row["path"] for row in rows] == [f"{tmp_path}/array.npy row {row}" for row in range(5)]
