@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from timm.models.vision_transformer_sam import Attention, Block, get_decomposed_rel_pos_bias
@@ -27,14 +28,13 @@ class WindowBlock(Block):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
         height, width = x.shape[1:3]
-        if self.window_size == 0 or (height, width) == (PRETRAINED_GRID, PRETRAINED_GRID):
+        if (height, width) == (PRETRAINED_GRID, PRETRAINED_GRID):
             return super().forward(x)
-        qkv = self.attn.qkv(self.norm1(x))
-        rows = [
-            cat([_attend(self.attn, part, self.window_size) for part in _whole_and_rest(band, 2, self.window_size)], 2)
-            for band in _whole_and_rest(qkv, 1, self.window_size)
-        ]
-        x = x + self.drop_path1(self.ls1(self.attn.proj(cat(rows, 1))))
+        window = self.window_size or max(height, width)
+        attend = partial(_attend, self.attn, window=window, crop=self.window_size > 0)
+        rows = _whole_and_rest(self.attn.qkv(self.norm1(x)), 1, window)
+        attended = cat([cat([attend(part) for part in _whole_and_rest(row, 2, window)], 2) for row in rows], 1)
+        x = x + self.drop_path1(self.ls1(self.attn.proj(attended)))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
@@ -44,17 +44,22 @@ def _whole_and_rest(x: Tensor, dim: int, window: int) -> list[Tensor]:
     return [part for part in x.split([whole, x.shape[dim] - whole], dim) if part.shape[dim]]
 
 
-def _attend(attention: Attention, qkv: Tensor, window: int) -> Tensor:
-    """Attention within windows of at most `window` x `window`: (B, H, W, 3C) -> (B, H, W, C)."""
+def _attend(attention: Attention, qkv: Tensor, window: int, crop: bool) -> Tensor:
+    """Attention within windows of at most `window` x `window`: (B, H, W, 3C) -> (B, H, W, C).
+
+    crop: the tables' central rows are used; else they are interpolated to the window, as global blocks do.
+    """
     batch, height, width, _ = qkv.shape
     h, w = min(height, window), min(width, window)
     heads, dim = attention.num_heads, attention.head_dim
     windows = qkv.view(batch, height // h, h, width // w, w, 3, heads, dim).permute(5, 0, 1, 3, 6, 2, 4, 7)
     q, k, v = windows.reshape(3, -1, h * w, dim).unbind(0)
-    bias = get_decomposed_rel_pos_bias(
-        q, _central(attention.rel_pos_h, h), _central(attention.rel_pos_w, w), (h, w), (h, w)
-    )
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    rows, columns = attention.rel_pos_h, attention.rel_pos_w
+    if crop:
+        rows, columns = _central(rows, h), _central(columns, w)
+    bias = get_decomposed_rel_pos_bias(q, rows, columns, (h, w), (h, w))
+    # ONNX has no form of this for three dimensions
+    out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias[None])[0]
     out = out.view(batch, height // h, width // w, heads, h, w, dim).permute(0, 1, 4, 2, 5, 3, 6)
     return out.reshape(batch, height, width, heads * dim)
 

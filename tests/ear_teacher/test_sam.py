@@ -87,6 +87,16 @@ def test_windows_that_divide_the_grid_equal_timms() -> None:
         torch.testing.assert_close(block(x), Block.forward(block, x), rtol=1e-5, atol=1e-5)
 
 
+def test_global_blocks_equal_timms_at_every_size() -> None:
+    """Their tables of 127 rows are interpolated to the grid."""
+    block = WindowBlock(dim=32, num_heads=2, use_rel_pos=True, window_size=0, input_size=(64, 64))
+    randomised(block)
+    for grid in ((8, 8), (9, 5), (20, 20)):
+        x = torch.randn(1, *grid, 32, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            torch.testing.assert_close(block(x), Block.forward(block, x), rtol=1e-5, atol=1e-5)
+
+
 def test_at_1024_every_feature_is_timms() -> None:
     """64 is no multiple of 14: the original pads to 70 and attends to the padding."""
     ours, theirs = small_sam(block_fn=WindowBlock), small_sam()
