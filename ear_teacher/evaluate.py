@@ -16,9 +16,9 @@ import torch
 from rich.console import Console
 
 from data.errors import InputError, entry_point
-from ear_teacher.baselines import PixelPCA, hog_features
-from ear_teacher.identification import Identification, identify, nearest_other, unit_rows
-from ear_teacher.measurement import (
+from ear_teacher.measures.baselines import PixelPCA, hog_features
+from ear_teacher.measures.identification import Identification, identify, nearest_other, unit_rows
+from ear_teacher.measures.measurement import (
     Autoencoder,
     LatentUse,
     Reconstruction,
@@ -29,9 +29,9 @@ from ear_teacher.measurement import (
     measure,
     unit_images,
 )
+from ear_teacher.measures.plots import save_kl_per_dimension, save_psnr_histogram, save_reconstructions, save_samples
+from ear_teacher.measures.report import CONVENTION, UNDECODED, figures, print_report, write_metrics, write_per_image
 from ear_teacher.model import AggregatePosterior, EarVAE
-from ear_teacher.plots import save_kl_per_dimension, save_psnr_histogram, save_reconstructions, save_samples
-from ear_teacher.report import CONVENTION, UNDECODED, figures, print_report, write_metrics, write_per_image
 from ear_teacher.trained import Ears, choose_device, located, open_ears, trained_with
 from training.checkpoint import find_checkpoint
 from training.cli import parse_options

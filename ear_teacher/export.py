@@ -15,9 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data.errors import InputError, entry_point
-from ear_teacher.loading import load_trained
 from ear_teacher.onnx_files import BATCHES, Difference, require_onnx, write_onnx
-from ear_teacher.trained import choose_device
+from ear_teacher.trained import choose_device, load_trained
 from training.cli import parse_options
 from training.options import check_options, option
 

@@ -21,18 +21,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data.errors import InputError, entry_point
-from ear_teacher.ear_sources import (
-    EarSource,
-    encode_sources,
-    image_sources,
-    read_ears,
-    sources_of,
-    sources_of_table,
+from ear_teacher.extraction.embeddings import (
+    Embeddings,
+    check_extension,
+    is_table,
+    joined,
+    read_embeddings,
+    write_embeddings,
 )
-from ear_teacher.embeddings import Embeddings, check_extension, is_table, joined, read_embeddings, write_embeddings
-from ear_teacher.identification import unit_rows
-from ear_teacher.loading import Trained, load_trained
-from ear_teacher.neighbor_pictures import (
+from ear_teacher.extraction.neighbors import MEASURE, center_of, cluster, most_similar
+from ear_teacher.extraction.pictures import (
     SHEET_COLUMNS,
     Shown,
     save_clusters,
@@ -40,8 +38,16 @@ from ear_teacher.neighbor_pictures import (
     thumbnail_side,
     write_projector,
 )
-from ear_teacher.neighbors import MEASURE, center_of, cluster, most_similar
-from ear_teacher.trained import choose_device
+from ear_teacher.extraction.sources import (
+    EarSource,
+    encode_sources,
+    image_sources,
+    read_ears,
+    sources_of,
+    sources_of_table,
+)
+from ear_teacher.measures.identification import unit_rows
+from ear_teacher.trained import Trained, choose_device, load_trained
 from training.cli import parse_options
 from training.options import check_options, option
 

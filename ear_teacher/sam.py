@@ -54,10 +54,10 @@ def _attend(attention: Attention, qkv: Tensor, window: int, crop: bool) -> Tenso
     heads, dim = attention.num_heads, attention.head_dim
     windows = qkv.view(batch, height // h, h, width // w, w, 3, heads, dim).permute(5, 0, 1, 3, 6, 2, 4, 7)
     q, k, v = windows.reshape(3, -1, h * w, dim).unbind(0)
-    rows, columns = attention.rel_pos_h, attention.rel_pos_w
+    tables: list[Tensor] = [attention.rel_pos_h, attention.rel_pos_w]
     if crop:
-        rows, columns = _central(rows, h), _central(columns, w)
-    bias = get_decomposed_rel_pos_bias(q, rows, columns, (h, w), (h, w))
+        tables = [_central(table, side) for table, side in zip(tables, (h, w), strict=True)]
+    bias = get_decomposed_rel_pos_bias(q, tables[0], tables[1], (h, w), (h, w))
     # ONNX has no form of this for three dimensions
     out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias[None])[0]
     out = out.view(batch, height // h, width // w, heads, h, w, dim).permute(0, 1, 4, 2, 5, 3, 6)

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import InputError
-from ear_teacher.baselines import PixelPCA
 from ear_teacher.eigenears.appearance import appearance, parts
 from ear_teacher.eigenears.components import Components, picture_metric, principal_components, share_of_pictures
 from ear_teacher.eigenears.config import EigenearOptions
 from ear_teacher.eigenears.factors import default_index, explained_by_group, read_factors, subject_share
 from ear_teacher.eigenears.report import Findings, write_components, write_scores
 from ear_teacher.eigenears.showing import save_pictures
-from ear_teacher.measurement import encode_all, encode_posteriors
+from ear_teacher.measures.baselines import PixelPCA
+from ear_teacher.measures.measurement import encode_all, encode_posteriors
 from ear_teacher.model import EarVAE
 from ear_teacher.trained import Ears
 

@@ -11,7 +11,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from data.errors import InputError
-from ear_teacher.measurement import Autoencoder, decode_unit
+from ear_teacher.measures.measurement import Autoencoder, decode_unit
 
 METRIC_EARS = (
     4  # the decoder's derivative is averaged over; on 518 real ears 1 and 8 find the same components (r > .97)

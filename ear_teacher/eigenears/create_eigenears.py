@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from ear_teacher.eigenears.analysis import create_eigenears, find_factors
     from ear_teacher.eigenears.report import CONVENTION, print_report
+    from ear_teacher.measures.report import write_metrics
     from ear_teacher.model import EarVAE
-    from ear_teacher.report import write_metrics
     from ear_teacher.trained import choose_device, located, open_ears, trained_with
     from training.checkpoint import find_checkpoint
 

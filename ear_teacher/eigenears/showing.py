@@ -22,7 +22,7 @@ from ear_teacher.eigenears.pictures import (
     sigmas,
 )
 from ear_teacher.eigenears.report import Findings
-from ear_teacher.measurement import decode_unit, latent_use, unit_images
+from ear_teacher.measures.measurement import decode_unit, latent_use, unit_images
 from ear_teacher.model import EarVAE
 from ear_teacher.trained import Ears
 

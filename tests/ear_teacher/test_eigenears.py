@@ -31,7 +31,7 @@ from ear_teacher.eigenears.factors import (
 )
 from ear_teacher.eigenears.showing import nearest_rows, pairs
 from ear_teacher.linear_path import LinearPath
-from ear_teacher.measurement import unit_images
+from ear_teacher.measures.measurement import unit_images
 from ear_teacher.model import EarVAE
 
 PICTURES = ("eigenears_grid", "explained_variance", "traversal", "interpolation")

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from data.errors import InputError
 from ear_teacher import EarVAE, onnx_files
 from ear_teacher.export import main
-from ear_teacher.loading import weights_digest
 from ear_teacher.model import AggregatePosterior
 from ear_teacher.onnx_files import write_onnx
+from ear_teacher.trained import weights_digest
 
 SHAPES = {
     "conv with linear path": {"encoder": "conv", "linear_path_size": 16},

@@ -20,10 +20,10 @@ from sklearn.neighbors import NearestNeighbors
 from data.errors import InputError
 from data.npy import read_teacher_npy, write_teacher_npy
 from ear_teacher import EarVAE, train
-from ear_teacher.embeddings import Embeddings, read_embeddings, write_embeddings
 from ear_teacher.extract import main
-from ear_teacher.neighbor_pictures import Shown, save_neighbors, thumbnail_side, tile
-from ear_teacher.neighbors import cluster, most_similar
+from ear_teacher.extraction.embeddings import Embeddings, read_embeddings, write_embeddings
+from ear_teacher.extraction.neighbors import cluster, most_similar
+from ear_teacher.extraction.pictures import Shown, save_neighbors, thumbnail_side, tile
 from tests.conftest import TINY
 
 

@@ -3,8 +3,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ear_teacher import identification
-from ear_teacher.identification import equal_error_rate, identify, nearest_other, pair_scores, unit_rows
+from ear_teacher.measures import identification
+from ear_teacher.measures.identification import equal_error_rate, identify, nearest_other, pair_scores, unit_rows
 
 
 def clustered(subjects=12, images=5, dim=8, spread=1.0, seed=0):

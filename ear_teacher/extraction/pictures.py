@@ -20,9 +20,9 @@ from torch.utils.tensorboard import SummaryWriter
 from data.atomic import atomic_write
 from data.errors import InputError
 from data.images import Pixels
-from ear_teacher.embeddings import Embeddings
-from ear_teacher.neighbors import MEASURE
-from ear_teacher.plots import BLUE, GREY, ORANGE
+from ear_teacher.extraction.embeddings import Embeddings
+from ear_teacher.extraction.neighbors import MEASURE
+from ear_teacher.measures.plots import BLUE, GREY, ORANGE
 from training.sheets import save_sheet
 
 TILE = 224  # height in pixels of an ear beside others; its proportions are kept

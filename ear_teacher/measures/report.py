@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data.atomic import atomic_write
-from ear_teacher.identification import Identification
-from ear_teacher.measurement import LatentUse, Reconstruction
+from ear_teacher.measures.identification import Identification
+from ear_teacher.measures.measurement import LatentUse, Reconstruction
 
 PREFIXES = {"VAE": "", "pixel PCA": "pca_", "pixel PCA + mirror images": "pca_mirror_", "linear path": "linear_path_"}
 UNDECODED = {"encoder maps": "maps_", "HOG": "hog_"}  # embeddings that no decoder belongs to
