@@ -60,10 +60,11 @@ def open_run(options: TrainerOptions, name: str) -> Run:
 
 def _compare(options: TrainerOptions, stored: dict[str, Any], path: Path) -> None:
     current = plain(options)
+    stored = plain(type(options)()) | stored  # an option that came later was at its default
     differing = [
-        f"{field} {stored.get(field)!r} -> {current[field]!r}"
+        f"{field} {stored[field]!r} -> {current[field]!r}"
         for field in sorted(plan_fields(options))
-        if stored.get(field) != current[field]
+        if stored[field] != current[field]
     ]
     if differing:
         raise InputError(

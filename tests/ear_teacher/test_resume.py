@@ -150,6 +150,17 @@ def test_other_options_are_refused_by_name(ear_set: Path, tmp_path: Path, capsys
     assert error.count("\n") == 1
 
 
+def test_a_checkpoint_from_before_an_option_existed_is_continued(ear_set: Path, tmp_path: Path) -> None:
+    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "1")) == 0
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    for stored in checkpoint["hyper_parameters"].values():
+        del stored["sam_size"]
+    torch.save(checkpoint, path)
+    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "2")) == 0
+    assert torch.load(path, weights_only=True)["run"]["epochs_done"] == 2
+
+
 def test_never_sets_the_old_run_aside(ear_set: Path, tmp_path: Path) -> None:
     assert main(arguments(ear_set, tmp_path, "--epochs", "1")) == 0
     old = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
