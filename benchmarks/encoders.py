@@ -130,6 +130,9 @@ def train(flags: list[str], log: Path) -> tuple[list[float], float]:
             clock += [sum(psutil.Process(process.pid).cpu_times()[:2])] * (log.read_text().count(" img/s") - len(clock))
             time.sleep(0.2)
         _, status, usage = os.wait4(process.pid, 0)
+    clock += [usage.ru_utime + usage.ru_stime] * (
+        log.read_text().count(" img/s") - len(clock)
+    )  # ended between two looks
     if status != 0:
         raise InputError(f"{log}: training failed: {log.read_text().strip()[-200:]}")
     return [after - before for before, after in pairwise(clock)], usage.ru_maxrss / 2**20

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from data.errors import InputError
 from training.config import SHARED_ALIASES, TrainerOptions
 from training.options import check_options, option
+
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+ENCODERS = (*RESNETS, "dinov2", "sam", "conv", "timm:NAME")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class EarVAEConfig:
     def check(self) -> None:
         """Raise InputError for a shape that cannot be built."""
         check_options(self)
+        if self.encoder not in ENCODERS and not re.fullmatch("timm:.+", self.encoder):
+            raise InputError(f"--encoder {self.encoder}: choose one of {', '.join(ENCODERS)}")
         if self.image_size % 32:
             raise InputError(f"--image_size {self.image_size}: must be a multiple of 32")
         if self.dinov2_size % 14 or self.dinov2_size > 1022:

@@ -62,6 +62,11 @@ class EarDataModule(pl.LightningDataModule):
         self.config = config
         self.train_data = self.val_data = None
 
+    def check_files(self) -> None:
+        """Raise InputError for a missing file, before a model is built for it."""
+        for path in (self.config.train_npy, self.config.val_npy):
+            _check_file(path)
+
     def prepare_data(self) -> None:
         """Decode every image into the cache, on one process."""
         for path in (self.config.train_npy, self.config.val_npy):
@@ -139,11 +144,7 @@ class EarDataModule(pl.LightningDataModule):
         return str(data.image_paths[row]) if data.image_paths else f"{self.config.train_npy} row {row}"
 
     def _read(self, path: str) -> TeacherData:
-        if not Path(path).is_file():
-            raise InputError(
-                f"{path}: no such file; make it from photographs with python -m data.prepare_ears, or draw ears with "
-                "python -m data.synthetic.ears"
-            )
+        _check_file(path)
         return read_teacher_npy(path, self.config.data_root)
 
     def _open(self, path: str) -> tuple[TeacherData, ImageCache]:
@@ -173,6 +174,14 @@ class EarDataModule(pl.LightningDataModule):
     @property
     def _pin_memory(self) -> bool:
         return torch.cuda.is_available()
+
+
+def _check_file(path: str) -> None:
+    if not Path(path).is_file():
+        raise InputError(
+            f"{path}: no such file; make it from photographs with python -m data.prepare_ears, or draw ears with "
+            "python -m data.synthetic.ears"
+        )
 
 
 @rank_zero_only

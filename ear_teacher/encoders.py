@@ -12,11 +12,9 @@ from torch import Tensor, nn
 from data.errors import InputError
 from ear_teacher.backbones import Backbone, ConvBackbone, DINOv2Backbone, TimmBackbone
 from ear_teacher.blocks import ResidualBlock
-from ear_teacher.config import EarVAEConfig
+from ear_teacher.config import RESNETS, EarVAEConfig
 from ear_teacher.sam import SAMBackbone
 
-RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-ENCODERS = (*RESNETS, "dinov2", "sam", "conv", "timm:NAME")
 LOGVAR_LIMIT = 10.0  # exp(10) and exp(-10) are far outside any useful posterior and inside half precision
 MAX_HEAD_GRID = 8  # a wider grid would make the linear layers larger than everything else
 
@@ -100,8 +98,6 @@ def build_encoder(config: EarVAEConfig, weights: str = "none") -> Encoder:
         backbone = SAMBackbone(in_channels, config.sam_size or size, weights)
     elif name in RESNETS:
         backbone = TimmBackbone(f"{name}.tv_in1k", in_channels, size, weights)
-    elif name.startswith("timm:"):
-        backbone = TimmBackbone(name.removeprefix("timm:"), in_channels, size, weights)
     else:
-        raise InputError(f"--encoder {name}: choose one of {', '.join(ENCODERS)}")
+        backbone = TimmBackbone(name.removeprefix("timm:"), in_channels, size, weights)
     return Encoder(backbone, 8 * config.base_channels, config.latent_dim)

@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from data.errors import InputError, entry_point
-from ear_teacher.onnx_files import BATCHES, Difference, require_onnx, write_onnx
+from ear_teacher.onnx_files import BATCHES, ONNX_FILES, Difference, require_onnx, write_onnx
+from ear_teacher.pretrained import CONFIG, WEIGHTS
 from ear_teacher.trained import choose_device, load_trained
 from training.cli import parse_options
 from training.options import check_options, option
@@ -43,6 +44,13 @@ class ExportOptions:
             raise InputError("--out: give a folder")
         if Path(self.out).exists() and not Path(self.out).is_dir():
             raise InputError(f"--out {self.out}: is a file; give a folder")
+        others = {"onnx": (CONFIG, WEIGHTS), "safetensors": ONNX_FILES, "both": ()}[self.format]
+        left = [name for name in others if (Path(self.out) / name).exists()]
+        if left:
+            raise InputError(
+                f"--out {self.out}: holds {' and '.join(left)} of an earlier export, which may be another model's; use "
+                "--format both, which replaces everything, or another folder"
+            )
 
 
 def print_differences(console: Console, differences: Sequence[Difference]) -> None:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data.errors import InputError, entry_point
+from data.images import read_image
 from ear_teacher.extraction.embeddings import (
     Embeddings,
     check_extension,
@@ -62,7 +63,7 @@ class ExtractionOptions:
         "ear_teacher/checkpoints/last.ckpt", "a .ckpt file, a quoted pattern (the newest match), or an exported folder"
     )
     input: tuple[str, ...] = option((), "images, folders (searched through), teacher NPY or NPZ files; several")
-    embeddings: tuple[str, ...] = option((), "tables that were written earlier: their ears are not encoded again")
+    embeddings: tuple[str, ...] = option((), "tables that were written earlier: their pictures are not encoded again")
     out: str | None = option(None, f".npz or .parquet; default: {DEFAULT_OUT}, and no table if nothing was encoded")
     logvar: bool = option(False, "write the posteriors' log variances too")
     search: str | None = option(None, "a picture: find the ears most similar to it")
@@ -80,6 +81,8 @@ class ExtractionOptions:
         check_options(self)
         if not self.input and not self.embeddings:
             raise InputError("--input: give images, folders or NPY files (or --embeddings, a table written earlier)")
+        if not (self.input or self.out or self.search or self.clusters or self.projector):
+            raise InputError("--embeddings alone leaves nothing to do: add --search, --clusters, --projector or --out")
 
 
 def say(console: Console, line: str) -> None:
@@ -194,7 +197,7 @@ def group(trained: Trained, table: Embeddings, count: int, out: Path, console: C
     sheet = []
     for label, (rows, chosen) in enumerate(zip(members, nearest, strict=True)):
         people = len({table.subjects[row] for row in rows} - {""}) if table.subjects else 0
-        name = f"cluster {label}\n{len(rows)} ears" + (f"\n{people} subjects" if people else "")
+        name = f"cluster {label}\n{len(rows)} ears" + (f"\n{people} subject{'s' * (people > 1)}" if people else "")
         sheet.append((name, [next(pictures).picture for _ in chosen]))
     save_clusters(out, sheet)
     sizes = " ".join(str(len(rows)) for rows in members)
@@ -210,8 +213,10 @@ def check_places(options: ExtractionOptions) -> Path:
         raise InputError(f"--out {out}: is a folder; give a file")
     if options.projector and Path(options.projector).exists() and not Path(options.projector).is_dir():
         raise InputError(f"--projector {options.projector}: is a file; give a folder")
-    if options.search and not Path(options.search).is_file():
-        raise InputError(f"--search {options.search}: no such picture")
+    if options.search:
+        if not Path(options.search).is_file():
+            raise InputError(f"--search {options.search}: no such picture")
+        read_image(options.search)
     return out
 
 
@@ -238,6 +243,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             path, data_root=options.data_root, crop_to_bbox=crop, folder_subjects=options.folder_subjects
         )
     ]
+    known = {path for table in tables for path in table.paths}
+    sources = [source for source in sources if source.name not in known]
     count = sum(map(len, tables)) + len(sources)
     if options.search and options.top > count:
         raise InputError(f"--top {options.top}: there are {count} ears")
@@ -254,6 +261,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except torch.OutOfMemoryError as error:
             raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
     table = joined(tables, describe(trained, tables))
+    if options.folder_subjects and table.subjects is None:
+        say(console, "note: --folder-subjects found no pictures in folders, so no subjects are known")
     if options.clusters:
         table = group(trained, table, options.clusters, out.with_name(f"{out.stem}_clusters.png"), console)
     if options.out or sources:

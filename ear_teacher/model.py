@@ -144,6 +144,11 @@ class EarVAE(
 
     def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """mu and logvar, each (B, D). In evaluation mode the batch is cut and padded to INFERENCE_BATCH."""
+        config = self.config
+        wanted = (config.in_channels, config.image_size, config.image_size)
+        if images.shape[1:] != wanted or not images.is_floating_point():
+            found = f"{images.dtype} {tuple(images.shape)}"
+            raise ValueError(f"float images (B, {', '.join(map(str, wanted))}) in [-1, 1] wanted, not {found}")
         if self.training:
             return self.posterior_of(images)
         if len(images) == 0:

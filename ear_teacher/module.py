@@ -55,11 +55,16 @@ class EarVAELightning(pl.LightningModule):
             return
         if self.model.linear_path is not None and not self._resuming and not self.config.init_from:
             self.model.fit_linear_path(self._ears.linear_path_rows(self.model.linear_path.shrink))
-        if self.config.compile:
-            # in place, so that no name in the checkpoint changes
-            self.model.encoder.compile(mode=self.config.compile_mode)
-            self.model.decoder.compile(mode=self.config.compile_mode)
+        if self.config.compile and self.trainer.strategy.root_device.type == "cpu":
+            self.print("note: --compile is left out: the code that PyTorch generates for CPUs crashes on some encoders")
+        elif self.config.compile:
+            self.compile_networks()
         self.terms.check_every = 1 if self.trainer.strategy.root_device.type == "cpu" else self.config.log_every_n_steps
+
+    def compile_networks(self) -> None:
+        """In place, so that no name in a checkpoint changes."""
+        self.model.encoder.compile(mode=self.config.compile_mode)
+        self.model.decoder.compile(mode=self.config.compile_mode)
 
     @property
     def _ears(self) -> EarDataModule:

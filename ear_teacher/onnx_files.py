@@ -23,6 +23,7 @@ from ear_teacher.model import EarVAE
 from ear_teacher.pretrained import image_contract
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
+ONNX_FILES = ("encoder.onnx", "decoder.onnx")
 BATCHES = (1, 3, 8)  # exported with 2: a size that was fixed by mistake would show
 MAX_FILE_BYTES = 2**31 - 2**24  # protobuf's limit, less the graph
 CHECK_SEED = 7
@@ -79,10 +80,9 @@ def write_onnx(folder: Path, model: EarVAE, tolerance: float, **metadata: str) -
     `tolerance` times its largest absolute value, or times 1 if that is smaller, and if a part cannot be exported.
     """
     examples = _examples(model, max(BATCHES))
-    parts: dict[str, tuple[EncoderPart | DecoderPart, Tensor]] = {
-        "encoder.onnx": (EncoderPart(model), examples[0]),
-        "decoder.onnx": (DecoderPart(model), examples[1]),
-    }
+    parts: dict[str, tuple[EncoderPart | DecoderPart, Tensor]] = dict(
+        zip(ONNX_FILES, ((EncoderPart(model), examples[0]), (DecoderPart(model), examples[1])), strict=True)
+    )
     about = {"latent_dim": str(model.config.latent_dim), "image": json.dumps(image_contract(model.config)), **metadata}
     differences: list[Difference] = []
     with contextlib.ExitStack() as both:

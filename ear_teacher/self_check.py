@@ -14,8 +14,7 @@ from torch import nn
 
 from data.errors import InputError, OneLineParser, entry_point
 from ear_teacher.backbones import DINOV2_VARIANTS
-from ear_teacher.config import PRESETS, EarTeacherConfig, EarVAEConfig
-from ear_teacher.encoders import ENCODERS
+from ear_teacher.config import ENCODERS, PRESETS, EarTeacherConfig, EarVAEConfig
 from ear_teacher.model import EarVAE
 
 BATCHES = (1, 4, 8)

@@ -42,6 +42,8 @@ def train(config: EarTeacherConfig) -> None:
     if run.finished:
         print(f"finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs; more with --epochs")
         return
+    datamodule = EarDataModule(config)
+    datamodule.check_files()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, run)
     module = EarVAELightning(config)
@@ -50,7 +52,7 @@ def train(config: EarTeacherConfig) -> None:
     announce(config, run, module)
     if config.freeze_layers and config.encoder_weights == "none" and not (config.init_from or run.checkpoint):
         print(f"note: --freeze_layers {config.freeze_layers} keeps random weights as they are; 0 trains them")
-    complete = fit(trainer, module, EarDataModule(config), run)
+    complete = fit(trainer, module, datamodule, run)
     report(trainer, run, complete)
 
 

@@ -109,7 +109,7 @@ class LastCheckpoint(Checkpoint):
             return  # gradients of a half-done step are in no checkpoint; the epoch's end saves anyway
         if self._pause_reason(trainer):
             self._save(trainer)
-            raise TrainingPaused(f"{self.reason} in epoch {trainer.current_epoch}, step {trainer.global_step}")
+            raise TrainingPaused(f"{self.reason} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}")
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self._save(trainer)
 
@@ -121,7 +121,7 @@ class LastCheckpoint(Checkpoint):
         if self.stop_after_epoch is not None and done >= self.stop_after_epoch:
             self.reason = f"by --stop_after_epoch {self.stop_after_epoch}"
         if self._pause_reason(trainer):
-            raise TrainingPaused(f"{self.reason} after epoch {trainer.current_epoch}, step {trainer.global_step}")
+            raise TrainingPaused(f"{self.reason} after epoch {done}, step {trainer.global_step}")
 
     def _pause_reason(self, trainer: pl.Trainer) -> str | None:
         if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import pickle
+import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,13 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     """A training checkpoint as a dict of plain values and tensors. Never unpickles anything else."""
     found = find_checkpoint(path)
     try:
-        checkpoint = torch.load(found, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch recommends to load such a file without protection
+            checkpoint = torch.load(found, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"{found}: refused, it holds more than tensors and plain values ({reason})") from error
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({named[1]})" if named else ""
+        raise InputError(f"{found}: refused, it holds more than tensors and plain values{what}") from error
     except OSError:
         raise
     except Exception as error:  # torch's unpickler fails on garbage in a dozen ways

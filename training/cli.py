@@ -83,7 +83,7 @@ def normalise(argv: Sequence[str], options_type: type, aliases: Mapping[str, str
     A field that is a tuple takes all values up to the next flag.
     """
     hints = get_type_hints(options_type)
-    booleans = {name for name, hint in hints.items() if hint is bool}
+    booleans = {name for name, hint in hints.items() if hint is bool or bool in get_args(hint)}
     tuples = {name for name, hint in hints.items() if get_origin(hint) is tuple}
     result: list[str] = []
     argv = list(argv)

@@ -40,13 +40,13 @@ class TrainerOptions:
     num_workers: int = option(4, "loader processes; they do not change the result", low=0, plan=False)
     seed: int = option(42, "of initial weights, order, augmentation and noise", low=0, high=2**31 - 1)
     deterministic: bool = option(False, "only deterministic kernels, where PyTorch has them", plan=False)
-    compile: bool = option(False, "compile the model with torch.compile", plan=False)
+    compile: bool = option(False, "compile the model with torch.compile, on a GPU", plan=False)
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = option(
         "default", "torch.compile's mode", plan=False
     )
     max_time: str | None = option(None, "pause after DD:HH:MM:SS; the same command continues", plan=False)
     stop_after_epoch: int | None = option(
-        None, "pause when this many epochs are done, without changing the plan", low=1, plan=False
+        None, "pause at the end of this epoch, or of the first after it, without changing the plan", low=1, plan=False
     )
     save_every_n_steps: int = option(
         0, "also write last.ckpt every so many optimiser steps; 0: once an epoch", low=0, plan=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +32,17 @@ def open_run(options: TrainerOptions, name: str) -> Run:
     """Follow `--resume`. Raises InputError when the checkpoint is not one of this run, naming the fields."""
     logs = Path(options.log_dir) / name
     folder = Path(options.checkpoint_dir)
+    if not options.fast_dev_run:
+        for flag, path in (("--checkpoint_dir", folder), ("--log_dir", logs)):
+            _check_writable(flag, path)
     if options.resume == "never":
         if not options.fast_dev_run:
             _set_aside(folder)
         return Run(name, _next_version(logs))
     if options.resume == "auto":
         if options.fast_dev_run or options.init_from or not (folder / "last.ckpt").is_file():
-            _refuse_to_mix(options, folder)
+            if not options.fast_dev_run:
+                _refuse_to_mix(options, folder)
             return Run(name, _next_version(logs))
         path = folder / "last.ckpt"
     else:
@@ -56,6 +61,15 @@ def open_run(options: TrainerOptions, name: str) -> Run:
         csv_rows=state["csv_rows"],
         finished=state["epochs_done"] >= options.epochs or (state["stopped_early"] and options.resume == "auto"),
     )
+
+
+def _check_writable(flag: str, folder: Path) -> None:
+    """Before hours are spent: can the folder be made, or written to?"""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"{flag} {folder}: {existing} is a file; give a folder")
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"{flag} {folder}: {existing} may not be written to; give another folder")
 
 
 def _compare(options: TrainerOptions, stored: dict[str, Any], path: Path) -> None:

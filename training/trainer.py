@@ -89,7 +89,7 @@ def build_trainer(options: TrainerOptions, run: Run) -> pl.Trainer:
     try:
         return pl.Trainer(
             accelerator=accelerator,
-            devices=_devices(options.devices),
+            devices=_devices(options.devices, accelerator),
             strategy=options.strategy,
             num_nodes=options.num_nodes,
             precision=precision,  # type: ignore[arg-type]
@@ -197,7 +197,9 @@ def _accelerator(options: TrainerOptions) -> str:
     return name
 
 
-def _devices(text: str) -> Any:
+def _devices(text: str, accelerator: str) -> Any:
+    if accelerator == "cpu" and text.isdecimal() and int(text) > (os.cpu_count() or 1):
+        raise InputError(f"--devices {text}: this machine has {os.cpu_count()} CPU cores")
     try:
         return int(text) if "," not in text else [int(part) for part in text.split(",") if part]
     except ValueError:

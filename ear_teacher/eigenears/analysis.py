@@ -25,11 +25,16 @@ MIN_SUBJECTS = 3  # for cross-validation inside cross-validation
 
 
 def find_factors(options: EigenearOptions, ears: Ears) -> tuple[str | None, Mapping[str, NDArray[np.float64]] | None]:
-    """The factors behind the ears and the file that holds them, if there is one and it can be used."""
+    """The factors behind the ears and the file that holds them, if there is one and it can be used.
+
+    Raises InputError for a file that was asked for and cannot be used; one that was found is left out.
+    """
     path = options.factors or default_index(ears.source, ears.names)
     if path is None:
         return None, None
     if len(set(ears.subjects or ears.names)) < MIN_SUBJECTS:
+        if not options.factors:
+            return None, None
         raise InputError(f"{ears.source}: fewer than {MIN_SUBJECTS} subjects cannot be cross-validated on {path}")
     return path, read_factors(path, ears.names)
 

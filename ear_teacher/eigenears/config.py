@@ -23,7 +23,7 @@ class EigenearOptions:
     )
     components: int = option(16, "how many; at most the ears less one", low=1)
     sigmas: float = option(3.0, "how far the sheets go to either side, in standard deviations", above=0, high=10)
-    steps: int = option(7, "pictures from one end to the other", low=2, high=25)
+    steps: int = option(7, "pictures from one end to the other", low=5, high=25)
     weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
     device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(32, "images decoded at once", low=1)

@@ -350,7 +350,7 @@ def test_ears_without_names_and_more_components_than_there_are(run, tmp_path, ca
     (tmp_path / "out").mkdir()
     for stale in ("pc_3.png", "pc_4.png", "factors.png", "pc_notes.png"):
         (tmp_path / "out" / stale).write_text("from an earlier call")
-    flags = f"--npy {tmp_path}/array.npy --out {tmp_path}/out --metric latent --steps 4 --sigmas 2 --weights raw"
+    flags = f"--npy {tmp_path}/array.npy --out {tmp_path}/out --metric latent --steps 5 --sigmas 2 --weights raw"
     assert main(["--checkpoint", f"{run}/run/checkpoints/last.ckpt", *flags.split()]) == 0
     assert "3 components, not 16" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "eigenears.json").read_text())
@@ -360,6 +360,13 @@ def test_ears_without_names_and_more_components_than_there_are(run, tmp_path, ca
     names = {path.name for path in (tmp_path / "out").glob("*.png")}
     assert names == {*(f"{name}.png" for name in PICTURES), "pc_1.png", "pc_2.png", "pc_3.png", "pc_notes.png"}
     assert (tmp_path / "out" / "pc_3.png").stat().st_size > 1000
+
+
+def test_too_few_subjects_for_factors_are_no_hindrance(run, tmp_path, capsys):
+    """The index beside the NPY was not asked for."""
+    flags = f"--npy {run}/val_teacher.npy --out {tmp_path}/out --components 2 --metric latent --steps 5"
+    assert main(["--checkpoint", f"{run}/run/checkpoints/last.ckpt", *flags.split()]) == 0
+    assert json.loads((tmp_path / "out" / "eigenears.json").read_text())["factors"] is None
 
 
 def spoil(run, tmp_path, what):
@@ -390,7 +397,7 @@ def spoil(run, tmp_path, what):
         flags = ["--npy", f"{run}/train_teacher.npy"] if ",train," in index[1] else ["--npy", f"{run}/val_teacher.npy"]
         return ["--factors", f"{tmp_path}/index.csv", *flags]
     if what == "two subjects":
-        return ["--npy", f"{run}/val_teacher.npy"]
+        return ["--npy", f"{run}/val_teacher.npy", "--factors", f"{run}/index.csv"]
     if what == "out is a file":
         (tmp_path / "file").write_text("")
         return ["--out", f"{tmp_path}/file"]

@@ -287,6 +287,18 @@ def test_safetensors_alone_need_no_onnx(
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "config.json", "model.safetensors"}
 
 
+@pytest.mark.parametrize(("left", "format"), [("decoder.onnx", "safetensors"), ("config.json", "onnx")])
+def test_two_models_do_not_meet_in_one_folder(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], left: str, format: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / left).write_text("of an earlier export")
+    assert main(["--checkpoint", str(folder), "--out", str(out), "--format", format]) == 2
+    assert f"holds {left} of an earlier export" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [left]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -526,3 +526,25 @@ def test_parquet_without_pyarrow_names_what_to_install(
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert extract(checkpoint, "--input", people, "--out", tmp_path / "out.parquet") == 2
     assert "pip install 'earface[parquet]'" in capsys.readouterr().err
+
+
+def test_pictures_that_a_table_holds_are_not_encoded_again(
+    checkpoint: Path, table: Path, people: Path, tmp_path: Path
+) -> None:
+    arguments = ("--embeddings", table, "--input", people, "--out", tmp_path / "out.npz")
+    assert extract(checkpoint, *arguments) == 0
+    assert read_embeddings(tmp_path / "out.npz").paths == read_embeddings(table).paths
+
+
+def test_a_table_alone_leaves_nothing_to_do(checkpoint: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert extract(checkpoint, "--embeddings", table) == 2
+    assert "leaves nothing to do: add --search" in capsys.readouterr().err
+
+
+def test_a_folder_without_folders_gives_no_subjects_and_says_so(
+    checkpoint: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = sorted(people.iterdir())[0]
+    assert extract(checkpoint, "--input", one, "--folder-subjects", "--out", tmp_path / "out.npz") == 0
+    assert "--folder-subjects found no pictures in folders" in capsys.readouterr().out
+    assert read_embeddings(tmp_path / "out.npz").subjects is None

@@ -426,3 +426,20 @@ def test_images_permuted_from_channels_last_give_the_same_embeddings(channels: i
     assert torch.equal(model.encode(permuted), model.encode(plain))
     for ours, theirs in zip(model.features(permuted), model.features(plain), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        (
+            torch.zeros(2, 3, 32, 32),
+            r"\(B, 3, 64, 64\) in \[-1, 1\] wanted, not torch.float32 \(2, 3, 32, 32\)",
+        ),
+        (torch.zeros(2, 1, 64, 64), r"not torch.float32 \(2, 1, 64, 64\)"),
+        (torch.zeros(3, 64, 64), r"not torch.float32 \(3, 64, 64\)"),
+        (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "not torch.uint8"),
+    ],
+)
+def test_images_of_another_form_are_named(images: Tensor, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        small().eval().encode(images)

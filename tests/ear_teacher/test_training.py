@@ -35,6 +35,10 @@ from training.trainer import build_trainer
 
 PERCEPTUAL = "timm:test_resnet.r160_in1k"  # timm's own test model, 0.4 M parameters
 WEIGHTS = {"ssim": 0.5, "edge": 0.25, "contrastive": 0.125, "center": 2.0, "kl": 0.0625, "perceptual": 0.75}
+TINY_CONFIG: dict[str, Any] = {
+    **{"encoder": "conv", "image_size": 64, "latent_dim": 8, "base_channels": 4, "linear_path_size": 16},
+    **{"encoder_weights": "none", "perceptual_weight": 0.0},
+}
 EVERY_TERM = [part for name, weight in WEIGHTS.items() for part in (f"--{name}-weight", str(weight))]
 
 
@@ -243,13 +247,21 @@ def test_no_loss_network_and_no_optimiser_name_is_among_the_weights(finished: Pa
     assert {name.split(".")[1] for name in names} == {"encoder", "decoder", "linear_path"}
 
 
-def test_a_compiled_run_saves_the_names_of_a_plain_one(ear_set: Path, tmp_path: Path, finished: Path) -> None:
+def test_compiled_networks_keep_their_names_and_their_results() -> None:
+    module = EarVAELightning(EarTeacherConfig(**TINY_CONFIG, compile=True)).eval()
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    names, wanted = list(module.state_dict()), module(images)[0]
+    module.compile_networks()
+    assert list(module.state_dict()) == names
     with torch.compiler.set_stance("force_eager"):  # wrapped as ever; generating the code takes two minutes here
-        assert main(arguments(ear_set, tmp_path, "--epochs", "1", "--compile")) == 0
-    plain, compiled = (
-        read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (finished, tmp_path)
-    )
-    assert compiled.keys() == plain.keys()
+        assert torch.equal(module(images)[0], wanted)
+
+
+def test_compiling_is_left_out_on_a_cpu_and_that_is_said(
+    ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(ear_set, tmp_path, "--compile", "--fast-dev-run")) == 0
+    assert "note: --compile is left out" in capsys.readouterr().out
 
 
 # Where it runs
@@ -324,6 +336,10 @@ def test_a_hostile_npy_is_refused_and_not_run(
         (("--devices", "some"), "--devices some: must be auto, a number, or a list such as 0,2"),
         (("--max-time", "soon"), "--max_time soon: must be DD:HH:MM:SS"),
         (("--encoder", "resnet51"), "--encoder resnet51: choose one of"),
+        (("--encoder", "timm:"), "--encoder timm:: choose one of"),
+        (("--devices", "4096", "--accelerator", "cpu"), "--devices 4096: this machine has"),
+        (("--checkpoint-dir", __file__), f"{__file__} is a file; give a folder"),
+        (("--log-dir", __file__), f"{__file__} is a file; give a folder"),
         (
             ("--encoder-weights", "absent.pth"),
             "--encoder-weights absent.pth: the conv encoder has no published weights",
