@@ -55,7 +55,7 @@ def rows_from_index(
     pattern: re.Pattern[str] | None,
 ) -> tuple[list[EarRow], list[str]]:
     """The rows of a CSV, and warnings. Without a subject column the subject is what the path tells, as in a folder."""
-    table = _read_csv(index)
+    table = read_csv(index)
     names = table[0].keys()
     boxes = [column.strip() for column in box_columns.split(",")]
     if file_column not in names:
@@ -105,7 +105,7 @@ def fixed_split(path: Path, subjects: Sequence[str]) -> NDArray[np.bool_]:
             raise InputError(f'{path}: {{"val": [subjects]}} wanted')
         validation = {str(subject) for subject in listed}
     else:
-        table = _read_csv(path)
+        table = read_csv(path)
         if not {"subject", "split"} <= table[0].keys():
             raise InputError(f"{path}: columns subject and split wanted (it has {', '.join(table[0])})")
         wrong = next((record["split"] for record in table if record["split"] not in ("train", "val")), None)
@@ -135,7 +135,8 @@ def _subject_of(name: str, pattern: re.Pattern[str] | None) -> str:
     return subject
 
 
-def _read_csv(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Its rows by column, at least one. Raises InputError for a file that is missing, empty or not UTF-8."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             table = list(csv.DictReader(stream, restval=""))

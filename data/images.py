@@ -149,6 +149,20 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return np.array(pixels, order="C")  # a copy: what Pillow hands out is read-only
 
 
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of the upright picture, from its header. Raises InputError where there is none."""
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise InputError(f"{path}: not a regular file")
+        with Image.open(path, formats=FORMATS) as picture:
+            width, height = picture.size
+            return (height, width) if _orientation(picture) in (5, 6, 7, 8) else (width, height)
+    except InputError:
+        raise
+    except Exception as error:  # as in read_image
+        raise InputError(f"{path}: not a picture that can be read ({type(error).__name__}: {error})") from None
+
+
 def resize_image(image: Pixels, size: int) -> Pixels:
     """(H, W, C) -> (size, size, C) uint8: stretched to a square, the project's measuring convention.
 
@@ -273,3 +287,10 @@ class DataRoot:
         if not inside:
             raise InputError(f"{text!r} leaves {self.folder}: write it as an absolute path if that is meant")
         return path
+
+    def written(self, path: Path) -> str:
+        """How a file in this folder names `path`: relative where that leads back, so that both can be moved."""
+        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+        folder = Path(os.path.abspath(self.folder))  # noqa: PTH100
+        inside = absolute.is_relative_to(folder) and self.contains(absolute)
+        return (absolute.relative_to(folder) if inside else absolute).as_posix()

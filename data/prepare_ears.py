@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections import Counter
@@ -137,12 +136,7 @@ def joined_subjects(subjects: Sequence[str], pairs: Sequence[DuplicatePair]) -> 
 def write_split(path: Path, rows: Sequence[EarRow]) -> None:
     """Paths are relative if they lie below the folder of `path`, so that both can be moved together; else absolute."""
     root = DataRoot(path.parent)
-    folder = Path(os.path.abspath(path.parent))  # noqa: PTH100 - resolve() would follow links
-    written = []
-    for row in rows:
-        absolute = Path(os.path.abspath(row.path))  # noqa: PTH100
-        inside = absolute.is_relative_to(folder) and root.contains(absolute)
-        written.append(absolute.relative_to(folder) if inside else absolute)
+    written = [root.written(row.path) for row in rows]
     boxes = None if any(row.box is None for row in rows) else np.array([row.box for row in rows], np.float32)
     write_teacher_npy(path, image_paths=written, bboxes=boxes, subjects=[row.subject for row in rows])
 
