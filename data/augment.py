@@ -72,6 +72,36 @@ def degrading(strength: Strength) -> list[Any]:
     ]
 
 
+def camera(strength: Strength) -> list[Any]:
+    """What a camera and its file format do to a photograph: nothing that moves a landmark."""
+    if strength == "none":
+        return []
+    full = strength == "full"
+    return [
+        A.OneOf(
+            # as they stand, both would move the picture by some pixels
+            [A.GaussianBlur(blur_limit=(3, 5)), A.MotionBlur((3, 7), allow_shifted=False, direction_range=(0, 0))],
+            p=0.2 if full else 0.1,
+        ),
+        A.GaussNoise(std_range=(0.01, 0.06 if full else 0.03), p=0.25 if full else 0.1),
+        A.ImageCompression(quality_range=(30 if full else 60, 95), p=0.3 if full else 0.1),
+        *([A.ToGray(p=0.05)] if full else []),
+    ]
+
+
+class PixelAugmentation:
+    """`(image, key) -> image`, (H, W, C) uint8: light, colour, blur, noise and JPEG; every pixel stays in its place."""
+
+    def __init__(self, strength: Strength) -> None:
+        self.steps = A.Compose([*photometric(strength), *camera(strength)])
+
+    def __call__(self, image: np.ndarray, key: Sequence[int]) -> np.ndarray:
+        channels = image.shape[2]
+        if channels == 1:
+            image = np.repeat(image, 3, axis=2)
+        return _run(self.steps, image, key)[..., :channels]
+
+
 class Augmentation:
     """`(image, key) -> (view, source)`: the augmented view, and what the encoder sees of it.
 

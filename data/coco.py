@@ -199,7 +199,8 @@ def _field(entry: dict[str, Any], name: str, kind: type, where: str) -> Any:
     if name not in entry:
         raise InputError(f"{where} has no {name}: {words} wanted")
     value: Any = entry[name]
-    if type(value) is not kind or (kind is int and value < 1):
+    right = type(value) is kind  # a bool is no number here
+    if not right or (kind is int and value < 1):
         raise InputError(f"{where}: {name} {str(value)[:40]!r} is not {words}")
     return value
 
