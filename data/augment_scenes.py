@@ -46,7 +46,7 @@ class _Range:
     rotation: float
 
 
-_RANGES = {"light": _Range((0.8, 1.25), 1.05, 5.0), "full": _Range((0.5, 2.5), 1.2, 20.0)}
+_RANGES = {"light": _Range((0.8, 1.25), 1.05, 5.0), "full": _Range((0.5, 2.5), 1.3, 20.0)}
 
 
 class SceneAugmentation:

@@ -6,10 +6,8 @@ import csv
 import dataclasses
 import functools
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +22,13 @@ from data.splits import split_by_subject
 from data.synthetic.ear_anatomy import EAR_LANDMARKS
 from data.synthetic.ear_factors import MAX_SEED, sample_shape, sample_view
 from data.synthetic.ear_rendering import MAX_SIZE, MIN_SIZE, EarPicture, draw_ear
+from data.synthetic.workers import check_workers, map_processes
 
 MAX_SUBJECTS, MAX_IMAGES_PER_SUBJECT = 9999, 1000  # what the file names have digits for
 # Run lengths suit noisy pictures: smaller and faster than the default.
 PNG_FLAGS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
 TEACHER_FILES = ("train_teacher.npy", "val_teacher.npy")
-_SKELETON = [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (9, 10), (10, 11), (11, 12), (12, 13), (2, 17)]
+EAR_SKELETON = [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (9, 10), (10, 11), (11, 12), (12, 13), (2, 17)]
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def draw_many(ears: EarSet) -> tuple[NDArray[np.uint8], list[str]]:
     return images, [subject_name(subject) for subject in numbers for _ in range(ears.images_per_subject)]
 
 
-def _write_subject(ears: EarSet, out: Path, subject: int) -> tuple[int, _Labels]:
+def _write_subject(ears: EarSet, out: Path, subject: int) -> _Labels:
     """Draw one subject's pictures into `out`. It runs in a worker process."""
     pictures = []
     for index, picture in enumerate(_draw_subject(ears, subject)):
@@ -92,32 +91,7 @@ def _write_subject(ears: EarSet, out: Path, subject: int) -> tuple[int, _Labels]
             temporary.write_bytes(encoded.tobytes())
         pictures.append(picture)
     stacked = (np.stack([getattr(p, name) for p in pictures]) for name in ("landmarks", "visibility", "bbox"))
-    return subject, _Labels(*stacked)
-
-
-def _start_worker() -> None:
-    cv2.setNumThreads(0)  # one process per core already
-
-
-def _write_pictures(ears: EarSet, out: Path, workers: int, done: Callable[[int], None]) -> list[_Labels]:
-    subjects = range(1, ears.subjects + 1)
-    work = functools.partial(_write_subject, ears, out)
-    labels: dict[int, _Labels] = {}
-    if workers == 1:
-        for subject in subjects:
-            labels[subject] = work(subject)[1]
-            done(ears.images_per_subject)
-    else:
-        spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of the progress bar's thread
-        pool = ProcessPoolExecutor(min(workers, ears.subjects), mp_context=spawn, initializer=_start_worker)
-        try:
-            for future in as_completed([pool.submit(work, subject) for subject in subjects]):
-                subject, found = future.result()
-                labels[subject] = found
-                done(ears.images_per_subject)
-        finally:
-            pool.shutdown(cancel_futures=True)
-    return [labels[subject] for subject in subjects]
+    return _Labels(*stacked)
 
 
 def _clear(out: Path, overwrite: bool) -> None:
@@ -151,8 +125,7 @@ def draw_dataset(
     done: called with the number of pictures finished since its last call.
     Raises InputError for bad values or a folder in use.
     """
-    if workers < 1:
-        raise InputError(f"workers must be 1 or more, not {workers}")
+    check_workers(workers)
     out = Path(out)
     count = ears.subjects * ears.images_per_subject
     pairs = [(s, i) for s in range(1, ears.subjects + 1) for i in range(ears.images_per_subject)]
@@ -161,7 +134,8 @@ def draw_dataset(
     validation = split_by_subject(names, val_fraction, ears.seed)  # before any work: it may refuse
     _clear(out, overwrite)
 
-    labels = _write_pictures(ears, out, workers, done)
+    work = functools.partial(_write_subject, ears, out)
+    labels = map_processes(work, range(1, ears.subjects + 1), workers, lambda: done(ears.images_per_subject))
     landmarks, visibility, bboxes = (
         np.concatenate([getattr(found, name) for found in labels]) for name in ("landmarks", "visibility", "bboxes")
     )
@@ -238,7 +212,13 @@ def _coco(
             for i, (points, bbox) in enumerate(zip(keypoints, bboxes.astype(np.float64).round(3), strict=True), 1)
         ],
         "categories": [
-            {"id": 1, "name": "ear", "supercategory": "head", "keypoints": list(EAR_LANDMARKS), "skeleton": _SKELETON}
+            {
+                "id": 1,
+                "name": "ear",
+                "supercategory": "head",
+                "keypoints": list(EAR_LANDMARKS),
+                "skeleton": EAR_SKELETON,
+            }
         ],
     }
 

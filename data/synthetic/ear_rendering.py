@@ -34,6 +34,7 @@ class EarPicture:
     image: (H, W, 3) uint8 RGB. landmarks: (17, 2) float32 x, y in the order of `EAR_LANDMARKS`.
     visibility: (17,) uint8, 1 hidden by hair, jewellery or a device, 2 visible.
     bbox: (4,) float32 x, y, width, height of the whole auricle, hidden parts included.
+    outline: (N, 2) float32, the auricle's, closed. auricle: (H, W) float32, how far it covers each pixel.
     Coordinates are pixels; whole numbers are pixel centres, so that the picture spans [-.5, side - .5].
     """
 
@@ -41,6 +42,8 @@ class EarPicture:
     landmarks: Array
     visibility: NDArray[np.uint8]
     bbox: Array
+    outline: Array
+    auricle: Array
 
 
 class Pose:
@@ -117,7 +120,7 @@ def _skin(shape: EarShape, view: EarView, blood: Array, mottling: Array) -> Arra
     return np.clip(np.stack(planes), 0, 1)
 
 
-def _light_colours(view: EarView) -> tuple[Array, Array]:
+def light_colours(view: EarView) -> tuple[Array, Array]:
     """Lamp and ambient light, (3,) each."""
     warm = np.array([1.22, 0.98, 0.70], np.float32) ** max(view.warmth, 0) * np.array(
         [0.82, 0.98, 1.2], np.float32
@@ -183,7 +186,7 @@ def _shade(albedo: Array, height: Array, x: Array, y: Array, view: EarView, pose
     open_sky, shadow = _open_sky(height, pixels), _shadow(height, light, pixels)
     gloss = (0.4 * gleam + 0.4 * gleam**4) * shadow * open_sky * np.float32(0.04 + 0.20 * view.shine)
 
-    lamp, sky = _light_colours(view)
+    lamp, sky = light_colours(view)
     lamp, sky = 1.45 * (1 - view.ambient) * lamp, 0.95 * view.ambient * sky
     picture = np.empty_like(albedo)
     # Red light goes around bends, under the edge of a shadow, and out of hollows.
@@ -201,7 +204,7 @@ def _compose(
 ) -> tuple[Array, Array]:
     """(picture (3, S, S) in linear light, how far what lies in front of the ear covers each pixel (S, S))."""
     size, soft = len(x), 1 / pose.pixels_per_height
-    lamp, sky = _light_colours(view)
+    lamp, sky = light_colours(view)
     light = ((lamp * (1 - view.ambient) + sky * view.ambient) * np.float32(0.9))[:, None, None]
     hair = around.Hair(shape, view, x, y)
     lit_hair = hair.shade * hair.colour[:, None, None] * light
@@ -255,7 +258,10 @@ def draw_ear(shape: EarShape, view: EarView, image_size: int = 128) -> EarPictur
         (points + np.float32(0.5)) / np.float32(factor) - np.float32(0.5) for points in (landmarks, outline)
     )
     bbox = np.concatenate([outline.min(0), np.ptp(outline, axis=0)])
-    return EarPicture(_expose(picture, view, size, image_size), landmarks, visibility, bbox)
+    auricle = smoothstep(silhouette, -0.7 / pose.pixels_per_height, 0.7 / pose.pixels_per_height)
+    if factor > 1:
+        auricle = cv2.resize(auricle, (image_size, image_size), interpolation=cv2.INTER_AREA)
+    return EarPicture(_expose(picture, view, size, image_size), landmarks, visibility, bbox, outline, auricle)
 
 
 def _expose(picture: Array, view: EarView, size: int, image_size: int) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ TILE = 512  # period of the noise tiles: the largest picture
 
 
 @functools.lru_cache(maxsize=16)  # 4 MiB each; one image size needs five
-def _noise_tile(sigma_along: float, sigma_across: float) -> Array:
+def noise_tile(sigma_along: float, sigma_across: float) -> Array:
     """Smooth noise, mean 0 and standard deviation 1, (2 TILE, 2 TILE) with period TILE."""
     noise: Array = np.random.default_rng(0).standard_normal((TILE, TILE), dtype=np.float32)
     pad = 96
@@ -41,7 +41,7 @@ def offsets(pattern: int, count: int) -> list[int]:
 def tile_window(pattern: int, size: int, sigma: float = 0.0) -> Array:
     """A (size, size) window of periodic noise that belongs to a pattern. sigma: smoothing in pixels."""
     dx, dy = offsets(pattern, 2)
-    return _noise_tile(max(sigma, 1e-3), max(sigma, 1e-3))[dy : dy + size, dx : dx + size]
+    return noise_tile(max(sigma, 1e-3), max(sigma, 1e-3))[dy : dy + size, dx : dx + size]
 
 
 def over(picture: Array, colour: Array, alpha: Array) -> None:
@@ -83,8 +83,8 @@ class Hair:
         along = x * cos + y * sin
         across = y * cos - x * sin + 0.30 * along * along
         dx, dy, cx, cy = offsets(view.hair_pattern, 4)
-        clumps = self._sample(_noise_tile(24.0, 3.0), along * 64 + cx, across * 90 + cy)
-        fine = self._sample(_noise_tile(24.0, 0.8), along * 70 + dx, across * 130 + dy + 2.0 * clumps)
+        clumps = self._sample(noise_tile(24.0, 3.0), along * 64 + cx, across * 90 + cy)
+        fine = self._sample(noise_tile(24.0, 0.8), along * 70 + dx, across * 130 + dy + 2.0 * clumps)
         self.edge = 0.016 * fine + 0.010 * clumps
         gloss = np.exp(-(((along + 0.35 + 0.03 * clumps) / 0.16) ** 2))
         self.shade = np.clip(0.50 + 0.20 * fine + 0.14 * clumps, 0.08, 1.2) + 0.55 * gloss * np.clip(

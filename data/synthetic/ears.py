@@ -7,18 +7,15 @@ Each picture follows from (seed, subject, picture) alone. The factors and their 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data.errors import OneLineParser, entry_point
 from data.synthetic.ear_anatomy import EAR_LANDMARKS, Relief, relief
 from data.synthetic.ear_dataset import EarSet, draw_dataset, draw_many, write_sheet
 from data.synthetic.ear_factors import FACTOR_GROUPS, RANGES, EarShape, EarView, sample_shape, sample_view
 from data.synthetic.ear_rendering import EarPicture, draw_ear
+from data.synthetic.workers import drawing_progress, num_cores
 
 __all__ = [
     "EAR_LANDMARKS",
@@ -58,41 +55,19 @@ def _parser() -> OneLineParser:
     return parser
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
     ears = EarSet(args.subjects, args.images_per_subject, args.image_size, args.seed)
-    columns = (
-        TextColumn("drawing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    progress = Progress(*columns, console=Console(stderr=True))
-    task = progress.add_task("drawing", total=ears.subjects * ears.images_per_subject, rate="")
-
-    def done(count: int) -> None:
-        progress.start()  # not before: what is refused is one line, without a bar
-        speed = progress.tasks[task].speed
-        progress.update(task, advance=count, rate=f"{speed:.0f} pictures/s" if speed else "")
-
-    try:
+    with drawing_progress(ears.subjects * ears.images_per_subject) as done:
         lines = draw_dataset(
             args.out,
             ears,
             val_fraction=args.val_fraction,
-            workers=_cores() if args.workers is None else args.workers,
+            workers=num_cores() if args.workers is None else args.workers,
             overwrite=args.overwrite,
             done=done,
         )
-    finally:
-        if progress.live.is_started:
-            progress.stop()
     if args.sheet:
         write_sheet(args.sheet, ears)
         lines.append(f"contact sheet: {args.sheet}")
