@@ -22,9 +22,9 @@ from rich.progress import track
 from data.annotations import Annotations, Photograph, read_boxes_csv, read_pts_folder
 from data.cache import MAX_UNREADABLE
 from data.coco import read_coco, write_coco
-from data.duplicates import DuplicatePair, Pixels, collect_signatures, find_duplicates, picture_signature
+from data.duplicates import DuplicatePair, collect_signatures, find_duplicates, picture_signature
 from data.errors import InputError, OneLineParser, entry_point
-from data.images import read_ahead, read_image
+from data.images import Pixels, read_ahead, read_image
 from data.prepare_ears import joined_subjects
 from data.splits import split_by_subject
 
