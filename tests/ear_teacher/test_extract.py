@@ -472,7 +472,7 @@ def spoil(checkpoint: Path, people: Path, table: Path, folder: Path, what: str) 
         ("--input PEOPLE --clusters 41", "--clusters 41: there are 40 ears"),
         ("--input PEOPLE --clusters -1", "--clusters -1: must be at least 0"),
         ("--input PEOPLE --top 0", "--top 0: must be at least 1"),
-        ("--embeddings DIR/none.npz", "none.npz: no such file"),
+        ("--embeddings DIR/none.npz --clusters 2", "none.npz: no such file"),
         ("raw weights", "made by other weights"),
         ("no logvar", "plain.npz: holds no logvar"),
         ("half a table", "half.npz: damaged, or not written by ear_teacher.extract"),

@@ -176,7 +176,10 @@ def test_position_tables_are_resized_as_timm_does(tmp_path):
 
 def test_a_file_of_another_model_is_refused_with_its_name_and_keys(tmp_path, tiny):
     torch.save(randomised(timm.create_model("resnet34")).state_dict(), tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"w\.pth does not fit resnet18: unexpected layer1\.2\.conv1\.weight"):
+    with pytest.raises(
+        InputError,
+        match=r"w\.pth \(it holds torchvision ResNet weights\) does not fit resnet18: unexpected layer1\.2\.conv1",
+    ):
         load_timm_backbone("resnet18", tmp_path / "w.pth")  # resnet34 holds all of resnet18's keys, and more
     with pytest.raises(InputError, match=r"missing layer1\.0\.conv3\.weight") as caught:
         load_timm_backbone("resnet50", tmp_path / "w.pth")
