@@ -6,6 +6,7 @@ coarsest map, and, where it can be asked for, `backbone.set_grad_checkpointing()
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import Any
 
@@ -29,15 +30,15 @@ DINOV2_VARIANTS = {
 }
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """What an encoder stands on."""
 
     channels: list[int]  # of each map, finest first
     grid: int  # side of the coarsest map
 
+    @abstractmethod
     def layer_groups(self) -> list[list[nn.Module]]:
         """Stages, or transformer blocks, from the input on: what `--freeze-layers` counts. The stem is in the first."""
-        raise NotImplementedError
 
     def set_grad_checkpointing(self) -> None:
         raise InputError("--gradient_checkpointing: this encoder has no transformer blocks; leave it out")
@@ -133,35 +134,25 @@ class TimmBackbone(PretrainedBackbone):
         inner.set_grad_checkpointing()  # type: ignore[union-attr]
 
 
-class DINOv2Backbone(PretrainedBackbone):
-    """DINOv2 (Oquab et al. 2023): maps of blocks 3, 6, 9 and 12 through the final norm, all of stride 14.
-
-    images (B, C, S, S) in [-1, 1], resampled to `size`, a multiple of 14 (timm would drop the rest in silence) -> four
-    maps (B, D, size / 14, size / 14). The position embedding keeps its 37x37 places and is resampled in every call
-    (bicubic, antialiased), so weights fit any size.
-    """
+class TransformerBackbone(PretrainedBackbone):
+    """A vision transformer of timm, whole, that sees images resampled to `size`, a multiple of its patch."""
 
     net: Any
 
-    def __init__(self, variant: str, in_channels: int, size: int, weights: str) -> None:
+    def __init__(self, name: str, in_channels: int, size: int, weights: str, **options: Any) -> None:
         super().__init__()
         self.net = load_timm_backbone(
-            DINOV2_VARIANTS[variant],
-            weights,
-            features_only=False,
-            in_chans=in_channels,
-            advice=WEIGHTS_ADVICE,
-            dynamic_img_size=True,
+            name, weights, features_only=False, in_chans=in_channels, advice=WEIGHTS_ADVICE, **options
         )
         self.own_normalisation(self.net, in_channels)
         self.size, self.grid = size, size // self.net.patch_embed.patch_size[0]
-        depth = len(self.net.blocks)
-        self.taken = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
-        self.channels = [self.net.embed_dim] * len(self.taken)
 
-    def forward(self, images: Tensor) -> list[Tensor]:
-        images = resample(self.normalise(images), self.size)
-        return self.net.forward_intermediates(images, indices=self.taken, norm=True, intermediates_only=True)
+    def seen(self, images: Tensor) -> Tensor:
+        """What the network gets of images (B, C, S, S) in [-1, 1]: normalised, (B, C, size, size)."""
+        images = self.normalise(images)
+        if images.shape[-1] == self.size:
+            return images
+        return F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
 
     def layer_groups(self) -> list[list[nn.Module]]:
         return transformer_groups(self.net)
@@ -170,11 +161,22 @@ class DINOv2Backbone(PretrainedBackbone):
         self.net.set_grad_checkpointing()
 
 
-def resample(images: Tensor, size: int) -> Tensor:
-    """(B, C, S, S) -> (B, C, size, size), bilinear, antialiased."""
-    if images.shape[-1] == size:
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+class DINOv2Backbone(TransformerBackbone):
+    """DINOv2 (Oquab et al. 2023): maps of blocks 3, 6, 9 and 12 through the final norm, all of stride 14.
+
+    images (B, C, S, S) in [-1, 1], resampled to `size`, a multiple of 14 (timm would drop the rest in silence) -> four
+    maps (B, D, size / 14, size / 14). The position embedding keeps its 37x37 places and is resampled in every call
+    (bicubic, antialiased), so weights fit any size.
+    """
+
+    def __init__(self, variant: str, in_channels: int, size: int, weights: str) -> None:
+        super().__init__(DINOV2_VARIANTS[variant], in_channels, size, weights, dynamic_img_size=True)
+        depth = len(self.net.blocks)
+        self.taken = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+        self.channels = [self.net.embed_dim] * len(self.taken)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.net.forward_intermediates(self.seen(images), indices=self.taken, norm=True, intermediates_only=True)
 
 
 def transformer_groups(net: Any) -> list[list[nn.Module]]:

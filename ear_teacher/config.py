@@ -41,6 +41,13 @@ class EarVAEConfig:
             raise InputError(f"--encoder {self.encoder}: choose one of {', '.join(ENCODERS)}")
         if self.image_size % 32:
             raise InputError(f"--image_size {self.image_size}: must be a multiple of 32")
+        for name, value, encoder in (
+            ("dinov2_variant", self.dinov2_variant != "vits14", "dinov2"),
+            ("dinov2_size", self.dinov2_size, "dinov2"),
+            ("sam_size", self.sam_size, "sam"),
+        ):
+            if value and self.encoder != encoder:
+                raise InputError(f"--{name}: is for --encoder {encoder}, not {self.encoder}")
         if self.dinov2_size % 14 or self.dinov2_size > 1022:
             raise InputError(f"--dinov2_size {self.dinov2_size}: must be a multiple of 14, 1022 at most")
         if self.sam_size % 16 or self.sam_size > 1024:

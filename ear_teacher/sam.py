@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from timm.models.vision_transformer_sam import Attention, Block, get_decomposed_rel_pos_bias
-from torch import Tensor, cat, nn
+from torch import Tensor, cat
 from torch.nn import functional as F
 
-from ear_teacher.backbones import WEIGHTS_ADVICE, PretrainedBackbone, resample, transformer_groups
-from training.weights import load_timm_backbone
+from ear_teacher.backbones import TransformerBackbone
 
-PATCH = 16
 PRETRAINED_GRID = 64  # 1024 / 16
 
 
@@ -70,7 +67,7 @@ def _central(table: Tensor, side: int) -> Tensor:
     return table[middle - side + 1 : middle + side]
 
 
-class SAMBackbone(PretrainedBackbone):
+class SAMBackbone(TransformerBackbone):
     """SAM ViT-B/16 (Kirillov et al. 2023): maps of the global blocks 3, 6, 9 (768 wide), and of the neck (256).
 
     images (B, C, S, S) in [-1, 1], resampled to `size`, a multiple of 16; all maps have stride 16. The absolute
@@ -78,30 +75,11 @@ class SAMBackbone(PretrainedBackbone):
     call, so weights fit any size.
     """
 
-    net: Any
-
     def __init__(self, in_channels: int, size: int, weights: str) -> None:
-        super().__init__()
-        self.net = load_timm_backbone(
-            "samvit_base_patch16.sa1b",
-            weights,
-            features_only=False,
-            in_chans=in_channels,
-            advice=WEIGHTS_ADVICE,
-            block_fn=WindowBlock,
-        )
-        self.own_normalisation(self.net, in_channels)
-        self.size, self.grid = size, size // PATCH
+        super().__init__("samvit_base_patch16.sa1b", in_channels, size, weights, block_fn=WindowBlock)
         self.taken = [index for index, block in enumerate(self.net.blocks) if block.window_size == 0][:-1]
         self.channels = [self.net.embed_dim] * len(self.taken) + [self.net.num_features]
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        images = resample(self.normalise(images), self.size)
-        necked, taken = self.net.forward_intermediates(images, indices=self.taken)
+        necked, taken = self.net.forward_intermediates(self.seen(images), indices=self.taken)
         return [*taken, necked]
-
-    def layer_groups(self) -> list[list[nn.Module]]:
-        return transformer_groups(self.net)
-
-    def set_grad_checkpointing(self) -> None:
-        self.net.set_grad_checkpointing()

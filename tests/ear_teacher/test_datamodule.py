@@ -14,6 +14,7 @@ import torch
 
 from data.augment import _run, geometric, photometric
 from data.errors import InputError
+from data.npy import read_teacher_npy
 from ear_teacher.config import EarTeacherConfig
 from ear_teacher.datamodule import FIT_VIEWS, EarDataModule, to_model_range
 
@@ -155,7 +156,7 @@ def test_validation_holds_every_ear_once_unaugmented_and_in_order(ear_set: Path)
 
 def test_subjects_are_numbered_alike_in_both_sets(ear_set: Path) -> None:
     module = module_of(ear_set, augment="none")
-    names = np.load(ear_set / "train_teacher.npy", allow_pickle=True).item()["subjects"]  # drawn here
+    names = read_teacher_npy(ear_set / "train_teacher.npy").subjects or []
     numbers = [module.train_set[0, index]["subject"] for index in range(40)]
     assert len({(str(name), number) for name, number in zip(names, numbers, strict=True)}) == 8
     assert not set(numbers) & {module.val_set[0, index]["subject"] for index in range(10)}
@@ -191,7 +192,7 @@ def test_the_linear_path_sees_different_views(one_ear: Path) -> None:
 
 def test_a_subject_on_both_sides_is_refused_by_name(ear_set: Path) -> None:
     train = str(ear_set / "train_teacher.npy")
-    subject = min(np.load(train, allow_pickle=True).item()["subjects"])  # drawn here
+    subject = min(read_teacher_npy(train).subjects or ())
     with pytest.raises(InputError, match=rf"8 subjects are also in .*{subject}.*prepare_ears") as caught:
         module_of(ear_set, val_npy=train)
     assert "\n" not in str(caught.value)
