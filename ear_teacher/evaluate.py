@@ -32,8 +32,7 @@ from ear_teacher.measures.measurement import (
 from ear_teacher.measures.plots import save_kl_per_dimension, save_psnr_histogram, save_reconstructions, save_samples
 from ear_teacher.measures.report import CONVENTION, UNDECODED, figures, print_report, write_metrics, write_per_image
 from ear_teacher.model import AggregatePosterior, EarVAE
-from ear_teacher.trained import Ears, choose_device, located, open_ears, trained_with
-from training.checkpoint import find_checkpoint
+from ear_teacher.trained import Ears, choose_device, load_run, open_ears, output_folder
 from training.cli import parse_options
 from training.options import option
 
@@ -144,17 +143,12 @@ def evaluate(
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EvaluationOptions, argv, prog="python -m ear_teacher.evaluate")
-    checkpoint = find_checkpoint(located(options.checkpoint))
-    run = trained_with(checkpoint)
     device = choose_device(options.device)
-    model = EarVAE.load_from_checkpoint(str(checkpoint), device, options.weights)
+    model, checkpoint, run = load_run(options.checkpoint, device, options.weights)
     folders = options.data_root, options.cache_dir
     train = open_ears(options.train_npy or run["train_npy"], "--train-npy", model, run, *folders)
     val = open_ears(options.val_npy or run["val_npy"], "--val-npy", model, run, *folders)
-    out = Path(options.out) if options.out else checkpoint.parent.parent / "evaluation" / checkpoint.stem
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; give a folder")
-    out.mkdir(parents=True, exist_ok=True)
+    out = output_folder(options.out, checkpoint.parent.parent / "evaluation" / checkpoint.stem)
 
     console = Console()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,11 @@ class Trained:
     model: EarVAE
     source: Path  # the checkpoint, or the folder
     weights: str  # averaged or raw; of a folder: exported
-    digest: str  # see `weights_digest`
     run: dict[str, Any] | None  # the options it was trained with; a folder does not tell
+
+    @cached_property
+    def digest(self) -> str:
+        return weights_digest(self.model)
 
 
 def load_trained(path: str, device: str, weights: str) -> Trained:
@@ -100,11 +104,28 @@ def load_trained(path: str, device: str, weights: str) -> Trained:
     path = located(path)
     if Path(path).is_dir():
         model = EarVAE.from_pretrained(path, map_location=device)
-        return Trained(model, Path(path), "exported", weights_digest(model), None)
+        return Trained(model, Path(path), "exported", None)
     checkpoint = find_checkpoint(path)
     run = trained_with(checkpoint)
     model = EarVAE.load_from_checkpoint(str(checkpoint), device, weights)
-    return Trained(model, checkpoint, weights, weights_digest(model), run)
+    return Trained(model, checkpoint, weights, run)
+
+
+def load_run(path: str, device: str, weights: str) -> tuple[EarVAE, Path, dict[str, Any]]:
+    """The model of a checkpoint, the file, and the options of its run. Raises InputError, also for a folder."""
+    trained = load_trained(path, device, weights)
+    if trained.run is None:
+        raise InputError(f"{path}: an exported folder does not tell what it was trained on; give the run's .ckpt file")
+    return trained.model, trained.source, trained.run
+
+
+def output_folder(given: str | None, default: Path) -> Path:
+    """`--out`, made if need be. Raises InputError if it is a file."""
+    out = Path(given) if given else default
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; give a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
 
 
 def weights_digest(model: EarVAE) -> str:

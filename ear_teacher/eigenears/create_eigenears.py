@@ -25,20 +25,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ear_teacher.eigenears.analysis import create_eigenears, find_factors
     from ear_teacher.eigenears.report import CONVENTION, print_report
     from ear_teacher.measures.report import write_metrics
-    from ear_teacher.model import EarVAE
-    from ear_teacher.trained import choose_device, located, open_ears, trained_with
-    from training.checkpoint import find_checkpoint
+    from ear_teacher.trained import choose_device, load_run, open_ears, output_folder
 
-    checkpoint = find_checkpoint(located(options.checkpoint))
-    run = trained_with(checkpoint)
     device = choose_device(options.device)
-    model = EarVAE.load_from_checkpoint(str(checkpoint), device, options.weights)
+    model, checkpoint, run = load_run(options.checkpoint, device, options.weights)
     ears = open_ears(options.npy or run["train_npy"], "--npy", model, run, options.data_root, options.cache_dir)
     index, factors = find_factors(options, ears)
-    out = Path(options.out) if options.out else checkpoint.parent.parent / "eigenears"
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; give a folder")
-    out.mkdir(parents=True, exist_ok=True)
+    out = output_folder(options.out, checkpoint.parent.parent / "eigenears")
 
     console = Console()
     try:

@@ -279,3 +279,10 @@ def test_bad_input_is_one_line_and_exit_code_2(run, tmp_path, capsys, what, mess
 def test_a_gpu_that_is_not_there_is_one_line(run, capsys):
     assert main(["--checkpoint", f"{run}/run/checkpoints/last.ckpt", "--device", "cuda"]) == 2
     assert capsys.readouterr().err.startswith("error: --device cuda: PyTorch sees no GPU here")
+
+
+def test_an_exported_folder_is_one_line(run, tmp_path, capsys):
+    EarVAE.load_from_checkpoint(f"{run}/run/checkpoints/last.ckpt").save_pretrained(tmp_path / "exported")
+    assert main(["--checkpoint", f"{tmp_path}/exported", "--out", f"{tmp_path}/out"]) == 2
+    assert "does not tell what it was trained on; give the run's .ckpt file" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
