@@ -15,8 +15,8 @@ import torch
 from data.cache import open_image_cache
 from data.npy import read_teacher_npy
 from ear_teacher.backbones import DINOv2Backbone
-from ear_teacher.datamodule import to_model_range
 from training.image_quality import psnr, to_unit
+from training.pixels import to_model_range
 
 SIZES = (112, 126, 140, 154, 224)
 BATCH, ROUNDS = 8, 5

@@ -16,10 +16,10 @@ import torch
 
 from data.images import read_image, resize_image
 from data.synthetic.ears import EarSet, draw_dataset
-from ear_teacher.datamodule import to_model_range
 from ear_teacher.extraction.sources import EarSource, encode_sources, sources_of
 from ear_teacher.model import EarVAE
 from ear_teacher.trained import load_trained
+from training.pixels import to_model_range
 
 BASELINE = "one at a time, in batches of one"  # model.encode pads each to its batch shape, for equal bits
 ROUNDS = 3  # the fastest of each counts: what other processes do to the machine only slows a run

@@ -142,7 +142,7 @@ def read_pts_folder(folder: str | os.PathLike[str]) -> Annotations:
             boxes = stacked_boxes([enclosing_box(points, size)])
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
-        photographs.append(Photograph(picture, size, boxes, points[None]))
+        photographs.append(Photograph(picture, size, boxes, points[None], has_boxes=False))
     count = photographs[0].keypoints.shape[1]
     return Annotations(Path(folder), photographs, tuple(f"point_{number:02d}" for number in range(1, count + 1)))
 

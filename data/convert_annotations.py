@@ -4,7 +4,8 @@
     python -m data.convert_annotations --pts FOLDER --out annotations.json
     python -m data.convert_annotations --coco FILE --images FOLDER --out annotations.json
 
-Beside annotations.json it writes annotations_train.json and annotations_val.json, which share no photograph.
+Beside annotations.json it writes annotations_train.json and annotations_val.json, which share no photograph; for
+cross-validation, `--folds 5`, five pairs annotations_fold1_train.json, annotations_fold1_val.json, ...
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -26,7 +28,7 @@ from data.duplicates import DuplicatePair, collect_signatures, find_duplicates, 
 from data.errors import InputError, OneLineParser, entry_point
 from data.images import Pixels, read_ahead, read_image
 from data.prepare_ears import joined_subjects
-from data.splits import split_by_subject
+from data.splits import folds_by_subject, split_by_subject
 
 
 def build_parser() -> OneLineParser:
@@ -46,6 +48,9 @@ def build_parser() -> OneLineParser:
     parser.add_argument("--out", type=Path, required=True, help="JSON to write; the split's names come from it")
     parser.add_argument(
         "--val-fraction", type=float, default=0.2, help="at least 0 and below 1; 0 writes no split (0.2)"
+    )
+    parser.add_argument(
+        "--folds", type=int, default=0, help="write this many splits for cross-validation instead of one; 0: one (0)"
     )
     parser.add_argument("--seed", type=int, default=42, help="decides what is validation (42)")
     parser.add_argument(
@@ -100,12 +105,12 @@ def inspect(annotations: Annotations) -> tuple[Annotations, list[tuple[bytes, Pi
     return dataclasses.replace(annotations, photographs=kept), signatures, rejects
 
 
-def split(
-    annotations: Annotations, pairs: Sequence[DuplicatePair], *, val_fraction: float, seed: int, by: str, together: bool
-) -> tuple[Annotations, Annotations]:
-    """Training and validation part, of whole photographs or subjects.
+def kept_whole(
+    annotations: Annotations, pairs: Sequence[DuplicatePair], *, by: str, together: bool
+) -> tuple[list[str], list[str]]:
+    """Of each photograph, its name, and what may not be divided: its file or its subject.
 
-    pairs: pictures of one photograph; across the split they are an InputError, or with `together` kept on one side.
+    pairs: pictures of one photograph; with `together` they stay on one side.
     """
     photographs = annotations.photographs
     names = _names(annotations)
@@ -117,9 +122,13 @@ def split(
                 "add them, or use --split-by photograph"
             )
     groups = [photograph.subject for photograph in photographs] if by == "subject" else names
-    if together:
-        groups = joined_subjects(groups, pairs)
-    is_val = split_by_subject(groups, val_fraction, seed)
+    return names, joined_subjects(groups, pairs) if together else groups
+
+
+def divide(
+    annotations: Annotations, names: Sequence[str], pairs: Sequence[DuplicatePair], is_val: NDArray[np.bool_]
+) -> tuple[Annotations, Annotations]:
+    """Training and validation part. Raises InputError for a pair of pictures of one photograph that is divided."""
     across = [pair for pair in pairs if is_val[pair.first] != is_val[pair.second]]
     if across:
         first = "; ".join(f"{names[pair.first]} = {names[pair.second]} ({pair.score:.2f})" for pair in across[:3])
@@ -128,15 +137,16 @@ def split(
             "use --duplicates keep-together"
         )
     train, val = (
-        dataclasses.replace(annotations, photographs=[photographs[row] for row in np.flatnonzero(side)])
+        dataclasses.replace(annotations, photographs=[annotations.photographs[row] for row in np.flatnonzero(side)])
         for side in (~is_val, is_val)
     )
     return train, val
 
 
-def split_paths(out: Path) -> tuple[Path, Path]:
-    """Where training and validation part of `out` stand."""
-    return out.with_name(f"{out.stem}_train.json"), out.with_name(f"{out.stem}_val.json")
+def split_paths(out: Path, fold: int | None = None) -> tuple[Path, Path]:
+    """Where training and validation part of `out` stand; folds are counted from 1."""
+    stem = out.stem if fold is None else f"{out.stem}_fold{fold}"
+    return out.with_name(f"{stem}_train.json"), out.with_name(f"{stem}_val.json")
 
 
 def described(annotations: Annotations) -> str:
@@ -160,17 +170,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"--out {args.out}: a name that ends in .json wanted")
     annotations, signatures, rejects = inspect(read_source(args.boxes, args.pts, args.coco, args.images))
     parts = [(args.out, annotations)]
-    if args.val_fraction:
+    if args.val_fraction or args.folds:
         pairs = find_duplicates(collect_signatures(signatures))
-        sides = split(
-            annotations,
-            pairs,
-            val_fraction=args.val_fraction,
-            seed=args.seed,
-            by=args.split_by,
-            together=args.duplicates == "keep-together",
-        )
-        parts += zip(split_paths(args.out), sides, strict=True)
+        together = args.duplicates == "keep-together"
+        names, groups = kept_whole(annotations, pairs, by=args.split_by, together=together)
+        masks: list[tuple[int | None, NDArray[np.bool_]]]
+        if args.folds:
+            folds = folds_by_subject(groups, args.folds, args.seed)
+            masks = [(number + 1, folds == number) for number in range(args.folds)]
+        else:
+            masks = [(None, split_by_subject(groups, args.val_fraction, args.seed))]
+        for fold, is_val in masks:
+            parts += zip(split_paths(args.out, fold), divide(annotations, names, pairs, is_val), strict=True)
     for path, _ in parts:
         if path.exists() and args.coco is not None and path.samefile(args.coco):
             raise InputError(f"--out {path} would replace the file that is read: choose another name")

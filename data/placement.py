@@ -39,6 +39,24 @@ class Placement:
 
         Resized first, area down and cubic up as everywhere here, then turned and shifted; letterboxing is only a copy.
         """
+        left, top, right, bottom = self._needed(photograph.shape[1], photograph.shape[0])
+        part = Placement(
+            np.column_stack([self.matrix[:, :2], self.matrix @ [left, top, 1]]), self.photograph, self.size
+        )
+        return part._placed(photograph[top:bottom, left:right])
+
+    def _needed(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """What of the photograph the square shows, with room for interpolation: enlarging all of it would cost more."""
+        square = np.array([[0, 0, 1], [self.size, 0, 1], [0, self.size, 1], [self.size, self.size, 1]])
+        corners = square @ self.inverse.T
+        room = 4 + 4 / np.linalg.norm(self.matrix[:, :2], axis=0)
+        low, high = np.floor(corners.min(0) - room), np.ceil(corners.max(0) + room)
+        left, right = np.clip([low[0], high[0]], 0, width).astype(int).tolist()
+        top, bottom = np.clip([low[1], high[1]], 0, height).astype(int).tolist()
+        left, top = min(left, width - 1), min(top, height - 1)
+        return left, top, max(right, left + 1), max(bottom, top + 1)
+
+    def _placed(self, photograph: Pixels) -> Pixels:
         height, width, channels = photograph.shape
         scale_x, scale_y = np.linalg.norm(self.matrix[:, :2], axis=0)
         resized_to = max(1, round(width * scale_x)), max(1, round(height * scale_y))
@@ -83,6 +101,17 @@ def fit(photograph: Size, size: int) -> Placement:
     left, top = (size - fitted[0]) // 2, (size - fitted[1]) // 2
     matrix = np.array([[fitted[0] / width, 0, left], [0, fitted[1] / height, top]], np.float64)
     return Placement(matrix, photograph, size)
+
+
+def around(
+    box: Floats, photograph: Size, size: int, margin: float, turn: float = 0.0, mirrored: bool = False
+) -> Placement:
+    """The square around a box (4,) x y width height, of the longer side times 1 + margin, turned by `turn` degrees."""
+    centre = np.array([box[0] + box[2] / 2, box[1] + box[3] / 2], np.float64)
+    scale = size / (max(float(box[2]), float(box[3])) * (1 + margin))
+    cos, sin = np.cos(np.radians(turn)) * scale, np.sin(np.radians(turn)) * scale
+    linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if mirrored else 1.0, 1.0])
+    return Placement(np.column_stack([linear, size / 2 - linear @ centre]), photograph, size)
 
 
 def clipped_boxes(boxes: Floats, width: float, height: float) -> tuple[Floats, Floats]:

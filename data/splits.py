@@ -1,4 +1,4 @@
-"""Which rows are validation: whole subjects, so that no one is on both sides."""
+"""Which rows are validation, or of which fold: whole subjects, so that no one is on both sides."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def split_by_subject(subjects: Sequence[str], val_fraction: float, seed: int) ->
     """
     if not 0.0 < val_fraction < 1.0:
         raise InputError(f"validation fraction {val_fraction} is out of range: it must be above 0 and below 1")
-    unique = sorted(set(subjects), key=lambda subject: (_seeded_hash(seed, subject), subject))
+    unique = _in_seeded_order(subjects, seed)
     num_val = max(1, round(val_fraction * len(unique)))
     if num_val >= len(unique):
         raise InputError(
@@ -30,6 +30,24 @@ def split_by_subject(subjects: Sequence[str], val_fraction: float, seed: int) ->
         )
     validation = set(unique[:num_val])
     return np.fromiter((subject in validation for subject in subjects), dtype=np.bool_, count=len(subjects))
+
+
+def folds_by_subject(subjects: Sequence[str], folds: int, seed: int) -> NDArray[np.int64]:
+    """(N,) the fold 0 to folds - 1 of each of N rows, for cross-validation: subjects in turn, in the order of the hash.
+
+    Raises InputError for fewer than two folds, or more folds than subjects.
+    """
+    unique = _in_seeded_order(subjects, seed)
+    if not 2 <= folds <= len(unique):
+        raise InputError(
+            f"{len(unique)} subject(s) cannot be dealt into {folds} folds: 2 to as many as subjects wanted"
+        )
+    number = {subject: place % folds for place, subject in enumerate(unique)}
+    return np.array([number[subject] for subject in subjects], np.int64)
+
+
+def _in_seeded_order(subjects: Sequence[str], seed: int) -> list[str]:
+    return sorted(set(subjects), key=lambda subject: (_seeded_hash(seed, subject), subject))
 
 
 def _seeded_hash(seed: int, subject: str) -> bytes:

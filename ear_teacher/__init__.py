@@ -1,18 +1,19 @@
 """The ear teacher: a variational autoencoder over ear crops, and what stands on its encoder."""
 
+from importlib import import_module
 from typing import Any
 
-__all__ = ["EarVAE", "EarVAELightning"]
+_MODULES = {
+    "EarVAE": "ear_teacher.model",
+    "EarVAELightning": "ear_teacher.module",
+    "EarDetector": "ear_teacher.detector.model",
+    "EarDetectorLightning": "ear_teacher.detector.module",
+}
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
     # on first use: `EarVAE` alone then needs no Lightning, and `python -m ear_teacher.model` is not imported twice
-    if name == "EarVAE":
-        from ear_teacher.model import EarVAE
-
-        return EarVAE
-    if name == "EarVAELightning":
-        from ear_teacher.module import EarVAELightning
-
-        return EarVAELightning
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

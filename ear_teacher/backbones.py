@@ -1,14 +1,14 @@
 """Backbones: networks that turn an image into maps. Each owns the mean and standard deviation that it was trained with.
 
-`backbone(images) -> maps, finest first`, `backbone.layer_groups()`, `backbone.channels` and `backbone.grid` of the
-coarsest map, and, where it can be asked for, `backbone.set_grad_checkpointing()`.
+`backbone(images) -> maps, finest first`, `backbone.channels` and `backbone.grids` of these, `backbone.layer_groups()`,
+`backbone.freeze(groups)`, and, where it can be asked for, `backbone.set_grad_checkpointing()`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +31,36 @@ DINOV2_VARIANTS = {
 
 
 class Backbone(nn.Module, ABC):
-    """What an encoder stands on."""
+    """What an encoder or a detector stands on; the first layer groups can be frozen."""
 
     channels: list[int]  # of each map, finest first
-    grid: int  # side of the coarsest map
+    grids: list[int]  # their sides
+    frozen_groups = 0
 
     @abstractmethod
     def layer_groups(self) -> list[list[nn.Module]]:
         """Stages, or transformer blocks, from the input on: what `--freeze-layers` counts. The stem is in the first."""
+
+    def freeze(self, groups: int) -> None:
+        """Take the first `groups` layer groups out of training: no gradient, and evaluation mode for good."""
+        available = len(self.layer_groups())
+        if groups > available:
+            raise InputError(f"--freeze-layers {groups}: this encoder has {available} layer groups")
+        self.frozen_groups = groups
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()  # requires_grad=False alone would let batch statistics drift
+        return self
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        if not self.frozen_groups:
+            return []
+        return [module for group in self.layer_groups()[: self.frozen_groups] for module in group]
 
     def set_grad_checkpointing(self) -> None:
         raise InputError("--gradient_checkpointing: this encoder has no transformer blocks; leave it out")
@@ -70,7 +92,7 @@ class ConvBackbone(Backbone):
     def __init__(self, in_channels: int, base_channels: int, image_size: int) -> None:
         super().__init__()
         self.channels = [base_channels * factor for factor in (1, 2, 4, 8)]
-        self.grid = image_size // 16
+        self.grids = [image_size // 2**doubling for doubling in (1, 2, 3, 4)]
         widths = [in_channels, *self.channels]
         self.stages = nn.ModuleList(
             ConvAttentionBlock(before, after, squeeze_excitation=after == widths[-1])
@@ -108,7 +130,8 @@ class TimmBackbone(PretrainedBackbone):
         if len(set(info.reduction())) == 1 and image_size % patch:  # timm would drop the last pixels in silence
             raise InputError(f"--image_size {image_size}: {name} takes multiples of its patch, {patch}")
         with torch.no_grad():
-            self.grid = self.eval()(torch.zeros(1, in_channels, image_size, image_size))[-1].shape[-1]
+            maps = self.eval()(torch.zeros(1, in_channels, image_size, image_size))
+        self.grids = [each.shape[-1] for each in maps]
         self.train()
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -145,7 +168,11 @@ class TransformerBackbone(PretrainedBackbone):
             name, weights, features_only=False, in_chans=in_channels, advice=WEIGHTS_ADVICE, **options
         )
         self.own_normalisation(self.net, in_channels)
-        self.size, self.grid = size, size // self.net.patch_embed.patch_size[0]
+        self.size = size
+
+    def has_maps(self, widths: list[int]) -> None:
+        """All of one stride, the patch."""
+        self.channels, self.grids = widths, [self.size // self.net.patch_embed.patch_size[0]] * len(widths)
 
     def seen(self, images: Tensor) -> Tensor:
         """What the network gets of images (B, C, S, S) in [-1, 1]: normalised, (B, C, size, size)."""
@@ -173,7 +200,7 @@ class DINOv2Backbone(TransformerBackbone):
         super().__init__(DINOV2_VARIANTS[variant], in_channels, size, weights, dynamic_img_size=True)
         depth = len(self.net.blocks)
         self.taken = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
-        self.channels = [self.net.embed_dim] * len(self.taken)
+        self.has_maps([self.net.embed_dim] * len(self.taken))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return self.net.forward_intermediates(self.seen(images), indices=self.taken, norm=True, intermediates_only=True)

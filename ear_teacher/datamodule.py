@@ -20,6 +20,7 @@ from data.errors import InputError
 from data.npy import TeacherData, read_teacher_npy
 from ear_teacher.config import EarTeacherConfig
 from training.loader import ResumableLoader
+from training.pixels import to_model_range
 
 FIT_ROWS = 16384  # augmented views that the linear path is fitted on
 FIT_VIEWS = 32  # of one image; on 518 real ears 8, 16 and 32 gave 28.1, 28.3 and 28.4 dB on unseen people
@@ -189,13 +190,6 @@ def _report_skipped(path: str, cache: ImageCache) -> None:
     if cache.skipped:
         first = "; ".join(f"{name}: {reason}" for name, reason in cache.skipped[:3])
         print(f"{path}: {len(cache.skipped)} images cannot be read and are left out ({first})")
-
-
-def to_model_range(images: Tensor) -> Tensor:
-    """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [-1, 1]."""
-    # contiguous() keeps a grey batch's channels-last strides, with which oneDNN's convolutions write past their ends
-    pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-    return pixels.div_(127.5).sub_(1.0)
 
 
 def _subject_ids(data: TeacherData, cache: ImageCache, names: list[str]) -> np.ndarray:

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 
 from data.errors import InputError
@@ -44,13 +42,12 @@ class PosteriorHead(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A backbone and its posterior head; the first `freeze` layer groups can be frozen."""
+    """A backbone and its posterior head."""
 
     def __init__(self, backbone: Backbone, width: int, latent_dim: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.frozen_groups = 0
-        self.head = PosteriorHead(backbone.channels[-1], backbone.grid, width, latent_dim)
+        self.head = PosteriorHead(backbone.channels[-1], backbone.grids[-1], width, latent_dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, S, S) in [-1, 1] -> mu, logvar, each (B, latent_dim)."""
@@ -65,39 +62,26 @@ class Encoder(nn.Module):
         return self.backbone.layer_groups()
 
     def freeze(self, groups: int) -> None:
-        """Take the first `groups` layer groups out of training: no gradient, and evaluation mode for good."""
-        available = len(self.layer_groups())
-        if groups > available:
-            raise InputError(f"--freeze-layers {groups}: this encoder has {available} layer groups")
-        self.frozen_groups = groups
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Encoder:
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()  # requires_grad=False alone would let batch statistics drift
-        return self
-
-    def _frozen_modules(self) -> Sequence[nn.Module]:
-        return [module for group in self.layer_groups()[: self.frozen_groups] for module in group]
+        """Take the backbone's first `groups` layer groups out of training, for good."""
+        self.backbone.freeze(groups)
 
 
 def build_encoder(config: EarVAEConfig, weights: str = "none") -> Encoder:
     """The encoder of `config`. `weights`: `pretrained`, `none` or a file. The head is 8 * base_channels wide."""
+    return Encoder(build_backbone(config, weights), 8 * config.base_channels, config.latent_dim)
+
+
+def build_backbone(config: EarVAEConfig, weights: str = "none") -> Backbone:
+    """What the encoder of `config` stands on. `weights`: `pretrained`, `none` or a file."""
     name, in_channels, size = config.encoder, config.in_channels, config.image_size
-    backbone: Backbone
     if name == "conv":
         if weights not in ("pretrained", "none"):
             raise InputError(f"--encoder-weights {weights}: the conv encoder has no published weights; use none")
-        backbone = ConvBackbone(in_channels, config.base_channels, size)
-    elif name == "dinov2":
-        backbone = DINOv2Backbone(config.dinov2_variant, in_channels, config.dinov2_size or size // 14 * 14, weights)
-    elif name == "sam":
-        backbone = SAMBackbone(in_channels, config.sam_size or size, weights)
-    elif name in RESNETS:
-        backbone = TimmBackbone(f"{name}.tv_in1k", in_channels, size, weights)
-    else:
-        backbone = TimmBackbone(name.removeprefix("timm:"), in_channels, size, weights)
-    return Encoder(backbone, 8 * config.base_channels, config.latent_dim)
+        return ConvBackbone(in_channels, config.base_channels, size)
+    if name == "dinov2":
+        return DINOv2Backbone(config.dinov2_variant, in_channels, config.dinov2_size or size // 14 * 14, weights)
+    if name == "sam":
+        return SAMBackbone(in_channels, config.sam_size or size, weights)
+    if name in RESNETS:
+        return TimmBackbone(f"{name}.tv_in1k", in_channels, size, weights)
+    return TimmBackbone(name.removeprefix("timm:"), in_channels, size, weights)

@@ -2,87 +2,58 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from ear_teacher.annealing import KLAnnealing
 from ear_teacher.config import EarTeacherConfig
-from ear_teacher.datamodule import EarDataModule, to_model_range
 from ear_teacher.latents import LatentMoments
 from ear_teacher.losses import LossWeights, VAELoss
 from ear_teacher.model import AggregatePosterior, EarVAE
 from training.checkpoint import read_checkpoint
-from training.cli import plain
 from training.image_quality import psnr, ssim, to_unit
-from training.loader import batches_per_epoch
-from training.optim import LearningRate, adamw_with_schedule, backbone_groups, check_groups, named_group
+from training.module import TrainingModule
+from training.optim import backbone_groups, check_groups, named_group
 from training.perceptual import PerceptualLoss
+from training.pixels import to_model_range
 from training.sheets import save_sheet
-from training.term_log import NonFiniteLossError, TermLog
 
 SAMPLE_SEED = 7  # the same prior draws every epoch, so that the sheets can be compared
 
 
-class EarVAELightning(pl.LightningModule):
+class EarVAELightning(TrainingModule):
     """Trains `self.model`, an EarVAE; offers the same calls as it.
 
     model: an EarVAE that is trained already; then no loss is built and no weights are looked for.
     """
 
     def __init__(self, config: EarTeacherConfig, model: EarVAE | None = None) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config, "model", config.model_config())
         self.model = model or EarVAE(config.model_config(), encoder_weights=config.encoder_weights)
         self.model.encoder.freeze(config.freeze_layers)
         if config.gradient_checkpointing:
             self.model.encoder.backbone.set_grad_checkpointing()
-        self.save_hyperparameters({"model": plain(config.model_config()), "options": plain(config)})
         self.annealing = _annealing(config)
         self.loss = _loss(config) if model is None else None
-        self.rate: LearningRate | None = None
-        self.terms = TermLog(lambda indices: self._ears.describe(indices))
 
     # -- training ----------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
-        if stage != "fit":
-            return
-        if self.model.linear_path is not None and not self._resuming and not self.config.init_from:
-            self.model.fit_linear_path(self._ears.linear_path_rows(self.model.linear_path.shrink))
-        if self.config.compile and self.trainer.strategy.root_device.type == "cpu":
-            self.print("note: --compile is left out: the code that PyTorch generates for CPUs crashes on some encoders")
-        elif self.config.compile:
-            self.compile_networks()
-        self.terms.check_every = 1 if self.trainer.strategy.root_device.type == "cpu" else self.config.log_every_n_steps
+        fresh = stage == "fit" and not self._resuming and not self.config.init_from
+        if self.model.linear_path is not None and fresh:
+            self.model.fit_linear_path(self.datamodule.linear_path_rows(self.model.linear_path.shrink))
+        super().setup(stage)
 
     def compile_networks(self) -> None:
-        """In place, so that no name in a checkpoint changes."""
         self.model.encoder.compile(mode=self.config.compile_mode)
         self.model.decoder.compile(mode=self.config.compile_mode)
 
     @property
-    def _ears(self) -> EarDataModule:
-        return self.trainer.datamodule  # type: ignore[attr-defined]
-
-    @property
     def _resuming(self) -> bool:
         return getattr(self.trainer, "ckpt_path", None) is not None
-
-    def configure_optimizers(self) -> Any:
-        # Trainer.estimated_stepping_batches would set up the loader before Lightning restores where it stood
-        config = self.config
-        batches = batches_per_epoch(len(self._ears.train_set), config.batch_size, self.trainer.world_size)
-        steps = math.ceil(batches / config.accumulate_grad_batches)
-        self.rate = LearningRate(
-            config.schedule, round(steps * config.warmup_epochs), steps * config.epochs, config.plateau_patience
-        )
-        return adamw_with_schedule(self.parameter_groups(), self.rate)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Named optimiser groups: backbone (scaled, perhaps layer by layer), encoder (its head), decoder."""
@@ -100,11 +71,6 @@ class EarVAELightning(pl.LightningModule):
         check_groups(groups, model.parameters())
         return groups
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        # noise depends on where the run stands and on nothing that came before
-        key = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         mu, logvar = self.model.posterior_of(batch["source"])
         latent = self.model.reparameterize(mu, logvar)
@@ -115,14 +81,6 @@ class EarVAELightning(pl.LightningModule):
         )
         self.terms.add(self.global_step, {"loss": loss, **terms}, batch["index"])
         return loss
-
-    def log_training_row(self) -> None:
-        """Means since the last row, and the rates; called every `log_every_n_steps`."""
-        row = {f"train/{name}_step": value for name, value in self.terms.take_window().items()}
-        self._log_row({**row, **self._rates()})
-
-    def on_train_epoch_end(self) -> None:
-        self._log_row({f"train/{name}": value for name, value in self.terms.take_epoch().items()} | self._rates())
 
     def _loss_of(
         self,
@@ -141,18 +99,15 @@ class EarVAELightning(pl.LightningModule):
         )
         return loss, {"ssim_loss" if name == "ssim" else name: term for name, term in terms.items()}
 
-    def _rates(self) -> dict[str, float]:
-        rates = {f"lr/{group['name']}": float(group["lr"]) for group in self.trainer.optimizers[0].param_groups}
+    def rates(self) -> dict[str, float]:
         progress = self.trainer.fit_loop.total_batch_idx / max(self.trainer.num_training_batches, 1)
-        return {name: rate for name, rate in rates.items() if not name.endswith(".no_decay")} | {
-            "train/kl_weight": self.annealing.weight_at(progress)
-        }
+        return super().rates() | {"train/kl_weight": self.annealing.weight_at(progress)}
 
     # -- validation --------------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
         self.moments = LatentMoments(self.config.latent_dim)
-        self.sums: dict[str, float] = {}
         if self.trainer.is_global_zero and self.trainer.loggers:
             self._draw_sheets()
 
@@ -162,31 +117,24 @@ class EarVAELightning(pl.LightningModule):
         reconstruction = self.model.decode(mu)
         final = self.annealing.final_weight
         loss, terms = self._loss_of(batch, reconstruction, mu, logvar, final, mu, mu)
-        bad = [name for name, term in {"loss": loss, **terms}.items() if not term.isfinite()]
-        if bad:
-            raise NonFiniteLossError(f"step {self.global_step}: {', '.join(bad)} not finite in validation")
         predicted, target = to_unit(reconstruction.float()), to_unit(batch["image"])
         values = {"loss": loss, "psnr": psnr(predicted, target).mean(), "ssim": ssim(predicted, target).mean(), **terms}
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + float(value) * len(mu)
+        self.add_validation(values, len(mu))
         self.moments.add(mu, logvar)
 
     def on_validation_epoch_end(self) -> None:
-        totals = self._over_processes(torch.tensor([*self.sums.values(), self.moments.count], dtype=torch.float64))
-        self.moments.reduce(self._over_processes)
+        totals = self.over_processes(torch.tensor([*self.sums.values(), self.moments.count], dtype=torch.float64))
+        self.moments.reduce(self.over_processes)
         means = {f"val/{name}": float(total / totals[-1]) for name, total in zip(self.sums, totals, strict=False)}
         kl = self.moments.kl_per_dimension
         means |= {"val/kl_nats": float(kl.sum()), "val/active_units": float(self.moments.active_units)}
         self.model.posterior = AggregatePosterior.fit(self.moments)
-        self.log_dict({key: means[key] for key in ("val/loss", "val/psnr", "val/ssim")}, prog_bar=True, logger=False)
-        self._log_row(means)
-        for writer in self._tensorboard():
+        self.log_validation(means, shown=("val/loss", "val/psnr", "val/ssim"))
+        for writer in self.tensorboard():
             writer.add_histogram("val/kl_per_dimension", kl.numpy(), self.global_step)
         for line in (self.annealing.observe_validation(self.current_epoch, means["val/psnr"]), self._collapse()):
             if line:
                 self.print(line)
-        if self.rate is not None:
-            self.rate.observe(means["val/loss"])
 
     def _collapse(self) -> str | None:
         """The watch begins when the KL term has come in: before that no latent is under pressure."""
@@ -195,15 +143,9 @@ class EarVAELightning(pl.LightningModule):
     def objective_is_warming_up(self) -> bool:
         return self.annealing.is_warming_up(self.current_epoch + 1)
 
-    def _over_processes(self, values: Tensor) -> Tensor:
-        device = self.trainer.strategy.root_device
-        if self.trainer.world_size == 1 or device.type == "mps":
-            return values
-        return self.trainer.strategy.reduce(values.to(device), reduce_op="sum").cpu()
-
     def _draw_sheets(self) -> None:
         """Reconstructions of fixed validation ears and samples, as PNG and in TensorBoard."""
-        dataset = self._ears.val_set
+        dataset = self.datamodule.val_set
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.sheet_images).round().astype(int))
         images = to_model_range(torch.stack([dataset[int(i)]["image"] for i in chosen])).to(self.device)
         reconstruction = self.model.reconstruct(images)
@@ -218,38 +160,22 @@ class EarVAELightning(pl.LightningModule):
             drawn = self.model.sample(len(chosen), "posterior", generator)
             samples["aggregate\nposterior"] = to_unit(drawn)
         for name, content in (("reconstructions", rows), ("samples", samples)):
-            sheet = save_sheet(self._log_dir / name / f"epoch_{self.current_epoch:03d}.png", content)
-            for writer in self._tensorboard():
+            sheet = save_sheet(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", content)
+            for writer in self.tensorboard():
                 writer.add_image(name, sheet, self.global_step, dataformats="HWC")
-
-    # -- logging -----------------------------------------------------------------------------------------------------
-
-    @property
-    def _log_dir(self) -> Path:
-        return Path(self.trainer.loggers[0].log_dir or ".")
-
-    def _tensorboard(self) -> list[Any]:
-        return [logger.experiment for logger in self.trainer.loggers if hasattr(logger, "experiment")]
-
-    def _log_row(self, metrics: dict[str, float]) -> None:
-        for logger in self.trainer.loggers:
-            logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=self.global_step)
-
-    def images_per_step(self) -> int:
-        return self.config.batch_size * self.trainer.world_size
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["annealing"] = self.annealing.state_dict()
-        checkpoint["terms"] = self.terms.state_dict()
         if self.model.posterior is not None:
             posterior = self.model.posterior
             checkpoint["aggregate_posterior"] = {"mean": posterior.mean, "factor": posterior.factor}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.annealing.load_state_dict(checkpoint["annealing"])
-        self.terms.load_state_dict(checkpoint["terms"])
         self.model.load_posterior(checkpoint)
 
     def initialise_from(self, path: str) -> None:

@@ -78,7 +78,7 @@ class SAMBackbone(TransformerBackbone):
     def __init__(self, in_channels: int, size: int, weights: str) -> None:
         super().__init__("samvit_base_patch16.sa1b", in_channels, size, weights, block_fn=WindowBlock)
         self.taken = [index for index, block in enumerate(self.net.blocks) if block.window_size == 0][:-1]
-        self.channels = [self.net.embed_dim] * len(self.taken) + [self.net.num_features]
+        self.has_maps([self.net.embed_dim] * len(self.taken) + [self.net.num_features])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         necked, taken = self.net.forward_intermediates(self.seen(images), indices=self.taken)

@@ -45,7 +45,7 @@ def train(config: EarTeacherConfig) -> None:
     datamodule = EarDataModule(config)
     datamodule.check_files()
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    trainer = build_trainer(config, run)
+    trainer = build_trainer(config, run, best={"ssim": "max"})
     module = EarVAELightning(config)
     if config.init_from:
         module.initialise_from(config.init_from)

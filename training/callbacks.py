@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -41,8 +42,11 @@ def _trained(module: pl.LightningModule) -> Trained:
     return module  # type: ignore[return-value]
 
 
-def best_checkpoints(folder: str, name: str) -> list[Checkpoint]:
-    """The best three by `val/loss` and the best one by `val/ssim`. File names never contain a metric's slash."""
+def best_checkpoints(folder: str, name: str, best: Mapping[str, Literal["min", "max"]]) -> list[Checkpoint]:
+    """The best three by `val/loss` and the best one by each of `best`: a metric's name without `val/`, and its mode.
+
+    File names never contain a metric's slash.
+    """
     shared: dict[str, Any] = {
         "dirpath": folder,
         "auto_insert_metric_name": False,
@@ -57,12 +61,15 @@ def best_checkpoints(folder: str, name: str) -> list[Checkpoint]:
             filename=f"{name}-epoch={{epoch:03d}}-val_loss={{val/loss:.4f}}",
             **shared,
         ),
-        ModelCheckpoint(
-            monitor="val/ssim",
-            mode="max",
-            save_top_k=1,
-            filename="best-ssim-epoch={epoch:03d}-val_ssim={val/ssim:.4f}",
-            **shared,
+        *(
+            ModelCheckpoint(
+                monitor=f"val/{metric}",
+                mode=mode,
+                save_top_k=1,
+                filename=f"best-{metric}-epoch={{epoch:03d}}-val_{metric}={{val/{metric}:.4f}}",
+                **shared,
+            )
+            for metric, mode in best.items()
         ),
     ]
 

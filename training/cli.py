@@ -132,9 +132,11 @@ def write_options(options: Any, path: Path) -> None:
 
 def plain(options: Any) -> dict[str, Any]:
     """A dataclass as dicts, lists, strings and numbers: what a checkpoint may hold."""
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(options).items()
-    }
+    return {key: _listed(value) for key, value in dataclasses.asdict(options).items()}
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(each) for each in value] if isinstance(value, tuple) else value
 
 
 def _parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:

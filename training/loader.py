@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator, Sized
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,6 +65,7 @@ class ResumableLoader:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        collate: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         self.batches = _EpochBatches(len(dataset), batch_size, seed, rank, world_size)
         typed: Dataset[Any] = dataset  # type: ignore[assignment]
@@ -74,6 +75,7 @@ class ResumableLoader:
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
             pin_memory=pin_memory,
+            collate_fn=collate,
         )
         # Lightning calls loader.sampler.set_epoch. Not `self`: collected as a cycle, torch waits 5 s for each worker
         self.sampler = self.batches

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -53,8 +54,11 @@ def parse_max_time(text: str | None) -> timedelta | None:
     return timedelta(seconds=seconds)
 
 
-def build_trainer(options: TrainerOptions, run: Run) -> pl.Trainer:
-    """The Trainer with its loggers, checkpoints and progress bar."""
+def build_trainer(options: TrainerOptions, run: Run, best: Mapping[str, Literal["min", "max"]]) -> pl.Trainer:
+    """The Trainer with its loggers, checkpoints and progress bar.
+
+    best: metrics without `val/` whose best checkpoint is kept beside those by `val/loss`, and whether low or high is.
+    """
     max_time = parse_max_time(options.max_time)
     shared: list[Callback] = [RunState(run.name, run.log_dir.name), TrainingRows(options.log_every_n_steps)]
     if options.ema_decay > 0:
@@ -78,7 +82,7 @@ def build_trainer(options: TrainerOptions, run: Run) -> pl.Trainer:
             stop_after_epoch=options.stop_after_epoch,
             max_time=max_time,
         )
-        shared += [*best_checkpoints(options.checkpoint_dir, run.name), last]
+        shared += [*best_checkpoints(options.checkpoint_dir, run.name, best), last]
     accelerator, precision = _accelerator(options), _PRECISIONS.get(options.precision, options.precision)
     if precision == "16-mixed" and accelerator == "cpu":
         precision = "bf16-mixed"  # PyTorch's CPU kernels are fast in bfloat16 only

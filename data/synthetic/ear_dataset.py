@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from data.annotations import Annotations, Photograph
 from data.atomic import atomic_write
+from data.coco import write_coco
 from data.errors import InputError
 from data.npy import write_teacher_npy
 from data.splits import split_by_subject
@@ -53,7 +54,8 @@ class EarSet:
 
 @dataclass(frozen=True)
 class _Labels:
-    """What is known of one subject's pictures: landmarks (N, 17, 2), visibility (N, 17), bboxes (N, 4)."""
+    """What is known of one subject's pictures: landmarks (N, 17, 2), visibility (N, 17), bboxes (N, 4)
+    from the picture's corner."""
 
     landmarks: NDArray[np.float32]
     visibility: NDArray[np.uint8]
@@ -90,8 +92,11 @@ def _write_subject(ears: EarSet, out: Path, subject: int) -> _Labels:
         with atomic_write(out / image_name(subject, index), sync=False) as temporary:
             temporary.write_bytes(encoded.tobytes())
         pictures.append(picture)
-    stacked = (np.stack([getattr(p, name) for p in pictures]) for name in ("landmarks", "visibility", "bbox"))
-    return _Labels(*stacked)
+    landmarks, visibility, bboxes = (
+        np.stack([getattr(picture, name) for picture in pictures]) for name in ("landmarks", "visibility", "bbox")
+    )
+    bboxes[:, :2] += 0.5  # files count boxes from the picture's corner, not from its first pixel's centre
+    return _Labels(landmarks, visibility, bboxes)
 
 
 def _clear(out: Path, overwrite: bool) -> None:
@@ -121,8 +126,8 @@ def draw_dataset(
 
     `images/S0001_000.png`; `index.csv` (file, subject, split, box and every factor); `landmarks.json` (COCO keypoints);
     and last `train_teacher.npy` and `val_teacher.npy`, subject-disjoint, without which the set is not complete.
-    Coordinates are those of `EarPicture`; hidden landmarks have theirs too. The files do not depend on `workers`.
-    done: called with the number of pictures finished since its last call.
+    Landmarks are those of `EarPicture`, hidden ones too; boxes are measured from the picture's corner. The files do not
+    depend on `workers`. done: called with the number of pictures finished since its last call.
     Raises InputError for bad values or a folder in use.
     """
     check_workers(workers)
@@ -141,8 +146,8 @@ def draw_dataset(
     )
     with atomic_write(out / "index.csv") as temporary:
         _write_index(temporary, ears, pairs, validation, bboxes)
-    with atomic_write(out / "landmarks.json") as temporary:
-        temporary.write_text(json.dumps(_coco(ears, files, landmarks, visibility, bboxes)), encoding="utf-8")
+    keypoints = np.concatenate([landmarks, visibility[..., None]], axis=2, dtype=np.float32)
+    write_coco(out / "landmarks.json", _annotations(ears, out, pairs, keypoints, bboxes))
     for name, chosen in zip(TEACHER_FILES, (~validation, validation), strict=True):
         rows = np.flatnonzero(chosen)
         write_teacher_npy(
@@ -184,43 +189,21 @@ def _write_index(
             writer.writerow(row)
 
 
-def _coco(
-    ears: EarSet,
-    files: list[str],
-    landmarks: NDArray[np.float32],
-    visibility: NDArray[np.uint8],
-    bboxes: NDArray[np.float32],
-) -> dict[str, object]:
-    size = ears.image_size
-    keypoints = np.concatenate([landmarks.astype(np.float64).round(3), visibility[..., None]], axis=2)
-    return {
-        "info": {
-            "description": f"drawn ears, seed {ears.seed}; pixels, whole coordinates at pixel centres; not photographs"
-        },
-        "images": [{"id": i, "file_name": file, "width": size, "height": size} for i, file in enumerate(files, 1)],
-        "annotations": [
-            {
-                "id": i,
-                "image_id": i,
-                "category_id": 1,
-                "bbox": bbox.tolist(),
-                "area": round(float(bbox[2] * bbox[3]), 3),
-                "iscrowd": 0,
-                "num_keypoints": len(EAR_LANDMARKS),
-                "keypoints": [int(v) if k % 3 == 2 else v for k, v in enumerate(points.ravel().tolist())],
-            }
-            for i, (points, bbox) in enumerate(zip(keypoints, bboxes.astype(np.float64).round(3), strict=True), 1)
-        ],
-        "categories": [
-            {
-                "id": 1,
-                "name": "ear",
-                "supercategory": "head",
-                "keypoints": list(EAR_LANDMARKS),
-                "skeleton": EAR_SKELETON,
-            }
-        ],
-    }
+def _annotations(
+    ears: EarSet, out: Path, pairs: list[tuple[int, int]], keypoints: NDArray[np.float32], bboxes: NDArray[np.float32]
+) -> Annotations:
+    photographs = [
+        Photograph(
+            path=out / image_name(subject, index),
+            size=(ears.image_size, ears.image_size),
+            boxes=bbox[None],
+            keypoints=points[None],
+            sides=(sample_view(ears.seed, subject, index).side,),
+            subject=subject_name(subject),
+        )
+        for (subject, index), points, bbox in zip(pairs, keypoints, bboxes, strict=True)
+    ]
+    return Annotations(out / "landmarks.json", photographs, EAR_LANDMARKS, tuple(EAR_SKELETON))
 
 
 def write_sheet(path: str | os.PathLike[str], ears: EarSet, count: int = 48, columns: int = 8) -> None:

@@ -16,8 +16,8 @@ from data.cache import MAX_UNREADABLE, read_picture
 from data.errors import InputError
 from data.images import EXTENSIONS, Pixels, list_images, read_ahead, resize_image
 from data.npy import TeacherData, read_teacher_npy
-from ear_teacher.datamodule import to_model_range
 from ear_teacher.model import EarVAE
+from training.pixels import to_model_range
 
 WHOLE = np.full(4, np.nan, np.float32)  # the box of a picture that is not cut
 ARRAY_ROW = re.compile(r"(.+\.np[yz]) row (\d+)", re.DOTALL)  # how a row of an image array is named

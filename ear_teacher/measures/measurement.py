@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ear_teacher.datamodule import to_model_range
 from ear_teacher.latents import ACTIVE_VARIANCE, LatentMoments
 from ear_teacher.losses import kl_divergence
 from ear_teacher.model import EarVAE
 from training.image_quality import psnr, ssim, to_unit
+from training.pixels import to_model_range
 
 
 class Autoencoder(Protocol):

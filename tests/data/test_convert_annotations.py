@@ -68,6 +68,21 @@ def test_points_become_coco(folder: Path):
     assert not split_paths(folder / "ears.json")[0].exists()
 
 
+def test_folds_validate_every_photograph_once(folder: Path):
+    assert convert(folder, "--folds", 3) == 0
+    folds = [split_paths(folder / "ears.json", number) for number in (1, 2, 3)]
+    validated = [name for _, val in folds for name in files_of(read_coco(val))]
+    assert sorted(validated) == sorted(files_of(read_coco(folder / "ears.json")))
+    for train, val in folds:
+        assert files_of(read_coco(train)).isdisjoint(files_of(read_coco(val)))
+        assert len(read_coco(train)) + len(read_coco(val)) == 12
+
+
+def test_boxes_around_points_are_no_boxes(folder: Path):
+    assert main(["--pts", str(folder), "--out", str(folder / "ears.json"), "--val-fraction", "0"]) == 0
+    assert not any(photograph.has_boxes for photograph in read_coco(folder / "ears.json").photographs)
+
+
 def test_coco_is_checked_and_split_again(folder: Path):
     assert convert(folder) == 0
     assert main(["--coco", str(folder / "ears.json"), "--out", str(folder / "again.json"), "--seed", "5"]) == 0

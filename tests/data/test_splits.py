@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.errors import InputError
-from data.splits import split_by_subject
+from data.splits import folds_by_subject, split_by_subject
 
 SUBJECTS = [f"p{row % 23}" for row in range(200)]
 
@@ -36,7 +36,7 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
 
 
 def test_a_new_process_gives_the_same_split() -> None:
-    code = f"from data.splits import split_by_subject as s; print(s({SUBJECTS!r}, .2, 42).tolist())"
+    code = f"from data.splits import folds_by_subject, split_by_subject as s; print(s({SUBJECTS!r}, .2, 42).tolist())"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == str(split_by_subject(SUBJECTS, 0.2, 42).tolist())
 
@@ -65,3 +65,25 @@ def test_a_fraction_out_of_range_is_refused(fraction: float) -> None:
 def test_both_sides_need_a_subject(subjects: list[str], fraction: float) -> None:
     with pytest.raises(InputError, match="each side needs"):
         split_by_subject(subjects, fraction, 0)
+
+
+def test_folds_deal_each_subject_once_and_evenly() -> None:
+    subjects = [f"S{number % 11}" for number in range(50)]
+    folds = folds_by_subject(subjects, 4, seed=7)
+    dealt = {
+        subject: {int(fold) for other, fold in zip(subjects, folds, strict=True) if other == subject}
+        for subject in subjects
+    }
+    assert all(len(found) == 1 for found in dealt.values())
+    sizes = np.bincount([next(iter(found)) for found in dealt.values()])
+    assert len(sizes) == 4
+    assert sizes.max() - sizes.min() <= 1
+    shuffled = np.random.default_rng(0).permutation(50)
+    assert np.array_equal(folds_by_subject([subjects[row] for row in shuffled], 4, seed=7), folds[shuffled])
+    assert not np.array_equal(folds_by_subject(subjects, 4, seed=8), folds)
+
+
+@pytest.mark.parametrize("folds", [-1, 1, 12])
+def test_impossible_folds_are_refused(folds: int) -> None:
+    with pytest.raises(InputError, match="11 subject"):
+        folds_by_subject([f"S{number}" for number in range(11)], folds, seed=1)

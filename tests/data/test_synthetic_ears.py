@@ -310,13 +310,16 @@ def test_coco_file_holds_the_keypoints(tiny: Path):
     assert coco["categories"][0]["keypoints"] == list(EAR_LANDMARKS)
     assert len(coco["images"]) == len(coco["annotations"]) == 8
     files = {image["id"]: image["file_name"] for image in coco["images"]}
+    subjects = {image["id"]: image["subject"] for image in coco["images"]}
     for annotation in coco["annotations"]:
         subject, index = (int(part) for part in files[annotation["image_id"]][8:-4].split("_"))
         picture = draw_ear(sample_shape(7, subject), sample_view(7, subject, index), 32)
         points = np.array(annotation["keypoints"]).reshape(17, 3)
         np.testing.assert_allclose(points[:, :2], picture.landmarks, atol=1e-3)
         assert points[:, 2].tolist() == picture.visibility.tolist()
-        np.testing.assert_allclose(annotation["bbox"], picture.bbox, atol=1e-3)
+        np.testing.assert_allclose(annotation["bbox"], np.add(picture.bbox, [0.5, 0.5, 0, 0]), atol=1e-3)
+        assert annotation["side"] == sample_view(7, subject, index).side
+        assert subjects[annotation["image_id"]] == f"S{subject:04d}"
 
 
 def test_files_do_not_depend_on_workers(tiny: Path, tmp_path: Path):

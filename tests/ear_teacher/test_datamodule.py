@@ -16,7 +16,8 @@ from data.augment import _run, geometric, photometric
 from data.errors import InputError
 from data.npy import read_teacher_npy
 from ear_teacher.config import EarTeacherConfig
-from ear_teacher.datamodule import FIT_VIEWS, EarDataModule, to_model_range
+from ear_teacher.datamodule import FIT_VIEWS, EarDataModule
+from training.pixels import to_model_range
 
 
 def module_of(folder: Path, **options: Any) -> EarDataModule:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from data.errors import InputError
 from ear_teacher import EarVAE, EarVAELightning
 from ear_teacher.config import EarVAEConfig
-from ear_teacher.datamodule import to_model_range
 from ear_teacher.encoders import LOGVAR_LIMIT
 from ear_teacher.latents import LatentMoments
 from ear_teacher.linear_path import LinearPath
@@ -21,6 +20,7 @@ from ear_teacher.model import AggregatePosterior
 from ear_teacher.train import main
 from tests.conftest import TINY
 from training.checkpoint import read_checkpoint
+from training.pixels import to_model_range
 
 RESNET, CONVNEXT, VIT = "resnet18", "timm:convnext_atto", "timm:test_vit"
 

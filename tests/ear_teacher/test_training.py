@@ -142,7 +142,7 @@ def val_loss(ear_set: Path, folder: Path, *extra: str) -> float:
         EarTeacherConfig, argv, prog="ears", aliases=ALIASES, preset_field="encoder", presets=PRESETS
     )
     pl.seed_everything(0, verbose=False)
-    trainer = build_trainer(config, open_run(config, "ear_vae"))
+    trainer = build_trainer(config, open_run(config, "ear_vae"), best={"ssim": "max"})
     trainer.fit(EarVAELightning(config), EarDataModule(config))
     return float(trainer.callback_metrics["val/loss"])
 

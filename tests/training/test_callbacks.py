@@ -160,7 +160,7 @@ def test_early_stopping_counts_from_the_end_of_the_warm_up(
 
 
 def test_the_best_three_by_loss_and_the_best_by_ssim_without_a_slash_in_any_name(tmp_path: Path) -> None:
-    fit(Line((0.5, 0.1, 0.4, 0.2, 0.3)), *best_checkpoints(str(tmp_path), "ear_vae"), epochs=5)
+    fit(Line((0.5, 0.1, 0.4, 0.2, 0.3)), *best_checkpoints(str(tmp_path), "ear_vae", {"ssim": "max"}), epochs=5)
     assert {path.name for path in tmp_path.rglob("*")} == {
         "ear_vae-epoch=001-val_loss=0.1000.ckpt",
         "ear_vae-epoch=003-val_loss=0.2000.ckpt",
@@ -215,7 +215,7 @@ def test_last_is_written_every_epoch_and_every_n_steps(tmp_path: Path, every: in
 
 
 def test_last_also_holds_the_other_callbacks_newest_scores(tmp_path: Path) -> None:
-    fit(Line((0.5, 0.1)), *best_checkpoints(str(tmp_path), "ear_vae"), last(tmp_path))
+    fit(Line((0.5, 0.1)), *best_checkpoints(str(tmp_path), "ear_vae", {"ssim": "max"}), last(tmp_path))
     states = read_checkpoint(tmp_path / "last.ckpt")["callbacks"].values()
     assert sorted(float(state["best_model_score"]) for state in states if "best_model_score" in state) == [
         pytest.approx(0.1),

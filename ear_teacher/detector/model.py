@@ -1,0 +1,268 @@
+"""EarDetector: photographs of any size to boxes, scores and landmarks of their ears."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.annotations import Floats
+from data.errors import InputError
+from data.images import Pixels
+from data.placement import around, fit
+from ear_teacher.backbones import Backbone
+from ear_teacher.detector.boxes import BoxDetector, suppress
+from ear_teacher.detector.config import FROM_VAE, EarDetectorConfig, vae_options
+from ear_teacher.detector.landmarks import MARGIN, Landmarker
+from ear_teacher.encoders import build_backbone
+from training.checkpoint import model_state, read_checkpoint
+from training.pixels import to_model_range
+
+CANDIDATES = 300  # a picture, before suppression
+MAX_DETECTIONS = 100  # a picture, as COCO's AP counts
+INFERENCE_BATCH = 8  # photographs, or crops times 4, in one call of the networks
+EAR = 1  # label; torchvision's 0 is the background
+
+Detections = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """Of overlapping boxes the better one remains; see `suppress`."""
+
+    iou: float = 0.5
+    containment: float = 0.8
+
+
+class EarDetector(nn.Module):
+    """Two networks that start from the same encoder: one finds ears, the other places landmarks in a crop around each.
+
+    Each has a copy of the encoder of its own: they see pictures of another kind, whole photographs and single ears, for
+    which one set of batch statistics would fit neither. Scores below `score_threshold` are not returned.
+    """
+
+    def __init__(
+        self, config: EarDetectorConfig | None = None, encoder_weights: str = "none", **overrides: Any
+    ) -> None:
+        super().__init__()
+        self.config = config = EarDetectorConfig(**{**asdict(config or EarDetectorConfig()), **overrides})
+        config.check()
+        self.score_threshold = 0.05
+        self.suppression = Suppression()
+        self.boxes = BoxDetector(
+            build_backbone(config.backbone_config(config.image_size), encoder_weights),
+            config.image_size,
+            config.pyramid_width,
+        )
+        self.landmarks: Landmarker | None = None
+        if config.num_landmarks:
+            self.landmarks = Landmarker(
+                build_backbone(config.backbone_config(config.crop_size), encoder_weights),
+                config.crop_size,
+                config.pyramid_width,
+                config.num_landmarks,
+            )
+
+    @classmethod
+    def from_vae_checkpoint(
+        cls,
+        checkpoint_path: str,
+        num_landmarks: int = 17,
+        freeze_encoder: bool = False,
+        weights: str = "averaged",
+        **shape: Any,
+    ) -> Self:
+        """A detector, to be trained, whose encoders are a trained ear VAE's; pyramid and heads are new.
+
+        checkpoint_path: a .ckpt file of ear_teacher.train, or a glob: the newest match. weights: `averaged` (the EMA if
+        the run kept one) or `raw`. shape: other fields of EarDetectorConfig, such as image_size. Raises InputError for
+        any other file, and for a shape that its encoder does not have.
+        """
+        stored = vae_options(checkpoint_path)
+        wrong = [name for name in FROM_VAE if name in shape and shape[name] != stored.get(name, shape[name])]
+        if wrong:
+            raise InputError(f"{checkpoint_path}: has {wrong[0]} {stored[wrong[0]]!r}, not {shape[wrong[0]]!r}")
+        of_vae = {name: stored[name] for name in FROM_VAE if name in stored}
+        shape = {"crop_size": stored["image_size"], **shape, **of_vae}
+        model = cls(EarDetectorConfig(num_landmarks=num_landmarks, **shape))
+        model.load_encoder(checkpoint_path, weights)
+        if freeze_encoder:
+            model.freeze()
+        return model
+
+    def load_encoder(self, checkpoint_path: str, weights: str = "averaged") -> None:
+        """The encoder of a trained ear VAE into both networks. Raises InputError if it is another encoder."""
+        prefix = "model.encoder.backbone."
+        state = model_state(read_checkpoint(checkpoint_path), weights)
+        encoder = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        for backbone in self.backbones():
+            _load(backbone, encoder, f"{checkpoint_path}: its encoder is not {self.config.encoder} of this shape")
+
+    def backbones(self) -> list[Backbone]:
+        """The copies of the encoder: the detector's and, where there are landmarks, the landmarker's."""
+        return [net.backbone for net in (self.boxes, self.landmarks) if net is not None]
+
+    def freeze(self, groups: int | None = None) -> None:
+        """Take the encoders' first `groups` layer groups, or all, out of training, for good."""
+        for backbone in self.backbones():
+            backbone.freeze(len(backbone.layer_groups()) if groups is None else groups)
+
+    # -- inference ---------------------------------------------------------------------------------------------------
+
+    def forward(self, images: Sequence[Tensor]) -> list[Detections]:
+        """Images, each float (C, H, W) in [-1, 1] of any size, to detections in torchvision's form; see `predict`."""
+        pixels = [((image.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8) for image in images]
+        return self.predict([image.permute(1, 2, 0).cpu().numpy() for image in pixels])
+
+    @torch.no_grad()
+    def predict(self, photographs: Sequence[Pixels]) -> list[Detections]:
+        """uint8 (H, W, C) photographs of any size to one dict each, best score first, in pixels of the photograph.
+
+        boxes: (N, 4) x1 y1 x2 y2; scores: (N,) in [0, 1]; labels: (N,) int64, all 1; keypoints: (N, K, 3) x y and 1
+        for visible, 0 for hidden; keypoints_scores: (N, K), the probability that it is visible.
+        """
+        found: list[Detections] = []
+        for start in range(0, len(photographs), INFERENCE_BATCH):
+            chunk = photographs[start : start + INFERENCE_BATCH]
+            placements = [fit((image.shape[1], image.shape[0]), self.config.image_size) for image in chunk]
+            squares = [
+                placement.image(self._channels(image)) for placement, image in zip(placements, chunk, strict=True)
+            ]
+            for (boxes, scores), placement in zip(
+                self.select(*self.boxes(self._batch(squares))), placements, strict=True
+            ):
+                width, height = placement.photograph
+                limit = boxes.new_tensor([width, height, width, height])
+                boxes = _corners(placement.boxes_back(_sides(boxes))).to(boxes)
+                boxes = torch.minimum(boxes.clamp(min=0), limit)
+                kept = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(dim=1)
+                labels = torch.full_like(scores[kept], EAR, dtype=torch.int64)
+                found.append({"boxes": boxes[kept], "scores": scores[kept], "labels": labels})
+        placed = self.place_landmarks(photographs, [each["boxes"] for each in found])
+        return [each | points for each, points in zip(found, placed, strict=True)]
+
+    @torch.no_grad()
+    def place_landmarks(self, photographs: Sequence[Pixels], boxes: Sequence[Tensor]) -> list[Detections]:
+        """`keypoints` and `keypoints_scores` of given ears, as in `predict`. boxes: (N, 4) corners a photograph."""
+        count = self.config.num_landmarks
+        device = self.boxes.places.device
+        points = [np.zeros((len(each), count, 3), np.float32) for each in boxes]
+        scores = [torch.zeros(len(each), count, device=device) for each in boxes]
+        if self.landmarks is not None:
+            wanted = [(image, ear) for image, each in enumerate(boxes) for ear in range(len(each))]
+            for start in range(0, len(wanted), 4 * INFERENCE_BATCH):
+                chunk = wanted[start : start + 4 * INFERENCE_BATCH]
+                placements = [self._crop(photographs[image], boxes[image][ear]) for image, ear in chunk]
+                crops = [
+                    placement.image(self._channels(photographs[image]))
+                    for placement, (image, _) in zip(placements, chunk, strict=True)
+                ]
+                found, visibility, _ = self.landmarks(self._batch(crops))
+                for (image, ear), placement, xy, logits in zip(chunk, placements, found, visibility, strict=True):
+                    points[image][ear, :, :2] = placement.points_back(xy.cpu().numpy())
+                    points[image][ear, :, 2] = (logits > 0).cpu().numpy()
+                    scores[image][ear] = logits.sigmoid()
+        return [
+            {"keypoints": torch.from_numpy(places).to(device), "keypoints_scores": each}
+            for places, each in zip(points, scores, strict=True)
+        ]
+
+    @torch.no_grad()
+    def select(self, logits: Tensor, boxes: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Of what every place says, logits (B, P) and boxes (B, P, 4): what remains, boxes (N, 4) and scores (N,)."""
+        selected = []
+        for scores, each in zip(logits.sigmoid(), boxes, strict=True):
+            best = scores.topk(min(CANDIDATES, len(scores))).indices
+            best = best[scores[best] >= self.score_threshold]
+            kept = best[suppress(each[best], scores[best], **asdict(self.suppression))][:MAX_DETECTIONS]
+            selected.append((each[kept], scores[kept]))
+        return selected
+
+    def _crop(self, photograph: Pixels, box: Tensor) -> Any:
+        size = photograph.shape[1], photograph.shape[0]
+        return around(_sides(box[None])[0], size, self.config.crop_size, MARGIN)
+
+    def _channels(self, photograph: Pixels) -> Pixels:
+        """As many as the model takes."""
+        wanted, found = self.config.in_channels, photograph.shape[2]
+        if wanted == found:
+            return photograph
+        if wanted == 3:
+            return np.repeat(photograph, 3, axis=2)
+        return np.asarray(cv2.cvtColor(photograph, cv2.COLOR_RGB2GRAY)[..., None], np.uint8)
+
+    def _batch(self, squares: Sequence[Pixels]) -> Tensor:
+        return to_model_range(torch.from_numpy(np.stack(squares)).to(self.boxes.places.device))
+
+    # -- trained models ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load_from_checkpoint(cls, path: str, map_location: str = "cpu", weights: str = "averaged") -> Self:
+        """A trained detector in evaluation mode from a training checkpoint (a path, or a glob: the newest match).
+
+        weights: `averaged` (the EMA if the run kept one) or `raw`. Raises InputError for any other file.
+        """
+        checkpoint = read_checkpoint(path, map_location)
+        stored = checkpoint.get("hyper_parameters", {}).get("detector") or {}
+        if "pyramid_width" not in stored or not stored.keys() <= {field.name for field in fields(EarDetectorConfig)}:
+            raise InputError(f"{path}: this checkpoint holds no ear detector; give one of ear_teacher.detector.train")
+        model = cls(stored_config(stored))
+        _load(model, _own(checkpoint, weights), f"{path}: does not fit the shape that it states")
+        return model.to(map_location).eval()
+
+    def initialise_from(self, path: str) -> str:
+        """The weights of another detector's checkpoint as far as they fit; a sentence on what starts anew.
+
+        Another number of landmarks starts their last layers anew, none leaves the landmarker out. Raises InputError if
+        the encoder or the pyramid is another.
+        """
+        state, own = _own(read_checkpoint(path), "averaged"), self.state_dict()
+        anew = [name for name in own if name.startswith("landmarks.") and not _fits(state, own, name)]
+        wrong = [name for name in own if name not in anew and not _fits(state, own, name)]
+        if wrong or any(name.startswith("landmarks.backbone.") for name in anew if name in state):
+            raise InputError(
+                f"{path}: another encoder, size or pyramid than this run's (first at {(wrong or anew)[0]})"
+            )
+        self.load_state_dict({**own, **{name: state[name] for name in own if name not in anew}})
+        if not anew:
+            return f"all weights are those of {path}"
+        return f"all weights are those of {path}, but {len(anew)} of the landmarker's start anew"
+
+
+def stored_config(stored: dict[str, Any]) -> EarDetectorConfig:
+    """From a checkpoint's plain values."""
+    names, pairs = stored.get("landmark_names", ()), stored.get("skeleton", ())
+    return EarDetectorConfig(**{**stored, "landmark_names": tuple(names), "skeleton": tuple(map(tuple, pairs))})
+
+
+def _own(checkpoint: dict[str, Any], weights: str) -> dict[str, Tensor]:
+    state = model_state(checkpoint, weights)
+    return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+
+
+def _fits(state: dict[str, Tensor], own: dict[str, Tensor], name: str) -> bool:
+    return name in state and state[name].shape == own[name].shape
+
+
+def _load(module: nn.Module, state: dict[str, Tensor], reason: str) -> None:
+    own = module.state_dict()
+    wrong = sorted({name for name in own if not _fits(state, own, name)} | (state.keys() - own.keys()))
+    if wrong:
+        raise InputError(f"{reason} ({len(wrong)} tensors differ, first {wrong[0]})")
+    module.load_state_dict(state)
+
+
+def _sides(boxes: Tensor) -> Floats:
+    """Corners (N, 4) to x y width height."""
+    corners = boxes.detach().cpu().numpy().astype(np.float32)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def _corners(boxes: Floats) -> Tensor:
+    """x y width height (N, 4) to corners."""
+    return torch.from_numpy(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1))

@@ -1,0 +1,200 @@
+"""The training of an EarDetector: one step, its validation, its pictures."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.annotations import Photograph
+from data.images import read_image, write_image
+from ear_teacher.detector.config import DetectorTrainingConfig, EarDetectorConfig
+from ear_teacher.detector.drawing import draw_detections, sheet
+from ear_teacher.detector.losses import box_losses, landmark_losses
+from ear_teacher.detector.measures.detection import BoxResult, coco_figures
+from ear_teacher.detector.measures.landmarks import ear_lengths, ear_means, normalised_errors
+from ear_teacher.detector.model import EarDetector
+from training.module import TrainingModule
+from training.optim import backbone_groups, check_groups, named_group
+
+SHEET_SIDE, SHEET_COLUMNS = 480, 4
+SHOWN_SCORE = 0.3  # of the ears that are drawn each epoch
+
+
+class EarDetectorLightning(TrainingModule):
+    """Trains `self.model`, an EarDetector. `config` is resolved; see `DetectorTrainingConfig.resolved`.
+
+    model_config: with the names of the data's landmarks; without, the options' shape.
+    """
+
+    def __init__(self, config: DetectorTrainingConfig, model_config: EarDetectorConfig | None = None) -> None:
+        shape = model_config or config.model_config((), ())
+        super().__init__(config, "detector", shape)
+        self.model = EarDetector(shape, "none" if config.vae_checkpoint else config.encoder_weights)
+        if config.vae_checkpoint:
+            self.model.load_encoder(config.vae_checkpoint)
+        self.model.freeze(None if config.freeze_encoder else config.freeze_layers)
+        if not config.train_boxes:
+            self.model.boxes.freeze()
+        if config.gradient_checkpointing:
+            for backbone in self.model.backbones():
+                backbone.set_grad_checkpointing()
+
+    def initialise_from(self, path: str) -> str:
+        """Weights only, from another detector's checkpoint; says what starts anew. Raises InputError."""
+        return self.model.initialise_from(path)
+
+    @classmethod
+    def load_from_checkpoint(cls, path: str, map_location: str = "cpu", weights: str = "averaged") -> Self:  # type: ignore[override]
+        raise NotImplementedError("load the model: EarDetector.load_from_checkpoint")
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        return self.model(images)
+
+    def compile_networks(self) -> None:
+        for net in (self.model.boxes, self.model.landmarks):
+            if net is not None:
+                net.backbone.compile(mode=self.config.compile_mode)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Named optimiser groups: the copies of the encoder (scaled, perhaps layer by layer), and what is new."""
+        config, model = self.config, self.model
+        groups = []
+        for name, net in (("boxes", model.boxes), ("landmarks", model.landmarks)):
+            if net is None or (net is model.boxes and model.boxes.frozen):
+                continue
+            backbone = net.backbone
+            rate = config.lr * config.backbone_lr_scale
+            groups += [
+                {**group, "name": group["name"].replace("backbone", f"{name}.backbone", 1)}
+                for group in backbone_groups(backbone.layer_groups(), rate, config.layer_decay, config.weight_decay)
+            ]
+            new = [module for key, module in net.named_children() if key != "backbone"]
+            loose = torch.nn.ParameterList(net.parameters(recurse=False))
+            groups += named_group(name, [*new, loose], config.lr, config.weight_decay)
+        check_groups(groups, model.parameters())
+        return groups
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        terms = self._box_terms(batch)[0] if self.config.train_boxes else {}
+        if self.model.landmarks is not None:
+            terms |= self._landmark_terms(batch)[0]
+        loss = self._total(terms)
+        self.terms.add(self.global_step, {"loss": loss, **terms}, batch["index"])
+        return loss
+
+    def _box_terms(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """The losses of score and box, and what every place said: logits and boxes."""
+        net = self.model.boxes
+        logits, boxes = net(batch["image"])
+        ears = batch["boxes"], batch["unclear"], batch["complete"]
+        return box_losses(logits, boxes, net.places, net.strides, *ears), logits, boxes
+
+    def _landmark_terms(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
+        """The losses of the crops, and the points placed in them."""
+        net = self.model.landmarks
+        assert net is not None, "asked of a model with landmarks only"
+        if len(batch["crops"]):
+            points, visibility, heat = net(batch["crops"])
+            return landmark_losses(points, visibility, heat, batch["keypoints"], self.config.crop_size), points
+        weights = [
+            each for each in net.parameters() if each.requires_grad
+        ]  # every process must have a gradient of them
+        nothing = sum((each.sum() * 0.0 for each in weights), net.cells.new_zeros(()))
+        return dict.fromkeys(("heatmap", "landmark", "visibility"), nothing), net.cells.new_zeros(
+            batch["keypoints"].shape
+        )
+
+    def _total(self, terms: dict[str, Any]) -> Any:
+        """The weighted sum of the terms that there are."""
+        config = self.config
+        weights = {
+            "score": 1.0,
+            "box": config.box_weight,
+            "heatmap": config.heatmap_weight,
+            "landmark": config.landmark_weight,
+            "visibility": config.visibility_weight,
+        }
+        return sum(weights[name] * term for name, term in terms.items())
+
+    # -- validation --------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self.results: list[BoxResult] = []
+        self.errors: list[float] = []  # NME of each crop
+        self.counts = torch.zeros(2, dtype=torch.float64)  # photographs, crops
+        if self.trainer.is_global_zero and self.trainer.loggers:
+            self._draw_sheet()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        terms, logits, places = self._box_terms(batch)
+        photographs, crops = len(batch["image"]), len(batch.get("crops", ()))
+        self.counts += torch.tensor([photographs, crops])
+        if self.config.train_boxes:
+            self.add_validation(terms, photographs)
+        for (boxes, scores), truth, complete in zip(
+            self.model.select(logits, places), batch["boxes"], batch["complete"], strict=True
+        ):
+            if complete:
+                self.results.append(BoxResult(truth.cpu(), boxes.float().cpu(), scores.float().cpu()))
+        if crops:
+            landmark_terms, points = self._landmark_terms(batch)
+            self.add_validation(landmark_terms, crops)
+            truth = batch["keypoints"].cpu().numpy()
+            lengths = ear_lengths(truth, np.zeros((crops, 4), np.float32), "landmark-box")
+            errors = normalised_errors(points.float().cpu().numpy(), truth, lengths)
+            means = ear_means(errors)
+            self.errors += means[~np.isnan(means)].tolist()
+
+    def on_validation_epoch_end(self) -> None:
+        totals = self.over_processes(torch.tensor([*self.sums.values(), *self.counts], dtype=torch.float64))
+        photographs, crops = totals[-2:]
+        means = {
+            f"val/{name}": float(total / (photographs if name in ("score", "box") else crops))
+            for name, total in zip(self.sums, totals, strict=False)
+        }
+        results, errors = self._gathered(self.results), self._gathered(self.errors)
+        figures = coco_figures(results)
+        found = {} if figures is None else {"val/ap": figures.ap, "val/ap50": figures.ap50}
+        if errors:
+            found["val/nme"] = float(np.mean(errors))
+        loss = self._total({name.removeprefix("val/"): value for name, value in means.items()})
+        self.log_validation({"val/loss": loss, **means, **found}, shown=("val/loss", "val/ap50", "val/ap", "val/nme"))
+
+    def _gathered(self, mine: list[Any]) -> list[Any]:
+        if self.trainer.world_size == 1:
+            return mine
+        parts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(parts, mine)
+        return [each for part in parts for each in part]
+
+    def _draw_sheet(self) -> None:
+        """Fixed validation photographs with what is found and what is there, as PNG and in TensorBoard."""
+        photographs: list[Photograph] = self.datamodule.val_set.photographs
+        with_ears = [each for each in photographs if len(each.boxes)]
+        chosen = np.unique(np.linspace(0, len(with_ears) - 1, self.config.sheet_images).round().astype(int))
+        shown = [with_ears[index] for index in chosen]
+        images = [read_image(each.path, self.config.in_channels) for each in shown]
+        skeleton = self.model.config.skeleton
+        pictures = [
+            draw_detections(
+                image,
+                found,
+                truth=each,
+                skeleton=skeleton,
+                min_score=SHOWN_SCORE,
+                min_side=SHEET_SIDE,
+            )
+            for image, found, each in zip(images, self.model.predict(images), shown, strict=True)
+        ]
+        drawn = sheet(pictures, min(SHEET_COLUMNS, len(pictures)))
+        path = self.log_dir / "detections" / f"epoch_{self.current_epoch:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, drawn)
+        for writer in self.tensorboard():
+            writer.add_image("detections", drawn, self.global_step, dataformats="HWC")

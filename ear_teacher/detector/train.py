@@ -1,0 +1,51 @@
+"""Train an ear detector: `python -m ear_teacher.detector.train`, or `python ear_teacher/detector/train.py`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
+
+from data.errors import entry_point
+from ear_teacher.detector.config import ALIASES, DetectorTrainingConfig
+from training.cli import parse_options
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    config = parse_options(DetectorTrainingConfig, argv, prog="python -m ear_teacher.detector.train", aliases=ALIASES)
+    train(config)
+    return 0
+
+
+def train(config: DetectorTrainingConfig) -> None:
+    """Start, continue, or report as finished the run of this configuration."""
+    # imported here: Lightning takes seconds, and --help and a mistyped flag should not wait for it
+    import pytorch_lightning as pl
+
+    from ear_teacher.detector.datamodule import DetectorDataModule
+    from ear_teacher.detector.module import EarDetectorLightning
+    from training.resume import open_run
+    from training.trainer import announce, build_trainer, fit, report
+
+    datamodule = DetectorDataModule(config)
+    datamodule.config = config = config.resolved(datamodule.num_landmarks)
+    run = open_run(config, "ear_detector")
+    if run.finished:
+        print(f"finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs; more with --epochs")
+        return
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    trainer = build_trainer(config, run, best=datamodule.best())
+    module = EarDetectorLightning(config, config.model_config(*datamodule.landmarks))
+    if config.init_from:
+        print(module.initialise_from(config.init_from))
+    announce(config, run, module)
+    complete = fit(trainer, module, datamodule, run)
+    report(trainer, run, complete)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
