@@ -103,7 +103,7 @@ def assign(boxes: Tensor, places: Tensor, strides: Tensor) -> Tensor:
     return torch.where(smallest.isfinite(), ear, -1)
 
 
-def suppress(boxes: Tensor, scores: Tensor, iou: float = 0.5, containment: float = 0.8) -> Tensor:
+def suppress(boxes: Tensor, scores: Tensor, iou: float, containment: float) -> Tensor:
     """Indices of the boxes that remain, best score first.
 
     boxes: (N, 4), scores: (N,). A box goes when a better one overlaps it by more than `iou`, or when more than
