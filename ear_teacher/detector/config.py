@@ -24,7 +24,7 @@ class EarDetectorConfig:
     image_size: int = option(512, "side of the square that photographs are fitted into; a multiple of 32", low=64)
     num_landmarks: int = option(17, "points on each ear; 0: boxes only", low=0, high=1000)
     crop_size: int = option(128, "side of the square around an ear that its landmarks are placed in", low=32, high=1024)
-    pyramid_width: int = option(96, "channels of the feature pyramid and of what stands on it", low=8, high=512)
+    pyramid_width: int = option(96, "channels of the feature pyramid and of what stands on it", low=16, high=512)
     in_channels: int = option(3, "3: RGB, 1: grey", low=1, high=3)
     base_channels: int = option(64, "width of the conv encoder", low=4, high=512)
     dinov2_variant: Literal["vits14", "vitb14", "vits14_reg", "vitb14_reg"] = option(
@@ -74,7 +74,7 @@ class DetectorTrainingConfig(TrainerOptions):
     num_landmarks: int | None = option(None, "points on each ear; default: as the data has; 0: boxes only", low=0)
     crop_size: int | None = option(None, "side of the square that landmarks are placed in; default: the VAE's, or 128")
     pyramid_width: int = option(
-        EarDetectorConfig.pyramid_width, "channels of the feature pyramid and of what stands on it", low=8, high=512
+        EarDetectorConfig.pyramid_width, "channels of the feature pyramid and of what stands on it", low=16, high=512
     )
     in_channels: int | None = option(None, "3: RGB, 1: grey; default: the VAE's, or 3")
     base_channels: int | None = option(None, "width of the conv encoder; default: the VAE's, or 64")

@@ -58,7 +58,7 @@ def save_kl_per_dimension(path: Path, kl: NDArray[np.float64], active: NDArray[n
         axes.set_ylim(bottom=0.0)
         axes.set_title(f"{kl.sum():.1f} nats over {len(kl)} dimensions", loc="left", fontsize="medium")
 
-    _save_plot(path, draw)
+    save_plot(path, draw)
 
 
 def save_psnr_histogram(path: Path, psnr: Mapping[str, NDArray[np.float64]]) -> None:
@@ -82,10 +82,11 @@ def save_psnr_histogram(path: Path, psnr: Mapping[str, NDArray[np.float64]]) -> 
         axes.set(xlabel="PSNR of an image (dB)", ylabel="validation images")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
-    _save_plot(path, draw)
+    save_plot(path, draw)
 
 
-def _save_plot(path: Path, draw: Callable[[Axes], None]) -> None:
+def save_plot(path: Path, draw: Callable[[Axes], None]) -> None:
+    """A PNG of what `draw` puts into one pair of axes, with a legend."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     draw(axes)

@@ -1,0 +1,1 @@
+"""What an ear detector is measured by: boxes, and landmarks."""
