@@ -43,6 +43,8 @@ def train(config: DetectorTrainingConfig) -> None:
     if config.init_from:
         print(module.initialise_from(config.init_from))
     announce(config, run, module)
+    if not config.train_boxes and not (config.init_from or run.checkpoint):
+        print("note: --train_boxes false keeps a box detector that nothing has taught; give one with --init_from")
     complete = fit(trainer, module, datamodule, run)
     report(trainer, run, complete)
 
