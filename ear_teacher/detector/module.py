@@ -10,12 +10,13 @@ from torch import Tensor
 
 from data.annotations import Photograph
 from data.images import read_image, write_image
-from ear_teacher.detector.config import DetectorTrainingConfig, EarDetectorConfig
+from ear_teacher.detector.config import DetectorTrainingConfig
 from ear_teacher.detector.drawing import draw_detections, sheet
 from ear_teacher.detector.losses import box_losses, landmark_losses
 from ear_teacher.detector.measures.detection import BoxResult, coco_figures
 from ear_teacher.detector.measures.landmarks import ear_lengths, ear_means, normalised_errors
 from ear_teacher.detector.model import EarDetector
+from training.checkpoint import read_checkpoint
 from training.module import TrainingModule
 from training.optim import backbone_groups, check_groups, named_group
 
@@ -26,15 +27,12 @@ SHOWN_SCORE = 0.3  # of the ears that are drawn each epoch
 class EarDetectorLightning(TrainingModule):
     """Trains `self.model`, an EarDetector. `config` is resolved; see `DetectorTrainingConfig.resolved`.
 
-    model_config: with the names of the data's landmarks; without, the options' shape.
+    model: what to train: a new one of `config`, which has the names of the data's landmarks, or one that is trained.
     """
 
-    def __init__(self, config: DetectorTrainingConfig, model_config: EarDetectorConfig | None = None) -> None:
-        shape = model_config or config.model_config((), ())
-        super().__init__(config, "detector", shape)
-        self.model = EarDetector(shape, "none" if config.vae_checkpoint else config.encoder_weights)
-        if config.vae_checkpoint:
-            self.model.load_encoder(config.vae_checkpoint)
+    def __init__(self, config: DetectorTrainingConfig, model: EarDetector) -> None:
+        super().__init__(config, "detector", model.config)
+        self.model = model
         self.model.freeze(None if config.freeze_encoder else config.freeze_layers)
         if not config.train_boxes:
             self.model.boxes.freeze()
@@ -42,13 +40,12 @@ class EarDetectorLightning(TrainingModule):
             for backbone in self.model.backbones():
                 backbone.set_grad_checkpointing()
 
-    def initialise_from(self, path: str) -> str:
-        """Weights only, from another detector's checkpoint; says what starts anew. Raises InputError."""
-        return self.model.initialise_from(path)
-
     @classmethod
     def load_from_checkpoint(cls, path: str, map_location: str = "cpu", weights: str = "averaged") -> Self:  # type: ignore[override]
-        raise NotImplementedError("load the model: EarDetector.load_from_checkpoint")
+        """A trained module for inference; see `EarDetector.load_from_checkpoint`."""
+        model = EarDetector.load_from_checkpoint(path, map_location, weights)
+        options = read_checkpoint(path)["hyper_parameters"]["options"]
+        return cls(DetectorTrainingConfig(**options), model).eval()
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         return self.model(images)

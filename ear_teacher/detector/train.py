@@ -27,6 +27,7 @@ def train(config: DetectorTrainingConfig) -> None:
     import pytorch_lightning as pl
 
     from ear_teacher.detector.datamodule import DetectorDataModule
+    from ear_teacher.detector.model import EarDetector
     from ear_teacher.detector.module import EarDetectorLightning
     from training.resume import open_run
     from training.trainer import announce, build_trainer, fit, report
@@ -39,9 +40,13 @@ def train(config: DetectorTrainingConfig) -> None:
         return
     pl.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, run, best=datamodule.best())
-    module = EarDetectorLightning(config, config.model_config(*datamodule.landmarks))
+    weights = "none" if config.vae_checkpoint else config.encoder_weights
+    model = EarDetector(config.model_config(*datamodule.landmarks), weights)
+    if config.vae_checkpoint:
+        model.load_encoder(config.vae_checkpoint)
     if config.init_from:
-        print(module.initialise_from(config.init_from))
+        print(model.initialise_from(config.init_from))
+    module = EarDetectorLightning(config, model)
     announce(config, run, module)
     if not config.train_boxes and not (config.init_from or run.checkpoint):
         print("note: --train_boxes false keeps a box detector that nothing has taught; give one with --init_from")

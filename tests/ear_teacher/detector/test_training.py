@@ -266,7 +266,22 @@ def test_the_boxes_can_be_kept_while_landmarks_are_learnt(scenes: Path, tmp_path
 def module_of(*extra: str) -> EarDetectorLightning:
     flags = [*TINY, "--encoder-weights", "none", *extra]
     config = parse_options(DetectorTrainingConfig, flags, prog="detector", aliases=ALIASES)
-    return EarDetectorLightning(config.resolved(17))
+    config = config.resolved(17)
+    return EarDetectorLightning(config, EarDetector(config.model_config((), ())))
+
+
+def test_a_loaded_module_finds_what_its_model_finds(finished: Path) -> None:
+    path = str(last(finished))
+    images = [torch.rand(3, 70, 90) * 2 - 1]
+    module = EarDetectorLightning.load_from_checkpoint(path)
+    assert not module.training
+    assert module.config.epochs == 2
+    module.model.score_threshold = 0.0
+    model = EarDetector.load_from_checkpoint(path)
+    model.score_threshold = 0.0
+    found, wanted = module(images)[0], model(images)[0]
+    assert len(wanted["boxes"])
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 @pytest.mark.parametrize("frozen", [(), ("--freeze-layers", "2"), ("--freeze-encoder",), ("--train-boxes", "false")])
