@@ -79,16 +79,20 @@ def collect_signatures(signatures: Iterable[tuple[bytes, Pixels]]) -> Signatures
 
 
 def find_duplicates(
-    first: Signatures, second: Signatures | None = None, threshold: float = NEAR_DUPLICATE
+    first: Signatures,
+    second: Signatures | None = None,
+    threshold: float = NEAR_DUPLICATE,
+    min_coarse: float = MIN_COARSE,
 ) -> list[DuplicatePair]:
     """Pairs of the same photograph, one of each set, best first; with one set, pairs within it (first < second).
 
     Candidates are the CANDIDATES best of each picture of `first` (pass the smaller set there) by the correlation of
     coarse thumbnails, mirrored ones too. A candidate is aligned by scale and shift (Evangelidis & Psarakis 2008), and
     the correlation of what is left without broad shading is the score. Flat pictures match only exactly.
+    min_coarse: of a candidate. Higher saves time where all pictures are alike and no copy is trimmed: aligned faces.
     """
     exact = set(_exact_pairs(first, second))
-    candidates = [pair for pair in _candidates(first, second) if pair[:2] not in exact]
+    candidates = [pair for pair in _candidates(first, second, min_coarse) if pair[:2] not in exact]
     others = first if second is None else second
 
     def score(pair: tuple[int, int, bool]) -> float:
@@ -153,7 +157,9 @@ def _exact_pairs(first: Signatures, second: Signatures | None) -> Iterator[tuple
                 yield row, other
 
 
-def _candidates(first: Signatures, second: Signatures | None) -> list[tuple[int, int, bool]]:
+def _candidates(
+    first: Signatures, second: Signatures | None, min_coarse: float = MIN_COARSE
+) -> list[tuple[int, int, bool]]:
     """(row, other row, mirrored) of the pictures that look alike at COARSE size."""
     others = first if second is None else second
     if not len(first) or not len(others):
@@ -169,7 +175,7 @@ def _candidates(first: Signatures, second: Signatures | None) -> list[tuple[int,
             best[np.arange(len(best)), np.arange(start, start + len(best))] = -1.0
         top = np.argsort(-best, axis=1)[:, :CANDIDATES]
         for row, other in zip(*_pairs(top), strict=True):
-            if best[row, other] >= MIN_COARSE:
+            if best[row, other] >= min_coarse:
                 pair = (start + int(row), int(other))
                 low, high = (min(pair), max(pair)) if second is None else pair
                 found.add((low, high, bool(mirrored[row, other] > plain[row, other])))

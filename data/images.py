@@ -207,15 +207,17 @@ def write_image(path: str | os.PathLike[str], image: Pixels, *, quality: int = 9
         temporary.write_bytes(encoded.tobytes())
 
 
-def read_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def read_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int = NUM_THREADS
+) -> Iterator[Result]:
     """function(item) of each item, in their order, computed by threads a bounded distance ahead."""
     pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(NUM_THREADS) as pool, warnings.catch_warnings():
+    with ThreadPoolExecutor(threads) as pool, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it reads well
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) >= READ_AHEAD * NUM_THREADS:
+                if len(pending) >= READ_AHEAD * threads:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

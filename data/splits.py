@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ def split_by_subject(subjects: Sequence[str], val_fraction: float, seed: int) ->
     """
     if not 0.0 < val_fraction < 1.0:
         raise InputError(f"validation fraction {val_fraction} is out of range: it must be above 0 and below 1")
-    unique = _in_seeded_order(subjects, seed)
+    unique = in_seeded_order(subjects, seed)
     num_val = max(1, round(val_fraction * len(unique)))
     if num_val >= len(unique):
         raise InputError(
@@ -37,7 +37,7 @@ def folds_by_subject(subjects: Sequence[str], folds: int, seed: int) -> NDArray[
 
     Raises InputError for fewer than two folds, or more folds than subjects.
     """
-    unique = _in_seeded_order(subjects, seed)
+    unique = in_seeded_order(subjects, seed)
     if not 2 <= folds <= len(unique):
         raise InputError(
             f"{len(unique)} subject(s) cannot be dealt into {folds} folds: 2 to as many as subjects wanted"
@@ -46,7 +46,8 @@ def folds_by_subject(subjects: Sequence[str], folds: int, seed: int) -> NDArray[
     return np.array([number[subject] for subject in subjects], np.int64)
 
 
-def _in_seeded_order(subjects: Sequence[str], seed: int) -> list[str]:
+def in_seeded_order(subjects: Iterable[str], seed: int) -> list[str]:
+    """The different ones, in the order of a hash of (seed, subject): the same on every machine."""
     return sorted(set(subjects), key=lambda subject: (_seeded_hash(seed, subject), subject))
 
 

@@ -117,6 +117,31 @@ def normalisation_of(model: nn.Module) -> dict[str, Any]:
     return dict(config)
 
 
+def hub_file(repository: str, files: Sequence[str], *, revision: str | None = None, what: str, advice: str) -> str:
+    """The path of the first of `files` that a repository on the Hugging Face hub has: cached, or downloaded now.
+
+    what: whose weights they are, advice: what to do instead; for the error's line. Raises InputError within seconds
+    where none can be had.
+    """
+    for file in files:
+        cached = hub.try_to_load_from_cache(repository, file, revision=revision)
+        if isinstance(cached, str):
+            return cached
+    url = hub.hf_hub_url(repository, files[0], revision=revision)
+    timeout = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", OFFLINE_TIMEOUT_S))
+    for file in files:
+        try:
+            # One request that is not repeated tells whether there is a network; the download's own would retry.
+            hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision), timeout=timeout)
+            return hub.hf_hub_download(repository, file, revision=revision)
+        except EntryNotFoundError:
+            continue
+        except Exception as error:  # the client's own kinds of failure differ between its versions
+            reason = " ".join(str(error).split())[:120]
+            raise InputError(f"cannot download the weights of {what} from {url} ({reason}): {advice}") from error
+    raise InputError(f"no weights of {what} at {url}: {advice}")
+
+
 def _pretrained_source(name: str, config: timm.models.PretrainedCfg, advice: str) -> dict[str, str]:
     """Where timm shall read the pretrained weights of `name`: the cached file, downloaded now if need be."""
     if not config.has_weights:
@@ -125,23 +150,7 @@ def _pretrained_source(name: str, config: timm.models.PretrainedCfg, advice: str
         return {}  # some twenty models lie elsewhere: timm fetches those itself
     repository, _, revision = config.hf_hub_id.partition("@")
     files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-    for file in files:
-        cached = hub.try_to_load_from_cache(repository, file, revision=revision or None)
-        if isinstance(cached, str):
-            return {"file": cached}
-    url = hub.hf_hub_url(repository, files[0], revision=revision or None)
-    timeout = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", OFFLINE_TIMEOUT_S))
-    for file in files:
-        try:
-            # One request that is not repeated tells whether there is a network; the download's own would retry.
-            hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision or None), timeout=timeout)
-            return {"file": hub.hf_hub_download(repository, file, revision=revision or None)}
-        except EntryNotFoundError:
-            continue
-        except Exception as error:  # the client's own kinds of failure differ between its versions
-            reason = " ".join(str(error).split())[:120]
-            raise InputError(f"cannot download the weights of {name} from {url} ({reason}): {advice}") from error
-    raise InputError(f"no weights of {name} at {url}: {advice}")
+    return {"file": hub_file(repository, files, revision=revision or None, what=name, advice=advice)}
 
 
 def _load_file(model: nn.Module, path: Path, name: str, in_chans: int, kwargs: dict[str, Any]) -> None:

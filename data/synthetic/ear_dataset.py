@@ -21,8 +21,9 @@ from data.errors import InputError
 from data.npy import write_teacher_npy
 from data.splits import split_by_subject
 from data.synthetic.ear_anatomy import EAR_LANDMARKS
-from data.synthetic.ear_factors import MAX_SEED, sample_shape, sample_view
+from data.synthetic.ear_factors import sample_shape, sample_view
 from data.synthetic.ear_rendering import MAX_SIZE, MIN_SIZE, EarPicture, draw_ear
+from data.synthetic.factors import MAX_SEED
 from data.synthetic.workers import check_workers, map_processes
 
 MAX_SUBJECTS, MAX_IMAGES_PER_SUBJECT = 9999, 1000  # what the file names have digits for

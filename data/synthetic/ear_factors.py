@@ -9,114 +9,96 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.errors import InputError
+from data.synthetic.factors import PATTERN_LIMIT, Factors, check_seed, factor, pattern
 
 GROUPS = ("shape", "light", "skin", "pose", "hair", "occlusion", "background", "camera")
-PATTERN_LIMIT = 2**20  # patterns are seeds: whole numbers below this
-MAX_SEED = 2**32 - 1
 SIDES = ("l", "r")
 
 
-def _factor(default: float, low: float, high: float, group: str) -> float:
-    return dataclasses.field(default=default, metadata={"low": low, "high": high, "group": group})
-
-
-def _pattern(group: str) -> int:
-    return dataclasses.field(default=0, metadata={"low": 0, "high": PATTERN_LIMIT - 1, "group": group})
-
-
-class _Factors:
-    """Checks that every field of a factor dataclass lies in its documented range."""
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name == "side":
-                if value not in SIDES:
-                    raise InputError(f"side must be one of {', '.join(SIDES)}, not {value!r}")
-                continue
-            low, high = RANGES[name]
-            if not (isinstance(value, int | float | np.number) and low <= value <= high):  # a NaN fails this too
-                raise InputError(f"{type(self).__name__}.{name} must lie in [{low:g}, {high:g}], not {value!r}")
-
-
 @dataclass(frozen=True)
-class EarShape(_Factors):
+class EarShape(Factors):
     """One person's ear and colours. A factor in [0, 1] or [-1, 1] goes from one extreme to the other."""
 
     # Outline.
-    aspect: float = _factor(0.62, 0.52, 0.72, "shape")  # width / height of the auricle before the warps below
-    lean: float = _factor(0.0, -0.12, 0.12, "shape")  # shear: how far the top lies behind the lobe, more than usual
-    taper: float = _factor(0.0, -1.0, 1.0, "shape")  # -1 wide below, 1 wide above
-    bend: float = _factor(0.0, -1.0, 1.0, "shape")  # how far the middle bulges backward
-    corner: float = _factor(0.3, 0.0, 1.0, "shape")  # 0 round, 1 pointed posterosuperior corner
+    aspect: float = factor(0.62, 0.52, 0.72, "shape")  # width / height of the auricle before the warps below
+    lean: float = factor(0.0, -0.12, 0.12, "shape")  # shear: how far the top lies behind the lobe, more than usual
+    taper: float = factor(0.0, -1.0, 1.0, "shape")  # -1 wide below, 1 wide above
+    bend: float = factor(0.0, -1.0, 1.0, "shape")  # how far the middle bulges backward
+    corner: float = factor(0.3, 0.0, 1.0, "shape")  # 0 round, 1 pointed posterosuperior corner
     # Helix.
-    helix_width: float = _factor(0.5, 0.0, 1.0, "shape")
-    helix_curl: float = _factor(0.6, 0.0, 1.0, "shape")  # 0 flat rim, 1 rim rolled over a deep scapha
-    darwin_tubercle: float = _factor(0.1, 0.0, 1.0, "shape")
-    crus_length: float = _factor(0.5, 0.0, 1.0, "shape")  # how far the crus runs into the concha
+    helix_width: float = factor(0.5, 0.0, 1.0, "shape")
+    helix_curl: float = factor(0.6, 0.0, 1.0, "shape")  # 0 flat rim, 1 rim rolled over a deep scapha
+    darwin_tubercle: float = factor(0.1, 0.0, 1.0, "shape")
+    crus_length: float = factor(0.5, 0.0, 1.0, "shape")  # how far the crus runs into the concha
     # Antihelix.
-    antihelix_curvature: float = _factor(0.0, -1.0, 1.0, "shape")  # how far its body bulges backward
-    antihelix_prominence: float = _factor(0.6, 0.0, 1.0, "shape")
-    crura_spread: float = _factor(0.0, -1.0, 1.0, "shape")  # angle between superior and inferior crus
-    fossa_depth: float = _factor(0.5, 0.0, 1.0, "shape")
+    antihelix_curvature: float = factor(0.0, -1.0, 1.0, "shape")  # how far its body bulges backward
+    antihelix_prominence: float = factor(0.6, 0.0, 1.0, "shape")
+    crura_spread: float = factor(0.0, -1.0, 1.0, "shape")  # angle between superior and inferior crus
+    fossa_depth: float = factor(0.5, 0.0, 1.0, "shape")
     # Concha, tragus, antitragus.
-    concha_depth: float = _factor(0.6, 0.0, 1.0, "shape")
-    tragus_size: float = _factor(0.5, 0.0, 1.0, "shape")
-    antitragus_size: float = _factor(0.5, 0.0, 1.0, "shape")
-    notch_width: float = _factor(0.5, 0.0, 1.0, "shape")
+    concha_depth: float = factor(0.6, 0.0, 1.0, "shape")
+    tragus_size: float = factor(0.5, 0.0, 1.0, "shape")
+    antitragus_size: float = factor(0.5, 0.0, 1.0, "shape")
+    notch_width: float = factor(0.5, 0.0, 1.0, "shape")
     # Lobe and the whole.
-    lobe_length: float = _factor(0.0, -1.0, 1.0, "shape")
-    lobe_width: float = _factor(0.0, -1.0, 1.0, "shape")
-    lobe_attachment: float = _factor(0.3, 0.0, 1.0, "shape")  # 0 free and rounded, 1 running straight into the cheek
-    protrusion: float = _factor(0.4, 0.0, 1.0, "shape")  # how far the rim stands off the head
+    lobe_length: float = factor(0.0, -1.0, 1.0, "shape")
+    lobe_width: float = factor(0.0, -1.0, 1.0, "shape")
+    lobe_attachment: float = factor(0.3, 0.0, 1.0, "shape")  # 0 free and rounded, 1 running straight into the cheek
+    protrusion: float = factor(0.4, 0.0, 1.0, "shape")  # how far the rim stands off the head
     # Colours that belong to the person.
-    skin_tone: float = _factor(0.7, 0.0, 1.0, "skin")  # 0 deep brown, 1 very fair
-    undertone: float = _factor(0.0, -1.0, 1.0, "skin")  # -1 olive, 1 rosy
-    mottling: float = _factor(0.4, 0.0, 1.0, "skin")  # contrast of freckles and blotches
-    mottling_pattern: int = _pattern("skin")
-    hair_tone: float = _factor(0.2, 0.0, 1.0, "hair")  # 0 black, 1 fair
-    hair_redness: float = _factor(0.3, 0.0, 1.0, "hair")
-    hair_greyness: float = _factor(0.0, 0.0, 1.0, "hair")
+    skin_tone: float = factor(0.7, 0.0, 1.0, "skin")  # 0 deep brown, 1 very fair
+    undertone: float = factor(0.0, -1.0, 1.0, "skin")  # -1 olive, 1 rosy
+    mottling: float = factor(0.4, 0.0, 1.0, "skin")  # contrast of freckles and blotches
+    mottling_pattern: int = pattern("skin")
+    hair_tone: float = factor(0.2, 0.0, 1.0, "hair")  # 0 black, 1 fair
+    hair_redness: float = factor(0.3, 0.0, 1.0, "hair")
+    hair_greyness: float = factor(0.0, 0.0, 1.0, "hair")
 
 
 @dataclass(frozen=True)
-class EarView(_Factors):
+class EarView(Factors):
     """One picture's nuisance factors. Angles in degrees; shifts and scale are fractions of the side.
 
     A shift is cut short where the ear would leave the picture.
     """
 
     side: str = dataclasses.field(default="l", metadata={"group": "pose"})  # "l" has the face on the image's left
-    scale: float = _factor(0.78, 0.64, 0.88, "pose")  # ear height
-    rotation: float = _factor(0.0, -35.0, 35.0, "pose")  # positive turns the top of the ear backward
-    shift_x: float = _factor(0.0, -0.04, 0.04, "pose")
-    shift_y: float = _factor(0.0, -0.04, 0.04, "pose")
-    yaw: float = _factor(0.0, -35.0, 35.0, "pose")  # positive turns the face toward the camera
-    pitch: float = _factor(0.0, -20.0, 20.0, "pose")  # positive looks from above
-    light_azimuth: float = _factor(-110.0, -180.0, 180.0, "light")  # in the image: 0 from the right, -90 from above
-    light_elevation: float = _factor(50.0, 20.0, 85.0, "light")  # 90 from the camera
-    ambient: float = _factor(0.35, 0.1, 0.7, "light")  # share of the light that has no direction
-    warmth: float = _factor(0.1, -1.0, 1.0, "light")  # -1 bluish, 1 tungsten
-    exposure: float = _factor(0.0, -0.9, 0.5, "light")  # stops
-    flush: float = _factor(0.4, 0.0, 1.0, "skin")  # blood in rim, lobe and concha
-    shine: float = _factor(0.3, 0.0, 1.0, "skin")  # specular reflection
-    hair_cover: float = _factor(0.25, 0.0, 1.0, "hair")  # 0 shaved, 1 hair falls over the upper third
-    hair_length: float = _factor(0.3, 0.0, 1.0, "hair")  # 0 short above the ear, 1 long behind it
-    hair_flow: float = _factor(0.0, -1.0, 1.0, "hair")  # -1 combed forward, 1 combed back
-    strands: float = _factor(0.0, 0.0, 1.0, "hair")  # loose strands across the ear
-    hair_pattern: int = _pattern("hair")
-    earring: float = _factor(0.0, 0.0, 1.0, "occlusion")  # 0 none; up to .5 a stud, above a hoop
-    temple: float = _factor(0.0, 0.0, 1.0, "occlusion")  # 0 none; the temple of glasses from thin to thick
-    earbud: float = _factor(0.0, 0.0, 1.0, "occlusion")  # 0 none; up to .5 black, above white
-    head_extent: float = _factor(
+    scale: float = factor(0.78, 0.64, 0.88, "pose")  # ear height
+    rotation: float = factor(0.0, -35.0, 35.0, "pose")  # positive turns the top of the ear backward
+    shift_x: float = factor(0.0, -0.04, 0.04, "pose")
+    shift_y: float = factor(0.0, -0.04, 0.04, "pose")
+    yaw: float = factor(0.0, -35.0, 35.0, "pose")  # positive turns the face toward the camera
+    pitch: float = factor(0.0, -20.0, 20.0, "pose")  # positive looks from above
+    light_azimuth: float = factor(-110.0, -180.0, 180.0, "light")  # in the image: 0 from the right, -90 from above
+    light_elevation: float = factor(50.0, 20.0, 85.0, "light")  # 90 from the camera
+    ambient: float = factor(0.35, 0.1, 0.7, "light")  # share of the light that has no direction
+    warmth: float = factor(0.1, -1.0, 1.0, "light")  # -1 bluish, 1 tungsten
+    exposure: float = factor(0.0, -0.9, 0.5, "light")  # stops
+    flush: float = factor(0.4, 0.0, 1.0, "skin")  # blood in rim, lobe and concha
+    shine: float = factor(0.3, 0.0, 1.0, "skin")  # specular reflection
+    hair_cover: float = factor(0.25, 0.0, 1.0, "hair")  # 0 shaved, 1 hair falls over the upper third
+    hair_length: float = factor(0.3, 0.0, 1.0, "hair")  # 0 short above the ear, 1 long behind it
+    hair_flow: float = factor(0.0, -1.0, 1.0, "hair")  # -1 combed forward, 1 combed back
+    strands: float = factor(0.0, 0.0, 1.0, "hair")  # loose strands across the ear
+    hair_pattern: int = pattern("hair")
+    earring: float = factor(0.0, 0.0, 1.0, "occlusion")  # 0 none; up to .5 a stud, above a hoop
+    temple: float = factor(0.0, 0.0, 1.0, "occlusion")  # 0 none; the temple of glasses from thin to thick
+    earbud: float = factor(0.0, 0.0, 1.0, "occlusion")  # 0 none; up to .5 black, above white
+    head_extent: float = factor(
         0.4, 0.0, 1.0, "background"
     )  # 0 background starts at the rim, 1 the head fills the picture
-    background_hue: float = _factor(0.6, 0.0, 1.0, "background")
-    background_saturation: float = _factor(0.2, 0.0, 0.8, "background")
-    background_value: float = _factor(0.5, 0.0, 1.0, "background")
-    background_pattern: int = _pattern("background")
-    blur: float = _factor(0.1, 0.0, 1.0, "camera")  # 1: Gaussian, sigma a hundredth of the side
-    noise: float = _factor(0.2, 0.0, 1.0, "camera")  # 1: standard deviation of 8 grey levels
-    noise_pattern: int = _pattern("camera")
+    background_hue: float = factor(0.6, 0.0, 1.0, "background")
+    background_saturation: float = factor(0.2, 0.0, 0.8, "background")
+    background_value: float = factor(0.5, 0.0, 1.0, "background")
+    background_pattern: int = pattern("background")
+    blur: float = factor(0.1, 0.0, 1.0, "camera")  # 1: Gaussian, sigma a hundredth of the side
+    noise: float = factor(0.2, 0.0, 1.0, "camera")  # 1: standard deviation of 8 grey levels
+    noise_pattern: int = pattern("camera")
+
+    def __post_init__(self) -> None:
+        if self.side not in SIDES:
+            raise InputError(f"side must be one of {', '.join(SIDES)}, not {self.side!r}")
+        super().__post_init__()
 
 
 FACTOR_GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -147,15 +129,9 @@ def _spread(rng: np.random.Generator, name: str, concentration: float = 2.0) -> 
     return round(low + (high - low) * float(rng.beta(concentration, concentration)), 6)
 
 
-def _check_seed(**numbers: int) -> None:
-    for name, value in numbers.items():
-        if not (isinstance(value, int | np.integer) and 0 <= value <= MAX_SEED):
-            raise InputError(f"{name} must be a whole number from 0 to 2**32 - 1, not {value!r}")
-
-
 def sample_shape(seed: int, subject: int) -> EarShape:
     """The ear of person number `subject` in the population `seed`: the same whatever else is drawn."""
-    _check_seed(seed=seed, subject=subject)
+    check_seed(seed=seed, subject=subject)
     rng = np.random.default_rng([seed, subject])
     values = {name: _spread(rng, name, 1.3) for name in _SHAPE_FLOATS}
     values["skin_tone"] = round(float(rng.beta(1.3, 1.0)), 6)
@@ -169,7 +145,7 @@ def sample_shape(seed: int, subject: int) -> EarShape:
 
 def sample_view(seed: int, subject: int, index: int) -> EarView:
     """Picture `index` of person `subject` in the population `seed`: the same whatever else is drawn."""
-    _check_seed(seed=seed, subject=subject, index=index)
+    check_seed(seed=seed, subject=subject, index=index)
     rng = np.random.default_rng([seed, subject, index, 1])
     values = {name: _spread(rng, name) for name in _VIEW_FLOATS}
     for name in ("rotation", "yaw", "pitch"):

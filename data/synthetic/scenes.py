@@ -23,7 +23,7 @@ from data.errors import InputError, OneLineParser, entry_point
 from data.images import Pixels, write_image
 from data.synthetic.ear_anatomy import EAR_LANDMARKS
 from data.synthetic.ear_dataset import EAR_SKELETON
-from data.synthetic.ear_factors import MAX_SEED
+from data.synthetic.factors import MAX_SEED
 from data.synthetic.scene_drawing import SCENES_PER_GROUP, draw_scene
 from data.synthetic.workers import check_workers, drawing_progress, map_processes, num_cores
 

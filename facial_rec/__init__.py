@@ -1,0 +1,17 @@
+"""Face recognition: EdgeFace, the face contract that every embedding is made by, and tables of embeddings."""
+
+from importlib import import_module
+from typing import Any
+
+_MODULES = {
+    "EdgeFace": "facial_rec.model",
+    "FaceContract": "facial_rec.contract",
+}
+__all__ = list(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    # on first use: `python -m facial_rec.embed --help` then need not wait for timm
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,139 @@
+"""EdgeFace: a face as a direction in 512 dimensions. Plain PyTorch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import timm
+from timm.models.edgenext import PositionalEncodingFourier
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from data.errors import InputError
+from facial_rec.contract import SIZE
+from facial_rec.pretrained import (
+    VARIANTS,
+    Variant,
+    check_fit,
+    published_file,
+    published_name,
+    read_edgeface,
+    variant_named,
+)
+
+EMBEDDING_DIM = 512
+
+
+class LoRaLin(nn.Module):
+    """A linear layer of low rank: (..., in_features) -> (..., out_features), linear2(linear1(x)).
+
+    The rank is max(2, int(min(in_features, out_features) * rank_ratio)); only the second map has a bias.
+    George et al. 2024, section III-B; the names are those of the authors' files.
+    """
+
+    def __init__(self, in_features: int, out_features: int, rank_ratio: float) -> None:
+        super().__init__()
+        rank = max(2, int(min(in_features, out_features) * rank_ratio))
+        self.linear1 = nn.Linear(in_features, rank, bias=False)
+        self.linear2 = nn.Linear(rank, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear2(self.linear1(x))
+
+
+class SharedPositionalEncoding(PositionalEncodingFourier):
+    """timm's encoding, computed once a batch instead of once a face: it does not depend on the face."""
+
+    def forward(self, shape: tuple[int, int, int]) -> Tensor:
+        batch, height, width = shape
+        return super().forward((1, height, width)).expand(batch, -1, -1, -1)
+
+
+def build_network(variant: Variant) -> Any:
+    """timm's EdgeNeXt with EMBEDDING_DIM outputs; where the variant has a rank ratio, every linear layer is low-rank.
+
+    The output layer, too: the authors' code spares layers whose own name holds "head", and timm's is `head.fc`. Only
+    so are there 1.77 and 3.65 M parameters.
+    """
+    network = timm.create_model(variant.network, num_classes=EMBEDDING_DIM)
+    for name, module in list(network.named_modules()):
+        parent, _, child = name.rpartition(".")
+        if isinstance(module, nn.Linear) and variant.rank_ratio is not None:
+            low_rank = LoRaLin(module.in_features, module.out_features, variant.rank_ratio)
+            setattr(network.get_submodule(parent), child, low_rank)
+        elif type(module) is PositionalEncodingFourier:
+            shared = SharedPositionalEncoding(module.hidden_dim, module.dim, module.temperature)
+            setattr(network.get_submodule(parent), child, shared)
+    return network
+
+
+class EdgeFace(nn.Module):
+    """Faces (B, 3, 112, 112) in [-1, 1], RGB, as a `FaceContract` gives them, to embeddings (B, 512).
+
+    variant: a key of `VARIANTS`, at random weights; `from_weights` reads some. The state dict has the names of the
+    authors' files.
+    """
+
+    def __init__(self, variant: str) -> None:
+        super().__init__()
+        self.variant = variant
+        self.model = build_network(variant_named(variant))
+        self.channels: list[int] = [info["num_chs"] for info in self.model.feature_info]
+
+    @classmethod
+    def from_weights(cls, weights: str | Path = "pretrained", variant: str | None = None) -> Self:
+        """In evaluation mode, with the weights of a file, the authors' own ("pretrained"), or random ones ("none").
+
+        variant: must be said unless a file tells; a file of another network is refused. An int8 file and its float
+        counterpart are one network: `model.variant` is then what the file holds. Raises InputError for weights that
+        cannot be had or do not fit tensor by tensor.
+        """
+        if variant is not None:
+            variant_named(variant)
+        elif weights in ("pretrained", "none"):
+            raise InputError(f"--weights {weights}: which? Choose --variant from {', '.join(VARIANTS)}")
+        if weights == "none":
+            return cls(str(variant)).eval()
+        path = published_file(str(variant)) if weights == "pretrained" else Path(weights)
+        found, state = read_edgeface(path)
+        if variant is not None and not VARIANTS[found].same_network(VARIANTS[variant]):
+            raise InputError(f"{path}: holds {found}, not {variant}; leave --variant out, or give a file of {variant}")
+        model = cls(found)
+        check_fit(path, found, state, model.state_dict())
+        model.load_state_dict(state)
+        model.variant = published_name(found, state)
+        return model.eval()
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """(B, 3, 112, 112) -> (B, 512), not normalised: their lengths tell something of the picture's quality."""
+        return self.from_features(self.features(faces))
+
+    def embed(self, faces: Tensor) -> Tensor:
+        """(B, 3, 112, 112) -> (B, 512) of length 1, float32 also under autocast; dot products are cosines."""
+        return unit(self(faces))
+
+    def features(self, faces: Tensor) -> list[Tensor]:
+        """The maps of the four stages, finest first: (B, `channels[i]`, s, s) with s = 28, 14, 7, 3.
+
+        Raises ValueError for faces of another shape, or not of floating point.
+        """
+        if faces.shape[1:] != (3, SIZE, SIZE) or not faces.is_floating_point():
+            found = f"{faces.dtype} {tuple(faces.shape)}"
+            raise ValueError(f"float faces (B, 3, {SIZE}, {SIZE}) in [-1, 1] wanted (FaceContract), not {found}")
+        return self.model.forward_intermediates(faces, intermediates_only=True)
+
+    def from_features(self, maps: list[Tensor]) -> Tensor:
+        """`forward` of the faces that `features` made these maps of: both in one pass."""
+        return self.model.forward_head(self.model.norm_pre(maps[-1]))
+
+    def layer_groups(self) -> list[list[nn.Module]]:
+        """From the input on: the four stages, the stem in the first, and the output layer with its norm."""
+        groups = [[stage] for stage in self.model.stages]
+        groups[0].insert(0, self.model.stem)
+        return [*groups, [self.model.norm_pre, self.model.head]]
+
+
+def unit(embeddings: Tensor) -> Tensor:
+    """(B, D) -> (B, D) float32 of length 1."""
+    return F.normalize(embeddings.float(), dim=1)
