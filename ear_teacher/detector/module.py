@@ -22,6 +22,7 @@ from training.optim import backbone_groups, check_groups, named_group
 
 SHEET_SIDE, SHEET_COLUMNS = 480, 4
 SHOWN_SCORE = 0.3  # of the ears that are drawn each epoch
+BOX_TERMS, LANDMARK_TERMS = ("score", "box"), ("heatmap", "landmark", "visibility")
 
 
 class EarDetectorLightning(TrainingModule):
@@ -98,13 +99,9 @@ class EarDetectorLightning(TrainingModule):
         if len(batch["crops"]):
             points, visibility, heat = net(batch["crops"])
             return landmark_losses(points, visibility, heat, batch["keypoints"], self.config.crop_size), points
-        weights = [
-            each for each in net.parameters() if each.requires_grad
-        ]  # every process must have a gradient of them
-        nothing = sum((each.sum() * 0.0 for each in weights), net.cells.new_zeros(()))
-        return dict.fromkeys(("heatmap", "landmark", "visibility"), nothing), net.cells.new_zeros(
-            batch["keypoints"].shape
-        )
+        # distributed training waits for a gradient of each parameter
+        nothing = sum((each.sum() * 0.0 for each in net.parameters() if each.requires_grad), net.cells.new_zeros(()))
+        return dict.fromkeys(LANDMARK_TERMS, nothing), net.cells.new_zeros(batch["keypoints"].shape)
 
     def _total(self, terms: dict[str, Any]) -> Any:
         """The weighted sum of the terms that there are."""
@@ -121,7 +118,9 @@ class EarDetectorLightning(TrainingModule):
     # -- validation --------------------------------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
+        landmarks = LANDMARK_TERMS if self.model.landmarks is not None else ()
+        boxes = BOX_TERMS if self.config.train_boxes else ()
+        self.sums = dict.fromkeys((*boxes, *landmarks), 0.0)  # the same in every process, whatever its photographs
         self.results: list[BoxResult] = []
         self.errors: list[float] = []  # NME of each crop
         self.counts = torch.zeros(2, dtype=torch.float64)  # photographs, crops
@@ -151,9 +150,11 @@ class EarDetectorLightning(TrainingModule):
     def on_validation_epoch_end(self) -> None:
         totals = self.over_processes(torch.tensor([*self.sums.values(), *self.counts], dtype=torch.float64))
         photographs, crops = totals[-2:]
+        counts = dict.fromkeys(BOX_TERMS, photographs) | dict.fromkeys(LANDMARK_TERMS, crops)
         means = {
-            f"val/{name}": float(total / (photographs if name in ("score", "box") else crops))
+            f"val/{name}": float(total / counts[name])
             for name, total in zip(self.sums, totals, strict=False)
+            if counts[name]
         }
         results, errors = self._gathered(self.results), self._gathered(self.errors)
         figures = coco_figures(results)

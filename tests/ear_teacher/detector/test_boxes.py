@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import nms
 
 from ear_teacher.backbones import ConvBackbone
@@ -139,6 +139,18 @@ def test_the_four_distances_are_left_top_right_bottom() -> None:
     sides = torch.cat([net.places - boxes[0, :, :2], boxes[0, :, 2:] - net.places], dim=1) / net.strides[:, None]
     wanted = [math.log1p(math.exp(value)) for value in (1, 2, 3, 4)]
     torch.testing.assert_close(sides, torch.tensor(wanted).expand_as(sides), rtol=1e-4, atol=1e-4)
+
+
+def test_a_frozen_network_has_no_gradient_and_stays_in_evaluation_mode() -> None:
+    net = BoxDetector(ConvBackbone(3, 4, 64), 64, 16)
+    net.freeze()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    holder = nn.ModuleList([net]).train()
+    net(torch.rand(2, 3, 64, 64))
+    assert holder.training
+    assert not any(module.training for module in net.modules())
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 # Suppression

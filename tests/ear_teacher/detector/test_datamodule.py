@@ -282,17 +282,14 @@ def test_one_unreadable_photograph_is_left_out_unless_that_is_over_5_percent(
 def test_a_photograph_may_not_be_trained_on_and_validated_on(files: Path, tmp_path: Path, way: str) -> None:
     (tmp_path / "sub").mkdir()
     photograph = photograph_of(tmp_path / "sub" / "a.png", (64, 64), [(10, 10, 30, 40)])
-    train, val = coco(tmp_path / "train.json", [photograph]), tmp_path / "val.json"
-    coco(val, [photograph])
-    content = json.loads(val.read_text())
-    if way == "link":
-        (tmp_path / "b.png").symlink_to(photograph.path)
-        content["images"][0]["file_name"] = "b.png"
-    if way == "other spelling":
-        content["images"][0]["file_name"] = "sub/../sub/a.png"
-    val.write_text(json.dumps(content))
+    train, val = (Path(coco(tmp_path / f"{name}.json", [photograph])) for name in ("train", "val"))
+    (tmp_path / "b.png").symlink_to(photograph.path)
+    for changed, name in {"plain": [], "link": [(train, "b.png")], "other spelling": [(val, "sub/../sub/a.png")]}[way]:
+        content = json.loads(changed.read_text())
+        content["images"][0]["file_name"] = name
+        changed.write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"val\.json: 1 photographs are also trained on"):
-        module_of(train, str(val))
+        module_of(str(train), str(val))
 
 
 def content_of(files: Path) -> dict[str, Any]:

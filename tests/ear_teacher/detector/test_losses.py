@@ -77,7 +77,7 @@ def box_losses_by_loop(
     for picture, (around, marked, whole) in enumerate(zip(unclear, ears, complete.tolist(), strict=True)):
         answers = assign(marked, PLACES, PLACE_STRIDES).tolist()
         for index, ear in enumerate(answers):
-            found = boxes[picture, index].double()
+            found = boxes[picture, index].detach().double()
             logit = float(logits[picture, index].detach())
             if ear >= 0:
                 wanted = marked[ear].double()
