@@ -113,8 +113,8 @@ def test_box_losses_are_those_of_the_loop(ears: list[Tensor], unclear: list[Tens
     logits, boxes = said()
     found = losses(logits, boxes, ears, unclear, torch.tensor(complete))
     score, box = box_losses_by_loop(logits, boxes, ears, unclear, torch.tensor(complete))
-    assert float(found["score"]) == pytest.approx(score, rel=1e-4)
-    assert float(found["box"]) == pytest.approx(box, rel=1e-4)
+    assert found["score"].item() == pytest.approx(score, rel=1e-4)
+    assert found["box"].item() == pytest.approx(box, rel=1e-4)
 
 
 def score_gradient(ears: list[Tensor], unclear: list[Tensor], complete: Tensor) -> Tensor:
@@ -156,8 +156,8 @@ def test_no_ear_at_all_is_a_finite_loss_with_both_networks_in_the_graph() -> Non
     logits, boxes = said()
     found = losses(logits, boxes, [NONE, NONE], [NONE, NONE], WHOLE)
     sum(found.values()).backward()  # type: ignore[union-attr]
-    assert float(found["box"]) == 0
-    assert 0 < float(found["score"]) < math.inf
+    assert found["box"].item() == 0
+    assert 0 < found["score"].item() < math.inf
     assert boxes.grad is not None
     assert not boxes.grad.any()
 
@@ -210,7 +210,7 @@ def test_landmark_losses_are_those_of_the_loop() -> None:
             count += 1
             px, py = given["points"][crop, landmark].tolist()
             sums["landmark"] += math.hypot(px - x, py - y) / CROP
-            score = 1 / (1 + math.exp(-float(given["visibility"][crop, landmark])))
+            score = 1 / (1 + math.exp(-given["visibility"][crop, landmark].item()))
             sums["visibility"] -= math.log(score if visible == 2 else 1 - score)
             heat = given["heat"][crop, landmark].double()
             said = (heat - heat.logsumexp(dim=(0, 1))).tolist()
@@ -224,7 +224,7 @@ def test_landmark_losses_are_those_of_the_loop() -> None:
                     share = gauss[row][column] / total
                     sums["heatmap"] += share * (math.log(share) - said[row][column])
     found = landmark_losses(**given, crop_size=CROP)
-    assert {name: float(value) for name, value in found.items()} == pytest.approx(
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(
         {name: value / count for name, value in sums.items()}, rel=1e-4
     )
 
@@ -244,7 +244,7 @@ def test_heat_that_is_the_gaussian_costs_nothing() -> None:
     gauss = gaussian_heat(given["keypoints"][..., :2], GRID, CROP)
     torch.testing.assert_close(gauss.sum(dim=-1), torch.ones(3, 5))
     given["heat"] = gauss.clamp(min=1e-30).log().view(3, 5, GRID, GRID) + 7  # logits up to a constant
-    assert float(landmark_losses(**given, crop_size=CROP)["heatmap"]) == pytest.approx(0, abs=1e-5)
+    assert landmark_losses(**given, crop_size=CROP)["heatmap"].item() == pytest.approx(0, abs=1e-5)
 
 
 def test_the_gaussian_lies_where_the_landmark_is() -> None:
@@ -267,4 +267,4 @@ def test_unlabelled_landmarks_have_no_gradient_and_hidden_ones_have() -> None:
 def test_no_labelled_landmark_is_a_loss_of_zero() -> None:
     given = crops()
     given["keypoints"] = torch.zeros(3, 5, 3)
-    assert {float(value) for value in landmark_losses(**given, crop_size=CROP).values()} == {0.0}
+    assert {value.item() for value in landmark_losses(**given, crop_size=CROP).values()} == {0.0}
