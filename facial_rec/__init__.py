@@ -11,7 +11,7 @@ __all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    # on first use: `python -m facial_rec.embed --help` then need not wait for timm
+    # on first use: the contract alone then needs no timm
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -51,7 +51,10 @@ def read_weights_file(path: str | Path) -> dict[str, Tensor]:
         ) from error
     while isinstance(content, dict) and (nest := next((n for n in NESTS if isinstance(content.get(n), dict)), None)):
         content = content[nest]
-    named = dequantize_linears({str(k): v for k, v in content.items()}) if isinstance(content, dict) else {}
+    try:
+        named = dequantize_linears({str(k): v for k, v in content.items()}) if isinstance(content, dict) else {}
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: its int8 layers are not each a weight and a bias") from error
     tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}
     if not tensors:
         raise InputError(f"{path}: holds no named tensors")

@@ -53,11 +53,16 @@ class FaceSet:
                 raise InputError(f"{name} must lie in [{low}, {high}], not {getattr(self, name)}")
 
     @property
-    def codes(self) -> list[ViewCode]:
+    def codes(self) -> tuple[ViewCode, ...]:
         """Every picture that there is of one person, the frontal one first."""
-        cameras = [camera for camera in CODES["camera"] if abs(CAMERA_YAW[camera]) <= self.max_yaw]
-        others = itertools.product(CODES["session"], CODES["recording"], cameras, CODES["illumination"])
-        return [GALLERY, *(code for code in itertools.starmap(ViewCode, others) if code != GALLERY)]
+        return _codes(self.max_yaw)
+
+
+@functools.lru_cache(maxsize=4)
+def _codes(max_yaw: int) -> tuple[ViewCode, ...]:
+    cameras = [camera for camera in CODES["camera"] if abs(CAMERA_YAW[camera]) <= max_yaw]
+    others = itertools.product(CODES["session"], CODES["recording"], cameras, CODES["illumination"])
+    return GALLERY, *(code for code in itertools.starmap(ViewCode, others) if code != GALLERY)
 
 
 def view_codes(faces: FaceSet, subject: int) -> list[ViewCode]:

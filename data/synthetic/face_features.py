@@ -78,7 +78,7 @@ def _mouth(paint: Paint) -> None:
     paint.area(mouth.upper, lip * 0.80, 0.92, 0.35)
     edge = mouth.inside[: len(mouth.inside) // 2]
     if mouth.gap > 0.6:
-        opening, region = paint.mask([mouth.inside], [1.0], 0.25, both=False)
+        opening, region = paint.mask([mouth.inside], [1.0], 0.25)
         paint.cover(region, vector(0.035, 0.008, 0.008), opening)
         inner = edge[4:-4]
         reach = min(0.78 * mouth.gap, 6.5 if e.smile > e.surprise else 3.4)
@@ -89,8 +89,7 @@ def _mouth(paint: Paint) -> None:
             (oval(0, floor - 1.5, 0.55 * face.mouth_half, 4.5), vector(0.30, 0.07, 0.07), 0.9),
             (teeth, vector(0.72, 0.68, 0.60), 0.25),
         ):
-            shown, at = paint.mask([outline], [0.9], soft, both=False)
-            paint.cover(at, colour, shown * _within(opening, region, at))
+            paint.cover(region, colour, opening * paint.mask([outline], [0.9], soft, region=region)[0])
     else:
         line = ribbon(edge, 1.5 * _taper(len(edge)) + 0.3)
         paint.area(line, lip * vector(0.16, 0.10, 0.10), 0.85, 0.3)
@@ -100,25 +99,12 @@ def _mouth(paint: Paint) -> None:
     paint.area(shine, np.minimum(lip * 1.5 + 0.03, 1), 0.35, 0.9)
 
 
-def _within(mask: Array, region: tuple[slice, slice], other: tuple[slice, slice]) -> Array:
-    """A region's mask as another region has it; 0 outside."""
-    cut = np.zeros((other[0].stop - other[0].start, other[1].stop - other[1].start), np.float32)
-    low = [max(a.start, b.start) for a, b in zip(region, other, strict=True)]
-    high = [min(a.stop, b.stop) for a, b in zip(region, other, strict=True)]
-    into, out = (
-        tuple(slice(lo - at.start, hi - at.start) for lo, hi, at in zip(low, high, where, strict=True))
-        for where in (other, region)
-    )
-    cut[into] = mask[out]
-    return cut
-
-
 def _eyeball(paint: Paint, view: FaceView, sign: int) -> None:
     """White, iris, pupil and glint within the opening of one eye; sign: 1 at the picture's right."""
     face, density = paint.face, np.float32(paint.density)
     side = vector(sign, 1)
     upper, lower = (lid * side for lid in face.lids)
-    opening, region = paint.mask([np.concatenate([upper, lower[::-1]])], [1.0], 0.15, both=False)
+    opening, region = paint.mask([np.concatenate([upper, lower[::-1]])], [1.0], 0.15)
     rows, columns = (np.arange(part.start, part.stop, dtype=np.float32)[:, None] / density for part in region)
     centre = paint.texels(np.array([[sign * face.eye_x + 2.0 * view.gaze_x, 1.2 * view.gaze_y]], np.float32))[0]
     dx, dy = columns.T - centre[0] / density, rows - centre[1] / density
@@ -128,10 +114,8 @@ def _eyeball(paint: Paint, view: FaceView, sign: int) -> None:
     ball = vector(0.57, 0.54, 0.52) * (1 - 0.3 * np.clip(np.abs(dx) / 14, 0, 1) ** 2)[..., None]
     ball = ball * (1 - inner * vector(0.15, 0.5, 0.5))
     rays = np.clip(0.55 + 0.9 * np.clip(1 - np.abs(r - 3.8) / 2.4, 0, 1) + 0.15 * np.clip(dy / 6, -1, 1), 0, 1.6)
-    ball = (
-        ball
-        + (iris_colour(face.shape) * rays[..., None] - ball) * smoothstep(IRIS + edge - r, 0, 2 * edge + 0.5)[..., None]
-    )
+    in_iris = smoothstep(IRIS + edge - r, 0, 2 * edge + 0.5)[..., None]
+    ball = ball + (iris_colour(face.shape) * rays[..., None] - ball) * in_iris
     ball = ball * (1 - 0.55 * np.clip(1 - np.abs(r - IRIS + 0.2) / 0.9, 0, 1))[..., None]
     ball = ball * (1 - 0.97 * smoothstep(PUPIL + edge - r, 0, 2 * edge))[..., None]
     lid = paint.texels(upper)[::sign] / density

@@ -56,10 +56,8 @@ def ribbon(curves: Array, width: Array | float) -> Array:
     """The outlines (..., 2N, 2) of strokes along curves (..., N, 2); width: (..., N) or one for all."""
     tangent = np.empty_like(curves)
     tangent[..., 1:-1, :] = curves[..., 2:, :] - curves[..., :-2, :]
-    tangent[..., 0, :], tangent[..., -1, :] = (
-        curves[..., 1, :] - curves[..., 0, :],
-        curves[..., -1, :] - curves[..., -2, :],
-    )
+    tangent[..., 0, :] = curves[..., 1, :] - curves[..., 0, :]
+    tangent[..., -1, :] = curves[..., -1, :] - curves[..., -2, :]
     half = np.asarray(width, np.float32) / (2 * np.hypot(tangent[..., 0], tangent[..., 1]) + np.float32(1e-6))
     aside = np.stack([-tangent[..., 1] * half, tangent[..., 0] * half], axis=-1)
     return np.concatenate([curves + aside, (curves - aside)[..., ::-1, :]], axis=-2)
@@ -82,19 +80,27 @@ class Paint(Canvas):
         return (at + vector(SIDE, -TOP)) * np.float32(self.density)
 
     def mask(
-        self, outlines: Sequence[Array], strengths: Sequence[float], soft: float, both: bool
+        self,
+        outlines: Sequence[Array],
+        strengths: Sequence[float],
+        soft: float,
+        *,
+        both: bool = False,
+        region: Region | None = None,
     ) -> tuple[Array, Region]:
-        """How far closed outlines (N, 2) cover each texel of the region around them.
+        """How far closed outlines (N, 2) cover each texel of a region: the given one, or the one around them.
 
         soft: sigma of their edges in millimetres. both: their mirror images too.
         """
         points, sigma = self.texels(np.concatenate(outlines)), soft * self.density
         mirrored = vector(2 * SIDE * self.density, 0) + points * vector(-1, 1)
-        region = self.region(np.concatenate([points, mirrored]) if both else points, 2 + 2.5 * sigma)
-        assert region is not None, "painted beside the face"
+        sides = (points, mirrored) if both else (points,)
+        if region is None:
+            region = self.region(np.concatenate(sides), 2 + 2.5 * sigma)
+            assert region is not None, "painted beside the face"
         mask: Array = np.zeros(self.owner[region].shape, np.uint8)
         ends = np.cumsum([len(outline) for outline in outlines])[:-1]
-        for side in (points, mirrored) if both else (points,):
+        for side in sides:
             cells = np.rint((side - vector(region[1].start, region[0].start)) * 16).astype(np.int32)
             for piece, strength in zip(np.split(cells, ends), strengths, strict=True):
                 cv2.fillPoly(mask, [piece], round(255 * min(max(strength, 0.0), 1.0)), cv2.LINE_AA, shift=4)
@@ -106,7 +112,7 @@ class Paint(Canvas):
         self, outlines: Sequence[Array], strengths: Sequence[float], colour: Array, soft: float, *, both: bool = False
     ) -> None:
         """Fill closed outlines with one colour, each as strongly as said."""
-        mask, region = self.mask(outlines, strengths, soft, both)
+        mask, region = self.mask(outlines, strengths, soft, both=both)
         self.cover(region, colour, mask)
 
     def area(self, outline: Array, colour: Array, strength: float, soft: float) -> None:

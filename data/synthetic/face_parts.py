@@ -22,7 +22,7 @@ STARTS = tuple(np.cumsum([0, len(Y) + _GAP, _RINGS + _GAP, _RINGS + _GAP, _NECK[
 # The face's sheet is drawn with fewer points where it is smooth.
 _COLUMNS = np.r_[0:56:4, 56:62:2, 62:83, 84:90:2, 90:145:4, 144]
 _ROWS = np.r_[0:52:4, 52:74:3, 74:80:2, 80:93, 94:129:2]
-_RING = np.linspace(0.05, 1, _RINGS, dtype=np.float32)[:, None]
+_RING = np.linspace(0, 1, _RINGS, dtype=np.float32)[:, None]
 _ANGLE = np.linspace(0, 2 * np.pi, _SPOKES, dtype=np.float32)[None]
 
 
@@ -48,7 +48,9 @@ def _ear(face: Face, sign: int) -> Sheet:
         (0.5 * down * _RING)[..., None] * np.array([0, 1, 0.12]),
         relief[..., None] * outward,
     ]
-    return Sheet.through((root + 60.0 * (1 + 0.14 * s.ear_size) * sum(along))[:, ::-sign])
+    dish = Sheet.through((root + 60.0 * (1 + 0.14 * s.ear_size) * sum(along))[:, ::-sign])
+    dish.normals[0] = dish.normals[1]  # the innermost ring is one point
+    return dish
 
 
 def _ear_openness() -> Array:

@@ -18,9 +18,10 @@ from data.synthetic.face_parts import STARTS, atlas_rows
 def skin(face: Face, density: float) -> Array:
     """(H, W, 3): the skin under one expression, to be painted on, on the atlas of `face_parts.Skin`."""
     rest = _resting_skin(face.shape, density)
+    image = rest.copy()
     if not face.expression.jaw_drop:
-        return rest.copy()
-    image = rest.copy()  # what lies above the mouth, and ears and neck below the face, stay
+        return image
+    # What lies above the nose's base stays, and so do ears and neck, below the face on the atlas.
     first, last = (round((y - TOP) * density) for y in (float(face.rest[3]), BOTTOM))
     y = np.arange(first, last, dtype=np.float32) / np.float32(density) + np.float32(TOP)
     rows = (np.interp(y, face.anchors, face.rest) - TOP) * density
@@ -91,6 +92,7 @@ def _beard(paint: Paint) -> None:
             np.maximum(mask, one.astype(np.float32) * np.float32(amount / 255), out=mask)
     mask = cv2.GaussianBlur(mask, (0, 0), 2.2 * density)
     rows, columns = mask.shape
+    mask *= smoothstep(face.average(np.arange(rows) / density + TOP), -8, 26)[:, None]  # thin beside the ears
     dx, dy = offsets(s.hair_pattern, 2)
     down, across = row_map(np.arange(rows) / density, columns)[1], row_map(np.arange(columns) / density, rows)[1].T
     down, across = down * np.float32(1.6) + dx, across * np.float32(2.2) + dy

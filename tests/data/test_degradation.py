@@ -174,6 +174,12 @@ def test_grey_noise_is_alike_in_the_channels() -> None:
     assert not torch.equal(colour[0], colour[2])
 
 
+def test_noise_of_two_keys_is_independent() -> None:
+    flat = torch.full((2, 3, 64, 64), 128.0, dtype=torch.float64)
+    first, second = sensor_noise(flat, [draw_recipe((1, 0, 0)), draw_recipe((1, 0, 1))], VLRSize(64, 64)) - 128
+    assert abs(np.corrcoef(first.flatten(), second.flatten())[0, 1]) < 0.05
+
+
 def test_recipes_keep_to_the_stated_ranges_and_shares() -> None:
     recipes = [draw_recipe((7, 0, index)) for index in range(3000)]
     for one in recipes:

@@ -139,6 +139,10 @@ def test_faces_are_found_in_large_photographs(detector: FaceDetector, photograph
     filling = np.asarray(cv2.resize(photographs[0], (2500, 2500), interpolation=cv2.INTER_CUBIC), np.uint8)
     offset = points_of(detector, filling) / 10 - points_of(detector, photographs[0])
     assert np.abs(offset).max() < 4
+    (found,) = detector(filling)
+    (shrunk,) = detector(np.asarray(cv2.resize(filling, (640, 640), interpolation=cv2.INTER_AREA), np.uint8))
+    np.testing.assert_allclose(found.points + 0.5, (shrunk.points + 0.5) * 2500 / 640)
+    np.testing.assert_allclose(found.box, shrunk.box * 2500 / 640)
 
 
 @needs_yunet

@@ -66,7 +66,9 @@ def test_a_fixed_split_is_kept_and_only_others_are_dealt() -> None:
     assert set(grown.roles) - set(fixed.roles) == {"new", "other"}
     assert grown.roles["new"] in ("nonmated", "train_single")
     many = [f"n{number}" for number in range(40)] * 2
-    dealt = Counter(role for name, role in deal_identities(many, 1, fixed).roles.items() if name.startswith("n"))
+    dealt = Counter(
+        role for name, role in deal_identities(PICTURES + many, 1, fixed).roles.items() if name.startswith("n")
+    )
     assert dealt == {"score": 10, "tune": 6, "train": 24}
 
 
@@ -83,6 +85,12 @@ def test_a_group_that_a_fixed_split_parts_is_refused() -> None:
     fixed = IdentitySplit({"a": "train", "b": "score", "c": "tune"}, 1)
     with pytest.raises(InputError, match="in two splits"):
         deal_identities(["a", "b", "c"] * 2, 1, fixed, {"a": "a", "b": "a", "c": "c"})
+
+
+def test_a_group_in_one_split_keeps_its_fixed_roles() -> None:
+    fixed = IdentitySplit({"a": "score", "b": "nonmated"}, 1)
+    roles = deal_identities(["a", "a", "b", "c"], 1, fixed, {"a": "a", "b": "a", "c": "a"}).roles
+    assert roles == {"a": "score", "b": "nonmated", "c": "score"}
 
 
 def test_the_file_gives_the_split_back(tmp_path: Path) -> None:

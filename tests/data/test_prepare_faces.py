@@ -185,6 +185,7 @@ def test_one_picture_under_two_identities_is_refused_and_named(
 def test_identities_that_share_a_picture_can_be_kept_together(people: Path, tmp_path: Path) -> None:
     shutil.copy(people / "m1" / "0.png", people / "s2" / "same.png")
     put_mirrored_copy(people, "s3/0.png", "m4/copy.jpg")
+    shutil.copy(people / "m0" / "0.png", people / "m0" / "harmless.png")
     for seed in range(2):
         flags = ("--duplicates", "keep-together", "--seed", seed, "--overwrite")
         assert prepare(people, tmp_path / "out", *flags) == 0
@@ -232,7 +233,10 @@ def test_a_run_that_stopped_goes_on_where_it_was(people: Path, tmp_path: Path, d
 def test_what_other_settings_found_is_not_used(people: Path, tmp_path: Path) -> None:
     work = tmp_path / "out" / ".prepare"
     work.mkdir(parents=True)
-    (work / "journal.jsonl").write_text('{"min_score": 0.5}\n{"name": "m0/0.png", "reject": ["no face", "none"]}')
+    status = (people / "m0" / "0.png").stat()
+    record = {"name": "m0/0.png", "stem": "m0__0", "stamp": [status.st_size, status.st_mtime_ns]}
+    lines = [{"min_score": 0.5}, record | {"reject": ["no face", "none"]}]
+    (work / "journal.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert prepare(people, tmp_path / "out") == 0
     assert report_of(tmp_path / "out")["rejected"] == []
 

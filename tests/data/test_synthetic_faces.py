@@ -38,7 +38,7 @@ from data.synthetic.faces import (
     view_codes,
 )
 
-TEMPLATE = np.array(
+TEMPLATE = np.array(  # ArcFace's, for 112 pixels
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
 )
 LIT = FaceView(noise=0, blur=0, flash=0.6, flash_elevation=0, ambient=0.3)
@@ -206,14 +206,6 @@ def test_a_turned_head_hides_its_far_side():
     assert left.tolist() == [1, 2, 2, 1, 2]
 
 
-def test_a_fringe_over_an_eye_hides_it():
-    low = FaceShape(fringe=1.0, parting=1.0, hair_length=0.6, hairline=0.0)
-    hidden = [
-        draw_face(low, dataclasses.replace(LIT, pitch=20.0, yaw=yaw), 64).visibility for yaw in (-30.0, 0.0, 30.0)
-    ]
-    assert (np.array(hidden)[:, 2:] == 2).sum() >= 8
-
-
 def test_a_mirrored_view_is_the_mirror_image():
     view = dataclasses.replace(LIT, yaw=25.0, flash_azimuth=40.0, roll=10.0, gaze_x=0.4)
     mirrored = dataclasses.replace(view, yaw=-25.0, flash_azimuth=-40.0, roll=-10.0, gaze_x=-0.4)
@@ -237,10 +229,8 @@ def test_light_from_one_side_brightens_that_side(azimuth: float):
 def test_the_nose_casts_a_shadow():
     cheek = []
     for azimuth in (-70.0, 70.0):
-        image = draw_face(
-            FaceShape(nose_height=1.0), dataclasses.replace(LIT, flash_azimuth=azimuth, ambient=0.2)
-        ).image
-        cheek.append(image[74:86, 72:80].mean())
+        view = dataclasses.replace(LIT, flash_azimuth=azimuth, ambient=0.2)
+        cheek.append(draw_face(FaceShape(nose_height=1.0), view).image[74:86, 72:80].mean())
     assert cheek[0] < 0.8 * cheek[1]
 
 
@@ -290,6 +280,19 @@ def test_each_colour_and_hair_factor_changes_the_picture(name: str):
     assert changed(shape, dataclasses.replace(LIT, yaw=10.0), name, 96).max() > 8
 
 
+def test_extreme_people_in_extreme_views_are_drawn_with_their_landmarks_in_the_picture():
+    rng = np.random.default_rng(0)
+    for _ in range(24):
+        shape, view = (
+            owner(**{f.name: RANGES[f.name][int(rng.integers(2))] for f in dataclasses.fields(owner)})
+            for owner in (FaceShape, FaceView)
+        )
+        picture = draw_face(shape, dataclasses.replace(view, yaw=float(rng.uniform(-95, 95))), 32)
+        assert (picture.landmarks > 0).all()
+        assert (picture.landmarks < 31).all()
+        assert np.ptp(picture.image) > 20
+
+
 def test_the_background_stays_outside_the_head():
     for yaw in (0.0, 45.0):
         view = dataclasses.replace(LIT, yaw=yaw)
@@ -319,10 +322,10 @@ def recognised(features: np.ndarray, subjects: np.ndarray) -> float:
 
 
 def test_a_subject_is_recognisable_across_views():
-    images, names = draw_many(FaceSet(subjects=24, images_per_subject=5, image_size=64, max_yaw=30, seed=11))
+    images, names = draw_many(FaceSet(subjects=20, images_per_subject=4, image_size=64, max_yaw=30, seed=11))
     subjects = np.array([MultiPieName.parse(name).subject for name in names])
     features = np.stack([hog(image[..., 1], pixels_per_cell=(8, 8)) for image in images])
-    assert recognised(features, subjects) > 8 * 4 / 119
+    assert recognised(features, subjects) > 6 * 3 / 79
 
 
 def test_nuisance_tells_nothing_of_the_subject():

@@ -274,6 +274,15 @@ def test_int8_and_float_are_one_network(xxs: tuple[AuthorsWrapper, Path]) -> Non
     assert EdgeFace.from_weights(xxs[1], "edgeface_xxs_q").variant == "edgeface_xxs"
 
 
+def test_a_layer_of_int8_values_tells_the_int8_variant(tmp_path: Path, xxs: tuple[AuthorsWrapper, Path]) -> None:
+    state = dict(xxs[0].state_dict())
+    head = "model.head.fc.weight"
+    scale = state[head].abs().max() / 127
+    state[head] = (state[head] / scale).round() * scale
+    torch.save(state, tmp_path / "rounded.pt")
+    assert EdgeFace.from_weights(tmp_path / "rounded.pt").variant == "edgeface_xxs_q"
+
+
 # Files that are something else
 
 
@@ -290,6 +299,15 @@ def test_a_hostile_file_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ):
         EdgeFace.from_weights(tmp_path / "edgeface_xxs.pt")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("packed", [("text", None), (torch.zeros(1),), (None, None), (torch.zeros(1), "text")])
+def test_int8_layers_of_other_things_are_refused(tmp_path: Path, packed: tuple[object, ...]) -> None:
+    torch.save({"model.head.fc._packed_params._packed_params": packed}, tmp_path / "packed.pt")
+    with pytest.raises(
+        InputError, match=r"packed\.pt: its int8 layers are not each a weight and a bias; give --weights"
+    ):
+        EdgeFace.from_weights(tmp_path / "packed.pt")
 
 
 def test_missing_and_truncated_files_say_what_to_give(tmp_path: Path, xxs: tuple[AuthorsWrapper, Path]) -> None:
