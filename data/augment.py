@@ -89,6 +89,26 @@ def camera(strength: Strength) -> list[Any]:
     ]
 
 
+class FaceAugmentation:
+    """`(pictures, key) -> pictures`: one aligned face, (H, W, 3) uint8, mirrored, turned and recoloured a little.
+
+    Turned by at most 6 degrees (p .65), brightness and contrast by 7 %, saturation by 4 % (p .3), mirrored (p .5).
+    mirror_only: then several pictures of one face, of any size, are mirrored or not together.
+    """
+
+    def __init__(self, mirror_only: bool = False) -> None:
+        steps: list[Any] = [A.HorizontalFlip(p=0.5)]
+        if not mirror_only:
+            steps += [
+                A.Rotate((-6, 6), interpolation=cv2.INTER_CUBIC, border_mode=cv2.BORDER_REFLECT_101, p=0.65),
+                A.ColorJitter(brightness=(0.93, 1.07), contrast=(0.93, 1.07), saturation=(0.96, 1.04), hue=0.0, p=0.3),
+            ]
+        self.steps = A.Compose(steps)
+
+    def __call__(self, pictures: Sequence[np.ndarray], key: Sequence[int]) -> list[np.ndarray]:
+        return [_run(self.steps, picture, key) for picture in pictures]
+
+
 class PixelAugmentation:
     """`(image, key) -> image`, (H, W, C) uint8: light, colour, blur, noise and JPEG; every pixel stays in its place."""
 

@@ -7,6 +7,7 @@ bytes in any batch. The work is done in float64, so that no rounding depends on 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -76,6 +77,11 @@ def parse_vlr_size(text: str) -> VLRSize:
     if not MIN_VLR <= min(size) <= max(size) <= MAX_VLR:
         raise InputError(f"VLR size {text!r} is out of range: {MIN_VLR} to {MAX_VLR} pixels wanted")
     return size
+
+
+def picture_key(seed: int, name: str) -> tuple[int, int, int]:
+    """The key of a picture that is always degraded alike; name: its file name without extension."""
+    return seed, 0, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
 
 
 def degrade(kind: str, hr: Tensor, size: VLRSize, keys: Sequence[Sequence[int]]) -> Tensor:

@@ -6,6 +6,7 @@ train and half are non-mated probes, who are in no gallery. No identity has two 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -130,6 +131,14 @@ def read_splits(path: Path) -> IdentitySplit:
         raise InputError(f"{path}: names no identity")
     seed = content.get("seed", 0)
     return IdentitySplit(roles, seed if isinstance(seed, int) else 0)
+
+
+def identity_digests(identities: Iterable[str]) -> list[str]:
+    """SHA-256, shortened to 16 hex digits, of each identity, once and sorted: what a model says it was trained on.
+
+    So a checkpoint can be kept from being scored on its own people without naming them.
+    """
+    return sorted({hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16] for name in identities})
 
 
 def as_json(content: object) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import shutil
 import sys
 from collections import Counter, defaultdict
@@ -27,7 +26,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from data.atomic import atomic_write
-from data.degradation import DEGRADATIONS, VLRSize, degrade, parse_vlr_size
+from data.degradation import DEGRADATIONS, VLRSize, degrade, parse_vlr_size, picture_key
 from data.duplicates import DuplicatePair, collect_signatures, find_duplicates, picture_signature
 from data.errors import InputError, OneLineParser, entry_point
 from data.face_detection import FaceDetector, detector_file
@@ -150,7 +149,7 @@ def write_faces(
     """hr_images/NAME.png and vlr_images/NAME.png of each, whose degradation depends on the seed and its name alone."""
     pixels = list(read_ahead(lambda face: read_image(face.path), faces))
     hr = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
-    keys = [(seed, 0, int.from_bytes(hashlib.sha256(face.stem.encode()).digest()[:8])) for face in faces]
+    keys = [picture_key(seed, face.stem) for face in faces]
     vlr = degrade(degradation, hr, size, keys).add(1.0).mul_(127.5).round_().to(torch.uint8)
     for face, high, low in zip(faces, pixels, vlr.permute(0, 2, 3, 1).numpy(), strict=True):
         folder = root / split_folder(split.split_of(face.row.identity))

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from data.errors import InputError
-from training.config import SHARED_ALIASES, TrainerOptions
+from training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions
 from training.options import check_options, option
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -61,7 +61,7 @@ class EarVAEConfig:
 
 
 @dataclass(frozen=True)
-class EarTeacherConfig(EarVAEConfig, TrainerOptions):
+class EarTeacherConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
     """`python -m ear_teacher.train`. The defaults are the resnet recipe; PRESETS holds what others change."""
 
     train_npy: str = option("data/preprocessed/train_teacher.npy", "training images: NPY or NPZ, paths or pixels")

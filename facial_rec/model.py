@@ -134,6 +134,15 @@ class EdgeFace(nn.Module):
         return [*groups, [self.model.norm_pre, self.model.head]]
 
 
+def load_edgeface(name: str) -> EdgeFace:
+    """A published variant by name (downloaded once), or a file of weights, in evaluation mode. Raises InputError."""
+    if name in VARIANTS:
+        return EdgeFace.from_weights("pretrained", name)
+    if not Path(name).exists():
+        raise InputError(f"{name}: neither a file nor one of {', '.join(VARIANTS)}")
+    return EdgeFace.from_weights(name)
+
+
 def unit(embeddings: Tensor) -> Tensor:
     """(B, D) -> (B, D) float32 of length 1."""
     return F.normalize(embeddings.float(), dim=1)

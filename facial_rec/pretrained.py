@@ -21,7 +21,7 @@ from training.weights import OFFLINE_TIMEOUT_S, hub_file, read_weights_file
 GITLAB = "https://gitlab.idiap.ch/bob/bob.paper.tbiom2023_edgeface/-/raw/master/checkpoints"  # as in their hubconf.py
 INT8_VALUES = 256
 ADVICE = (
-    "give --weights a file of the authors (edgeface_xxs.pt and others, huggingface.co/Idiap or github.com/otroshi/"
+    "give a file of the authors (edgeface_xxs.pt and others, huggingface.co/Idiap or github.com/otroshi/"
     "edgeface), or tuned weights in that layout"
 )
 

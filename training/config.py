@@ -14,6 +14,14 @@ SHARED_ALIASES = {"learning_rate": "lr", "device": "accelerator"}
 
 
 @dataclass(frozen=True)
+class BackboneOptions:
+    """What every trainer of a pretrained backbone shares, beside TrainerOptions."""
+
+    backbone_lr_scale: float = option(1.0, "pretrained layers learn at lr times this", low=0, high=10)
+    layer_decay: float = option(1.0, "each layer below the last learns at this factor of the next", above=0, high=1)
+
+
+@dataclass(frozen=True)
 class TrainerOptions:
     """What every trainer of this project shares."""
 
@@ -21,8 +29,6 @@ class TrainerOptions:
     batch_size: int = option(8, "images per device and step", low=1)
     accumulate_grad_batches: int = option(1, "steps whose gradients are summed before the weights move", low=1)
     lr: float = option(3e-4, "peak learning rate of newly initialised layers", above=0, high=10)
-    backbone_lr_scale: float = option(1.0, "pretrained layers learn at lr times this", low=0, high=10)
-    layer_decay: float = option(1.0, "each layer below the last learns at this factor of the next", above=0, high=1)
     weight_decay: float = option(1e-5, "AdamW's decoupled decay, on weight matrices only", low=0, high=1)
     grad_clip: float = option(1.0, "clip gradients to this norm; 0 does not clip", low=0)
     schedule: Literal["cosine", "onecycle", "plateau", "constant"] = option("cosine", "how the learning rate moves")

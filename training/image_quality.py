@@ -43,6 +43,16 @@ def to_unit(images: Tensor) -> Tensor:
 
 
 @float32_island
+def luma(images: Tensor) -> Tensor:
+    """RGB (B, 3, H, W) in [0, 1] -> Y of BT.601 with its studio range, (B, 1, H, W) in [16/255, 235/255].
+
+    As MATLAB's rgb2ycbcr, by which super-resolution is usually measured.
+    """
+    weights = images.new_tensor([65.481, 128.553, 24.966]).view(1, 3, 1, 1) / 255.0
+    return (images * weights).sum(dim=1, keepdim=True) + 16.0 / 255.0
+
+
+@float32_island
 def psnr(prediction: Tensor, target: Tensor, crop_border: int = 0) -> Tensor:
     """Peak signal-to-noise ratio in dB of each image, from its error over all channels.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from data.errors import InputError
 from ear_teacher.config import ENCODERS, EarVAEConfig
 from training.checkpoint import read_checkpoint
-from training.config import SHARED_ALIASES, TrainerOptions
+from training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions
 from training.options import check_options, option
 
 FROM_VAE = ("encoder", "in_channels", "base_channels", "dinov2_variant")  # what a VAE's checkpoint decides
@@ -53,7 +53,7 @@ class EarDetectorConfig:
 
 
 @dataclass(frozen=True)
-class DetectorTrainingConfig(TrainerOptions):
+class DetectorTrainingConfig(BackboneOptions, TrainerOptions):
     """Train an ear detector: `python -m ear_teacher.detector.train`."""
 
     train_json: tuple[str, ...] = option(

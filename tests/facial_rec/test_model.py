@@ -453,6 +453,6 @@ def test_another_file_than_the_published_one_is_not_kept(
 @pytest.mark.parametrize("variant", ["edgeface_base", "edgeface_xs_q"])
 def test_weights_that_cannot_be_had_are_one_line(variant: str, serve: Callable[[str, bytes], type[Server]]) -> None:
     serve("other.pt", b"")
-    with pytest.raises(InputError, match=rf"{variant}.*: give --weights a file of the authors") as caught:
+    with pytest.raises(InputError, match=rf"{variant}.*: give a file of the authors") as caught:
         EdgeFace.from_weights("pretrained", variant)
     assert "\n" not in str(caught.value)

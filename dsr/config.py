@@ -1,0 +1,90 @@
+"""Every default of the face super-resolver."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from data.degradation import VLRSize, parse_vlr_size
+from data.errors import InputError
+from training.config import SHARED_ALIASES, TrainerOptions
+from training.options import check_options, option
+
+HR_SIZE = 128  # pixels a side of what comes out
+
+
+@dataclass(frozen=True)
+class DSRConfig:
+    """The model's shape: what a checkpoint needs to rebuild it."""
+
+    base_channels: int = option(128, "width of the residual blocks", low=8, high=1024)
+    residual_blocks: int = option(16, "how many", low=1, high=256)
+    vlr_size: str = option("32", "of the faces that come in: 32, 24, 16 or 14x16 (width x height)")
+
+    @property
+    def vlr(self) -> VLRSize:
+        return parse_vlr_size(self.vlr_size)
+
+    @property
+    def grid(self) -> int:
+        """Side of the square that the blocks work on: 128 / 2^n, the smallest that holds the VLR face."""
+        return next(side for side in (8, 16, 32, 64) if side >= max(self.vlr))
+
+    def check(self) -> None:
+        """Raise InputError for a shape that cannot be built."""
+        check_options(self)
+        try:
+            parse_vlr_size(self.vlr_size)
+        except InputError as error:
+            raise InputError(f"--vlr_size: {error}") from None
+
+
+@dataclass(frozen=True)
+class DSRTrainingConfig(DSRConfig, TrainerOptions):
+    """Train a face super-resolver: `python -m dsr.train_dsr`. The defaults are the recipe for 32x32."""
+
+    variant: Literal["full", "small"] = option("full", "a width and depth; small takes a tenth of the multiply-adds")
+    dataset_root: str = option("dataset", "a face set as python -m data.prepare_faces makes it")
+    degradation: Literal["bicubic", "realistic", "files"] = option(
+        "bicubic", "how VLR is made from the augmented HR face; files: the set's own VLR pictures, mirrored at most"
+    )
+    augment: bool = option(True, "mirrored, turned to 6 degrees, brightness and colour changed a little")
+    recognizer: str = option(
+        "edgeface_xxs", "of the identity loss: a published EdgeFace variant, or a file of its weights"
+    )
+    second_recognizer: str = option(
+        "edgeface_xs_gamma_06", "takes no part in the loss and measures beside it: as above, or none", plan=False
+    )
+    face_crop: Literal["arcface", "center"] = option(
+        "arcface", "where the recogniser's template lies in the 128 px, see facial_rec"
+    )
+    lambda_perceptual: float = option(0.025, "of the perceptual loss; 32x32 has structure worth keeping", low=0)
+    lambda_identity: float = option(0.60, "of 1 - cosine of the embeddings; 32x32 shows who it is", low=0)
+    lambda_feature_match: float = option(0.18, "of the distance between the recogniser's maps", low=0)
+    lambda_tv: float = option(2e-6, "of the total variation, summed over a face; light: edges stay sharp", low=0)
+    perceptual_backbone: str = option("vgg16", "vgg16, dinov2, or timm:NAME")
+    perceptual_weights: str = option("pretrained", "weights of that backbone: pretrained, or a file")
+    epochs: int = option(100, "passes over the training set", low=1, plan=False)
+    batch_size: int = option(14, "faces per device and step; 14 fit into 8 GB", low=1)
+    lr: float = option(1.3e-4, "peak learning rate", above=0, high=10)
+    warmup_epochs: float = option(5.0, "linear warm-up of the learning rate from a tenth, in epochs", low=0)
+    grad_clip: float = option(1.0, "clip gradients to this norm; 0 does not clip", low=0)
+    ema_decay: float = option(0.999, "average the weights with this decay; 0 keeps no average", low=0, high=0.999999)
+    checkpoint_dir: str = option("dsr/checkpoints", "checkpoints, and where --resume auto looks", plan=False)
+    log_dir: str = option("dsr/logs", "TensorBoard events, metrics.csv and pictures", plan=False)
+    sheet_images: int = option(8, "validation faces shown each epoch", low=1, high=64, plan=False)
+
+    def model_config(self) -> DSRConfig:
+        values = asdict(self)
+        return DSRConfig(**{field.name: values[field.name] for field in fields(DSRConfig)})
+
+    def check(self) -> None:
+        super().check()
+        if self.recognizer == "none" and (self.lambda_identity or self.lambda_feature_match):
+            raise InputError(
+                "--recognizer none: then also --lambda_identity 0 --lambda_feature_match 0, whose loss it is"
+            )
+
+
+PRESETS: dict[str, dict[str, Any]] = {"small": {"base_channels": 48, "residual_blocks": 8}}
+ALIASES = SHARED_ALIASES

@@ -1,0 +1,192 @@
+"""Faces of a prepared set to batches: HR augmented by (seed, epoch, index), VLR made of it on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from data.augment import FaceAugmentation
+from data.cache import MAX_UNREADABLE
+from data.degradation import VLRSize, degrade, picture_key
+from data.errors import InputError
+from data.face_rows import HR_FOLDER, VLR_FOLDER, FaceRow, read_faces, split_folder
+from data.identity_split import identity_digests
+from data.images import read_ahead, read_image
+from dsr.config import HR_SIZE, DSRTrainingConfig
+from training.loader import ResumableLoader
+from training.pixels import to_model_range
+
+
+class FaceDataset(Dataset[dict[str, Any]]):
+    """Items by (epoch, index): `image` (128, 128, 3) uint8; `key`, three numbers that its degradation depends on;
+    `identity`, `index`; and `vlr` (h, w, 3) uint8 where `files`.
+
+    With `files` the two are mirrored together and changed in no other way.
+    """
+
+    def __init__(self, rows: Sequence[FaceRow], *, seed: int, augment: bool = False, files: bool = False) -> None:
+        self.rows, self.seed, self.augment, self.files = list(rows), seed, augment, files
+        self.augmentation = FaceAugmentation(mirror_only=files) if augment else None
+        number = {name: place for place, name in enumerate(sorted({row.identity for row in self.rows}))}
+        self.identities = np.array([number[row.identity] for row in self.rows])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        row = self.rows[index]
+        pictures = [read_image(row.path)]
+        if self.files and row.vlr_path is not None:
+            pictures.append(read_image(row.vlr_path))
+        degradation = picture_key(self.seed, row.path.stem)
+        if self.augmentation is not None:
+            pictures = self.augmentation(pictures, (self.seed, epoch, index))
+            degradation = (self.seed, epoch + 1, index)  # a picture's own keys have 0 there
+        item = {name: torch.from_numpy(pixels) for name, pixels in zip(("image", "vlr"), pictures, strict=False)}
+        return {**item, "key": torch.tensor(degradation), "identity": int(self.identities[index]), "index": index}
+
+
+class FaceDataModule(pl.LightningDataModule):
+    """Training and validation faces of a DSRTrainingConfig."""
+
+    def __init__(self, config: DSRTrainingConfig) -> None:
+        super().__init__()
+        self.config = config
+        files = config.degradation == "files"
+        self.train_rows, self.val_rows = training_rows(config.dataset_root, need_vlr=files)
+
+    def setup(self, stage: str | None = None) -> None:
+        config = self.config
+        files = config.degradation == "files"
+        size = config.vlr if files else None
+        train, val = usable_faces(self.train_rows, size), usable_faces(self.val_rows, size)
+        self.train_set = FaceDataset(train, seed=config.seed, augment=config.augment, files=files)
+        self.val_set = FaceDataset(val, seed=config.seed, files=files)
+
+    def train_dataloader(self) -> ResumableLoader:
+        return ResumableLoader(
+            self.train_set,
+            self.config.batch_size,
+            seed=self.config.seed,
+            num_workers=self.config.num_workers,
+            rank=self._rank,
+            world_size=self._world_size,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        mine = range(self._rank, len(self.val_set), self._world_size)
+        return DataLoader(
+            Subset(self.val_set, mine),
+            batch_size=max(self.config.batch_size, 16),
+            num_workers=(workers := min(self.config.num_workers, 2)),
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Adds `hr` (B, 3, 128, 128) and `vlr` (B, 3, h, w), float32 in [-1, 1]."""
+        return with_vlr(batch, self.config.degradation, self.config.vlr)
+
+    @property
+    def trained_on(self) -> list[str]:
+        """Digests of the identities that are trained on, for whoever evaluates the model."""
+        return identity_digests(row.identity for row in self.train_rows)
+
+    def describe(self, indices: Tensor) -> str:
+        """The files of some training faces, for an error message."""
+        names = [str(self.train_set.rows[int(index)].path) for index in indices]
+        return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+
+def with_vlr(batch: dict[str, Any], degradation: str, size: VLRSize) -> dict[str, Any]:
+    """A batch of FaceDataset with `hr` and `vlr` in [-1, 1] on its device; `vlr` is made of `hr` unless it is there."""
+    hr = to_model_range(batch["image"])
+    if "vlr" in batch:
+        return {**batch, "hr": hr, "vlr": to_model_range(batch["vlr"])}
+    keys = batch["key"].tolist() if degradation == "realistic" else [()] * len(hr)
+    return {**batch, "hr": hr, "vlr": degrade(degradation, hr, size, keys)}
+
+
+def training_rows(dataset_root: str, need_vlr: bool) -> tuple[list[FaceRow], list[FaceRow]]:
+    """The training and validation faces of a prepared set, given by its root or by one of its splits.
+
+    need_vlr: whether their VLR pictures are wanted. Raises InputError.
+    """
+    root = Path(dataset_root)
+    if (root / HR_FOLDER).is_dir():
+        root = root.parent
+    for split in ("train", "val"):
+        if not (root / split_folder(split) / HR_FOLDER).is_dir():
+            raise InputError(
+                f"--dataset_root {dataset_root}: no {split_folder(split)}/{HR_FOLDER} in it; python -m "
+                "data.prepare_faces makes it from photographs, or with --aligned from faces of 128x128"
+            )
+    train, val = read_faces(root, ("train",)), read_faces(root, ("val",))
+    people, others = {row.identity for row in train}, {row.identity for row in val}
+    if len(people) == 1:
+        raise InputError(f"{root / split_folder('train')}: one identity, {min(people)}: more people wanted to train on")
+    if shared := people & others:
+        raise InputError(
+            f"{root}: {len(shared)} identities are in {split_folder('train')} and in {split_folder('val')} (such as "
+            f"{min(shared)}); split by identity, as python -m data.prepare_faces does"
+        )
+    if need_vlr and (lacking := next((row for row in (*train, *val) if row.vlr_path is None), None)):
+        folder = lacking.path.parent.parent / VLR_FOLDER
+        raise InputError(f"{folder}: no such folder; --degradation bicubic or realistic makes VLR faces while training")
+    return train, val
+
+
+def usable_faces(rows: Sequence[FaceRow], vlr: VLRSize | None) -> list[FaceRow]:
+    """Those that can be read. vlr: the size that their VLR pictures must have, if these are wanted.
+
+    Raises InputError for a picture of another size, and if more than 5 % cannot be read.
+    """
+    failures = list(read_ahead(lambda row: _failure(row, vlr), rows))
+    skipped = [failure for failure in failures if failure]
+    if len(skipped) > MAX_UNREADABLE * len(rows):
+        raise InputError(
+            f"{rows[0].path.parent}: {len(skipped)} of {len(rows)} faces cannot be read, over {MAX_UNREADABLE:.0%}: "
+            f"{'; '.join(skipped[:3])}"
+        )
+    _report_skipped(rows[0].path.parent, skipped)
+    return [row for row, failure in zip(rows, failures, strict=True) if not failure]
+
+
+def _failure(row: FaceRow, vlr: VLRSize | None) -> str:
+    """What reading fails of; empty if it does not. Raises InputError for a picture of another size."""
+    wanted = {row.path: VLRSize(HR_SIZE, HR_SIZE)}
+    if vlr is not None and row.vlr_path is not None:
+        wanted[row.vlr_path] = vlr
+    for path, size in wanted.items():
+        try:
+            height, width, _ = read_image(path).shape
+        except InputError as error:
+            return str(error)
+        if (width, height) != size:
+            cure = "prepare the set again" if path == row.path else "prepare the set with that --vlr-size, or change it"
+            raise InputError(f"{path}: {width}x{height}, {size.width}x{size.height} wanted: {cure}")
+    return ""
+
+
+@rank_zero_only
+def _report_skipped(folder: Path, skipped: Sequence[str]) -> None:
+    if skipped:
+        print(f"{folder}: {len(skipped)} faces cannot be read and are left out ({'; '.join(skipped[:3])})")

@@ -1,0 +1,142 @@
+"""What a super-resolved face is trained on: pixels, a recogniser's view of it, features, smoothness. Plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from training.image_quality import float32_island, to_unit
+
+
+class RecognitionNetwork(Protocol):
+    """What EdgeFace offers: maps of its stages, finest first, and the embedding made of these."""
+
+    def features(self, faces: Tensor) -> list[Tensor]: ...
+
+    def from_features(self, maps: list[Tensor]) -> Tensor: ...
+
+
+class Perceptual(Protocol):
+    """`training.perceptual.PerceptualLoss`: [0, 1] images twice -> (B,)."""
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor: ...
+
+
+class Recognizer:
+    """A frozen face recogniser, out of its owner's parameters, state_dict, train() and deep copies.
+
+    So it is in no optimiser, checkpoint or moving average. It follows its input's device.
+    contract: crops (B, 3, 128, 128) in [-1, 1] -> what the network takes, differentiable (`facial_rec.FaceContract`).
+    """
+
+    def __init__(self, network: RecognitionNetwork, contract: Callable[[Tensor], Tensor], name: str) -> None:
+        self.network, self.contract, self.name = network, contract, name
+        self._module.requires_grad_(False).eval()
+
+    @property
+    def _module(self) -> Any:
+        assert isinstance(self.network, nn.Module)
+        return self.network
+
+    def __call__(self, crops: Tensor) -> tuple[list[Tensor], Tensor]:
+        """(B, 3, 128, 128) in [-1, 1] -> the stages' maps, and embeddings (B, D) of length 1 in float32."""
+        # Weights moved in inference mode (Lightning's validation) could take part in no later backward.
+        with torch.inference_mode(False):
+            self._module.to(device=crops.device)
+        maps = self.network.features(self.contract(crops))
+        return maps, F.normalize(self.network.from_features(maps).float(), dim=1)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Recognizer:
+        return self  # frozen: a copy of the owner can share it
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Of the terms beside L1, whose weight is 1; a term of weight 0 is not computed."""
+
+    perceptual: float = 0.0
+    identity: float = 0.0
+    feature_match: float = 0.0
+    tv: float = 0.0
+
+
+@dataclass(frozen=True)
+class DSRLossResult:
+    """The sum, its terms without their weights, and what the recogniser made of the super-resolved faces."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+    embedding: Tensor | None  # (B, D) of length 1; None without a recogniser
+
+
+class DSRLoss:
+    """L1 + perceptual + identity + feature matching + total variation, each with its weight, on [0, 1] pixels.
+
+    Raises ValueError where a weight above 0 lacks its network.
+    """
+
+    def __init__(
+        self, weights: LossWeights, recognizer: Recognizer | None = None, perceptual: Perceptual | None = None
+    ) -> None:
+        if (weights.identity or weights.feature_match) and recognizer is None:
+            raise ValueError("identity and feature matching need a recogniser")
+        if weights.perceptual and perceptual is None:
+            raise ValueError("the perceptual term needs a network")
+        self.weights, self.recognizer, self.perceptual = weights, recognizer, perceptual
+
+    def __call__(self, sr: Tensor, hr: Tensor) -> DSRLossResult:
+        """sr, hr: (B, 3, 128, 128) in [-1, 1]. With a recogniser, identity is measured even at weight 0."""
+        weights, embedding = self.weights, None
+        terms = {"l1": l1_loss(sr, hr)}
+        total = terms["l1"]
+        if self.recognizer is not None:
+            with torch.no_grad():
+                hr_maps, hr_embedding = self.recognizer(hr)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and bool(weights.identity or weights.feature_match)):
+                sr_maps, embedding = self.recognizer(sr)
+            terms["identity"] = identity_loss(embedding, hr_embedding)
+            terms["feature_match"] = feature_matching_loss(sr_maps, hr_maps)
+            total = total + weights.identity * terms["identity"] + weights.feature_match * terms["feature_match"]
+        if self.perceptual is not None and weights.perceptual:
+            terms["perceptual"] = self.perceptual(to_unit(sr), to_unit(hr)).mean()
+            total = total + weights.perceptual * terms["perceptual"]
+        if weights.tv:
+            terms["tv"] = total_variation(sr)
+            total = total + weights.tv * terms["tv"]
+        return DSRLossResult(total, terms, embedding)
+
+
+@float32_island
+def l1_loss(sr: Tensor, hr: Tensor) -> Tensor:
+    """(B, 3, H, W) in [-1, 1] twice -> the mean absolute difference of [0, 1] pixels."""
+    return (sr - hr).abs().mean() * 0.5
+
+
+@float32_island
+def identity_loss(first: Tensor, second: Tensor) -> Tensor:
+    """Embeddings (B, D) twice -> the mean of 1 - cosine, 0 to 2."""
+    return (1.0 - F.cosine_similarity(first, second, dim=1)).mean()
+
+
+def feature_matching_loss(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    """Maps of n stages, (B, C, h, w) each, twice -> the mean over stages of the mean absolute difference."""
+    return torch.stack([_map_distance(one, other) for one, other in zip(found, wanted, strict=True)]).mean()
+
+
+@float32_island
+def _map_distance(found: Tensor, wanted: Tensor) -> Tensor:
+    return (found - wanted).abs().mean()
+
+
+@float32_island
+def total_variation(images: Tensor) -> Tensor:
+    """(B, C, H, W) in [-1, 1] -> absolute differences of neighbours in [0, 1] pixels, summed over an image (Rudin et
+    al. 1992, anisotropic), mean over the batch."""
+    down = (images[:, :, 1:] - images[:, :, :-1]).abs().sum(dim=(1, 2, 3))
+    across = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().sum(dim=(1, 2, 3))
+    return (down + across).mean() * 0.5

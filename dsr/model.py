@@ -1,0 +1,117 @@
+"""DSR: a face of 8 to 64 pixels a side to 128x128. Plain PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.errors import InputError
+from dsr.config import HR_SIZE, DSRConfig
+from training.checkpoint import model_state, read_checkpoint
+
+RESIDUAL_SCALE = 0.1  # of the last weights of a block and of the network at the start, which then nearly is bicubic
+SLOPE = 0.1  # of the leaky rectifier
+
+
+class ResidualBlock(nn.Module):
+    """(B, C, H, W) -> the same, x + conv(act(conv(x))): without normalisation (Lim et al. 2017)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.act = nn.LeakyReLU(SLOPE)
+        self.second = nn.Conv2d(channels, channels, 1)
+        with torch.no_grad():
+            self.second.weight.mul_(RESIDUAL_SCALE)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(self.act(self.first(x)))
+
+
+class PixelShuffleUpsample(nn.Module):
+    """(B, C, H, W) -> (B, 3, factor H, factor W) by one convolution (Shi et al. 2016).
+
+    At the start the pixels of a cell are equal (ICNR, Aitken et al. 2017), so nothing repeats with its period.
+    """
+
+    def __init__(self, channels: int, factor: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 3 * factor**2, 3, padding=1)
+        self.shuffle = nn.PixelShuffle(factor)
+        with torch.no_grad():
+            weight = self.conv.weight.view(3, factor**2, channels, 3, 3)
+            weight.copy_(weight[:, :1].expand_as(weight).clone() * RESIDUAL_SCALE)
+            assert self.conv.bias is not None
+            self.conv.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shuffle(self.conv(x))
+
+
+class DSR(nn.Module):
+    """Faces (B, 3, h, w) in [-1, 1], RGB, of `config.vlr` -> (B, 3, 128, 128): bicubic interpolation, corrected.
+
+    All blocks work at the low resolution; one pixel shuffle goes to 128. A size that is not 128 / 2^n is brought to the
+    next that is by bicubic interpolation first.
+    """
+
+    def __init__(self, config: DSRConfig) -> None:
+        config.check()
+        super().__init__()
+        self.config = config
+        width = config.base_channels
+        self.head = nn.Conv2d(3, width, 3, padding=1)
+        self.body = nn.Sequential(*[ResidualBlock(width) for _ in range(config.residual_blocks)])
+        self.tail = PixelShuffleUpsample(width, HR_SIZE // config.grid)
+
+    def forward(self, vlr: Tensor) -> Tensor:
+        """In training what overshoots [-1, 1] keeps its gradient; in evaluation mode it is clipped.
+
+        Raises ValueError for faces of another size.
+        """
+        size = self.config.vlr
+        if vlr.ndim != 4 or vlr.shape[1:] != (3, size.height, size.width) or not vlr.is_floating_point():
+            found = f"{vlr.dtype} {tuple(vlr.shape)}"
+            raise ValueError(f"float faces (B, 3, {size.height}, {size.width}) in [-1, 1] wanted, not {found}")
+        shallow = self.head(interpolate(vlr, self.config.grid))
+        sr = interpolate(vlr, HR_SIZE) + self.tail(shallow + self.body(shallow)).float()
+        return sr if self.training else sr.clamp(-1.0, 1.0)
+
+    @classmethod
+    def load_from_checkpoint(cls, path: str | Path, map_location: str = "cpu", weights: str = "averaged") -> Self:
+        """A trained model in evaluation mode from a training checkpoint (a path, or a glob: the newest match).
+
+        weights: `averaged` (the EMA if the run kept one) or `raw`. Raises InputError for any other file.
+        """
+        checkpoint = read_checkpoint(path, map_location)
+        stored = checkpoint.get("hyper_parameters", {}).get("dsr") or {}
+        if "residual_blocks" not in stored or not stored.keys() <= {field.name for field in fields(DSRConfig)}:
+            raise InputError(f"{path}: this checkpoint holds no DSR; give one written by dsr.train_dsr")
+        model = cls(DSRConfig(**stored))
+        model.load_weights(checkpoint, path, weights)
+        return model.to(map_location).eval()
+
+    def load_weights(self, checkpoint: dict[str, Any], path: str | Path, weights: str = "averaged") -> None:
+        """The weights of a training checkpoint into this model. Raises InputError when shapes or names differ."""
+        state = {
+            name.removeprefix("model."): value
+            for name, value in model_state(checkpoint, weights).items()
+            if name.startswith("model.")
+        }
+        own, stored = self.state_dict(), checkpoint.get("hyper_parameters", {}).get("dsr") or {}
+        if own.keys() != state.keys() or any(own[name].shape != state[name].shape for name in own):
+            differing = [f"{key} {value}" for key, value in stored.items() if asdict(self.config).get(key) != value]
+            raise InputError(f"{path}: does not fit this model; it was made with {', '.join(differing) or 'another'}")
+        self.load_state_dict(state)
+
+
+def interpolate(faces: Tensor, side: int) -> Tensor:
+    """(B, C, h, w) -> (B, C, side, side) float32: bicubic (a = -.75), as OpenCV's INTER_CUBIC enlarges."""
+    if tuple(faces.shape[2:]) == (side, side):
+        return faces
+    return F.interpolate(faces.float(), (side, side), mode="bicubic", align_corners=False)

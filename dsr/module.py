@@ -1,0 +1,181 @@
+"""The training of a DSR: one step, its validation by two recognisers, its pictures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from dsr.config import HR_SIZE, DSRTrainingConfig
+from dsr.losses import DSRLoss, LossWeights, Perceptual, Recognizer
+from dsr.model import DSR, interpolate
+from training.checkpoint import read_checkpoint
+from training.identification import one_gallery_picture, rank_one_hits
+from training.image_quality import luma, psnr, ssim, to_unit
+from training.module import TrainingModule
+from training.optim import check_groups, named_group
+from training.sheets import save_sheet
+
+SHOWN = ("val/loss", "val/psnr", "val/cosine", "val/cosine_second", "val/rank1_second")
+
+
+class DSRLightning(TrainingModule):
+    """Trains `self.model`, a DSR or any network that takes and gives the same.
+
+    recognizer: of the identity and feature matching losses; second: measures only; perceptual: of its term. None of
+    them is part of the module's weights.
+    """
+
+    def __init__(
+        self,
+        config: DSRTrainingConfig,
+        recognizer: Recognizer | None = None,
+        second: Recognizer | None = None,
+        perceptual: Perceptual | None = None,
+        model: torch.nn.Module | None = None,
+    ) -> None:
+        super().__init__(config, "dsr", config.model_config())
+        self.model: Any = model or DSR(config.model_config())
+        weights = LossWeights(
+            perceptual=config.lambda_perceptual,
+            identity=config.lambda_identity,
+            feature_match=config.lambda_feature_match,
+            tv=config.lambda_tv,
+        )
+        self.loss = DSRLoss(weights, recognizer, perceptual)
+        self.faces = ValidationFaces(recognizer, second)
+        self.inherited: set[str] = set()  # identities that the initial weights were trained on
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def compile_networks(self) -> None:
+        self.model.compile(mode=self.config.compile_mode)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        groups = named_group("dsr", [self.model], self.config.lr, self.config.weight_decay)
+        check_groups(groups, self.model.parameters())
+        return groups
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        result = self.loss(self.model(batch["vlr"]), batch["hr"])
+        self.terms.add(self.global_step, {"loss": result.total, **result.terms}, batch["index"])
+        return result.total
+
+    # -- validation --------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self.faces.begin(len(self.datamodule.val_set))
+        if self.trainer.is_global_zero and self.trainer.loggers:
+            self._draw_sheet()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Without augmentation. PSNR of RGB and of luma, the latter without the outermost VLR pixel, as is usual."""
+        vlr, hr = batch["vlr"], batch["hr"]
+        sr = self.model(vlr).float()
+        result = self.loss(sr, hr)
+        found, bicubic, wanted = to_unit(sr), to_unit(interpolate(vlr, HR_SIZE)).clamp(0, 1), to_unit(hr)
+        values = {
+            "loss": result.total,
+            "psnr": (rgb := psnr(found, wanted)).mean(),
+            "psnr_gain": (rgb - psnr(bicubic, wanted)).mean(),
+            "psnr_y": psnr(luma(found), luma(wanted), crop_border=HR_SIZE // self.config.grid).mean(),
+            "ssim": ssim(found, wanted).mean(),
+            **result.terms,
+        }
+        self.add_validation(values, len(hr))
+        self.faces.add(batch["index"], sr, hr, result.embedding)
+
+    def on_validation_epoch_end(self) -> None:
+        counted = torch.tensor([*self.sums.values(), self.faces.count], dtype=torch.float64)
+        totals = self.over_processes(counted)
+        means = {f"val/{name}": float(total / totals[-1]) for name, total in zip(self.sums, totals, strict=False)}
+        complete = round(float(totals[-1])) == len(self.datamodule.val_set)
+        if complete:
+            means |= self.faces.figures(self.datamodule.val_set.identities, self.over_processes)
+        self.log_validation(means, shown=SHOWN)
+
+    def _draw_sheet(self) -> None:
+        """Fixed validation faces, as PNG and in TensorBoard."""
+        dataset = self.datamodule.val_set
+        chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.sheet_images).round().astype(int))
+        batch = self.datamodule.on_after_batch_transfer(default_collate([dataset[int(i)] for i in chosen]), 0)
+        sr = self.model(batch["vlr"].to(self.device))
+        rows = face_rows(batch["vlr"], {"DSR": sr.cpu()}, batch["hr"])
+        sheet = save_sheet(self.log_dir / "faces" / f"epoch_{self.current_epoch:03d}.png", rows)
+        for writer in self.tensorboard():
+            writer.add_image("faces", sheet, self.global_step, dataformats="HWC")
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["trained_on"] = sorted({*self.datamodule.trained_on, *self.inherited})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.inherited |= set(checkpoint["trained_on"])
+
+    def initialise_from(self, path: str) -> None:
+        """Weights only, from another run's checkpoint. Raises InputError when the shapes differ."""
+        checkpoint = read_checkpoint(path)
+        self.model.load_weights(checkpoint, path)
+        self.inherited |= set(checkpoint.get("trained_on", ()))
+
+    def forward(self, vlr: Tensor) -> Tensor:
+        return self.model(vlr)
+
+
+class ValidationFaces:
+    """Embeddings of the validation faces by up to two recognisers: how alike SR and HR are, and who is recognised."""
+
+    def __init__(self, recognizer: Recognizer | None, second: Recognizer | None) -> None:
+        named = {"": recognizer, "_second": second}
+        self.recognizers = {suffix: each for suffix, each in named.items() if each is not None}
+        self.hr: dict[str, Tensor] = {}  # (N, D), zero where another process has the face; the same in every epoch
+        self.sr: dict[str, Tensor] = {}
+        self.total = self.count = 0
+
+    def begin(self, total: int) -> None:
+        self.total, self.count, self.sr = total, 0, {}
+
+    def add(self, index: Tensor, sr: Tensor, hr: Tensor, embedding: Tensor | None) -> None:
+        """index: (B,) numbers of the faces; embedding: of `sr` by the first recogniser, which has seen it already."""
+        self.count += len(index)
+        for suffix, recognizer in self.recognizers.items():
+            known = embedding if suffix == "" else None
+            self._put(self.sr, suffix, index, recognizer(sr)[1] if known is None else known)
+            if not self._row(self.hr, suffix, index):
+                self._put(self.hr, suffix, index, recognizer(hr)[1])
+
+    def figures(self, identities: np.ndarray, over_processes: Any) -> dict[str, float]:
+        """val/cosine of SR and HR, and val/rank1 of SR against the first HR face of each identity, by recogniser."""
+        figures: dict[str, float] = {}
+        gallery, probes = one_gallery_picture(identities.tolist())
+        for suffix in self.recognizers:
+            sr, hr = over_processes(self.sr[suffix]), over_processes(self.hr[suffix])
+            figures[f"val/cosine{suffix}"] = float((sr * hr).sum(dim=1).mean())
+            if len(gallery) > 1:
+                hits = rank_one_hits(sr[probes], identities[probes].tolist(), hr[gallery], identities[gallery].tolist())
+                figures[f"val/rank1{suffix}"] = float(hits.float().mean())
+        return figures
+
+    def _put(self, table: dict[str, Tensor], suffix: str, index: Tensor, embeddings: Tensor) -> None:
+        rows = table.setdefault(suffix, torch.zeros(self.total, embeddings.shape[1]))
+        rows[index.cpu()] = embeddings.float().cpu()
+
+    @staticmethod
+    def _row(table: dict[str, Tensor], suffix: str, index: Tensor) -> bool:
+        return suffix in table and bool(table[suffix][index.cpu()].any(dim=1).all())
+
+
+def face_rows(vlr: Tensor, results: dict[str, Tensor], hr: Tensor) -> dict[str, Tensor]:
+    """The rows of a sheet, [0, 1], 128 pixels a side: the VLR pixels as they are, bicubic, results, and HR."""
+    pixels = F.interpolate(vlr, (HR_SIZE, HR_SIZE), mode="nearest-exact")
+    size = f"{vlr.shape[3]}x{vlr.shape[2]}"
+    rows = {f"VLR {size}": pixels, "bicubic": interpolate(vlr, HR_SIZE), **results, "HR": hr}
+    return {label: to_unit(faces).clamp(0, 1) for label, faces in rows.items()}
