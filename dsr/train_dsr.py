@@ -62,7 +62,7 @@ def train(config: DSRTrainingConfig) -> None:
 
 
 def best_figures(config: DSRTrainingConfig) -> dict[str, Literal["min", "max"]]:
-    """The figures beside val/loss whose best checkpoints are kept: PSNR, and likeness, by the second if there is one."""
+    """The figures beside val/loss whose best checkpoints are kept: PSNR and likeness, by the second if there is one."""
     best: dict[str, Literal["min", "max"]] = {"psnr": "max"}
     if config.second_recognizer != "none":
         best["cosine_second"] = "max"
