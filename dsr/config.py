@@ -58,6 +58,12 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
     face_crop: Literal["arcface", "center"] = option(
         "arcface", "where the recogniser's template lies in the 128 px, see facial_rec"
     )
+    recognizer_jitter: float = option(
+        0.06,
+        "in the loss both faces are turned (radians), zoomed and shifted (half sides) by up to this",
+        low=0,
+        high=0.5,
+    )
     lambda_perceptual: float = option(0.025, "of the perceptual loss; 32x32 has structure worth keeping", low=0)
     lambda_identity: float = option(0.60, "of 1 - cosine of the embeddings; 32x32 shows who it is", low=0)
     lambda_feature_match: float = option(0.18, "of the distance between the recogniser's maps", low=0)

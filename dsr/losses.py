@@ -89,16 +89,21 @@ class DSRLoss:
             raise ValueError("the perceptual term needs a network")
         self.weights, self.recognizer, self.perceptual = weights, recognizer, perceptual
 
-    def __call__(self, sr: Tensor, hr: Tensor) -> DSRLossResult:
-        """sr, hr: (B, 3, 128, 128) in [-1, 1]. With a recogniser, identity is measured even at weight 0."""
+    def __call__(self, sr: Tensor, hr: Tensor, jitter: float = 0.0) -> DSRLossResult:
+        """sr, hr: (B, 3, 128, 128) in [-1, 1]. With a recogniser, identity is measured even at weight 0.
+
+        jitter: the recogniser sees each pair moved by `random_similarity` of this amount, so that what pleases it at
+        one alignment only does not pay.
+        """
         weights, embedding = self.weights, None
         terms = {"l1": l1_loss(sr, hr)}
         total = terms["l1"]
         if self.recognizer is not None:
+            grid = random_similarity(sr, jitter) if jitter else None
             with torch.no_grad():
-                hr_maps, hr_embedding = self.recognizer(hr)
+                hr_maps, hr_embedding = self.recognizer(moved(hr, grid))
             with torch.set_grad_enabled(torch.is_grad_enabled() and bool(weights.identity or weights.feature_match)):
-                sr_maps, embedding = self.recognizer(sr)
+                sr_maps, embedding = self.recognizer(moved(sr, grid))
             terms["identity"] = identity_loss(embedding, hr_embedding)
             terms["feature_match"] = feature_matching_loss(sr_maps, hr_maps)
             total = total + weights.identity * terms["identity"] + weights.feature_match * terms["feature_match"]
@@ -109,6 +114,25 @@ class DSRLoss:
             terms["tv"] = total_variation(sr)
             total = total + weights.tv * terms["tv"]
         return DSRLossResult(total, terms, embedding)
+
+
+def random_similarity(faces: Tensor, amount: float) -> Tensor:
+    """A sampling grid (B, H, W, 2) for each of the faces (B, C, H, W), drawn on the CPU.
+
+    Uniformly turned by up to `amount` radians either way, zoomed by 1 +/- amount, shifted by `amount` half sides.
+    """
+    turn, zoom, right, down = (torch.rand(4, len(faces)) * 2.0 - 1.0) * amount
+    cos, sin = (1.0 + zoom) * turn.cos(), (1.0 + zoom) * turn.sin()
+    matrix = torch.stack([torch.stack([cos, -sin, right], 1), torch.stack([sin, cos, down], 1)], 1)
+    return F.affine_grid(matrix.to(faces.device), list(faces.shape), align_corners=False)
+
+
+@float32_island
+def moved(faces: Tensor, grid: Tensor | None) -> Tensor:
+    """Bilinear, reflected at the border; None leaves them as they are."""
+    if grid is None:
+        return faces
+    return F.grid_sample(faces, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 @float32_island

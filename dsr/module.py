@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from dsr.config import HR_SIZE, DSRTrainingConfig
 from dsr.losses import DSRLoss, LossWeights, Perceptual, Recognizer
 from dsr.model import DSR, interpolate
+from dsr.sheets import face_rows
 from training.checkpoint import read_checkpoint
 from training.identification import one_gallery_picture, rank_one_hits
 from training.image_quality import luma, psnr, ssim, to_unit
@@ -61,7 +61,7 @@ class DSRLightning(TrainingModule):
         return groups
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        result = self.loss(self.model(batch["vlr"]), batch["hr"])
+        result = self.loss(self.model(batch["vlr"]), batch["hr"], self.config.recognizer_jitter)
         self.terms.add(self.global_step, {"loss": result.total, **result.terms}, batch["index"])
         return result.total
 
@@ -105,7 +105,7 @@ class DSRLightning(TrainingModule):
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.sheet_images).round().astype(int))
         batch = self.datamodule.on_after_batch_transfer(default_collate([dataset[int(i)] for i in chosen]), 0)
         sr = self.model(batch["vlr"].to(self.device))
-        rows = face_rows(batch["vlr"], {"DSR": sr.cpu()}, batch["hr"])
+        rows = face_rows(batch["vlr"], {"DSR": sr.to(batch["vlr"])}, batch["hr"])
         sheet = save_sheet(self.log_dir / "faces" / f"epoch_{self.current_epoch:03d}.png", rows)
         for writer in self.tensorboard():
             writer.add_image("faces", sheet, self.global_step, dataformats="HWC")
@@ -171,11 +171,3 @@ class ValidationFaces:
     @staticmethod
     def _row(table: dict[str, Tensor], suffix: str, index: Tensor) -> bool:
         return suffix in table and bool(table[suffix][index.cpu()].any(dim=1).all())
-
-
-def face_rows(vlr: Tensor, results: dict[str, Tensor], hr: Tensor) -> dict[str, Tensor]:
-    """The rows of a sheet, [0, 1], 128 pixels a side: the VLR pixels as they are, bicubic, results, and HR."""
-    pixels = F.interpolate(vlr, (HR_SIZE, HR_SIZE), mode="nearest-exact")
-    size = f"{vlr.shape[3]}x{vlr.shape[2]}"
-    rows = {f"VLR {size}": pixels, "bicubic": interpolate(vlr, HR_SIZE), **results, "HR": hr}
-    return {label: to_unit(faces).clamp(0, 1) for label, faces in rows.items()}

@@ -1,0 +1,128 @@
+"""EDSR-baseline (Lim et al. 2017: 64 channels, 16 blocks, L1) as what DSR is compared with, on the same faces.
+
+    python -m benchmarks.edsr train [flags of dsr.train_dsr] [--edsr_blocks 16]
+    python -m benchmarks.edsr evaluate --checkpoint CKPT [flags of dsr.evaluate]
+
+The network is the published one: blocks of two convolutions, a convolution and pixel shuffle by 2 for each doubling,
+no bicubic skip. It runs in DSR's own module, loader and schedule, so that nothing but network and loss differs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import InputError, entry_point
+from dsr.config import ALIASES, HR_SIZE, DSRConfig, DSRTrainingConfig
+from dsr.evaluate import EvaluationOptions, Faces, evaluate, faces_to_score, report
+from dsr.model import interpolate
+from dsr.train_dsr import best_figures, load_recognizer
+from training.checkpoint import find_checkpoint, model_state, read_checkpoint
+from training.cli import parse_options
+from training.options import option
+from training.resume import open_run
+from training.trainer import announce, build_trainer, fit
+from training.trainer import report as report_run
+
+CHANNELS = 64
+
+
+@dataclass(frozen=True)
+class EDSROptions(DSRTrainingConfig):
+    """Train EDSR-baseline. Flags of the DSR network have no effect; the loss is L1 unless a weight is given."""
+
+    edsr_blocks: int = option(16, "residual blocks", low=1)
+    lambda_perceptual: float = option(0.0, "as of dsr.train_dsr", low=0)
+    lambda_identity: float = option(0.0, "as of dsr.train_dsr", low=0)
+    lambda_feature_match: float = option(0.0, "as of dsr.train_dsr", low=0)
+    lambda_tv: float = option(0.0, "as of dsr.train_dsr", low=0)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.ReLU(), nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class EDSR(nn.Module):
+    """(B, 3, h, w) in [-1, 1] -> (B, 3, 128, 128)."""
+
+    def __init__(self, config: DSRConfig, blocks: int = 16) -> None:
+        super().__init__()
+        self.config = config
+        self.head = nn.Conv2d(3, CHANNELS, 3, padding=1)
+        self.body = nn.Sequential(*[Block() for _ in range(blocks)], nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1))
+        doublings: list[nn.Module] = []
+        side = config.grid
+        while side < HR_SIZE:
+            doublings += [nn.Conv2d(CHANNELS, 4 * CHANNELS, 3, padding=1), nn.PixelShuffle(2)]
+            side *= 2
+        self.tail = nn.Sequential(*doublings, nn.Conv2d(CHANNELS, 3, 3, padding=1))
+
+    def forward(self, vlr: Tensor) -> Tensor:
+        shallow = self.head(interpolate(vlr, self.config.grid))
+        return self.tail(shallow + self.body(shallow)).float()
+
+
+def train(argv: Sequence[str]) -> None:
+    import pytorch_lightning as pl
+
+    from dsr.datamodule import FaceDataModule
+    from dsr.module import DSRLightning
+
+    config = parse_options(EDSROptions, argv, prog="python -m benchmarks.edsr train", aliases=ALIASES)
+    run = open_run(config, "edsr")
+    datamodule = FaceDataModule(config)
+    recognizer = load_recognizer("--recognizer", config.recognizer, config.face_crop)
+    second = load_recognizer("--second_recognizer", config.second_recognizer, config.face_crop)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    trainer = build_trainer(config, run, best=best_figures(config))
+    module = DSRLightning(config, recognizer, second, model=EDSR(config, config.edsr_blocks))
+    announce(config, run, module)
+    report_run(trainer, run, fit(trainer, module, datamodule, run))
+
+
+def load(path: Path) -> tuple[EDSR, str, frozenset[str]]:
+    """The network, how its faces were degraded, and whom it was trained on."""
+    checkpoint = read_checkpoint(path)
+    stored = checkpoint["hyper_parameters"]
+    if "edsr_blocks" not in stored["options"]:
+        raise InputError(f"{path}: holds no EDSR; python -m benchmarks.edsr train writes one")
+    model = EDSR(DSRConfig(**stored["dsr"]), stored["options"]["edsr_blocks"])
+    model.load_state_dict({name.removeprefix("model."): value for name, value in model_state(checkpoint).items()})
+    return model.eval(), stored["options"]["degradation"], frozenset(checkpoint["trained_on"])
+
+
+def score(argv: Sequence[str]) -> None:
+    options = parse_options(EvaluationOptions, argv, prog="python -m benchmarks.edsr evaluate")
+    path = find_checkpoint(options.checkpoint[0])
+    model, degradation, trained_on = load(path)
+    rows = faces_to_score(options.dataset_root, options.split, {path: trained_on})
+    Path(options.out).mkdir(parents=True, exist_ok=True)
+    faces = Faces(rows, model.config, options.degradation or degradation, options)
+    with torch.no_grad():
+        found = evaluate({"EDSR-baseline": model.to(faces.device)}, faces, options)
+    report(found, faces, {"EDSR-baseline": str(path)}, options.out)
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    command, *rest = sys.argv[1:] if argv is None else argv or [""]
+    if command not in ("train", "evaluate"):
+        raise InputError("say train or evaluate first (see the top of benchmarks/edsr.py)")
+    (train if command == "train" else score)(rest)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
