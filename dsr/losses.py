@@ -90,7 +90,7 @@ class DSRLoss:
         self.weights, self.recognizer, self.perceptual = weights, recognizer, perceptual
 
     def __call__(self, sr: Tensor, hr: Tensor, jitter: float = 0.0) -> DSRLossResult:
-        """sr, hr: (B, 3, 128, 128) in [-1, 1]. With a recogniser, identity is measured even at weight 0.
+        """sr, hr: (B, 3, 128, 128) in [-1, 1]. Where no gradient is kept, identity is measured even at weight 0.
 
         jitter: the recogniser sees each pair moved by `random_similarity` of this amount, so that what pleases it at
         one alignment only does not pay.
@@ -98,12 +98,12 @@ class DSRLoss:
         weights, embedding = self.weights, None
         terms = {"l1": l1_loss(sr, hr)}
         total = terms["l1"]
-        if self.recognizer is not None:
+        recognizing = bool(weights.identity or weights.feature_match)
+        if self.recognizer is not None and (recognizing or not torch.is_grad_enabled()):
             grid = random_similarity(sr, jitter) if jitter else None
             with torch.no_grad():
                 hr_maps, hr_embedding = self.recognizer(moved(hr, grid))
-            with torch.set_grad_enabled(torch.is_grad_enabled() and bool(weights.identity or weights.feature_match)):
-                sr_maps, embedding = self.recognizer(moved(sr, grid))
+            sr_maps, embedding = self.recognizer(moved(sr, grid))
             terms["identity"] = identity_loss(embedding, hr_embedding)
             terms["feature_match"] = feature_matching_loss(sr_maps, hr_maps)
             total = total + weights.identity * terms["identity"] + weights.feature_match * terms["feature_match"]
