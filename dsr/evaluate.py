@@ -179,12 +179,14 @@ def write_per_face(path: Path, rows: Sequence[FaceRow], measured: Mapping[str, M
 
 def print_table(console: Console, title: str, found: Mapping[str, Mapping[str, float]]) -> None:
     columns = list(dict.fromkeys(name for values in reversed(list(found.values())) for name in values))
-    table = Table("method", box=None, header_style="bold", title=title, title_justify="left")
+    table = Table("method", box=None, header_style="bold")
     for column in columns:
         name, _, recognizer = column.rstrip("]").partition("[")
         table.add_column(f"{name}\n{recognizer.removeprefix('edgeface_')}", justify="right", no_wrap=True)
     for method, values in found.items():
-        table.add_row(method, *(_cell(column, values.get(column)) for column in columns))
+        if values:  # HR has none without a recogniser
+            table.add_row(method, *(_cell(column, values.get(column)) for column in columns))
+    console.print(title, highlight=False)
     console.print(table)
 
 
