@@ -112,9 +112,7 @@ def main() -> None:
         return
     flags = ["--vlr-size", arguments.vlr_size, "--recognizer", arguments.recognizer, "--device", arguments.device]
     print(f"torch {torch.__version__}, {arguments.device}, VLR {arguments.vlr_size}, recogniser {arguments.recognizer}")
-    print(
-        "| network | parameters (M) | multiply-adds (G) | faces/s | of EDSR | training faces/s | of EDSR | memory (MiB) |"
-    )
+    print("| network | parameters (M) | multiply-adds (G) | faces/s | of EDSR | trained/s | of EDSR | memory (MiB) |")
     print("|---|---|---|---|---|---|---|---|")
     rows = {}
     for name in reversed(NETWORKS):
