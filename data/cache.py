@@ -78,7 +78,7 @@ def open_image_cache(
     path = Path(cache_dir) / f"{_digest(data, image_size, channels, crop_to_bbox)}.bin"
     cache = _open(path, shape)
     if cache is None:
-        _check_free_space(path, int(np.prod(shape)))
+        check_free_space(path, int(np.prod(shape)))
         _build(path, data, shape, crop_to_bbox, progress)
         cache = _open(path, shape)
     if cache is None:
@@ -116,15 +116,19 @@ def _digest(data: TeacherData, image_size: int, channels: int, crop_to_bbox: boo
     digest = hashlib.sha256()
     digest.update(repr((RULE, image_size, channels, crop_to_bbox, cv2.__version__, PIL.__version__)).encode())
     for path in [data.source] if data.image_paths is None else data.image_paths:
-        try:
-            status = path.stat()
-            identity: tuple[object, ...] = (str(path.absolute()), status.st_size, status.st_mtime_ns)
-        except (OSError, ValueError):
-            identity = (str(path.absolute()), "unreadable")
-        digest.update(repr(identity).encode())
+        digest.update(repr(file_identity(path)).encode())
     if crop_to_bbox and data.bboxes is not None:
         digest.update(np.ascontiguousarray(data.bboxes).tobytes())
     return digest.hexdigest()[:32]
+
+
+def file_identity(path: Path) -> tuple[object, ...]:
+    """What changes when a file's content does: its path, size and time of change."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return str(path.absolute()), "unreadable"
+    return str(path.absolute()), status.st_size, status.st_mtime_ns
 
 
 def _open(path: Path, shape: tuple[int, int, int, int]) -> ImageCache | None:
@@ -189,7 +193,7 @@ def _source_image(data: TeacherData, row: int, channels: int) -> Pixels:
     return np.asarray(cv2.cvtColor(image, conversion), np.uint8).reshape(*image.shape[:2], channels)
 
 
-def _check_free_space(path: Path, wanted: int) -> None:
+def check_free_space(path: Path, wanted: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(path.parent).free
     if free < wanted:

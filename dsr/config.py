@@ -48,7 +48,9 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
     degradation: Literal["bicubic", "realistic", "files"] = option(
         "bicubic", "how VLR is made from the augmented HR face; files: the set's own VLR pictures, mirrored at most"
     )
-    augment: bool = option(True, "mirrored, turned to 6 degrees, brightness and colour changed a little")
+    augment: Literal["none", "light", "full"] = option(
+        "light", "of HR faces: mirrored, turned to 6 degrees, recoloured a little; full goes further, for small sets"
+    )
     recognizer: str = option(
         "edgeface_xxs", "of the identity loss: a published EdgeFace variant, or a file of its weights"
     )

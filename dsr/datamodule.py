@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -32,9 +32,16 @@ class FaceDataset(Dataset[dict[str, Any]]):
     With `files` the two are mirrored together and changed in no other way.
     """
 
-    def __init__(self, rows: Sequence[FaceRow], *, seed: int, augment: bool = False, files: bool = False) -> None:
-        self.rows, self.seed, self.augment, self.files = list(rows), seed, augment, files
-        self.augmentation = FaceAugmentation(mirror_only=files) if augment else None
+    def __init__(
+        self,
+        rows: Sequence[FaceRow],
+        *,
+        seed: int,
+        augment: Literal["none", "light", "full"] = "none",
+        files: bool = False,
+    ) -> None:
+        self.rows, self.seed, self.files = list(rows), seed, files
+        self.augmentation = FaceAugmentation(augment, mirror_only=files) if augment != "none" else None
         number = {name: place for place, name in enumerate(sorted({row.identity for row in self.rows}))}
         self.identities = np.array([number[row.identity] for row in self.rows])
 

@@ -22,13 +22,11 @@ class BackboneOptions:
 
 
 @dataclass(frozen=True)
-class TrainerOptions:
-    """What every trainer of this project shares."""
+class RunOptions:
+    """What every trainer of this project shares. A subclass says how many `epochs` there are, and the rates."""
 
-    epochs: int = option(60, "passes over the training set", low=1, plan=False)
     batch_size: int = option(8, "images per device and step", low=1)
     accumulate_grad_batches: int = option(1, "steps whose gradients are summed before the weights move", low=1)
-    lr: float = option(3e-4, "peak learning rate of newly initialised layers", above=0, high=10)
     weight_decay: float = option(1e-5, "AdamW's decoupled decay, on weight matrices only", low=0, high=1)
     grad_clip: float = option(1.0, "clip gradients to this norm; 0 does not clip", low=0)
     schedule: Literal["cosine", "onecycle", "plateau", "constant"] = option("cosine", "how the learning rate moves")
@@ -64,3 +62,15 @@ class TrainerOptions:
     init_from: str | None = option(None, "start from this checkpoint's weights with a fresh optimiser", plan=False)
     fast_dev_run: bool = option(False, "one batch of training and validation, nothing written", plan=False)
     progress: Literal["bar", "lines", "none"] = option("bar", "a bar, a line per epoch, or silence", plan=False)
+
+    @property
+    def epochs(self) -> int:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TrainerOptions(RunOptions):
+    """Of a trainer with one stage."""
+
+    epochs: int = option(60, "passes over the training set", low=1, plan=False)
+    lr: float = option(3e-4, "peak learning rate of newly initialised layers", above=0, high=10)

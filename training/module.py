@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from training.cli import plain
-from training.config import TrainerOptions
+from training.config import RunOptions
 from training.loader import batches_per_epoch
 from training.optim import LearningRate, adamw_with_schedule
 from training.term_log import NonFiniteLossError, TermLog
@@ -24,7 +24,7 @@ class TrainingModule(pl.LightningModule):
     Training terms go to `self.terms`, sums over the validation set to `self.sums`.
     """
 
-    def __init__(self, config: TrainerOptions, kind: str, model_config: Any) -> None:
+    def __init__(self, config: RunOptions, kind: str, model_config: Any) -> None:
         """kind: the word under which a checkpoint keeps the model's own options."""
         super().__init__()
         self.config: Any = config

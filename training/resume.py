@@ -11,7 +11,7 @@ from typing import Any
 from data.errors import InputError
 from training.checkpoint import find_checkpoint, read_checkpoint
 from training.cli import plain
-from training.config import TrainerOptions
+from training.config import RunOptions
 from training.options import plan_fields
 
 
@@ -28,7 +28,7 @@ class Run:
     finished: bool = False
 
 
-def open_run(options: TrainerOptions, name: str) -> Run:
+def open_run(options: RunOptions, name: str) -> Run:
     """Follow `--resume`. Raises InputError when the checkpoint is not one of this run, naming the fields."""
     logs = Path(options.log_dir) / name
     folder = Path(options.checkpoint_dir)
@@ -72,7 +72,7 @@ def _check_writable(flag: str, folder: Path) -> None:
         raise InputError(f"{flag} {folder}: {existing} may not be written to; give another folder")
 
 
-def _compare(options: TrainerOptions, stored: dict[str, Any], path: Path) -> None:
+def _compare(options: RunOptions, stored: dict[str, Any], path: Path) -> None:
     current = plain(options)
     stored = plain(type(options)()) | stored  # an option that came later was at its default
     differing = [
@@ -92,7 +92,7 @@ def _next_version(logs: Path) -> Path:
     return logs / f"version_{max(taken, default=-1) + 1}"
 
 
-def _refuse_to_mix(options: TrainerOptions, folder: Path) -> None:
+def _refuse_to_mix(options: RunOptions, folder: Path) -> None:
     if options.init_from and options.resume == "auto" and (folder / "last.ckpt").is_file():
         raise InputError(
             f"--init_from starts a new run, but {folder} already holds one: choose another --checkpoint_dir, or add "

@@ -30,7 +30,7 @@ from training.callbacks import (
 )
 from training.checkpoint import AtomicCheckpointIO
 from training.cli import write_options
-from training.config import TrainerOptions
+from training.config import RunOptions
 from training.loggers import MetricsCSV, QuietTensorBoard
 from training.term_log import NonFiniteLossError
 
@@ -54,7 +54,7 @@ def parse_max_time(text: str | None) -> timedelta | None:
     return timedelta(seconds=seconds)
 
 
-def build_trainer(options: TrainerOptions, run: Run, best: Mapping[str, Literal["min", "max"]]) -> pl.Trainer:
+def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min", "max"]]) -> pl.Trainer:
     """The Trainer with its loggers, checkpoints and progress bar.
 
     best: metrics without `val/` whose best checkpoint is kept beside those by `val/loss`, and whether low or high is.
@@ -167,7 +167,7 @@ def _millions(count: int) -> str:
 
 
 @rank_zero_only
-def announce(options: TrainerOptions, run: Run, module: Any) -> None:
+def announce(options: RunOptions, run: Run, module: Any) -> None:
     """Print what will be trained, at which rates, and where it goes on; write the options beside the logs."""
     console = Console()
     console.print(group_table(module))
@@ -192,7 +192,7 @@ def report(trainer: pl.Trainer, run: Run, complete: bool) -> None:
     console.print(f"logs and pictures: {run.log_dir}   (tensorboard --logdir {run.log_dir.parent})", soft_wrap=True)
 
 
-def _accelerator(options: TrainerOptions) -> str:
+def _accelerator(options: RunOptions) -> str:
     name = options.accelerator.lower()
     if name in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
         raise InputError(f"--accelerator {options.accelerator}: PyTorch sees no GPU here; use --accelerator cpu")

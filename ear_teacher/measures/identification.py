@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import roc_curve
+
+from training.verification import equal_error_rate
 
 BLOCK_ROWS = 512  # of the similarity matrix, held at once
 MAX_IMPOSTOR_PAIRS = 20_000_000  # a false match rate is as precise with an even share of more
@@ -84,18 +85,3 @@ def pair_scores(
         genuine.append(similarity[once & same])
         impostor.append(similarity[once & ~same][::stride])
     return np.concatenate(genuine), np.concatenate(impostor)
-
-
-def equal_error_rate(genuine: NDArray[np.floating], impostor: NDArray[np.floating]) -> float:
-    """The rate at which false matches and false non-matches are equal, in [0, 1], of two non-empty sets of scores.
-
-    A pair matches when its score is at least the threshold. The rates at the thresholds that occur are joined by
-    straight lines, as in scikit-learn's ROC curve, and the EER is read where FMR = FNMR on them: separated sets give 0,
-    and equal distributions, or one score for all, .5.
-    """
-    labels = np.concatenate([np.ones(len(genuine), bool), np.zeros(len(impostor), bool)])
-    false_match, true_match, _ = roc_curve(labels, np.concatenate([genuine, impostor]))
-    gap = false_match - (1.0 - true_match)  # rises strictly, from -1 to 1
-    right = int(np.argmax(gap >= 0))
-    weight = gap[right] / (gap[right] - gap[right - 1])
-    return float(false_match[right] - weight * (false_match[right] - false_match[right - 1]))

@@ -1,0 +1,110 @@
+"""Every default of the fine-tuning of EdgeFace."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from data.degradation import VLRSize, parse_vlr_size
+from data.errors import InputError
+from training.config import SHARED_ALIASES, RunOptions
+from training.options import check_options, option
+
+ROUTES = ("dsr", "interpolation", "hr")  # what a recogniser can be shown of a face
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(RunOptions):
+    """Fine-tune EdgeFace in two stages: `python -m facial_rec.finetune_edgeface`. The defaults are for 32x32."""
+
+    weights: str = option("edgeface_xxs", "what is tuned: a published EdgeFace variant, or a file of its weights")
+    face_crop: Literal["arcface", "center"] = option("arcface", "where its template lies in the 128 px, see facial_rec")
+    dataset_root: str = option("dataset", "a face set as python -m data.prepare_faces makes it")
+    inputs: str = option("dsr", "what it is shown: dsr, interpolation, hr, or a mixture such as dsr=.7,hr=.3")
+    dsr_checkpoint: str = option("dsr/checkpoints/last.ckpt", "the super-resolver of dsr inputs, or a quoted pattern")
+    vlr_size: str = option("32", "of the faces before that: 32, 24, 16 or 14x16 (width x height)")
+    degradation: Literal["bicubic", "realistic", "files"] = option(
+        "bicubic", "how VLR is made from the HR face; files: the set's own VLR pictures"
+    )
+    cache_dir: str = option("facial_rec/cache", "inputs made once, a memory map each", plan=False)
+    min_images: int = option(2, "identities with fewer pictures are left out of training", low=1)
+    balanced: bool = option(False, "an epoch shows every identity equally often")
+    augment: bool = option(True, "mirrored, turned to 5 degrees, light and colour changed a little")
+    stage1_epochs: int = option(5, "of the head alone, the network as published; 0: none", low=0, plan=False)
+    stage2_epochs: int = option(25, "of everything", low=1, plan=False)
+    batch_size: int = option(28, "faces per device and step; 28 fit into 8 GB", low=1)
+    head_lr: float = option(9e-4, "peak learning rate of the head in stage 1", above=0, high=10)
+    head_lr_stage2: float = option(6e-5, "and in stage 2", above=0, high=10)
+    backbone_lr: float = option(6e-6, "peak learning rate of the network, or of its adapters, in stage 2", above=0, high=10)
+    layer_decay: float = option(1.0, "each stage of the network below the last learns at this factor", above=0, high=1)
+    lora_rank: int = option(0, "in stage 2 low-rank adapters of its linear layers learn instead; 0: all of it", low=0)
+    head: Literal["arcface", "cosface", "adaface"] = option("arcface", "which margin makes a face's own class harder")
+    arcface_margin: float = option(0.45, "the margin, in radians; for cosface of the cosine", low=0, high=1.5)
+    scale: float = option(64.0, "of the cosines before the softmax", above=0)
+    label_smoothing: float = option(0.08, "of the targets, on the scaled logits", low=0, high=0.99)
+    lambda_arcface: float = option(1.0, "of the margin loss", low=0)
+    lambda_align: float = option(0.0, "of 1 - cosine to what the stock network makes of the HR face", low=0)
+    keep_weight: float = option(0.0, "of 1 - cosine to the stock network where both see the HR face", low=0)
+    max_forgetting: float = option(
+        0.3, "percent by which rank-1 of HR faces may fall in the checkpoint that is chosen", low=0, high=100
+    )
+    weight_decay: float = option(3e-5, "AdamW's decoupled decay, on weight matrices only", low=0, high=1)
+    warmup_epochs: float = option(1.0, "linear warm-up of each stage from a tenth, in epochs", low=0)
+    early_stop_patience: int = option(
+        10, "epochs without a better val/loss before a stage stops; 0 never stops", low=0, plan=False
+    )
+    checkpoint_dir: str = option("facial_rec/checkpoints", "stage1/ and stage2/, where --resume auto looks", plan=False)
+    log_dir: str = option("facial_rec/logs", "TensorBoard events, metrics.csv and pictures", plan=False)
+
+    @property
+    def vlr(self) -> VLRSize:
+        return parse_vlr_size(self.vlr_size)
+
+    @property
+    def mixture(self) -> dict[str, float]:
+        """The share of each route of ROUTES that takes part; they sum to 1."""
+        return parse_mixture(self.inputs)
+
+    def check(self) -> None:
+        check_options(self)
+        try:
+            parse_vlr_size(self.vlr_size)
+        except InputError as error:
+            raise InputError(f"--vlr_size: {error}") from None
+        parse_mixture(self.inputs)
+        if not (self.lambda_arcface or self.lambda_align or self.keep_weight):
+            raise InputError("--lambda_arcface 0: then --lambda_align or --keep_weight above 0; there is no other loss")
+
+    def of_stage(self, stage: Literal[1, 2]) -> StageConfig:
+        values = asdict(self) | {"checkpoint_dir": f"{self.checkpoint_dir}/stage{stage}"}
+        return StageConfig(**values, stage=stage)
+
+
+@dataclass(frozen=True)
+class StageConfig(FinetuneConfig):
+    """One of the two stages, as what trains it sees it."""
+
+    stage: int = option(2, "1: the head alone; 2: everything", low=1, high=2)
+
+    @property
+    def epochs(self) -> int:
+        return self.stage1_epochs if self.stage == 1 else self.stage2_epochs
+
+
+def parse_mixture(text: str) -> dict[str, float]:
+    """`dsr` or `dsr=.7,hr=.3` -> route: share, the shares summing to 1. Raises InputError."""
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        route, equals, written = part.strip().partition("=")
+        try:
+            share = float(written) if equals else 1.0
+        except ValueError:
+            share = -1.0
+        if route not in ROUTES or route in shares or not 0 < share < float("inf"):
+            raise InputError(f"--inputs {text}: {', '.join(ROUTES)}, or some of them by weight, such as dsr=.7,hr=.3")
+        shares[route] = share
+    return {route: share / sum(shares.values()) for route, share in shares.items()}
+
+
+ALIASES: dict[str, str] = {"device": SHARED_ALIASES["device"], "margin": "arcface_margin"}
+PRESETS: dict[str, dict[str, Any]] = {}
