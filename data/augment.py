@@ -92,9 +92,10 @@ def camera(strength: Strength) -> list[Any]:
 class FaceAugmentation:
     """`(pictures, key) -> pictures`: an aligned face, (H, W, 3) uint8, mirrored, moved and recoloured.
 
-    light: mirrored (p .5), turned by at most 6 degrees (p .65), brightness and contrast by 7 %, saturation by 4 % (p .3).
-    full, for small sets: mirrored, turned by 10 degrees, zoomed by 10 % and shifted by 5 % (p .8); light by 25 %,
-    saturation by 30 %, hue by 7 degrees (p .6).
+    light: mirrored (p .5), turned by at most 6 degrees (p .65), brightness and contrast changed by 7 %, saturation by
+        4 % (p .3).
+    full, for small sets: mirrored, turned by 10 degrees, zoomed by 10 % and shifted by 5 % (p .8), brightness and
+        contrast changed by 25 %, saturation by 30 %, hue by 7 degrees (p .6).
     mirror_only: several pictures of one face, of any size, are mirrored or not together, and nothing else.
     """
 

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 
 from data.augment import FaceAugmentation
 from data.cache import MAX_UNREADABLE
@@ -21,7 +19,7 @@ from data.face_rows import HR_FOLDER, VLR_FOLDER, FaceRow, read_faces, split_fol
 from data.identity_split import identity_digests
 from data.images import read_ahead, read_image
 from dsr.config import HR_SIZE, DSRTrainingConfig
-from training.loader import ResumableLoader
+from training.datamodule import TrainingData
 from training.pixels import to_model_range
 
 
@@ -62,12 +60,11 @@ class FaceDataset(Dataset[dict[str, Any]]):
         return {**item, "key": torch.tensor(degradation), "identity": int(self.identities[index]), "index": index}
 
 
-class FaceDataModule(pl.LightningDataModule):
+class FaceDataModule(TrainingData):
     """Training and validation faces of a DSRTrainingConfig."""
 
     def __init__(self, config: DSRTrainingConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         files = config.degradation == "files"
         self.train_rows, self.val_rows = training_rows(config.dataset_root, need_vlr=files)
 
@@ -79,27 +76,6 @@ class FaceDataModule(pl.LightningDataModule):
         self.train_set = FaceDataset(train, seed=config.seed, augment=config.augment, files=files)
         self.val_set = FaceDataset(val, seed=config.seed, files=files)
 
-    def train_dataloader(self) -> ResumableLoader:
-        return ResumableLoader(
-            self.train_set,
-            self.config.batch_size,
-            seed=self.config.seed,
-            num_workers=self.config.num_workers,
-            rank=self._rank,
-            world_size=self._world_size,
-            pin_memory=torch.cuda.is_available(),
-        )
-
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        mine = range(self._rank, len(self.val_set), self._world_size)
-        return DataLoader(
-            Subset(self.val_set, mine),
-            batch_size=max(self.config.batch_size, 16),
-            num_workers=(workers := min(self.config.num_workers, 2)),
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
-
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Adds `hr` (B, 3, 128, 128) and `vlr` (B, 3, h, w), float32 in [-1, 1]."""
         return with_vlr(batch, self.config.degradation, self.config.vlr)
@@ -109,18 +85,8 @@ class FaceDataModule(pl.LightningDataModule):
         """Digests of the identities that are trained on, for whoever evaluates the model."""
         return identity_digests(row.identity for row in self.train_rows)
 
-    def describe(self, indices: Tensor) -> str:
-        """The files of some training faces, for an error message."""
-        names = [str(self.train_set.rows[int(index)].path) for index in indices]
-        return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-    @property
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer else 0
-
-    @property
-    def _world_size(self) -> int:
-        return self.trainer.world_size if self.trainer else 1
+    def train_name(self, index: int) -> str:
+        return str(self.train_set.rows[index].path)
 
 
 def with_vlr(batch: dict[str, Any], degradation: str, size: VLRSize) -> dict[str, Any]:

@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from data.augment import Augmentation, Strength
 from data.cache import ImageCache, open_image_cache
 from data.errors import InputError
 from data.npy import TeacherData, read_teacher_npy
 from ear_teacher.config import EarTeacherConfig
-from training.loader import ResumableLoader
+from training.datamodule import TrainingData
 from training.pixels import to_model_range
 
 FIT_ROWS = 16384  # augmented views that the linear path is fitted on
@@ -55,13 +54,11 @@ class EarDataset(Dataset[dict[str, Any]]):
         return item
 
 
-class EarDataModule(pl.LightningDataModule):
+class EarDataModule(TrainingData):
     """Train and validation ears of an EarTeacherConfig."""
 
     def __init__(self, config: EarTeacherConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.train_data = self.val_data = None
+        super().__init__(config)
 
     def check_files(self) -> None:
         """Raise InputError for a missing file, before a model is built for it."""
@@ -95,27 +92,6 @@ class EarDataModule(pl.LightningDataModule):
         )
         self.val_set = EarDataset(self.val_cache.images, _subject_ids(val, self.val_cache, names))
 
-    def train_dataloader(self) -> ResumableLoader:
-        return ResumableLoader(
-            self.train_set,
-            self.config.batch_size,
-            seed=self.config.seed,
-            num_workers=self.config.num_workers,
-            rank=self._rank,
-            world_size=self._world_size,
-            pin_memory=self._pin_memory,
-        )
-
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        mine = range(self._rank, len(self.val_set), self._world_size)
-        return DataLoader(
-            torch.utils.data.Subset(self.val_set, mine),
-            batch_size=max(self.config.batch_size, 16),
-            num_workers=(workers := min(self.config.num_workers, 2)),
-            persistent_workers=workers > 0,
-            pin_memory=self._pin_memory,
-        )
-
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """uint8 (B, S, S, C) to float32 (B, C, S, S) in [-1, 1], on the device."""
         image = to_model_range(batch["image"])
@@ -133,11 +109,6 @@ class EarDataModule(pl.LightningDataModule):
                 images = np.stack([dataset.view(FIT_EPOCH + view, int(index))[0] for index in chunk])
                 rows.append(shrink(to_model_range(torch.from_numpy(images))))
         return torch.cat(rows)
-
-    def describe(self, indices: Tensor) -> str:
-        """The files of some training samples, for an error message."""
-        names = [self.train_name(int(index)) for index in indices]
-        return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
     def train_name(self, index: int) -> str:
         data = self._read(self.config.train_npy)
@@ -163,18 +134,6 @@ class EarDataModule(pl.LightningDataModule):
                 progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
             )
         return data, cache
-
-    @property
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer else 0
-
-    @property
-    def _world_size(self) -> int:
-        return self.trainer.world_size if self.trainer else 1
-
-    @property
-    def _pin_memory(self) -> bool:
-        return torch.cuda.is_available()
 
 
 def _check_file(path: str) -> None:

@@ -35,7 +35,7 @@ class FinetuneConfig(RunOptions):
     batch_size: int = option(28, "faces per device and step; 28 fit into 8 GB", low=1)
     head_lr: float = option(9e-4, "peak learning rate of the head in stage 1", above=0, high=10)
     head_lr_stage2: float = option(6e-5, "and in stage 2", above=0, high=10)
-    backbone_lr: float = option(6e-6, "peak learning rate of the network, or of its adapters, in stage 2", above=0, high=10)
+    backbone_lr: float = option(6e-6, "peak learning rate of the network or its adapters in stage 2", above=0, high=10)
     layer_decay: float = option(1.0, "each stage of the network below the last learns at this factor", above=0, high=1)
     lora_rank: int = option(0, "in stage 2 low-rank adapters of its linear layers learn instead; 0: all of it", low=0)
     head: Literal["arcface", "cosface", "adaface"] = option("arcface", "which margin makes a face's own class harder")

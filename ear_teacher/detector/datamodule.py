@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 
 from data.annotations import Annotations, Floats, Photograph
 from data.augment import PixelAugmentation, Strength
@@ -23,7 +22,7 @@ from data.images import Pixels, read_ahead, read_image
 from data.placement import Placement, around, hide_outside
 from ear_teacher.detector.config import DetectorTrainingConfig
 from ear_teacher.detector.landmarks import MARGIN
-from training.loader import ResumableLoader
+from training.datamodule import TrainingData
 from training.pixels import to_model_range
 
 MIN_CROPPED = 12.0  # pixels of an ear's longer side, below which its landmarks are not told apart
@@ -113,11 +112,28 @@ def with_landmarks(photograph: Photograph) -> list[tuple[int, Floats]]:
     return [(ear, points) for ear, (box, points) in ears if points[:, 2].any() and max(box[2:]) >= MIN_CROPPED]
 
 
-class DetectorDataModule(pl.LightningDataModule):
+def collate_photographs(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """image: (B, S, S, C); boxes, unclear: lists of B; complete, index: (B,); crops and keypoints of all, in a row."""
+    batch: dict[str, Any] = {
+        "image": torch.stack([item["image"] for item in items]),
+        "boxes": [item["boxes"] for item in items],
+        "unclear": [item["unclear"] for item in items],
+        "complete": torch.tensor([item["complete"] for item in items]),
+        "index": torch.tensor([item["index"] for item in items]),
+    }
+    if "crops" in items[0]:
+        batch |= {name: torch.cat([item[name] for item in items]) for name in ("crops", "keypoints")}
+    return batch
+
+
+class DetectorDataModule(TrainingData):
     """Training and validation photographs of a DetectorTrainingConfig. Their landmarks are known before a model is."""
 
+    collate = staticmethod(collate_photographs)
+    least_val_batch = 1
+
     def __init__(self, config: DetectorTrainingConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.train = read_all(config.train_json, config.images)
         self.val = read_all(config.val_json, config.images)
         agreed = agreed_landmarks([*self.train, *self.val])
@@ -130,7 +146,6 @@ class DetectorDataModule(pl.LightningDataModule):
                 f"{config.val_json[0]}: {len(shared)} photographs are also trained on (such as {min(shared)}): split "
                 "them with python -m data.convert_annotations"
             )
-        self.config = config
 
     @property
     def landmarks(self) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
@@ -162,46 +177,13 @@ class DetectorDataModule(pl.LightningDataModule):
         )
         self.val_set = PhotographDataset(readable(self.val, count), **shape)
 
-    def train_dataloader(self) -> ResumableLoader:
-        return ResumableLoader(
-            self.train_set,
-            self.config.batch_size,
-            seed=self.config.seed,
-            num_workers=self.config.num_workers,
-            rank=self._rank,
-            world_size=self._world_size,
-            pin_memory=torch.cuda.is_available(),
-            collate=collate,
-        )
-
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        mine = range(self._rank, len(self.val_set), self._world_size)
-        return DataLoader(
-            Subset(self.val_set, mine),
-            batch_size=self.config.batch_size,
-            num_workers=(workers := min(self.config.num_workers, 2)),
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=collate,
-        )
-
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """uint8 (B, S, S, C) to float32 (B, C, S, S) in [-1, 1], on the device."""
         moved: dict[str, Any] = {name: to_model_range(batch[name]) for name in ("image", "crops") if name in batch}
         return {**batch, **moved}
 
-    def describe(self, indices: torch.Tensor) -> str:
-        """The files of some training photographs, for an error message."""
-        names = [str(self.train_set.photographs[int(index)].path) for index in indices]
-        return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-    @property
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer else 0
-
-    @property
-    def _world_size(self) -> int:
-        return self.trainer.world_size if self.trainer else 1
+    def train_name(self, index: int) -> str:
+        return str(self.train_set.photographs[index].path)
 
 
 def read_all(paths: Sequence[str], images: str | None) -> list[Annotations]:
@@ -249,20 +231,6 @@ def readable(files: Sequence[Annotations], num_landmarks: int) -> list[Photograp
         dataclasses.replace(photograph, keypoints=_with_landmarks(photograph.keypoints, num_landmarks))
         for photograph in kept
     ]
-
-
-def collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """image: (B, S, S, C); boxes, unclear: lists of B; complete, index: (B,); crops and keypoints of all, in a row."""
-    batch: dict[str, Any] = {
-        "image": torch.stack([item["image"] for item in items]),
-        "boxes": [item["boxes"] for item in items],
-        "unclear": [item["unclear"] for item in items],
-        "complete": torch.tensor([item["complete"] for item in items]),
-        "index": torch.tensor([item["index"] for item in items]),
-    }
-    if "crops" in items[0]:
-        batch |= {name: torch.cat([item[name] for item in items]) for name in ("crops", "keypoints")}
-    return batch
 
 
 @rank_zero_only

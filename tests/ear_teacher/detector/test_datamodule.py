@@ -18,7 +18,7 @@ from data.errors import InputError
 from data.images import Pixels, write_image
 from data.placement import PAD
 from ear_teacher.detector.config import DetectorTrainingConfig
-from ear_teacher.detector.datamodule import MIN_CROPPED, DetectorDataModule, PhotographDataset, collate
+from ear_teacher.detector.datamodule import MIN_CROPPED, DetectorDataModule, PhotographDataset, collate_photographs
 from ear_teacher.detector.train import main
 
 ELLIPSE, DOTS = 235, (0, 130)  # grey levels; the ground is that of the padding, so that nothing else has an edge
@@ -185,7 +185,7 @@ def test_a_view_follows_from_seed_epoch_and_index_alone(files: Path) -> None:
 
 def test_batches_are_in_the_models_range_on_the_device(files: Path) -> None:
     datamodule = module_of(str(files / "train.json"), str(files / "val.json"))
-    batch = collate([datamodule.val_set[index] for index in range(3)])
+    batch = collate_photographs([datamodule.val_set[index] for index in range(3)])
     moved = datamodule.on_after_batch_transfer(batch, 0)
     for name, shape in (("image", (3, 3, 64, 64)), ("crops", (3, 3, 32, 32))):
         assert moved[name].shape == shape
@@ -195,7 +195,7 @@ def test_batches_are_in_the_models_range_on_the_device(files: Path) -> None:
 def test_the_crops_of_a_batch_are_those_of_its_photographs_in_a_row(files: Path) -> None:
     dataset = module_of(str(files / "train.json"), str(files / "val.json")).val_set
     items = [dataset[index] for index in (2, 1, 0)]
-    batch = collate(items)
+    batch = collate_photographs(items)
     assert [len(item["crops"]) for item in items] == [0, 2, 1]
     assert torch.equal(batch["crops"], torch.cat([items[1]["crops"], items[2]["crops"]]))
     assert [len(boxes) for boxes in batch["boxes"]] == [0, 2, 1]
@@ -216,11 +216,11 @@ def test_files_of_boxes_only_and_of_landmarks_only_are_trained_together(files: P
     assert datamodule.landmarks == (("upper", "lower"), ())
     items = [datamodule.train_set[0, index] for index in range(4)]
     assert [(item["complete"], len(item["crops"])) for item in items] == [(True, 0)] * 2 + [(False, 1)] * 2
-    batch = collate(items[:2])
+    batch = collate_photographs(items[:2])
     assert batch["crops"].shape == (0, 32, 32, 3)
     assert batch["keypoints"].shape == (0, 2, 3)
     assert datamodule.on_after_batch_transfer(batch, 0)["crops"].shape == (0, 3, 32, 32)
-    assert not collate(items[2:])["complete"].any()
+    assert not collate_photographs(items[2:])["complete"].any()
 
 
 def test_ears_too_small_to_tell_landmarks_apart_have_no_crop(tmp_path: Path) -> None:
