@@ -31,9 +31,9 @@ from dsr.measures import CONVENTION, HR, MeasuredFaces, Upscale, figures, measur
 from dsr.model import DSR, interpolate
 from dsr.sheets import face_rows
 from dsr.train_dsr import load_recognizer
-from facial_rec.embed import choose_device
 from training.checkpoint import find_checkpoint, read_checkpoint
 from training.cli import parse_options
+from training.inference import choose_device
 from training.options import check_options, option
 from training.sheets import save_sheet
 

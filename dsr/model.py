@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from data.errors import InputError
 from dsr.config import HR_SIZE, DSRConfig
-from training.checkpoint import model_state, read_checkpoint
+from dsr.pretrained import FORMAT, MODEL_CARD
+from training.checkpoint import load_fitting, network_state, read_checkpoint
+from training.pretrained import find_pretrained
 
 BLOCK_SCALE = 0.3  # of a block's weights at the start: sixteen of them then keep the size of what passes through
 TAIL_SCALE = 0.1  # of the last weights at the start, which is nearly bicubic interpolation then
@@ -56,11 +59,14 @@ class PixelShuffleUpsample(nn.Module):
         return self.shuffle(self.conv(x))
 
 
-class DSR(nn.Module):
+class DSR(
+    nn.Module, ModelHubMixin, library_name="earface", tags=["face-super-resolution"], model_card_template=MODEL_CARD
+):
     """Faces (B, 3, h, w) in [-1, 1], RGB, of `config.vlr` -> (B, 3, 128, 128): bicubic interpolation, corrected.
 
     All blocks work at the low resolution; one pixel shuffle goes to 128. A size that is not 128 / 2^n is brought to the
     next that is by bicubic interpolation first.
+    `save_pretrained(folder)`, `from_pretrained(folder or name)` and `push_to_hub(name)` are the Hugging Face hub's.
     """
 
     def __init__(self, config: DSRConfig) -> None:
@@ -101,16 +107,36 @@ class DSR(nn.Module):
 
     def load_weights(self, checkpoint: dict[str, Any], path: str | Path, weights: str = "averaged") -> None:
         """The weights of a training checkpoint into this model. Raises InputError when shapes or names differ."""
-        state = {
-            name.removeprefix("model."): value
-            for name, value in model_state(checkpoint, weights).items()
-            if name.startswith("model.")
-        }
-        own, stored = self.state_dict(), checkpoint.get("hyper_parameters", {}).get("dsr") or {}
-        if own.keys() != state.keys() or any(own[name].shape != state[name].shape for name in own):
-            differing = [f"{key} {value}" for key, value in stored.items() if asdict(self.config).get(key) != value]
-            raise InputError(f"{path}: does not fit this model; it was made with {', '.join(differing) or 'another'}")
-        self.load_state_dict(state)
+        stored = checkpoint.get("hyper_parameters", {}).get("dsr") or {}
+        load_fitting(self, network_state(checkpoint, weights), path, stored)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        FORMAT.write(save_directory, self.config, self.state_dict())
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, map_location: str = "cpu", **download: Any
+    ) -> Self:
+        """A trained model in evaluation mode from what `save_pretrained` or `push_to_hub` wrote: a folder, or a name.
+
+        A folder needs no network. download: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
+        Raises InputError for anything else; the mixin's own reader would trust config.json.
+        """
+        folder = find_pretrained(str(pretrained_model_name_or_path), **download)
+        config, tensors = FORMAT.read(folder)
+        model = cls(config)
+        load_fitting(model, tensors, folder)
+        return model.to(map_location).eval()
+
+
+def load_dsr(path: str, device: str = "cpu", weights: str = "averaged") -> DSR:
+    """Of a checkpoint, a pattern (the newest match), or a folder that `save_pretrained` wrote, in evaluation mode.
+
+    weights: of a checkpoint, `averaged` or `raw`. Raises InputError for anything else.
+    """
+    if Path(path).is_dir():
+        return DSR.from_pretrained(path, map_location=device)
+    return DSR.load_from_checkpoint(path, device, weights)
 
 
 def interpolate(faces: Tensor, side: int) -> Tensor:

@@ -32,8 +32,9 @@ from ear_teacher.measures.measurement import (
 from ear_teacher.measures.plots import save_kl_per_dimension, save_psnr_histogram, save_reconstructions, save_samples
 from ear_teacher.measures.report import CONVENTION, UNDECODED, figures, print_report, write_metrics, write_per_image
 from ear_teacher.model import AggregatePosterior, EarVAE
-from ear_teacher.trained import Ears, choose_device, load_run, open_ears, output_folder
+from ear_teacher.trained import Ears, load_run, open_ears, output_folder
 from training.cli import parse_options
+from training.inference import choose_device
 from training.options import option
 
 COLUMNS = 8  # ears on a sheet

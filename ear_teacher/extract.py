@@ -48,8 +48,9 @@ from ear_teacher.extraction.sources import (
     sources_of_table,
 )
 from ear_teacher.measures.identification import unit_rows
-from ear_teacher.trained import Trained, choose_device, load_trained
+from ear_teacher.trained import Trained, load_trained
 from training.cli import parse_options
+from training.inference import choose_device
 from training.options import check_options, option
 
 DEFAULT_OUT = "embeddings.npz"

@@ -18,8 +18,9 @@ from ear_teacher.config import EarVAEConfig
 from ear_teacher.encoders import LOGVAR_LIMIT, build_encoder
 from ear_teacher.latents import LatentMoments
 from ear_teacher.linear_path import LinearPath
-from ear_teacher.pretrained import MODEL_CARD, find_pretrained, read_pretrained, write_pretrained
-from training.checkpoint import model_state, read_checkpoint
+from ear_teacher.pretrained import FORMAT, MODEL_CARD
+from training.checkpoint import load_fitting, network_state, read_checkpoint
+from training.pretrained import find_pretrained
 
 POSTERIOR_PREFIX = "aggregate_posterior."  # in a safetensors file, before its mean and factor
 INFERENCE_BATCH = 8  # one shape for every inference call: kernels, and so the last bit, depend on it
@@ -219,25 +220,8 @@ class EarVAE(
 
     def load_weights(self, checkpoint: dict[str, Any], path: str, weights: str = "averaged") -> None:
         """The weights of a training checkpoint into this model. Raises InputError when shapes or names differ."""
-        state = {
-            name.removeprefix("model."): value
-            for name, value in model_state(checkpoint, weights).items()
-            if name.startswith("model.")
-        }
-        self._load_state(state, path, checkpoint.get("hyper_parameters", {}).get("model", {}))
-
-    def _load_state(self, state: dict[str, Tensor], path: str, stored: dict[str, Any]) -> None:
-        """stored: the model options that the weights were made with, as far as they are known."""
-        own = self.state_dict()
-        wrong = sorted(
-            {name for name in own if name not in state or own[name].shape != state[name].shape}
-            | (set(state) - set(own))
-        )
-        if wrong:
-            differing = [f"{k} {v!r}" for k, v in stored.items() if getattr(self.config, k, None) != v]
-            made_with = f"it was made with {', '.join(differing)}" if differing else f"first at {wrong[0]}"
-            raise InputError(f"{path}: {len(wrong)} tensors do not fit this model; {made_with}")
-        self.load_state_dict(state)
+        stored = checkpoint.get("hyper_parameters", {}).get("model", {})
+        load_fitting(self, network_state(checkpoint, weights), path, stored)
 
     def load_posterior(self, checkpoint: dict[str, Any]) -> None:
         """The aggregate posterior of a training checkpoint, if it holds one."""
@@ -249,7 +233,7 @@ class EarVAE(
     def _save_pretrained(self, save_directory: Path) -> None:
         posterior = {} if self.posterior is None else vars(self.posterior)
         named = {f"{POSTERIOR_PREFIX}{name}": tensor for name, tensor in posterior.items()}
-        write_pretrained(save_directory, self.config, self.state_dict() | named)
+        FORMAT.write(save_directory, self.config, self.state_dict() | named)
 
     @classmethod
     def from_pretrained(
@@ -261,14 +245,14 @@ class EarVAE(
         Raises InputError for anything else; the mixin's own reader would trust config.json.
         """
         folder = find_pretrained(str(pretrained_model_name_or_path), **download)
-        config, tensors = read_pretrained(folder)
+        config, tensors = FORMAT.read(folder)
         posterior = {
             name.removeprefix(POSTERIOR_PREFIX): tensors.pop(name)
             for name in list(tensors)
             if name.startswith(POSTERIOR_PREFIX)
         }
         model = cls(config)
-        model._load_state(tensors, str(folder), asdict(config))
+        load_fitting(model, tensors, folder)
         if posterior:
             model.load_posterior({"aggregate_posterior": posterior})
         return model.to(map_location).eval()

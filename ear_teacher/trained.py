@@ -1,8 +1,7 @@
-"""What tools that work on a trained ear VAE start from: the model and its run, ears as it takes them, a device."""
+"""What tools that work on a trained ear VAE start from: the model and its run, ears as it takes them."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from data.cache import open_image_cache
@@ -18,6 +16,7 @@ from data.errors import InputError
 from data.npy import read_teacher_npy
 from ear_teacher.model import EarVAE
 from training.checkpoint import find_checkpoint, read_checkpoint
+from training.inference import weights_digest
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -93,7 +92,7 @@ class Trained:
 
     @cached_property
     def digest(self) -> str:
-        return weights_digest(self.model)
+        return weights_digest(self.model, str(self.model.config.image_size))
 
 
 def load_trained(path: str, device: str, weights: str) -> Trained:
@@ -126,25 +125,3 @@ def output_folder(given: str | None, default: Path) -> Path:
         raise InputError(f"--out {out}: is a file; give a folder")
     out.mkdir(parents=True, exist_ok=True)
     return out
-
-
-def weights_digest(model: EarVAE) -> str:
-    """SHA-256 (64 hex digits) of the image size and of every weight's name, type, shape and bytes.
-
-    A checkpoint and what is exported from it have the same; averaged and raw weights have not.
-    """
-    digest = hashlib.sha256(str(model.config.image_size).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def choose_device(name: str) -> str:
-    """`cuda` or `cpu`, set to float32 and to the same result at every run. Raises InputError if there is no GPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch sees no GPU here; use --device cpu")
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False  # its default is True, 10 bits of mantissa
-    torch.backends.cudnn.deterministic = True
-    return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name

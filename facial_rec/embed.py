@@ -21,8 +21,8 @@ from facial_rec.contract import FaceContract
 from facial_rec.embeddings import FaceEmbeddings, check_name, write_embeddings
 from facial_rec.extraction import Embedded, Face, embed_pictures, faces_of
 from facial_rec.model import EdgeFace
-from facial_rec.pretrained import weights_digest
 from training.cli import parse_options
+from training.inference import choose_device, weights_digest
 from training.options import check_options, option
 
 
@@ -48,16 +48,6 @@ class EmbedOptions:
             raise InputError("--input: give a picture or a folder of aligned faces")
         if self.weights == "none":
             raise InputError("--weights none: random weights recognise nobody; give a file, or pretrained")
-
-
-def choose_device(name: str) -> str:
-    """`cuda` or `cpu`, set to float32 and to the same result at every run. Raises InputError if there is no GPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch sees no GPU here; use --device cpu")
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False  # its default is True, 10 bits of mantissa
-    torch.backends.cudnn.deterministic = True
-    return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
 
 
 def say(console: Console, line: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from data.atomic import atomic_write
 from data.errors import InputError
@@ -135,15 +135,3 @@ def _plain_and_finite(value: Tensor) -> bool:
 def _first(keys: Iterable[str], count: int = 2) -> str:
     keys = list(keys)
     return ", ".join(keys[:count]) + (f" and {len(keys) - count} more" if len(keys) > count else "")
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 (64 hex digits) of every weight's name, type, shape and bytes: the same for an int8 file and its floats.
-
-    Buffers that are not saved do not count.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -7,12 +7,13 @@ import pickle
 import re
 import shutil
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.atomic import atomic_write
 from data.errors import InputError
@@ -55,6 +56,31 @@ def model_state(checkpoint: dict[str, Any], weights: str = "averaged") -> dict[s
     if weights == "raw":
         return checkpoint.get("current_model_state", checkpoint["state_dict"])
     raise ValueError(f"weights {weights!r}: choose 'averaged' or 'raw'")
+
+
+def network_state(checkpoint: dict[str, Any], weights: str = "averaged") -> dict[str, Tensor]:
+    """Those of `model_state` that belong to the Lightning module's `model`, under that model's own names."""
+    state = model_state(checkpoint, weights)
+    return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+
+
+def load_fitting(
+    model: nn.Module, state: dict[str, Tensor], path: str | Path, made_with: Mapping[str, Any] | None = None
+) -> None:
+    """`load_state_dict`, or an InputError of one line when names or shapes differ.
+
+    path: where `state` is from. made_with: the options of its model where they are known; the error tells those that
+    `model.config` has not.
+    """
+    own = model.state_dict()
+    shared = own.keys() & state.keys()
+    wrong = sorted((own.keys() ^ state.keys()) | {name for name in shared if own[name].shape != state[name].shape})
+    if wrong:
+        options = (made_with or {}).items()
+        differing = [f"{name} {value}" for name, value in options if getattr(model.config, name, None) != value]
+        reason = f"it was made with {', '.join(differing)}" if differing else f"first at {wrong[0]}"
+        raise InputError(f"{path}: {len(wrong)} tensors do not fit this model; {reason}")
+    model.load_state_dict(state)
 
 
 class AtomicCheckpointIO(CheckpointIO):

@@ -47,9 +47,10 @@ from ear_teacher.detector.measures.sheets import save_false_alarms, save_missed,
 from ear_teacher.detector.measures.source import Source, open_source, trained_on, validated_on
 from ear_teacher.detector.model import EarDetector
 from ear_teacher.measures.report import write_metrics
-from ear_teacher.trained import choose_device, located, output_folder
+from ear_teacher.trained import located, output_folder
 from training.checkpoint import find_checkpoint, read_checkpoint
 from training.cli import parse_options
+from training.inference import choose_device
 from training.options import option
 
 FEW_EARS = 100  # of fewer, a figure moves visibly with each

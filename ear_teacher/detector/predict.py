@@ -44,8 +44,9 @@ from data.errors import InputError, entry_point
 from data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
 from ear_teacher.detector.drawing import Skeleton, draw_detections
 from ear_teacher.detector.model import EarDetector
-from ear_teacher.trained import choose_device, located, output_folder
+from ear_teacher.trained import located, output_folder
 from training.cli import parse_options
+from training.inference import choose_device
 from training.options import check_options, option
 
 DETECTIONS, RESULTS, OVERLAYS, CROPS = "detections.json", "results.json", "overlays", "crops"

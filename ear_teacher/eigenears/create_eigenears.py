@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ear_teacher.eigenears.analysis import create_eigenears, find_factors
     from ear_teacher.eigenears.report import CONVENTION, print_report
     from ear_teacher.measures.report import write_metrics
-    from ear_teacher.trained import choose_device, load_run, open_ears, output_folder
+    from ear_teacher.trained import load_run, open_ears, output_folder
+    from training.inference import choose_device
 
     device = choose_device(options.device)
     model, checkpoint, run = load_run(options.checkpoint, device, options.weights)

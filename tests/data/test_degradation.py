@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from data.degradation import (
     draw_recipe,
     gaussian_blur,
     parse_vlr_size,
+    picture_key,
     realistic,
     sensor_noise,
 )
@@ -112,6 +114,16 @@ def test_the_same_key_gives_the_same_bytes_and_another_key_others(faces: Tensor)
     assert torch.equal(first, again)
     for key in ((4, 1, 4), (3, 2, 4), (3, 1, 5)):
         assert not torch.equal(realistic(faces[:1], VLRSize(32, 32), [key]), first)
+
+
+def test_a_picture_is_keyed_by_seed_and_name_and_by_no_epoch_of_training() -> None:
+    names = [f"person_{number}__{number % 7}" for number in range(500)]
+    keys = {picture_key(3, name) for name in names}
+    assert len(keys) == 500
+    assert picture_key(3, names[0]) == picture_key(3, str(names[0])) != picture_key(4, names[0])
+    digest = hashlib.sha256(b"person_0__0").hexdigest()
+    assert picture_key(3, names[0]) == (3, 0, int(digest[:14], 16))  # training has epoch + 1 in the middle
+    assert torch.tensor(picture_key(2**31 - 1, names[0])).tolist() == list(picture_key(2**31 - 1, names[0]))
 
 
 def test_global_seeds_and_threads_do_not_matter(faces: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,14 @@ import numpy as np
 import pytest
 
 from data.errors import InputError
-from data.identity_split import SPLIT_OF_ROLE, IdentitySplit, deal_identities, read_splits, write_splits
+from data.identity_split import (
+    SPLIT_OF_ROLE,
+    IdentitySplit,
+    deal_identities,
+    identity_digests,
+    read_splits,
+    write_splits,
+)
 
 SEVERAL = [f"m{number}" for number in range(200) for _ in range(2 + number % 3)]
 SINGLE = [f"s{number}" for number in range(101)]
@@ -121,3 +129,12 @@ def test_other_files_are_refused(tmp_path: Path, content: str, expected: str) ->
     (tmp_path / "s.json").write_text(content)
     with pytest.raises(InputError, match=expected):
         read_splits(tmp_path / "s.json")
+
+
+def test_digests_name_each_identity_once_and_nobody_by_name() -> None:
+    found = identity_digests(["Zoë", "b", "b", "a", "name\udcff"])
+    assert found == sorted(found) == identity_digests(["name\udcff", "a", "b", "Zoë"])
+    assert len(found) == 4
+    assert identity_digests(["a"]) == [hashlib.sha256(b"a").hexdigest()[:16]]
+    assert len(identity_digests(map(str, range(10_000)))) == 10_000
+    assert identity_digests([]) == []

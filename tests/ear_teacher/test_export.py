@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import InputError
-from ear_teacher import EarVAE, onnx_files
+from ear_teacher import EarVAE
 from ear_teacher.export import main
 from ear_teacher.model import AggregatePosterior
 from ear_teacher.onnx_files import write_onnx
-from ear_teacher.trained import weights_digest
+from training import onnx_export
+from training.inference import weights_digest
 
 SHAPES = {
     "conv with linear path": {"encoder": "conv", "linear_path_size": 16},
@@ -248,7 +249,7 @@ def test_export_writes_both_formats_and_prints_the_differences(
     assert weights_digest(EarVAE.from_pretrained(tmp_path / "out")) == weights_digest(model)
     encoder = onnx.load(tmp_path / "out" / "encoder.onnx")
     about = {entry.key: entry.value for entry in encoder.metadata_props}
-    assert about["digest"] == weights_digest(model)
+    assert about["digest"] == weights_digest(model, str(model.config.image_size))
     assert json.loads(about["image"]) == json.loads((folder / "config.json").read_text())["image"]
     for name in ("encoder", "decoder"):
         content = (tmp_path / "out" / f"{name}.onnx").read_bytes()
@@ -266,7 +267,7 @@ def test_onnx_that_differs_leaves_what_was_there(model: EarVAE, tmp_path: Path) 
 def test_weights_beyond_what_an_onnx_file_holds_are_refused(
     model: EarVAE, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_files, "MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr(onnx_export, "MAX_FILE_BYTES", 1000)
     with pytest.raises(InputError, match="more than an ONNX file holds; use safetensors"):
         write_onnx(tmp_path, model, 1e-4)
     assert list(tmp_path.iterdir()) == []

@@ -17,7 +17,7 @@ from facial_rec.embed import main
 from facial_rec.embeddings import FaceEmbeddings, read_embeddings, write_embeddings
 from facial_rec.extraction import INFERENCE_BATCH, embed_faces, embed_pictures, faces_of
 from facial_rec.model import EdgeFace
-from facial_rec.pretrained import weights_digest
+from training.inference import weights_digest
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 SIDES = (128, 112, 160)

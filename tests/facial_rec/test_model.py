@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from data.errors import InputError
 from facial_rec import pretrained
 from facial_rec.model import EdgeFace, LoRaLin, SharedPositionalEncoding
-from facial_rec.pretrained import VARIANTS, weights_digest
+from facial_rec.pretrained import VARIANTS
+from training.inference import weights_digest
 
 OFFICIAL = Path(__file__).parents[2].parent / "shared" / "weights"
 PARAMETERS = {  # millions, as published

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
 
-from training.image_quality import float32_island, psnr, ssim, to_unit
+from training.image_quality import float32_island, luma, psnr, ssim, to_unit
 
 SIZES = [(11, 11), (64, 64), (37, 53), (128, 96)]
 
@@ -132,3 +133,19 @@ def test_images_that_cannot_be_compared_are_refused():
 
 def test_to_unit_maps_the_models_range_to_pixels():
     assert to_unit(torch.tensor([-1.0, 0.0, 1.0, 1.5])).tolist() == [0.0, 0.5, 1.0, 1.25]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_luma_is_scikit_images(size):
+    images = natural_pairs(*size)[1]
+    theirs = rgb2ycbcr(images.numpy(), channel_axis=1)[:, :1] / 255
+    np.testing.assert_allclose(luma(images).numpy(), theirs, atol=1e-12)
+    assert luma(images.bfloat16()).dtype == torch.float32
+
+
+def test_luma_of_black_white_and_the_primaries():
+    """BT.601 in studio range: 16 to 235 of 255."""
+    colours = torch.tensor([[0.0, 0, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+    found = luma(colours.view(5, 3, 1, 1)).flatten() * 255
+    expected = torch.tensor([16.0, 235.0, 16 + 219 * 0.299, 16 + 219 * 0.587, 16 + 219 * 0.114], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)

@@ -1,0 +1,36 @@
+"""What every tool that uses a trained model starts from: a device, and the name of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import nn
+
+from data.errors import InputError
+
+
+def choose_device(name: str) -> str:
+    """`cuda` or `cpu`, set to float32 and to the same result at every run. Raises InputError if there is no GPU.
+
+    name: `auto` is the GPU if there is one.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False  # its default is True, 10 bits of mantissa
+    torch.backends.cudnn.deterministic = True
+    return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
+
+
+def weights_digest(model: nn.Module, geometry: str = "") -> str:
+    """SHA-256 (64 hex digits) of `geometry` and of every weight's name, type, shape and bytes.
+
+    geometry: the image size where the weights do not tell it. A checkpoint and what is exported from it have the same
+    digest, an int8 file and its floats too; averaged and raw weights have not. Buffers that are not saved do not count.
+    """
+    digest = hashlib.sha256(geometry.encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
