@@ -97,8 +97,8 @@ class FaceAugmentation:
 
     light: mirrored (p .5), turned by at most 6 degrees (p .65), brightness and contrast changed by 7 %, saturation by
         4 % (p .3).
-    full, for small sets: mirrored, turned by 10 degrees, zoomed by 10 % and shifted by 5 % (p .8), brightness and
-        contrast changed by 25 %, saturation by 30 %, hue by 7 degrees (p .6).
+    full, for small sets: mirrored, turned by 10 degrees, each axis zoomed by 10 % and shifted by 5 % (p .8), brightness
+        and contrast changed by 25 %, saturation by 30 %, hue by 7 degrees (p .6).
     recognition: mirrored (p .5), and always turned by at most 5 degrees, brightness and contrast changed by 7 %,
         saturation by 5 %, hue by 7 degrees.
     mirror_only: several pictures of one face, of any size, are mirrored or not together, and nothing else.

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from data.errors import InputError
 from dsr.losses import Recognizer
 from training.identification import one_gallery_picture, rank_one_hits
 from training.image_quality import luma, psnr, ssim, to_unit
@@ -51,13 +52,15 @@ def measure(
 ) -> dict[str, MeasuredFaces]:
     """Each method, and HR, on the same faces. batches: with `vlr` and `hr` in [-1, 1].
 
-    border: pixels that the PSNR of Y leaves out on each side.
+    border: pixels that the PSNR of Y leaves out on each side. Raises InputError for a method that gives NaN.
     """
     parts: dict[str, dict[str, list[Tensor]]] = {name: defaultdict(list) for name in (HR, *methods)}
     for batch in batches:
         hr = batch["hr"]
         results = {HR: hr} | {name: upscale(batch["vlr"]).float().clamp(-1, 1) for name, upscale in methods.items()}
         for name, faces in results.items():
+            if not faces.isfinite().all():
+                raise InputError(f"{name}: gives values that are not finite; its weights are broken")
             for recogniser, network in recognizers.items():
                 parts[name][recogniser].append(network(faces)[1].cpu())
             if name != HR:

@@ -95,7 +95,8 @@ def load_perceptual(config: DSRTrainingConfig) -> PerceptualLoss | None:
     try:
         return PerceptualLoss(config.perceptual_backbone, config.perceptual_weights)
     except InputError as error:
-        raise InputError(str(error).replace("--perceptual-weight 0", "--lambda-perceptual 0")) from None
+        advice = str(error).replace("--perceptual-weight 0", "--lambda-perceptual 0")
+        raise InputError(advice if advice.startswith("--") else f"--perceptual_weights: {advice}") from None
 
 
 if __name__ == "__main__":

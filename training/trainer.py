@@ -135,8 +135,8 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, datamodule: pl.Lightnin
         raise InputError(f"{error}; {kept}: lower --lr, keep --grad_clip above 0, or use --precision 32") from error
     except torch.OutOfMemoryError as error:
         raise InputError(
-            "out of GPU memory: lower --batch_size (and raise --accumulate_grad_batches to match), --image_size or "
-            "--base_channels, or use --precision bf16-mixed"
+            "out of GPU memory: lower --batch_size (and raise --accumulate_grad_batches to match), the size of the "
+            "pictures or of the model, or use --precision bf16-mixed"
         ) from error
     return True
 

@@ -244,8 +244,13 @@ def test_what_cannot_be_measured_is_one_line(
     wider = read_checkpoint(path)
     wider["hyper_parameters"]["dsr"]["vlr_size"] = "14x16"
     torch.save(wider, tmp_path / "wider.ckpt")
+    broken = read_checkpoint(path)
+    for values in broken["state_dict"].values():
+        values.fill_(float("nan"))
+    torch.save(broken, tmp_path / "broken.ckpt")
     (tmp_path / "file").touch()
     cases = [
+        (["--checkpoint", str(tmp_path / "broken.ckpt")], "broken: gives values that are not finite"),
         (["--checkpoint", str(path), str(tmp_path / "wider.ckpt")], "measure each size by itself"),
         (["--checkpoint", str(path), str(path)], "is given twice"),
         (["--checkpoint", str(tmp_path / "none.ckpt")], "none.ckpt: no such checkpoint"),

@@ -283,7 +283,7 @@ def test_a_perceptual_network_that_cannot_be_had_is_one_line(
     error = only_line(capsys)
     assert "--perceptual-weights none: a random network measures nothing; use --lambda-perceptual 0" in error
     assert main(arguments(tmp_path, *random, "--perceptual-weights", "nowhere.pth")) == 2
-    assert "nowhere.pth: no such weights file" in only_line(capsys)
+    assert "--perceptual_weights: nowhere.pth: no such weights file" in only_line(capsys)
 
 
 def test_without_a_recogniser_its_losses_must_be_0(
