@@ -19,12 +19,13 @@ from torch import Tensor, nn
 
 from data.errors import InputError, entry_point
 from dsr.config import ALIASES, HR_SIZE, DSRConfig, DSRTrainingConfig
-from dsr.evaluate import EvaluationOptions, Faces, evaluate, faces_to_score, report
-from dsr.model import interpolate
+from dsr.evaluate import EvaluationOptions, Faces, evaluate, report
 from dsr.train_dsr import best_figures, load_recognizer
 from training.checkpoint import find_checkpoint, model_state, read_checkpoint
 from training.cli import parse_options
+from training.faces import faces_to_score
 from training.options import option
+from training.pixels import interpolate
 from training.resume import open_run
 from training.trainer import announce, build_trainer, fit
 from training.trainer import report as report_run

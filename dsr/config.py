@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 from data.degradation import VLRSize, parse_vlr_size
 from data.errors import InputError
+from data.face_geometry import FACE_SIZE
 from training.config import SHARED_ALIASES, TrainerOptions
 from training.options import check_options, option
 
-HR_SIZE = 128  # pixels a side of what comes out
+HR_SIZE = FACE_SIZE  # pixels a side of what comes out
 
 
 @dataclass(frozen=True)

@@ -23,18 +23,18 @@ from torch.utils.data import DataLoader, default_collate
 
 from data.atomic import atomic_write
 from data.errors import InputError, entry_point
-from data.face_rows import FaceRow, read_faces
-from data.identity_split import identity_digests
+from data.face_rows import FaceRow
 from dsr.config import HR_SIZE, DSRConfig
-from dsr.datamodule import FaceDataset, usable_faces, with_vlr
 from dsr.measures import CONVENTION, HR, MeasuredFaces, Upscale, figures, measure
-from dsr.model import DSR, interpolate
+from dsr.model import DSR
 from dsr.sheets import face_rows
 from dsr.train_dsr import load_recognizer
 from training.checkpoint import find_checkpoint, read_checkpoint
 from training.cli import parse_options
+from training.faces import FaceDataset, faces_to_score, usable_faces, with_vlr
 from training.inference import choose_device
 from training.options import check_options, option
+from training.pixels import interpolate
 from training.sheets import save_sheet
 
 SHEET_FACES = 8
@@ -98,26 +98,6 @@ def names_of(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise InputError(f"--checkpoint: {paths[0]} is given twice")
-
-
-def faces_to_score(dataset_root: str, split: str, known: Mapping[Path, frozenset[str]]) -> list[FaceRow]:
-    """The faces of a split. known: of each model, digests of the people it was trained on.
-
-    Raises InputError if there is no such split, and for a model that knows one of these people.
-    """
-    rows = read_faces(dataset_root, (split,))
-    if not all(row.split == split for row in rows):
-        raise InputError(
-            f"--dataset_root {dataset_root}: no prepared set with {split}; python -m data.prepare_faces makes one"
-        )
-    people = {digest: row.identity for row in rows for digest in identity_digests([row.identity])}
-    for path, trained_on in known.items():
-        if seen := sorted(people[digest] for digest in trained_on & people.keys()):
-            raise InputError(
-                f"{path}: was trained on {len(seen)} of the {len(people)} people of {split} (such as {seen[0]}); "
-                "measure it on others"
-            )
-    return rows
 
 
 class Faces:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
@@ -15,6 +14,7 @@ from data.errors import InputError
 from dsr.config import HR_SIZE, DSRConfig
 from dsr.pretrained import FORMAT, MODEL_CARD
 from training.checkpoint import load_fitting, network_state, read_checkpoint
+from training.pixels import interpolate
 from training.pretrained import find_pretrained
 
 BLOCK_SCALE = 0.3  # of a block's weights at the start: sixteen of them then keep the size of what passes through
@@ -137,10 +137,3 @@ def load_dsr(path: str, device: str = "cpu", weights: str = "averaged") -> DSR:
     if Path(path).is_dir():
         return DSR.from_pretrained(path, map_location=device)
     return DSR.load_from_checkpoint(path, device, weights)
-
-
-def interpolate(faces: Tensor, side: int) -> Tensor:
-    """(B, C, h, w) -> (B, C, side, side) float32: bicubic (a = -.75), as OpenCV's INTER_CUBIC enlarges."""
-    if tuple(faces.shape[2:]) == (side, side):
-        return faces
-    return F.interpolate(faces.float(), (side, side), mode="bicubic", align_corners=False)

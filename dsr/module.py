@@ -11,13 +11,14 @@ from torch.utils.data import default_collate
 
 from dsr.config import HR_SIZE, DSRTrainingConfig
 from dsr.losses import DSRLoss, LossWeights, Perceptual, Recognizer
-from dsr.model import DSR, interpolate
+from dsr.model import DSR
 from dsr.sheets import face_rows
 from training.checkpoint import read_checkpoint
 from training.identification import one_gallery_picture, rank_one_hits
 from training.image_quality import luma, psnr, ssim, to_unit
 from training.module import TrainingModule
 from training.optim import check_groups, named_group
+from training.pixels import interpolate
 from training.sheets import save_sheet
 
 SHOWN = ("val/loss", "val/psnr", "val/cosine", "val/cosine_second", "val/rank1_second")

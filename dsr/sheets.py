@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsr.config import HR_SIZE
-from dsr.model import interpolate
 from training.image_quality import to_unit
+from training.pixels import interpolate
 
 
 def face_rows(vlr: Tensor, results: Mapping[str, Tensor], hr: Tensor | None = None) -> dict[str, Tensor]:

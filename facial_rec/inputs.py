@@ -21,11 +21,11 @@ from torch import Tensor
 from data.atomic import atomic_write, remove_abandoned
 from data.cache import check_free_space, file_identity
 from data.errors import InputError
+from data.face_geometry import FACE_SIZE
 from data.face_rows import FaceRow
 from training.image_quality import to_unit
 
 RULE = 1  # raise it when the same route would make other pixels
-CANVAS = 128
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def open_inputs(folder: str | Path, route: Route, faces: VLRFaces) -> NDArray[np
 
     It appears whole or not at all. Raises InputError where the disk has no room.
     """
-    path, shape = cache_path(folder, route, faces), (len(faces.rows), CANVAS, CANVAS, 3)
+    path, shape = cache_path(folder, route, faces), (len(faces.rows), FACE_SIZE, FACE_SIZE, 3)
     size = int(np.prod(shape))
     if not path.is_file() or path.stat().st_size != size:
         check_free_space(path, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -11,3 +12,10 @@ def to_model_range(images: Tensor) -> Tensor:
     # contiguous() keeps a grey batch's channels-last strides, with which oneDNN's convolutions write past their ends
     pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     return pixels.div_(127.5).sub_(1.0)
+
+
+def interpolate(faces: Tensor, side: int) -> Tensor:
+    """(B, C, h, w) -> (B, C, side, side) float32: bicubic (a = -.75), as OpenCV's INTER_CUBIC enlarges."""
+    if tuple(faces.shape[2:]) == (side, side):
+        return faces
+    return F.interpolate(faces.float(), (side, side), mode="bicubic", align_corners=False)

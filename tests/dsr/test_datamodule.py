@@ -19,9 +19,10 @@ from data.errors import InputError
 from data.face_rows import read_faces
 from data.images import read_image
 from dsr.config import DSRTrainingConfig
-from dsr.datamodule import FaceDataModule, FaceDataset, usable_faces, with_vlr
+from dsr.datamodule import FaceDataModule
 from dsr.train_dsr import main
 from tests.dsr.conftest import ALONE, Arguments, only_line
+from training.faces import FaceDataset, usable_faces, with_vlr
 from training.pixels import to_model_range
 
 Change = Callable[[Path], object]

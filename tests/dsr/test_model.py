@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from data.errors import InputError
 from dsr import DSR, DSRConfig
 from dsr.config import HR_SIZE, PRESETS
-from dsr.model import interpolate
 from training.checkpoint import read_checkpoint
+from training.pixels import interpolate
 
 SIZES = ["32", "24", "16", "14x16"]
 TINY = DSRConfig(base_channels=8, residual_blocks=1, vlr_size="16")
