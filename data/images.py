@@ -163,27 +163,25 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         raise InputError(f"{path}: not a picture that can be read ({type(error).__name__}: {error})") from None
 
 
-def resize_image(image: Pixels, size: int, height: int | None = None) -> Pixels:
+def resize_image(image: Pixels, size: int) -> Pixels:
     """(H, W, C) -> (size, size, C) uint8: stretched to a square, the project's measuring convention.
 
     Each axis by itself: INTER_AREA where it shrinks, INTER_CUBIC where it grows. 63x122 -> 128x128 is cubic on both;
-    200x60 -> 128x128 is area across and cubic down. height: of the result where it is no square but `size` wide.
+    200x60 -> 128x128 is area across and cubic down.
     """
-    to_width, to_height = size, size if height is None else height
-    old_height, old_width, num_channels = image.shape
-    if (old_width, old_height) == (to_width, to_height):
+    height, width, num_channels = image.shape
+    if height == size and width == size:
         return image
-    narrower, lower = to_width < old_width, to_height < old_height
-    if narrower == lower or old_width == to_width or old_height == to_height:
-        method = cv2.INTER_AREA if narrower or lower else cv2.INTER_CUBIC
-        resized = cv2.resize(image, (to_width, to_height), interpolation=method)
-    elif narrower:
-        narrow = cv2.resize(image, (to_width, old_height), interpolation=cv2.INTER_AREA)
-        resized = cv2.resize(narrow, (to_width, to_height), interpolation=cv2.INTER_CUBIC)
+    if (width > size) == (height > size) or size in (width, height):
+        method = cv2.INTER_AREA if max(width, height) > size else cv2.INTER_CUBIC
+        resized = cv2.resize(image, (size, size), interpolation=method)
+    elif width > size:
+        narrow = cv2.resize(image, (size, height), interpolation=cv2.INTER_AREA)
+        resized = cv2.resize(narrow, (size, size), interpolation=cv2.INTER_CUBIC)
     else:
-        low = cv2.resize(image, (old_width, to_height), interpolation=cv2.INTER_AREA)
-        resized = cv2.resize(low, (to_width, to_height), interpolation=cv2.INTER_CUBIC)
-    return resized.reshape(to_height, to_width, num_channels).astype(np.uint8, copy=False)
+        low = cv2.resize(image, (width, size), interpolation=cv2.INTER_AREA)
+        resized = cv2.resize(low, (size, size), interpolation=cv2.INTER_CUBIC)
+    return resized.reshape(size, size, num_channels).astype(np.uint8, copy=False)
 
 
 def write_image(path: str | os.PathLike[str], image: Pixels, *, quality: int = 95) -> None:

@@ -92,9 +92,14 @@ def load_trained(path: str, device: str, weights: str) -> Trained:
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """As few of the last parts of each path as tell them apart."""
-    for count in range(1, max(len(path.parts) for path in paths) + 1):
-        names = ["/".join(path.with_suffix("").parts[-count:]) for path in paths]
+    """As few parts of each path as tell them apart: r/small/checkpoints/last.ckpt and r/full/... are small and full."""
+    parts = [path.with_suffix("").parts for path in paths]
+    shared = 0  # parts at the end
+    while len(paths) > 1 and shared < min(map(len, parts)) and len({own[-shared - 1] for own in parts}) == 1:
+        shared += 1
+    ends = [own[: len(own) - shared] for own in parts]
+    for count in range(1, max(map(len, ends)) + 1):
+        names = ["/".join(own[-count:]) for own in ends]
         if len(set(names)) == len(names):
             return names
     raise InputError(f"--checkpoint: {paths[0]} is given twice")

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_onnx()
     choose_device("cpu")
     model = load_dsr(options.checkpoint, weights=options.weights)
-    export_model(options, model, lambda out: write_onnx(out, model, options.tolerance))
+    export_model(options, model.save_pretrained, lambda out: write_onnx(out, model, options.tolerance))
     return 0
 
 

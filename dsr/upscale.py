@@ -19,9 +19,9 @@ from rich.progress import track
 from torch import Tensor
 
 from data.cache import MAX_UNREADABLE
-from data.degradation import VLRSize
+from data.degradation import VLRSize, bicubic
 from data.errors import InputError, entry_point
-from data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, resize_image, write_image
+from data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
 from dsr.config import HR_SIZE
 from dsr.model import DSR, load_dsr
 from dsr.sheets import face_rows
@@ -115,14 +115,14 @@ def _check_free(targets: Sequence[Path], pictures: set[Path], overwrite: bool) -
 
 
 def read_small_faces(paths: Sequence[Path], size: VLRSize) -> SmallFaces:
-    """RGB, stretched to `size` by `resize_image`; 3 KB each at 32x32. Raises InputError if over 5 % are unreadable."""
+    """RGB, at `size`; 3 KB each at 32x32. Raises InputError if over 5 % are unreadable."""
 
     def read(path: Path) -> tuple[Pixels, bool] | InputError:
         try:
             picture = read_image(path)
         except InputError as error:
             return error
-        return resize_image(picture, size.width, size.height), picture.shape[:2] != (size.height, size.width)
+        return at_size(picture, size), picture.shape[:2] != (size.height, size.width)
 
     found: list[tuple[Path, Pixels, bool]] = []
     skipped: list[tuple[Path, str]] = []
@@ -135,6 +135,14 @@ def read_small_faces(paths: Sequence[Path], size: VLRSize) -> SmallFaces:
             found.append((path, *result))
     resized = sum(other_size for *_, other_size in found)
     return SmallFaces([path for path, *_ in found], np.stack([each for _, each, _ in found]), resized, skipped)
+
+
+def at_size(picture: Pixels, size: VLRSize) -> Pixels:
+    """(H, W, 3) uint8 -> (size.height, size.width, 3): as VLR faces are made to train on, each axis by itself."""
+    if picture.shape[:2] == (size.height, size.width):
+        return picture
+    made = bicubic(to_model_range(torch.from_numpy(picture[None])), size)[0]
+    return ((made + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 def _too_many(skipped: Sequence[tuple[Path, str]], count: int) -> str:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Literal
 
 from data.degradation import VLRSize, parse_vlr_size
 from data.errors import InputError
 from training.config import SHARED_ALIASES, RunOptions
 from training.options import check_options, option
 
+STAGE2_ONLY = (
+    *("head_lr_stage2", "backbone_lr", "layer_decay", "lora_rank"),
+    *("lambda_arcface", "lambda_align", "keep_weight", "max_forgetting"),
+)
 ROUTES = ("dsr", "interpolation", "hr")  # what a recogniser can be shown of a face
+
+
+@dataclass(frozen=True)
+class EdgeFaceConfig:
+    """What a checkpoint needs to rebuild the network."""
+
+    variant: str
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,11 @@ class FinetuneConfig(RunOptions):
         """The share of each route of ROUTES that takes part; they sum to 1."""
         return parse_mixture(self.inputs)
 
+    @property
+    def main_route(self) -> str:
+        """The first of the mixture: what classification is measured by."""
+        return next(iter(self.mixture))
+
     def check(self) -> None:
         check_options(self)
         try:
@@ -76,7 +92,10 @@ class FinetuneConfig(RunOptions):
             raise InputError("--lambda_arcface 0: then --lambda_align or --keep_weight above 0; there is no other loss")
 
     def of_stage(self, stage: Literal[1, 2]) -> StageConfig:
+        """What a stage is trained with: in stage 1, options of stage 2 are at their defaults, so that it serves all."""
         values = asdict(self) | {"checkpoint_dir": f"{self.checkpoint_dir}/stage{stage}"}
+        if stage == 1:
+            values |= {field.name: field.default for field in fields(self) if field.name in STAGE2_ONLY}
         return StageConfig(**values, stage=stage)
 
 
@@ -106,5 +125,4 @@ def parse_mixture(text: str) -> dict[str, float]:
     return {route: share / sum(shares.values()) for route, share in shares.items()}
 
 
-ALIASES: dict[str, str] = {"device": SHARED_ALIASES["device"], "margin": "arcface_margin"}
-PRESETS: dict[str, dict[str, Any]] = {}
+ALIASES = {"device": SHARED_ALIASES["device"], "margin": "arcface_margin"}

@@ -37,3 +37,51 @@ def tiny(ear_set: Path, tmp_path: Path) -> list[str]:
         *("--checkpoint-dir", str(tmp_path / "checkpoints"), "--log-dir", str(tmp_path / "logs")),
         *TINY,
     ]
+
+
+VLR = "16"  # of face_set
+
+
+@pytest.fixture(scope="session")
+def face_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten people with three faces and two with one: 19 to train, 6 of two people to validate, 7 to test."""
+    from data.prepare_faces import main as prepare
+    from data.synthetic.faces import FaceSet, draw_dataset
+
+    folder = tmp_path_factory.mktemp("faces")
+    draw_dataset(folder / "drawn", FaceSet(12, 3, 128, seed=3))
+    for subject in ("011", "012"):
+        for path in sorted((folder / "drawn").rglob(f"{subject}_*.png"))[1:]:
+            path.unlink()
+    made = folder / "set"
+    assert prepare(["--images", str(folder / "drawn"), "--aligned", "--out", str(made), "--vlr-size", VLR]) == 0
+    return made
+
+
+def random_edgeface(path: Path, seed: int, variant: str = "edgeface_xxs") -> Path:
+    """Weights in the authors' layout; layer scales, which start at 1e-6, are large enough to tell faces apart."""
+    import torch
+
+    from facial_rec.model import EdgeFace
+
+    torch.manual_seed(seed)
+    model = EdgeFace(variant)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "gamma" in name:
+                parameter.fill_(0.5)
+    torch.save(model.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def edgeface(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_edgeface(tmp_path_factory.mktemp("edgeface") / "xxs.pt", 0)
+
+
+def only_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """stderr, which holds one line."""
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error

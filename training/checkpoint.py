@@ -49,6 +49,18 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     return checkpoint
 
 
+def best_of_run(last: Path) -> Path:
+    """The checkpoint beside `last` whose val/loss is the run's lowest; `last` itself where there is none.
+
+    last: the last.ckpt of a run, which knows it, wherever its folder was moved.
+    """
+    for name, state in read_checkpoint(last).get("callbacks", {}).items():
+        if name.startswith("ModelCheckpoint") and state.get("monitor") == "val/loss" and state["best_model_path"]:
+            best = last.parent / Path(state["best_model_path"]).name
+            return best if best.is_file() else last
+    return last
+
+
 def model_state(checkpoint: dict[str, Any], weights: str = "averaged") -> dict[str, Tensor]:
     """The weights in a checkpoint: `averaged` (the EMA if the run kept one) or `raw` (what the optimiser moved)."""
     if weights == "averaged":

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from huggingface_hub import ModelHubMixin
 from rich.console import Console
 from rich.table import Table
 
@@ -48,7 +47,9 @@ class ExportOptions:
             )
 
 
-def export_model(options: ExportOptions, model: ModelHubMixin, write_onnx: Callable[[Path], list[Difference]]) -> None:
+def export_model(
+    options: ExportOptions, save: Callable[[Path], object], write_onnx: Callable[[Path], list[Difference]]
+) -> None:
     """The formats that were asked for, and a table of how far ONNX is from PyTorch."""
     out, console = Path(options.out or ""), Console()
     if options.format != "safetensors":
@@ -56,7 +57,7 @@ def export_model(options: ExportOptions, model: ModelHubMixin, write_onnx: Calla
             differences = write_onnx(out)
         print_differences(console, differences)
     if options.format != "onnx":
-        model.save_pretrained(out)
+        save(out)
     console.print(f"exported: {out}", soft_wrap=True, highlight=False, markup=False)
 
 

@@ -205,19 +205,6 @@ def test_each_axis_is_resized_by_its_own_rule(draw: Draw, height: int, width: in
     assert np.abs(resized.astype(int) - one_axis_at_a_time).max() <= 2  # rounded once more between the axes
 
 
-@pytest.mark.parametrize(("width", "height"), [(14, 16), (200, 60), (14, 60), (200, 16), (50, 60)])
-def test_a_result_that_is_no_square_is_resized_alike(draw: Draw, width: int, height: int) -> None:
-    """50x60 pictures, one axis after the other: area where it shrinks, which is first, and cubic where it grows."""
-    picture = draw(3)
-    expected = picture
-    for new_width, new_height in ((min(width, 50), min(height, 60)), (width, height)):
-        shrinks = new_width < expected.shape[1] or new_height < expected.shape[0]
-        method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-        expected = np.asarray(cv2.resize(expected, (new_width, new_height), interpolation=method), np.uint8)
-    np.testing.assert_array_equal(resize_image(picture, width, height), expected)
-    assert expected.shape == (height, width, 3)
-
-
 def test_resizing_to_the_same_size_changes_nothing(draw: Draw) -> None:
     np.testing.assert_array_equal(resize_image(draw(7, 32, 32), 32), draw(7, 32, 32))
 

@@ -1,4 +1,4 @@
-"""A few drawn faces as a prepared set, recognisers at random weights, and one short run that several files look at."""
+"""A recogniser and a perceptual network at random weights, and one short run that several files look at."""
 
 from __future__ import annotations
 
@@ -12,47 +12,12 @@ import torch
 
 from dsr.losses import Recognizer
 from dsr.train_dsr import load_recognizer, main
+from tests.conftest import VLR
 
-VLR = "16"
 PERCEPTUAL = "timm:test_resnet.r160_in1k"  # timm's own test model, 0.4 M parameters
 ALONE = ("--recognizer", "none", "--lambda-identity", "0", "--lambda-feature-match", "0", "--lambda-perceptual", "0")
 
 Arguments = Callable[..., list[str]]
-
-
-@pytest.fixture(scope="session")
-def face_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten people with three faces and two with one: 19 to train, 6 of two people to validate, 7 to test."""
-    from data.prepare_faces import main as prepare
-    from data.synthetic.faces import FaceSet, draw_dataset
-
-    folder = tmp_path_factory.mktemp("faces")
-    draw_dataset(folder / "drawn", FaceSet(12, 3, 128, seed=3))
-    for subject in ("011", "012"):
-        for path in sorted((folder / "drawn").rglob(f"{subject}_*.png"))[1:]:
-            path.unlink()
-    made = folder / "set"
-    assert prepare(["--images", str(folder / "drawn"), "--aligned", "--out", str(made), "--vlr-size", VLR]) == 0
-    return made
-
-
-def random_edgeface(path: Path, seed: int, variant: str = "edgeface_xxs") -> Path:
-    """Weights in the authors' layout; layer scales, which start at 1e-6, are large enough to tell faces apart."""
-    from facial_rec.model import EdgeFace
-
-    torch.manual_seed(seed)
-    model = EdgeFace(variant)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "gamma" in name:
-                parameter.fill_(0.5)
-    torch.save(model.state_dict(), path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def edgeface(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return random_edgeface(tmp_path_factory.mktemp("edgeface") / "xxs.pt", 0)
 
 
 @pytest.fixture(scope="session")
@@ -100,11 +65,3 @@ def metric_rows(folder: Path) -> list[dict[str, float]]:
     """metrics.csv of the first run, empty cells left out."""
     with (folder / "logs" / "dsr" / "version_0" / "metrics.csv").open(newline="") as file:
         return [{key: float(text) for key, text in row.items() if text} for row in csv.DictReader(file)]
-
-
-def only_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """stderr, which holds one line."""
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error

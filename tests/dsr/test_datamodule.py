@@ -21,7 +21,8 @@ from data.images import read_image
 from dsr.config import DSRTrainingConfig
 from dsr.datamodule import FaceDataModule
 from dsr.train_dsr import main
-from tests.dsr.conftest import ALONE, Arguments, only_line
+from tests.conftest import only_line
+from tests.dsr.conftest import ALONE, Arguments
 from training.faces import FaceDataset, usable_faces, with_vlr
 from training.pixels import to_model_range
 

@@ -21,7 +21,8 @@ from dsr.evaluate import main, names_of
 from dsr.losses import Recognizer
 from dsr.measures import MeasuredFaces, figures, identified
 from facial_rec.contract import FaceContract
-from tests.dsr.conftest import metric_rows, only_line
+from tests.conftest import only_line
+from tests.dsr.conftest import metric_rows
 from training.checkpoint import read_checkpoint
 
 BORDER = 8  # one VLR pixel of 16, in pixels of 128
@@ -267,6 +268,8 @@ def test_what_cannot_be_measured_is_one_line(
 
 def test_checkpoints_are_named_by_what_tells_them_apart() -> None:
     assert names_of([Path("a/x.ckpt"), Path("a/y.ckpt")]) == ["x", "y"]
-    assert names_of([Path("r/1/c/last.ckpt"), Path("r/2/c/last.ckpt")]) == ["1/c/last", "2/c/last"]
+    assert names_of([Path("r/1/c/last.ckpt"), Path("r/2/c/last.ckpt")]) == ["1", "2"]
+    assert names_of([Path("r/1/c/last.ckpt"), Path("r/2/d/last.ckpt")]) == ["c", "d"]
+    assert names_of([Path("r/1/c/last.ckpt")]) == ["last"]
     with pytest.raises(InputError, match="given twice"):
         names_of([Path("a/x.ckpt")] * 2)

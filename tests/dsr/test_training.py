@@ -15,7 +15,8 @@ from data.identity_split import identity_digests
 from dsr import DSR
 from dsr.config import ALIASES, PRESETS, DSRTrainingConfig
 from dsr.train_dsr import main
-from tests.dsr.conftest import ALONE, PERCEPTUAL, VLR, Arguments, metric_rows, only_line
+from tests.conftest import VLR, only_line
+from tests.dsr.conftest import ALONE, PERCEPTUAL, Arguments, metric_rows
 from tests.ear_teacher.test_resume import assert_same
 from training.checkpoint import read_checkpoint
 from training.cli import parse_options

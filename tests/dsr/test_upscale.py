@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from data.degradation import VLRSize
-from data.images import Pixels, read_image, resize_image
+from data.images import Pixels, read_image
 from dsr import DSR, DSRConfig
-from dsr.upscale import INFERENCE_BATCH, main, super_resolve
+from dsr.upscale import INFERENCE_BATCH, at_size, main, super_resolve
+from tests.conftest import only_line
 from tests.data.conftest import draw_picture
-from tests.dsr.conftest import only_line
 from training.sheets import LABEL_WIDTH
 
 COUNT = 11  # over INFERENCE_BATCH
@@ -108,7 +108,7 @@ def test_a_face_in_any_batch_is_the_face_alone_before_rounding(checkpoint: Path,
 def test_other_sizes_and_kinds_of_pictures_are_resized_and_counted(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Area where they shrink, cubic where they grow, each axis by itself; grey and transparent ones become RGB."""
+    """As Pillow's bicubic does, up to rounding, the way VLR faces are made; grey and transparent ones become RGB."""
     given, large = tmp_path / "given", draw_picture(1, 200, 180)
     given.mkdir()
     Image.fromarray(draw_picture(0, 16, 14)).save(given / "fits.png")
@@ -123,23 +123,24 @@ def test_other_sizes_and_kinds_of_pictures_are_resized_and_counted(
     assert "5 of them were not 14x16 and were resized to it first" in capsys.readouterr().out
     found = results(tmp_path / "out")
     assert found.keys() == {f"{name}.png" for name in ("fits", "large", "tiny", "flat", "grey", "transparent")}
-    across = cv2.resize(large[:10, :], (14, 10), interpolation=cv2.INTER_AREA)
-    expected = {
-        "large": cv2.resize(large, (14, 16), interpolation=cv2.INTER_AREA),
-        "tiny": cv2.resize(large[:9, :10], (14, 16), interpolation=cv2.INTER_CUBIC),
-        "flat": cv2.resize(across, (14, 16), interpolation=cv2.INTER_CUBIC),
-        "grey": cv2.resize(read_image(given / "grey.jpg"), (14, 16), interpolation=cv2.INTER_AREA),
-        "transparent": cv2.resize(read_image(given / "transparent.png"), (14, 16), interpolation=cv2.INTER_AREA),
+    pictures = {
+        "large": large,
+        "tiny": large[:9, :10],
+        "flat": large[:10, :],
+        "grey": read_image(given / "grey.jpg"),
+        "transparent": read_image(given / "transparent.png"),
     }
-    for name, vlr in expected.items():
-        wanted = by_hand(checkpoint, np.asarray(vlr, np.uint8))
+    for name, picture in pictures.items():
+        vlr = Image.fromarray(picture).resize((14, 16), Image.Resampling.BICUBIC)
+        assert np.abs(at_size(picture, VLRSize(14, 16)).astype(int) - np.asarray(vlr)).max() <= 1, name
+        wanted = by_hand(checkpoint, at_size(picture, VLRSize(14, 16)))
         assert np.abs(found[f"{name}.png"] - wanted).max() <= 0.5 + 1e-3, name
 
 
 @pytest.mark.parametrize("size", [(32, 32), (14, 16), (16, 14)])
 def test_a_picture_of_the_right_size_is_taken_as_it_is(size: tuple[int, int]) -> None:
     picture = draw_picture(0, size[1], size[0])
-    assert resize_image(picture, *VLRSize(*size)) is picture
+    assert at_size(picture, VLRSize(*size)) is picture
 
 
 def test_compare_shows_vlr_bicubic_and_dsr(checkpoint: Path, small: Path, tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def test_unreadable_and_unaligned_pictures_are_left_out_and_listed(
         (["--input", ""], "--input: give a picture or a folder"),
         (["--input", "WEIGHTS"], "neither a folder nor a picture"),
         (["--weights", "none"], "--weights none: random weights recognise nobody"),
-        (["--weights", "nowhere.pt"], "nowhere.pt: no such weights file; give --weights"),
+        (["--weights", "nowhere.pt"], "nowhere.pt: no such weights file; give a file of the authors"),
         (["--variant", "edgeface_base"], "holds edgeface_xxs, not edgeface_base"),
         (["--variant", "tiny"], "--variant tiny: choose one of edgeface_xxs"),
         (["--out", "table.csv"], "table.csv: unknown extension '.csv'; use .npz"),

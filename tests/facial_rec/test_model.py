@@ -306,13 +306,13 @@ def test_a_hostile_file_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_int8_layers_of_other_things_are_refused(tmp_path: Path, packed: tuple[object, ...]) -> None:
     torch.save({"model.head.fc._packed_params._packed_params": packed}, tmp_path / "packed.pt")
     with pytest.raises(
-        InputError, match=r"packed\.pt: its int8 layers are not each a weight and a bias; give --weights"
+        InputError, match=r"packed\.pt: its int8 layers are not each a weight and a bias; give a file of the authors"
     ):
         EdgeFace.from_weights(tmp_path / "packed.pt")
 
 
 def test_missing_and_truncated_files_say_what_to_give(tmp_path: Path, xxs: tuple[AuthorsWrapper, Path]) -> None:
-    with pytest.raises(InputError, match=r"nowhere\.pt: no such weights file; give --weights"):
+    with pytest.raises(InputError, match=r"nowhere\.pt: no such weights file; give a file of the authors"):
         EdgeFace.from_weights(tmp_path / "nowhere.pt")
     (tmp_path / "half.pt").write_bytes(xxs[1].read_bytes()[:2_000_000])
     with pytest.raises(InputError, match=r"half\.pt: not a weights file"):
@@ -446,7 +446,7 @@ def test_another_file_than_the_published_one_is_not_kept(
     serve: Callable[[str, bytes], type[Server]], tmp_path: Path
 ) -> None:
     serve("edgeface_xs_q.pt", b"an error page")
-    with pytest.raises(InputError, match="not the file that was published; give --weights"):
+    with pytest.raises(InputError, match="not the file that was published; give a file of the authors"):
         EdgeFace.from_weights("pretrained", "edgeface_xs_q")
     assert not list((tmp_path / "torch").rglob("*.*"))
 

@@ -62,3 +62,11 @@ def test_the_file_holds_the_sheet_in_rgb(tmp_path: Path) -> None:
     sheet = save_sheet(tmp_path / "sheets" / "epoch_000.png", {"input": pictures(2, 96)})
     read = cv2.cvtColor(cv2.imread(str(tmp_path / "sheets" / "epoch_000.png")), cv2.COLOR_BGR2RGB)
     assert np.array_equal(read, sheet)
+
+
+def test_a_label_that_is_longer_than_the_margin_is_not_cut():
+    name = "a-checkpoint-with-a-long-name/last"
+    sheet = labelled_rows({name: torch.ones(1, 3, 96, 96)})
+    margin = sheet[:, : sheet.shape[1] - 96 - GAP]
+    inked = (margin < 128).any(axis=(0, 2)).nonzero()[0]
+    assert LABEL_WIDTH < inked.max() < margin.shape[1] - 2

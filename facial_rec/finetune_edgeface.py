@@ -1,0 +1,76 @@
+"""Fine-tune EdgeFace in two stages: `python -m facial_rec.finetune_edgeface`, or as a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from data.errors import entry_point
+from facial_rec.config import ALIASES, FinetuneConfig, StageConfig
+from training.cli import parse_options
+
+if TYPE_CHECKING:
+    from facial_rec.datamodule import FinetuneData
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    config = parse_options(FinetuneConfig, argv, prog="python -m facial_rec.finetune_edgeface", aliases=ALIASES)
+    finetune(config)
+    return 0
+
+
+def finetune(config: FinetuneConfig) -> None:
+    """Start, continue, or report as finished. Stage 2 starts from the last epoch of stage 1, and its best becomes
+    `tuned` in the checkpoint folder."""
+    # imported here: Lightning takes seconds, and --help and a mistyped flag should not wait for it
+    from facial_rec.datamodule import FinetuneData
+    from facial_rec.routes import enlarging
+    from facial_rec.tuned import load_tuned, save_tuned
+    from training.checkpoint import best_of_run
+
+    routes = enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size)
+    datamodule = FinetuneData(config, routes)
+    if config.stage1_epochs and not train_stage(config.of_stage(1), datamodule):
+        return
+    if not train_stage(config.of_stage(2), datamodule):
+        return
+    folder = Path(config.checkpoint_dir)
+    if not config.fast_dev_run:
+        best = best_of_run(folder / "stage2" / "last.ckpt")
+        save_tuned(folder / "tuned", *load_tuned(best))
+        print(f"tuned recogniser, from {best.name}: {folder / 'tuned'}")
+
+
+def train_stage(config: StageConfig, datamodule: FinetuneData) -> bool:
+    """True when the stage is complete, False when it was paused."""
+    import pytorch_lightning as pl
+
+    from facial_rec.model import load_edgeface
+    from facial_rec.module import FinetuneLightning
+    from training.resume import open_run
+    from training.trainer import announce, build_trainer, fit, report
+
+    run = open_run(config, f"edgeface_stage{config.stage}")
+    if run.finished:
+        print(f"stage {config.stage} finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs")
+        return True
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    datamodule.config = config
+    module = FinetuneLightning(config, load_edgeface(config.weights), datamodule.classes)
+    if config.stage == 2 and config.stage1_epochs and run.checkpoint is None and not config.fast_dev_run:
+        module.take_head(Path(config.checkpoint_dir).with_name("stage1") / "last.ckpt")
+    trainer = build_trainer(config, run, best={})
+    announce(config, run, module)
+    complete = fit(trainer, module, datamodule, run)
+    report(trainer, run, complete)
+    return complete
+
+
+if __name__ == "__main__":
+    sys.exit(main())

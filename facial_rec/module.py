@@ -1,0 +1,206 @@
+"""The fine-tuning of EdgeFace: a step of either stage; what is gained on low-resolution and lost on sharp faces."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data.errors import InputError
+from data.identity_split import identity_digests
+from facial_rec.arcface import MarginHead, margin_loss
+from facial_rec.config import EdgeFaceConfig, StageConfig
+from facial_rec.contract import FaceContract
+from facial_rec.datamodule import HR, UNSEEN
+from facial_rec.lora import add_adapters
+from facial_rec.model import EMBEDDING_DIM, EdgeFace, unit
+from facial_rec.recognition import by_route
+from training.checkpoint import load_fitting, model_state, read_checkpoint
+from training.module import TrainingModule
+from training.optim import backbone_groups, check_groups, named_group
+
+FORGOTTEN = 1.0  # added to val/loss while HR faces are recognised worse than --max_forgetting allows
+
+
+class FinetuneLightning(TrainingModule):
+    """Trains `self.head`, and in stage 2 `self.model`, with which it starts from `model`.
+
+    identities: the classes, in the order of the head's rows.
+    `val/loss`, by which checkpoints are chosen, is in stage 1 the margin-free cross entropy of held-out pictures, and
+    in stage 2 1 - rank-1 of unseen people's low-resolution faces (mean over the routes), plus FORGOTTEN where rank-1
+    of their HR faces is more than max_forgetting below that of the stock network.
+    """
+
+    def __init__(self, config: StageConfig, model: EdgeFace, identities: Sequence[str]) -> None:
+        super().__init__(config, "edgeface", EdgeFaceConfig(model.variant))
+        self.identities = list(identities)
+        self.contract = FaceContract(config.face_crop)
+        self.stock = Stock(model)  # before anything is adapted
+        self.model = model
+        self.head = MarginHead(EMBEDDING_DIM, len(identities), config.head, config.arcface_margin, config.scale)
+        self.adapters: list[Any] = []
+        if config.stage == 1:
+            model.requires_grad_(False)
+        elif config.lora_rank:
+            self.adapters = add_adapters(model, config.lora_rank)
+        self.faces: dict[str, Tensor] = {}  # route -> (N, D), zero where another process has the face
+        self.stock_figures: dict[str, float] = {}
+
+    def train(self, mode: bool = True) -> FinetuneLightning:
+        """The network of stage 1 stays in evaluation mode: frozen."""
+        super().train(mode)
+        if self.config.stage == 1:
+            self.model.eval()
+        return self
+
+    def take_head(self, path: Path) -> None:
+        """The class centres that stage 1 learned. Raises InputError for a checkpoint of other classes or margin."""
+        checkpoint = read_checkpoint(path)
+        self._check_classes(checkpoint, path)
+        state = model_state(checkpoint)
+        load_fitting(self.head, {name: state[f"head.{name}"] for name in self.head.state_dict()}, path)
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def compile_networks(self) -> None:
+        self.model.compile(mode=self.config.compile_mode)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        config = self.config
+        if config.stage == 1:
+            groups = named_group("head", [self.head], config.head_lr, config.weight_decay)
+        else:
+            rate, decay = config.backbone_lr, config.weight_decay
+            groups = (
+                named_group("adapters", self.adapters, rate, decay)
+                if self.adapters
+                else backbone_groups(self.model.layer_groups(), rate, config.layer_decay, decay)
+            ) + named_group("head", [self.head], config.head_lr_stage2, decay)
+        check_groups(groups, self.parameters())
+        return groups
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        config, terms = self.config, {}
+        keeping = config.keep_weight > 0 and config.stage == 2
+        shown = torch.cat([batch["image"], batch[HR]]) if keeping else batch["image"]
+        with torch.set_grad_enabled(config.stage == 2):
+            embeddings = self.model(self.contract(shown)).float()
+        embeddings, kept = embeddings[: len(batch["label"])], embeddings[len(batch["label"]) :]
+        terms["arcface"] = margin_loss(self.head(embeddings, batch["label"]), batch["label"], config.label_smoothing)
+        total = config.lambda_arcface * terms["arcface"]
+        if config.stage == 2 and HR in batch:
+            wanted = self.stock(self.contract(batch[HR]))
+            terms["align"] = (1.0 - (unit(embeddings) * wanted).sum(dim=1)).mean()
+            total = total + config.lambda_align * terms["align"]
+            if keeping:
+                terms["keep"] = (1.0 - (unit(kept) * wanted).sum(dim=1)).mean()
+                total = total + config.keep_weight * terms["keep"]
+        self.terms.add(self.global_step, {"loss": total, **terms}, batch["index"])
+        return total
+
+    # -- validation --------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self.faces = {}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Without augmentation. The first route is the one of classification."""
+        held_out = batch["label"] != UNSEEN
+        for route in self._routes():
+            embeddings = self.model(self.contract(batch[route])).float()
+            self._put(route, batch["index"], unit(embeddings))
+            if route == self.config.main_route and held_out.any():
+                labels, logits = batch["label"][held_out], self.head(embeddings[held_out])
+                values = {
+                    "cross_entropy": F.cross_entropy(logits, labels),
+                    "accuracy": (logits.argmax(dim=1) == labels).float().mean(),
+                }
+                self.add_validation(values, len(labels))
+                self.add_validation({"held_out": torch.ones(())}, len(labels))
+            if not self.stock_figures:
+                self._put(f"stock_{route}", batch["index"], self.stock(self.contract(batch[route])))
+
+    def on_validation_epoch_end(self) -> None:
+        totals = self.over_processes(torch.tensor(list(self.sums.values()), dtype=torch.float64))
+        summed = dict(zip(self.sums, totals.tolist(), strict=True))
+        count = summed.pop("held_out", 0.0)
+        means = {f"val/{name}": total / count for name, total in summed.items()}
+        means |= {f"val/{name}": value for name, value in (self._recognised("") | self._stock_recognised()).items()}
+        means["val/loss"] = self._objective(means)
+        self.log_validation(means, shown=("val/loss", "val/accuracy", *(f"val/rank1_{r}" for r in self._routes())))
+
+    def _stock_recognised(self) -> dict[str, float]:
+        """The same in every epoch, and measured in the first of this process."""
+        if not self.stock_figures:
+            self.stock_figures = self._recognised("stock_")
+        return self.stock_figures
+
+    def _recognised(self, whose: str) -> dict[str, float]:
+        """Unseen people, by their faces of each route against their HR ones."""
+        dataset = self.datamodule.val_set
+        unseen = np.flatnonzero(dataset.labels == UNSEEN)
+        tables = {whose + route: self.over_processes(self.faces[whose + route])[unseen] for route in self._routes()}
+        return by_route(tables, whose + HR, [dataset.identities[place] for place in unseen])
+
+    def _routes(self) -> list[str]:
+        return [HR, *self.datamodule.val_set.faces.inputs]
+
+    def _objective(self, means: dict[str, float]) -> float:
+        if self.config.stage == 1:
+            return means["val/cross_entropy"]
+        low = [means[f"val/rank1_{route}"] for route in self._routes()[1:]] or [means[f"val/rank1_{HR}"]]
+        forgotten = means[f"val/rank1_stock_{HR}"] - means[f"val/rank1_{HR}"]
+        return 1.0 - float(np.mean(low)) + FORGOTTEN * (forgotten > self.config.max_forgetting / 100)
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["classes"] = self._classes()
+        checkpoint["trained_on"] = sorted(self._classes())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self._check_classes(checkpoint, "the checkpoint")
+
+    def _classes(self) -> list[str]:
+        """A digest of each identity, in the order of the head's rows."""
+        return [identity_digests([identity])[0] for identity in self.identities]
+
+    def _check_classes(self, checkpoint: dict[str, Any], path: str | Path) -> None:
+        stored, own = checkpoint["classes"], self._classes()
+        if stored != own:
+            raise InputError(
+                f"{path}: was trained on {len(stored)} identities, and {self.config.dataset_root} has {len(own)}"
+                f"{'' if len(stored) != len(own) else ' others'} with {self.config.min_images} or more pictures: train "
+                "on the same set, or start again with --resume never"
+            )
+
+    def _put(self, name: str, index: Tensor, embeddings: Tensor) -> None:
+        rows = self.faces.setdefault(name, torch.zeros(len(self.datamodule.val_set), EMBEDDING_DIM))
+        rows[index.cpu()] = embeddings.float().cpu()
+
+
+class Stock:
+    """The network as it was: frozen, and out of its owner's parameters, state_dict, train() and copies.
+
+    So it is in no optimiser, checkpoint or moving average. It follows its input's device.
+    """
+
+    def __init__(self, model: EdgeFace) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def __call__(self, faces: Tensor) -> Tensor:
+        """(B, 3, 112, 112) -> (B, 512) of length 1, float32."""
+        return self.model.to(faces.device).embed(faces)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Stock:
+        return self

@@ -1,0 +1,302 @@
+"""The fine-tuning of EdgeFace: small real runs of both stages, what they change, and how they are resumed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from data.errors import InputError
+from dsr.config import DSRConfig
+from dsr.model import DSR
+from facial_rec.config import ALIASES, FinetuneConfig, parse_mixture
+from facial_rec.datamodule import UNSEEN, FinetuneData
+from facial_rec.finetune_edgeface import main
+from facial_rec.inputs import Route
+from facial_rec.model import EdgeFace
+from facial_rec.module import FinetuneLightning
+from facial_rec.routes import enlarging
+from facial_rec.tuned import load_tuned
+from tests.conftest import VLR, only_line
+from tests.ear_teacher.test_resume import assert_same
+from training.cli import parse_options
+
+Arguments = Callable[..., list[str]]
+
+GUIDE = {  # ../shared/reference/vlr_32x32_guide.md
+    "stage2-epochs": 25,
+    "batch-size": 28,
+    "head-lr": 9e-4,
+    "backbone-lr": 6e-6,
+    "head-lr-stage2": 6e-5,
+    "arcface-margin": 0.45,
+    "weight-decay": 3e-5,
+    "label-smoothing": 0.08,
+    "early-stop-patience": 10,
+}
+
+
+@pytest.fixture(scope="session")
+def options_of(face_set: Path, edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Arguments:
+    """`options_of(folder, *extra)`: one epoch of each stage, two steps an epoch."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    def of(folder: Path, *extra: str) -> list[str]:
+        return [
+            *("--dataset-root", str(face_set), "--weights", str(edgeface), "--inputs", "interpolation"),
+            *("--vlr-size", VLR, "--cache-dir", str(cache), "--stage1-epochs", "1", "--stage2-epochs", "1"),
+            *("--checkpoint-dir", str(folder / "checkpoints"), "--log-dir", str(folder / "logs"), "--batch-size", "4"),
+            *("--backbone-lr", "1e-4", "--precision", "32", "--num-workers", "0", "--progress", "none", *extra),
+        ]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def finished(options_of: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finetuned")
+    assert main(options_of(folder, "--keep-weight", "1", "--lambda-align", "1")) == 0
+    return folder
+
+
+def last(folder: Path, stage: int) -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / f"stage{stage}" / "last.ckpt", weights_only=True)
+
+
+def rows(folder: Path, stage: int) -> list[dict[str, float]]:
+    path = folder / "logs" / f"edgeface_stage{stage}" / "version_0" / "metrics.csv"
+    with path.open(newline="") as file:
+        return [{key: float(text) for key, text in row.items() if text} for row in csv.DictReader(file)]
+
+
+def test_every_flag_of_the_guide_has_its_default() -> None:
+    config = parse_options(FinetuneConfig, ["--device", "cpu", "--stage2-epochs", "25"], prog="f", aliases=ALIASES)
+    for flag, value in GUIDE.items():
+        assert getattr(config, flag.replace("-", "_")) == value, flag
+    assert (config.scale, config.stage1_epochs, config.accelerator) == (64.0, 5, "cpu")
+
+
+def test_stage_1_leaves_the_network_bit_identical_and_stage_2_does_not(finished: Path, edgeface: Path) -> None:
+    stock = torch.load(edgeface, weights_only=True)
+    for stage, same in ((1, True), (2, False)):
+        state = last(finished, stage)["state_dict"]
+        own = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+        assert own.keys() == stock.keys()
+        assert all(torch.equal(own[name], stock[name]) for name in stock) == same
+    heads = [last(finished, stage)["state_dict"]["head.weight"] for stage in (1, 2)]
+    assert not torch.equal(*heads)
+
+
+def test_stage_2_starts_from_the_head_of_stage_1(options_of: Arguments, finished: Path, tmp_path: Path) -> None:
+    """With rates that move nothing, its head is stage 1's."""
+    still = ("--keep-weight", "1", "--lambda-align", "1", "--head-lr-stage2", "1e-30", "--backbone-lr", "1e-30")
+    assert main(options_of(tmp_path, *still, "--weight-decay", "0")) == 0
+    state = last(tmp_path, 2)["state_dict"]
+    assert torch.equal(state["head.weight"], last(tmp_path, 1)["state_dict"]["head.weight"])
+
+
+def test_groups_have_the_rates_asked_for(finished: Path) -> None:
+    first, second = (last(finished, stage)["optimizer_states"][0]["param_groups"] for stage in (1, 2))
+    assert {group["name"]: group["initial_lr"] for group in first} == {"head": 9e-4}
+    rates = {group["name"]: group["initial_lr"] for group in second}
+    assert rates == {"backbone": 1e-4, "backbone.no_decay": 1e-4, "head": 6e-5}
+    assert all(group["weight_decay"] == (0.0 if "no_decay" in group["name"] else 3e-5) for group in second)
+
+
+def test_what_is_logged_adds_up(finished: Path) -> None:
+    losses = [row for row in rows(finished, 2) if "train/loss" in row]
+    assert losses
+    for row in losses:
+        assert row["train/loss"] == pytest.approx(
+            row["train/arcface"] + row["train/align"] + row["train/keep"], rel=1e-4
+        )
+    measured = [row for row in rows(finished, 2) if "val/loss" in row][-1]
+    assert {f"val/{name}_{route}" for name in ("rank1", "eer") for route in ("hr", "interpolation")} <= measured.keys()
+    forgotten = measured["val/rank1_stock_hr"] - measured["val/rank1_hr"] > 0.003
+    assert measured["val/loss"] == pytest.approx(1 - measured["val/rank1_interpolation"] + forgotten)
+    assert [row["val/loss"] for row in rows(finished, 1) if "val/loss" in row] == [
+        row["val/cross_entropy"] for row in rows(finished, 1) if "val/loss" in row
+    ]
+
+
+def test_the_tuned_folder_is_the_best_checkpoint_and_embeds(finished: Path, face_set: Path, tmp_path: Path) -> None:
+    from facial_rec.embed import main as embed
+
+    folder = finished / "checkpoints" / "tuned"
+    model, tuning = load_tuned(folder)
+    best, _ = load_tuned(str(finished / "checkpoints" / "stage2" / "edgeface_stage2-*.ckpt"))
+    assert_same(model.state_dict(), best.state_dict())
+    assert tuning.trained_on == tuple(last(finished, 2)["trained_on"])
+    assert json.loads((folder / "config.json").read_text())["contract"] == tuning.contract
+    out = tmp_path / "e.npz"
+    pictures = str(face_set / "test_processed" / "hr_images")
+    assert embed(["--input", pictures, "--weights", str(folder / "model.safetensors"), "--out", str(out)]) == 0
+
+
+def test_a_stopped_run_ends_as_one_never_stopped(options_of: Arguments, tmp_path: Path) -> None:
+    """Stopped within each stage, so that the border is crossed too; to the last bit, with other workers in between."""
+    plan = ("--stage1-epochs", "2", "--stage2-epochs", "2", "--keep-weight", "1", "--inputs", "interpolation=.6,hr=.4")
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(options_of(whole, *plan, "--ema-decay", "0.9", "--balanced")) == 0
+    again = options_of(parts, *plan, "--ema-decay", "0.9", "--balanced")
+    for _ in range(3):  # paused in stage 1; stage 1 to its end, paused in stage 2; the end
+        assert main([*again, "--stop-after-epoch", "1", "--num-workers", "1"]) == 0
+    assert main(again) == 0
+    for stage in (1, 2):
+        one, other = last(whole, stage), last(parts, stage)
+        for key in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "terms", "classes"):
+            assert_same(one[key], other[key])
+        assert rows(whole, stage) == rows(parts, stage)
+    weights = [path / "checkpoints" / "tuned" / "model.safetensors" for path in (whole, parts)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_adapters_alone_learn_and_are_merged_in_what_comes_out(
+    options_of: Arguments, edgeface: Path, tmp_path: Path
+) -> None:
+    assert main(options_of(tmp_path, "--lora-rank", "2", "--backbone-lr", "1e-2")) == 0
+    groups = last(tmp_path, 2)["optimizer_states"][0]["param_groups"]
+    assert {group["name"] for group in groups} == {"adapters", "head"}
+    model, _ = load_tuned(tmp_path / "checkpoints" / "tuned")
+    stock = EdgeFace.from_weights(edgeface)
+    assert model.state_dict().keys() == stock.state_dict().keys()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, stock.state_dict()[name])}
+    linear = {f"{name}.weight" for name, module in stock.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert changed
+    assert changed <= linear
+
+
+# What is shown
+
+
+def data_of(arguments: list[str], routes: list[Route] | None = None) -> FinetuneData:
+    config = parse_options(FinetuneConfig, arguments, prog="finetune")
+    made = enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size)
+    data = FinetuneData(config, made if routes is None else routes)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def test_a_mixture_shows_each_route_by_its_share(options_of: Arguments, tmp_path: Path) -> None:
+    data = data_of(options_of(tmp_path, "--inputs", "interpolation=1,hr=3", "--augment", "false"))
+    faces, shown = data.train_set.faces, []
+    for epoch in range(60):
+        item = data.train_set[(epoch, 0)]
+        is_hr = torch.equal(item["image"], torch.from_numpy(faces.picture("hr", item["index"])))
+        low = torch.equal(item["image"], torch.from_numpy(faces.picture("interpolation", item["index"])))
+        assert is_hr != low
+        shown.append(is_hr)
+    assert 35 <= sum(shown) <= 55  # of 60 draws at .75: within three deviations
+    assert parse_mixture("interpolation=1,hr=3") == {"interpolation": 0.25, "hr": 0.75}
+
+
+def test_balanced_shows_every_identity_equally_often(options_of: Arguments, tmp_path: Path) -> None:
+    data = data_of(options_of(tmp_path, "--balanced", "--min-images", "1"))
+    labels = [data.train_set[(0, index)]["label"] for index in range(len(data.train_set))]
+    counts = np.bincount(labels)
+    assert counts.max() - counts.min() <= 1
+    plain = data_of(options_of(tmp_path, "--min-images", "1"))
+    assert sorted(plain.train_set[(0, index)]["index"] for index in range(len(plain.train_set))) == sorted(
+        plain.train_set.places.tolist()
+    )
+
+
+def test_no_held_out_or_unseen_picture_is_trained_on(options_of: Arguments, tmp_path: Path) -> None:
+    data = data_of(options_of(tmp_path))
+    trained = {data.train_set.faces.rows[place].path for place in data.train_set.places}
+    measured = {data.val_set.faces.rows[place].path for place in data.val_set.places}
+    assert not trained & measured
+    labels = data.val_set.labels
+    assert {row.identity for row in data.unseen_rows}.isdisjoint(data.classes)
+    assert (labels == UNSEEN).sum() == len(data.unseen_rows)
+    assert (labels != UNSEEN).sum() >= 1
+
+
+def test_inputs_are_made_once_and_again_for_another_super_resolver(options_of: Arguments, tmp_path: Path) -> None:
+    cache = ("--cache-dir", str(tmp_path / "cache"))
+    calls = []
+
+    def counted(vlr: torch.Tensor) -> torch.Tensor:
+        calls.append(len(vlr))
+        return torch.nn.functional.interpolate(vlr, (128, 128))
+
+    first = data_of(options_of(tmp_path, *cache), [Route("dsr", counted, "one")])
+    made = len(calls)
+    assert sum(calls) == len(first.train_set.faces.rows)
+    data_of(options_of(tmp_path, *cache), [Route("dsr", counted, "one")])
+    assert len(calls) == made
+    data_of(options_of(tmp_path, *cache), [Route("dsr", counted, "two")])
+    assert len(calls) == 2 * made
+    assert len(list((tmp_path / "cache").glob("*.bin"))) == 2
+
+
+def test_dsr_inputs_are_what_the_checkpoint_makes(options_of: Arguments, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    DSR(DSRConfig(8, 1, VLR)).save_pretrained(tmp_path / "dsr")
+    data = data_of(options_of(tmp_path, "--inputs", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr")))
+    model = DSR.from_pretrained(tmp_path / "dsr")
+    batch = next(iter(data._batches(data.train_set.faces.rows)))
+    with torch.no_grad():
+        wanted = ((model(batch["vlr"])[0] + 1) * 127.5).round().permute(1, 2, 0)
+    got = torch.from_numpy(data.train_set.faces.picture("dsr", 0)).float()
+    assert (got - wanted).abs().max() <= 1
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--inputs", "dsr=1,blur=2"], "--inputs dsr=1,blur=2: dsr, interpolation, hr"),
+        (["--inputs", "hr=0"], "--inputs hr=0: dsr, interpolation, hr"),
+        (["--min-images", "9"], "fewer than two of its 7 training identities have 9 or more pictures"),
+        (["--weights", "nowhere.pt"], "nowhere.pt: neither a file nor one of"),
+        (["--inputs", "dsr", "--dsr-checkpoint", "none.ckpt"], "none.ckpt: no such checkpoint"),
+        (["--lora-rank", "4000"], "--lora_rank 4000: no linear layer is larger"),
+        (["--lambda-arcface", "0"], "--lambda_arcface 0: then --lambda_align or --keep_weight above 0"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    given: list[str], told: str, options_of: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(options_of(tmp_path, "--stage1-epochs", "0", *given)) == 2
+    assert told in only_line(capsys)
+
+
+def test_a_super_resolver_of_another_size_is_one_line(
+    options_of: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    DSR(DSRConfig(8, 1, "24")).save_pretrained(tmp_path / "dsr")
+    assert main(options_of(tmp_path, "--inputs", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr"))) == 2
+    assert "takes 24 px, not 16: give --vlr_size 24" in only_line(capsys)
+
+
+def test_other_classes_are_no_continuation(
+    finished: Path, options_of: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = parse_options(FinetuneConfig, options_of(tmp_path), prog="finetune").of_stage(2)
+    module = FinetuneLightning(config, EdgeFace("edgeface_xxs"), ["somebody", "else"])
+    with pytest.raises(InputError, match=r"was trained on \d+ identities, and .* has 2 with 2 or more pictures"):
+        module.take_head(finished / "checkpoints" / "stage1" / "last.ckpt")
+
+
+def test_a_loss_that_is_not_finite_names_files_and_keeps_what_was_there(
+    options_of: Arguments, edgeface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights so large that half precision overflows."""
+    state = torch.load(edgeface, weights_only=True)
+    state["model.head.fc.weight"].sign_().mul_(3e38)
+    torch.save(state, tmp_path / "large.pt")
+    assert main(options_of(tmp_path, "--weights", str(tmp_path / "large.pt"), "--precision", "bf16-mixed")) == 2
+    error = only_line(capsys)
+    assert "step 0: loss, arcface not finite on " in error
+    assert ".png" in error
+    assert "there is no checkpoint from before that" in error
