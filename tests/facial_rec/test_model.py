@@ -296,7 +296,7 @@ def test_a_hostile_file_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PAYLOAD_RAN", str(tmp_path / "ran"))
     (tmp_path / "edgeface_xxs.pt").write_bytes(pickle.dumps({"model.stem.0.weight": Payload()}, protocol=2))
     with pytest.raises(
-        InputError, match=r"edgeface_xxs\.pt: not a weights file .*without running code.*; give --weigh"
+        InputError, match=r"edgeface_xxs\.pt: not a weights file .*without running code.*; give a file of the authors"
     ):
         EdgeFace.from_weights(tmp_path / "edgeface_xxs.pt")
     assert not (tmp_path / "ran").exists()
