@@ -64,10 +64,6 @@ def measure(name: str, vlr_size: str, device: str, recognizer: str) -> dict[str,
     network.eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(faces(1, size.height, size.width))
-    vlr = faces(BATCH, size.height, size.width)
-    with torch.inference_mode():
-        inference = seconds(lambda: network(vlr), device)
-
     network.train()
     vlr, hr = faces(TRAINING_BATCH, size.height, size.width), faces(TRAINING_BATCH, 128, 128)
     weights = LossWeights(identity=0.6, feature_match=0.18) if recognizer != "none" else LossWeights()
@@ -83,12 +79,17 @@ def measure(name: str, vlr_size: str, device: str, recognizer: str) -> dict[str,
 
     before = peak_memory(device)
     training = seconds(step, device)
+    memory = peak_memory(device) - before
+    network.eval()
+    many = faces(BATCH, size.height, size.width)
+    with torch.inference_mode():
+        inference = seconds(lambda: network(many), device)
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "multiply_adds": counter.get_total_flops() // 2,
         "inference": BATCH / inference,
         "training": TRAINING_BATCH / training,
-        "memory": peak_memory(device) - before,
+        "memory": memory,
     }
 
 

@@ -219,6 +219,7 @@ def _quieten() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     for message in (
         ".*does not have many workers.*",
+        ".*This DataLoader will create.*",
         ".*module.s. in eval mode at the start of training.*",
         ".*exists and is not empty.*",
         ".*The number of training batches.*",
