@@ -21,6 +21,7 @@ from facial_rec.contract import FaceContract
 from facial_rec.embeddings import FaceEmbeddings, check_name, write_embeddings
 from facial_rec.extraction import Embedded, Face, embed_pictures, faces_of
 from facial_rec.model import EdgeFace
+from facial_rec.tuned import is_tuned, load_tuned_for
 from training.cli import parse_options
 from training.inference import choose_device, weights_digest
 from training.options import check_options, option
@@ -31,7 +32,9 @@ class EmbedOptions:
     """Aligned faces into a table of unit embeddings, with what made them."""
 
     input: str = option("", "a picture, or a folder of them: its first folders are the identities")
-    weights: str = option("pretrained", "the authors' file or a tuned one, or pretrained: downloaded once")
+    weights: str = option(
+        "pretrained", "a file of the authors, a tuned folder or checkpoint, or pretrained: downloaded"
+    )
     variant: str | None = option(None, "edgeface_xxs, ...: needed for pretrained; a file tells its own")
     out: str = option("embeddings.npz", "the table, .npz")
     crop: Literal["arcface", "center"] = option(
@@ -87,7 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_name(out)
     faces = faces_of(options.input)
     device = choose_device(options.device)
-    model = EdgeFace.from_weights(options.weights, options.variant)
+    tuned = options.variant is None and is_tuned(options.weights)
+    model = (
+        load_tuned_for(options.weights, options.crop)[0]
+        if tuned
+        else EdgeFace.from_weights(options.weights, options.variant)
+    )
     digest = weights_digest(model)
     try:
         found = embed(model.to(device), faces, options, device, console)

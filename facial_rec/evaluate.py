@@ -30,7 +30,7 @@ from facial_rec.inputs import Route
 from facial_rec.model import EdgeFace, load_edgeface
 from facial_rec.recognition import by_route
 from facial_rec.routes import enlarging, routes_of
-from facial_rec.tuned import load_tuned
+from facial_rec.tuned import is_tuned, load_tuned_for
 from training.cli import parse_options
 from training.faces import FaceDataset, faces_to_score, usable_faces, with_vlr
 from training.inference import choose_device
@@ -83,10 +83,8 @@ class Measured:
 
 def load_measured(name: str, crop: Literal["arcface", "center"]) -> Measured:
     """A published variant, a file of weights, a tuned folder, a checkpoint or a pattern. Raises InputError."""
-    if Path(name).is_dir() or name.endswith(".ckpt"):
-        model, tuning = load_tuned(name)
-        if tuning.crop != crop:
-            raise InputError(f"{name}: was tuned with --face_crop {tuning.crop}, not {crop}")
+    if is_tuned(name):
+        model, tuning = load_tuned_for(name, crop)
         return Measured(model, FaceContract(crop), frozenset(tuning.trained_on))
     return Measured(load_edgeface(name), FaceContract(crop), frozenset())
 

@@ -63,6 +63,19 @@ def load_tuned(path: str | Path, weights: str = "averaged") -> tuple[EdgeFace, T
     )
 
 
+def is_tuned(name: str) -> bool:
+    """Whether `load_tuned` is for it, rather than `load_edgeface`."""
+    return Path(name).is_dir() or name.endswith(".ckpt")
+
+
+def load_tuned_for(name: str, crop: str) -> tuple[EdgeFace, Tuning]:
+    """`load_tuned`, for faces of this crop. Raises InputError also where it was tuned on another."""
+    model, tuning = load_tuned(name)
+    if tuning.crop != crop:
+        raise InputError(f"{name}: was tuned on {tuning.crop} crops, not {crop}: give that crop, or another recogniser")
+    return model, tuning
+
+
 def save_tuned(folder: Path, model: EdgeFace, tuning: Tuning) -> None:
     """Each file appears whole or not at all, config.json last. The weights have the names of the authors' files."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}

@@ -127,6 +127,8 @@ def test_what_is_logged_adds_up(finished: Path) -> None:
 
 def test_the_tuned_folder_is_the_best_checkpoint_and_embeds(finished: Path, face_set: Path, tmp_path: Path) -> None:
     from facial_rec.embed import main as embed
+    from facial_rec.embeddings import read_embeddings
+    from training.inference import weights_digest
 
     folder = finished / "checkpoints" / "tuned"
     model, tuning = load_tuned(folder)
@@ -136,7 +138,12 @@ def test_the_tuned_folder_is_the_best_checkpoint_and_embeds(finished: Path, face
     assert json.loads((folder / "config.json").read_text())["contract"] == tuning.contract
     out = tmp_path / "e.npz"
     pictures = str(face_set / "test_processed" / "hr_images")
-    assert embed(["--input", pictures, "--weights", str(folder / "model.safetensors"), "--out", str(out)]) == 0
+    found = []
+    for weights in (folder, folder / "model.safetensors"):
+        assert embed(["--input", pictures, "--weights", str(weights), "--out", str(out)]) == 0
+        found.append(read_embeddings(out, contract=tuning.contract, digest=weights_digest(model)).embeddings)
+    np.testing.assert_array_equal(*found)
+    assert embed(["--input", pictures, "--weights", str(folder), "--crop", "center", "--out", str(out)]) == 2
 
 
 def test_a_stopped_run_ends_as_one_never_stopped(options_of: Arguments, tmp_path: Path) -> None:

@@ -1,0 +1,142 @@
+"""Recognisers measured on unseen people, and a tuned one written for others."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from data.face_rows import read_faces
+from data.identity_split import identity_digests
+from data.images import read_image
+from facial_rec.contract import FaceContract
+from facial_rec.evaluate import main as evaluate
+from facial_rec.export import main as export
+from facial_rec.model import EdgeFace
+from facial_rec.tuned import Tuning, load_tuned, save_tuned
+from tests.conftest import VLR, only_line
+from training.pixels import interpolate, to_model_range
+
+
+@pytest.fixture(scope="module")
+def tuned(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tuned folder that knows nobody of face_set."""
+    folder = tmp_path_factory.mktemp("tuned")
+    model = EdgeFace.from_weights(edgeface)
+    with torch.no_grad():
+        model.model.head.fc.weight.add_(torch.randn_like(model.model.head.fc.weight) * 0.05)
+    tuning = Tuning("edgeface_xxs", FaceContract("arcface").id, "arcface", "interpolation", VLR, "bicubic", ("0" * 16,))
+    save_tuned(folder, model, tuning)
+    return folder
+
+
+def by_hand(weights: Path, face_set: Path) -> dict[str, Any]:
+    """One face after the other; the gallery is the first HR face of who has two or more, the probes are the others."""
+    model, contract = EdgeFace.from_weights(weights), FaceContract("arcface")
+    rows = read_faces(face_set, ("test",))
+    people = [row.identity for row in rows]
+    hits = dict.fromkeys(("hr", "interpolation"), 0)
+    with torch.no_grad():
+        sharp = [model.embed(contract(to_model_range(torch.from_numpy(read_image(r.path)[None]))))[0] for r in rows]
+        low = []
+        for row in rows:
+            vlr = to_model_range(torch.from_numpy(read_image(row.vlr_path)[None]))
+            low.append(model.embed(contract(interpolate(vlr, 128).clamp(-1, 1)))[0])
+    gallery = {p: sharp[people.index(p)] for p in dict.fromkeys(people) if people.count(p) > 1}
+    probes = [i for i, p in enumerate(people) if p in gallery and people.index(p) != i]
+    for route, faces in (("hr", sharp), ("interpolation", low)):
+        for probe in probes:
+            scores = {p: float(faces[probe] @ face) for p, face in gallery.items()}
+            hits[route] += max(scores, key=scores.__getitem__) == people[probe]
+    return {route: count / len(probes) for route, count in hits.items()}
+
+
+def test_rank_1_of_each_recogniser_and_route_is_that_of_a_loop(
+    edgeface: Path, tuned: Path, face_set: Path, tmp_path: Path
+) -> None:
+    arguments = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--out", str(tmp_path), "--num-workers", "0"]
+    assert evaluate([*arguments, "--weights", str(edgeface), str(tuned), "--batch-size", "3"]) == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["faces"] == len(read_faces(face_set, ("test",)))
+    for name, weights in ((str(edgeface), edgeface), (str(tuned), tuned / "model.safetensors")):
+        for route, rate in by_hand(weights, face_set).items():
+            assert found["figures"][name][f"rank1_{route}"] == pytest.approx(rate), (name, route)
+    assert "tar_hr" not in found["figures"][str(tuned)]  # a dozen impostor scores tell nothing about one in a thousand
+
+
+def test_a_recogniser_is_not_measured_on_whom_it_knows(
+    tuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--out", str(tmp_path / "out")]
+    model, tuning = load_tuned(tuned)
+    someone = read_faces(face_set, ("test",))[0].identity
+    save_tuned(tmp_path / "leaky", model, replace(tuning, trained_on=tuple(identity_digests([someone]))))
+    assert evaluate([*arguments, "--weights", str(tmp_path / "leaky")]) == 2
+    assert f"leaky: was trained on 1 of the 3 people of test (such as {someone})" in only_line(capsys)
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (["--inputs", "hr"], "--inputs hr: interpolation, dsr, or both with a comma"),
+        (["--weights", "nowhere"], "nowhere: neither a file nor one of"),
+        (["--weights", "TUNED", "--face-crop", "center"], "was tuned on arcface crops, not center: give that crop"),
+        (["--weights", "TUNED", "--inputs", "dsr", "--dsr-checkpoint", "none.ckpt"], "none.ckpt: no such checkpoint"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(
+    given: list[str], told: str, tuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [str(tuned) if word == "TUNED" else word for word in given]
+    arguments = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--out", str(tmp_path / "out")]
+    assert evaluate([*arguments, *given]) == 2
+    assert told in only_line(capsys)
+
+
+# For others
+
+
+def test_both_formats_give_the_tuned_embeddings(tuned: Path, tmp_path: Path) -> None:
+    """Cross-covariance attention included: onnxruntime beside PyTorch, at sizes it was not exported with."""
+    assert export(["--checkpoint", str(tuned), "--out", str(tmp_path)]) == 0
+    model, tuning = load_tuned(tuned)
+    again, same = load_tuned(tmp_path)
+    assert same == tuning
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+    session = onnxruntime.InferenceSession(str(tmp_path / "edgeface.onnx"), providers=["CPUExecutionProvider"])
+    about = {entry.key: entry.value for entry in onnx.load(tmp_path / "edgeface.onnx").metadata_props}
+    assert about["contract"] == tuning.contract
+    faces = torch.rand(5, 3, 112, 112, generator=torch.Generator().manual_seed(3)) * 2 - 1
+    with torch.no_grad():
+        wanted = model.embed(faces).numpy()
+    np.testing.assert_allclose(session.run(None, {"faces": faces.numpy()})[0], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"kind": "earface.DSR"}, "describes no tuned EdgeFace"),
+        ({"contract": "another"}, "its faces are not those of this version (contract another)"),
+        ({"trained_on": "everybody"}, "fields are missing, unknown or damaged (trained_on)"),
+        ({"more": 1}, "fields are missing, unknown or damaged (more)"),
+        ({"variant": "edgeface_base"}, "holds edgeface_xxs, not edgeface_base"),
+    ],
+)
+def test_a_folder_that_was_tampered_with_is_one_line(
+    change: dict[str, Any], told: str, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, tuning = load_tuned(tuned)
+    save_tuned(tmp_path / "folder", model, tuning)
+    config = tmp_path / "folder" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    assert export(["--checkpoint", str(tmp_path / "folder"), "--out", str(tmp_path / "out")]) == 2
+    assert told in only_line(capsys)
+    assert not (tmp_path / "out").exists()
