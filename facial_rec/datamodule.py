@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from data.splits import in_seeded_order
 from facial_rec.config import FinetuneConfig
 from facial_rec.inputs import Route, VLRFaces, open_inputs
 from training.datamodule import TrainingData
-from training.faces import FaceDataset, training_faces, usable_faces, with_vlr
+from training.faces import FaceDataset, refuse_known, training_faces, usable_faces, with_vlr
 from training.pixels import to_model_range
 
 HR = "hr"
@@ -102,6 +103,8 @@ class FinetuneData(TrainingData):
         self.routes = list(routes)
         self.files = config.degradation == "files" and bool(routes)
         train, self.unseen_rows = training_faces(config.dataset_root, need_vlr=self.files)
+        dsr = {Path(config.dsr_checkpoint): route.trained_on for route in routes if route.name == "dsr"}
+        refuse_known(self.unseen_rows, "val", dsr)
         self.train_rows = with_enough_pictures(train, config.min_images, config.dataset_root)
         self.classes = sorted({row.identity for row in self.train_rows})
 
@@ -115,6 +118,11 @@ class FinetuneData(TrainingData):
         labels = np.array([number.get(row.identity, UNSEEN) for row in rows])
         faces = FaceTable(rows, labels, self._open(rows))
         fitted = to_fit(rows, labels, self.config.seed)
+        if fitted.sum() == (labels != UNSEEN).sum():
+            raise InputError(
+                f"--dataset_root {self.config.dataset_root}: no training identity has three or more pictures, one of "
+                "which could be held out to measure classification on"
+            )
         self.train_set = TrainingInputs(faces, np.flatnonzero(fitted), self.config)
         self.val_set = MeasuredInputs(faces, np.flatnonzero(~fitted))
 

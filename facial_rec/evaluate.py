@@ -36,6 +36,7 @@ from training.faces import FaceDataset, faces_to_score, usable_faces, with_vlr
 from training.inference import choose_device
 from training.options import check_options, option
 
+TABLE_WIDTH = 120
 CONVENTION = (
     "the first HR face of each identity with two or more is the gallery, its other faces are the probes, by each "
     "route; rank1: closed set; tar: at a false accept rate of 1e-3, every probe with every gallery face; eer: likewise"
@@ -120,6 +121,7 @@ def print_table(title: str, found: Mapping[str, Mapping[str, float]], routes: Se
             values = [own.get(f"{figure}_{route}") for figure in ("rank1", "tar", "eer")]
             table.add_row(name, route, *("insufficient data" if v is None else f"{v:.2%}" for v in values))
     console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
     console.print(title, highlight=False)
     console.print(table)
 
@@ -132,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         routes_of(options.inputs), options.dsr_checkpoint, options.vlr_size, choose_device(options.device)
     )
     known = {Path(name): each.trained_on for name, each in measured.items()}
+    known |= {Path(options.dsr_checkpoint): route.trained_on for route in routes if route.name == "dsr"}
     rows = faces_to_score(options.dataset_root, options.split, known)
     rows = usable_faces(rows, parse_vlr_size(options.vlr_size) if options.degradation == "files" else None)
     try:

@@ -33,11 +33,13 @@ class Route:
     """How a VLR face (B, 3, h, w) becomes (B, 3, 128, 128), in [-1, 1].
 
     origin: what decides that beside the code, such as the digest of a super-resolver's weights.
+    trained_on: digests of the people it knows.
     """
 
     name: str
     enlarge: Callable[[Tensor], Tensor]
     origin: str = ""
+    trained_on: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

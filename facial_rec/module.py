@@ -108,6 +108,7 @@ class FinetuneLightning(TrainingModule):
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
+        self.sums = dict.fromkeys(("cross_entropy", "accuracy", "held_out"), 0.0)  # also where a process has none
         self.faces = {}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -130,7 +131,7 @@ class FinetuneLightning(TrainingModule):
     def on_validation_epoch_end(self) -> None:
         totals = self.over_processes(torch.tensor(list(self.sums.values()), dtype=torch.float64))
         summed = dict(zip(self.sums, totals.tolist(), strict=True))
-        count = summed.pop("held_out", 0.0)
+        count = summed.pop("held_out")
         means = {f"val/{name}": total / count for name, total in summed.items()}
         means |= {f"val/{name}": value for name, value in (self._recognised("") | self._stock_recognised()).items()}
         means["val/loss"] = self._objective(means)

@@ -1,13 +1,15 @@
-"""How VLR faces are enlarged before recognition, by name. With the entry scripts the one place that knows the DSR."""
+"""How VLR faces are enlarged before recognition, by name. The one place here that knows the DSR."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from data.degradation import parse_vlr_size
 from data.errors import InputError
 from data.face_geometry import FACE_SIZE
 from facial_rec.inputs import Route
+from training.checkpoint import read_checkpoint
 from training.inference import weights_digest
 from training.pixels import interpolate
 
@@ -32,7 +34,10 @@ def enlarging(names: Iterable[str], dsr_checkpoint: str, vlr_size: str, device: 
 
 
 def super_resolution(checkpoint: str, vlr_size: str, device: str) -> Route:
-    """checkpoint: of a run, a pattern, or an exported folder. Raises InputError for a model of another size."""
+    """checkpoint: of a run, a pattern, or an exported folder, which does not tell whom it was trained on.
+
+    Raises InputError for a model of another size.
+    """
     from dsr.model import load_dsr
 
     model = load_dsr(checkpoint, device)
@@ -41,4 +46,6 @@ def super_resolution(checkpoint: str, vlr_size: str, device: str) -> Route:
             f"{checkpoint}: takes {model.config.vlr_size} px, not {vlr_size}: give --vlr_size "
             f"{model.config.vlr_size}, or another --dsr_checkpoint"
         )
-    return Route("dsr", model, weights_digest(model, str(model.config.vlr)))
+    exported = Path(checkpoint).is_dir()
+    people = frozenset() if exported else frozenset(read_checkpoint(checkpoint)["trained_on"])
+    return Route("dsr", model, weights_digest(model, str(model.config.vlr)), people)

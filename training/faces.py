@@ -91,17 +91,25 @@ def training_faces(dataset_root: str, need_vlr: bool) -> tuple[list[FaceRow], li
             f"{root}: {len(shared)} identities are in {split_folder('train')} and in {split_folder('val')} (such as "
             f"{min(shared)}); split by identity, as python -m data.prepare_faces does"
         )
-    if need_vlr and (lacking := next((row for row in (*train, *val) if row.vlr_path is None), None)):
-        folder = lacking.path.parent.parent / VLR_FOLDER
-        raise InputError(f"{folder}: no such folder; --degradation bicubic or realistic makes VLR faces while training")
+    if need_vlr:
+        require_vlr([*train, *val])
     return train, val
+
+
+def require_vlr(rows: Sequence[FaceRow]) -> None:
+    """Raise InputError for a face without a VLR picture."""
+    if lacking := next((row for row in rows if row.vlr_path is None), None):
+        folder = lacking.path.parent.parent / VLR_FOLDER
+        raise InputError(f"{folder}: no such folder; --degradation bicubic or realistic makes VLR faces of HR ones")
 
 
 def usable_faces(rows: Sequence[FaceRow], vlr: VLRSize | None) -> list[FaceRow]:
     """Those that can be read. vlr: the size that their VLR pictures must have, if these are wanted.
 
-    Raises InputError for a picture of another size, and if more than 5 % cannot be read.
+    Raises InputError for a picture of another size or none, and if more than 5 % cannot be read.
     """
+    if vlr is not None:
+        require_vlr(rows)
     failures = list(read_ahead(lambda row: _failure(row, vlr), rows))
     skipped = [failure for failure in failures if failure]
     if len(skipped) > MAX_UNREADABLE * len(rows):
@@ -145,6 +153,12 @@ def faces_to_score(dataset_root: str, split: str, known: Mapping[Path, frozenset
         raise InputError(
             f"--dataset_root {dataset_root}: no prepared set with {split}; python -m data.prepare_faces makes one"
         )
+    refuse_known(rows, split, known)
+    return rows
+
+
+def refuse_known(rows: Sequence[FaceRow], split: str, known: Mapping[Path, frozenset[str]]) -> None:
+    """Raise InputError for a model that was trained on one of these people. split: what they are called."""
     people = {digest: row.identity for row in rows for digest in identity_digests([row.identity])}
     for path, trained_on in known.items():
         if seen := sorted(people[digest] for digest in trained_on & people.keys()):
@@ -152,4 +166,3 @@ def faces_to_score(dataset_root: str, split: str, known: Mapping[Path, frozenset
                 f"{path}: was trained on {len(seen)} of the {len(people)} people of {split} (such as {seen[0]}); "
                 "measure it on others"
             )
-    return rows

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import torch
 from data.face_rows import read_faces
 from data.identity_split import identity_digests
 from data.images import read_image
+from dsr import DSR, DSRConfig
 from facial_rec.contract import FaceContract
 from facial_rec.evaluate import main as evaluate
 from facial_rec.export import main as export
+from facial_rec.finetune_edgeface import main as finetune
 from facial_rec.model import EdgeFace
 from facial_rec.tuned import Tuning, load_tuned, save_tuned
 from tests.conftest import VLR, only_line
@@ -83,6 +86,26 @@ def test_a_recogniser_is_not_measured_on_whom_it_knows(
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_super_resolver_that_knows_them_is_refused_too(
+    split: str, tuned: Path, edgeface: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In evaluation those who are scored, in fine-tuning those who choose."""
+    people = {row.identity for row in read_faces(face_set, (split,))}
+    config = DSRConfig(8, 1, VLR)
+    state = {f"model.{name}": value for name, value in DSR(config).state_dict().items()}
+    content = {"state_dict": state, "hyper_parameters": {"dsr": asdict(config)}, "trained_on": identity_digests(people)}
+    torch.save(content, tmp_path / "dsr.ckpt")
+    shared = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--inputs", "dsr"]
+    shared += ["--dsr-checkpoint", str(tmp_path / "dsr.ckpt")]
+    if split == "test":
+        assert evaluate([*shared, "--weights", str(tuned), "--out", str(tmp_path / "out")]) == 2
+    else:
+        folders = ["--checkpoint-dir", str(tmp_path / "c"), "--log-dir", str(tmp_path / "l")]
+        assert finetune([*shared, *folders, "--weights", str(edgeface), "--cache-dir", str(tmp_path / "cache")]) == 2
+    assert f"dsr.ckpt: was trained on {len(people)} of the {len(people)} people of {split}" in only_line(capsys)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -140,3 +163,13 @@ def test_a_folder_that_was_tampered_with_is_one_line(
     assert export(["--checkpoint", str(tmp_path / "folder"), "--out", str(tmp_path / "out")]) == 2
     assert told in only_line(capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_vlr_files_that_are_not_there_are_not_made_up(
+    tuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bare = tmp_path / "set" / "test_processed" / "hr_images"
+    shutil.copytree(face_set / "test_processed" / "hr_images", bare)
+    arguments = ["--dataset-root", str(tmp_path / "set"), "--vlr-size", VLR, "--degradation", "files"]
+    assert evaluate([*arguments, "--weights", str(tuned), "--out", str(tmp_path / "out")]) == 2
+    assert "vlr_images: no such folder; --degradation bicubic or realistic makes" in only_line(capsys)

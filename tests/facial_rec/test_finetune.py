@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,18 @@ def test_wrong_options_are_one_line(
 ) -> None:
     assert main(options_of(tmp_path, "--stage1-epochs", "0", *given)) == 2
     assert told in only_line(capsys)
+
+
+def test_without_a_picture_to_hold_out_there_is_one_line(
+    face_set: Path, options_of: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(face_set, tmp_path / "set")
+    pictures = sorted((tmp_path / "set" / "train_processed" / "hr_images").iterdir())
+    for place, path in enumerate(pictures):
+        if sum(other.name[:3] == path.name[:3] for other in pictures[:place]) > 1:  # two remain of each
+            path.unlink()
+    assert main(options_of(tmp_path, "--dataset-root", str(tmp_path / "set"))) == 2
+    assert "no training identity has three or more pictures" in only_line(capsys)
 
 
 def test_a_super_resolver_of_another_size_is_one_line(
