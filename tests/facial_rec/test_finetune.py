@@ -94,6 +94,18 @@ def test_stage_1_leaves_the_network_bit_identical_and_stage_2_does_not(finished:
     assert not torch.equal(*heads)
 
 
+@pytest.mark.parametrize("stage", [1, 2])
+def test_the_network_of_stage_1_is_frozen_and_stays_in_evaluation_mode(
+    stage: int, options_of: Arguments, tmp_path: Path
+) -> None:
+    config = parse_options(FinetuneConfig, options_of(tmp_path), prog="finetune").of_stage(stage)
+    module = FinetuneLightning(config, EdgeFace("edgeface_xxs"), ["somebody", "else"]).eval().train()
+    frozen = stage == 1
+    assert all(part.training != frozen for part in module.model.modules())
+    assert all(parameter.requires_grad != frozen for parameter in module.model.parameters())
+    assert module.head.training
+
+
 def test_stage_2_starts_from_the_head_of_stage_1(options_of: Arguments, finished: Path, tmp_path: Path) -> None:
     """With rates that move nothing, its head is stage 1's."""
     still = ("--keep-weight", "1", "--lambda-align", "1", "--head-lr-stage2", "1e-30", "--backbone-lr", "1e-30")
