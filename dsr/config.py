@@ -41,6 +41,14 @@ class DSRConfig:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """What is told of a trained super-resolver beside its shape and weights; empty for one that was not trained."""
+
+    trained_on: tuple[str, ...] = ()  # digests of the identities
+    degradation: str = ""  # how their VLR faces were made
+
+
+@dataclass(frozen=True)
 class DSRTrainingConfig(DSRConfig, TrainerOptions):
     """Train a face super-resolver: `python -m dsr.train_dsr`. The defaults are the recipe for 32x32."""
 

@@ -26,10 +26,10 @@ from data.errors import InputError, entry_point
 from data.face_rows import FaceRow
 from dsr.config import HR_SIZE, DSRConfig
 from dsr.measures import CONVENTION, HR, MeasuredFaces, Upscale, figures, measure
-from dsr.model import DSR
+from dsr.model import load_dsr
 from dsr.sheets import face_rows
 from dsr.train_dsr import load_recognizer
-from training.checkpoint import find_checkpoint, read_checkpoint
+from training.checkpoint import find_checkpoint
 from training.cli import parse_options
 from training.faces import FaceDataset, faces_to_score, usable_faces, with_vlr
 from training.inference import choose_device
@@ -47,7 +47,7 @@ class EvaluationOptions:
     """Measure face super-resolvers on people they were not trained on, beside bicubic interpolation."""
 
     checkpoint: tuple[str, ...] = option(
-        ("dsr/checkpoints/last.ckpt",), "of one VLR size: .ckpt files, or quoted patterns (the newest match)"
+        ("dsr/checkpoints/last.ckpt",), "of one VLR size: .ckpt files, quoted patterns (newest match), exported folders"
     )
     dataset_root: str = option("dataset", "a face set as python -m data.prepare_faces makes it")
     split: Literal["train", "val", "test"] = option("test", "which of its splits")
@@ -70,25 +70,6 @@ class EvaluationOptions:
             raise InputError("--checkpoint: give one or more")
         if Path(self.out).exists() and not Path(self.out).is_dir():
             raise InputError(f"--out {self.out}: is a file; give a folder")
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A super-resolver, how its VLR faces were made, and digests of the people it knows."""
-
-    path: Path
-    model: DSR
-    degradation: str
-    trained_on: frozenset[str]
-
-
-def load_trained(path: str, device: str, weights: str) -> Trained:
-    """Of a checkpoint or a pattern. Raises InputError for anything else."""
-    found = find_checkpoint(path)
-    model = DSR.load_from_checkpoint(found, device, weights)
-    stored = read_checkpoint(found)
-    degradation = stored["hyper_parameters"]["options"]["degradation"]
-    return Trained(found, model, degradation, frozenset(stored["trained_on"]))
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
@@ -208,23 +189,24 @@ def report(found: Mapping[str, Mapping[str, float]], faces: Faces, made_of: Mapp
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EvaluationOptions, argv, prog="python -m dsr.evaluate")
     device = choose_device(options.device)
-    trained = [load_trained(path, device, options.weights) for path in options.checkpoint]
-    shape = trained[0].model.config
-    for each in trained[1:]:
-        if each.model.config.vlr != shape.vlr:
+    paths = [Path(given) if Path(given).is_dir() else find_checkpoint(given) for given in options.checkpoint]
+    models = [load_dsr(str(path), device, options.weights) for path in paths]
+    shape = models[0].config
+    for path, model in zip(paths[1:], models[1:], strict=True):
+        if model.config.vlr != shape.vlr:
             raise InputError(
-                f"{each.path}: takes {each.model.config.vlr_size} px and {trained[0].path} {shape.vlr_size}; "
-                "measure each size by itself"
+                f"{path}: takes {model.config.vlr_size} px and {paths[0]} {shape.vlr_size}; measure each size by itself"
             )
-    names = names_of([each.path for each in trained])
-    rows = faces_to_score(options.dataset_root, options.split, {each.path: each.trained_on for each in trained})
+    names = names_of(paths)
+    known = {path: frozenset(model.provenance.trained_on) for path, model in zip(paths, models, strict=True)}
+    rows = faces_to_score(options.dataset_root, options.split, known)
     Path(options.out).mkdir(parents=True, exist_ok=True)
-    faces = Faces(rows, shape, options.degradation or trained[0].degradation, options)
+    faces = Faces(rows, shape, options.degradation or models[0].provenance.degradation or "bicubic", options)
     try:
-        found = evaluate({name: each.model for name, each in zip(names, trained, strict=True)}, faces, options)
+        found = evaluate(dict(zip(names, models, strict=True)), faces, options)
     except torch.OutOfMemoryError as error:
         raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
-    report(found, faces, {name: str(each.path) for name, each in zip(names, trained, strict=True)}, options.out)
+    report(found, faces, dict(zip(names, map(str, paths), strict=True)), options.out)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,8 +11,8 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from data.errors import InputError
-from dsr.config import HR_SIZE, DSRConfig
-from dsr.pretrained import FORMAT, MODEL_CARD
+from dsr.config import HR_SIZE, DSRConfig, Provenance
+from dsr.pretrained import FORMAT, MODEL_CARD, read_provenance
 from training.checkpoint import load_fitting, network_state, read_checkpoint
 from training.pixels import interpolate
 from training.pretrained import find_pretrained
@@ -73,6 +73,7 @@ class DSR(
         config.check()
         super().__init__()
         self.config = config
+        self.provenance = Provenance()
         width = config.base_channels
         self.head = nn.Conv2d(3, width, 3, padding=1)
         self.body = nn.Sequential(*[ResidualBlock(width) for _ in range(config.residual_blocks)])
@@ -103,6 +104,8 @@ class DSR(
             raise InputError(f"{path}: this checkpoint holds no DSR; give one written by dsr.train_dsr")
         model = cls(DSRConfig(**stored))
         model.load_weights(checkpoint, path, weights)
+        options = checkpoint["hyper_parameters"].get("options", {})
+        model.provenance = Provenance(tuple(checkpoint.get("trained_on", ())), options.get("degradation", ""))
         return model.to(map_location).eval()
 
     def load_weights(self, checkpoint: dict[str, Any], path: str | Path, weights: str = "averaged") -> None:
@@ -111,7 +114,7 @@ class DSR(
         load_fitting(self, network_state(checkpoint, weights), path, stored)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        FORMAT.write(save_directory, self.config, self.state_dict())
+        FORMAT.write(save_directory, self.config, self.state_dict(), asdict(self.provenance))
 
     @classmethod
     def from_pretrained(
@@ -126,6 +129,7 @@ class DSR(
         config, tensors = FORMAT.read(folder)
         model = cls(config)
         load_fitting(model, tensors, folder)
+        model.provenance = read_provenance(folder)
         return model.to(map_location).eval()
 
 

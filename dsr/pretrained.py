@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from dsr.config import HR_SIZE, DSRConfig
-from training.pretrained import PretrainedFormat
+from data.errors import InputError
+from dsr.config import HR_SIZE, DSRConfig, Provenance
+from training.pretrained import CONFIG, PROVENANCE, PretrainedFormat
 
 RESIZE = "an aligned face, each axis by itself: bicubic with antialiasing, as Pillow's BICUBIC"
 
@@ -39,3 +41,12 @@ def image_contract(config: DSRConfig) -> dict[str, Any]:
 
 
 FORMAT = PretrainedFormat(model="DSR", title="DSR", config=DSRConfig, needed="vlr_size", contract=image_contract)
+
+
+def read_provenance(folder: Path) -> Provenance:
+    """Of a folder that FORMAT reads; empty where an older version wrote it. Raises InputError if it is damaged."""
+    stored = FORMAT.read_provenance(folder)
+    people, degradation = stored.get("trained_on", []), stored.get("degradation", "")
+    if not isinstance(degradation, str) or not isinstance(people, list) or not all(isinstance(o, str) for o in people):
+        raise InputError(f"{folder / CONFIG}: {PROVENANCE} is damaged")
+    return Provenance(tuple(people), degradation)

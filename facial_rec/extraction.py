@@ -96,15 +96,40 @@ def embed_pictures(
     workers: int = 4,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Embedded:
-    """Read and embed; the numbers do not depend on batch size, order or workers.
+    """Read and embed aligned faces; the numbers do not depend on batch size, order or workers.
+
+    Raises InputError when more than 5 % cannot be read.
+    """
+    return embed_each(
+        faces,
+        lambda path: read_face(path, contract),
+        lambda crops: embed_faces(model, crops.to(device), flip=flip),
+        batch_size=batch_size,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def embed_each(
+    faces: Sequence[Face],
+    read: Callable[[Path], Tensor],
+    embed: Callable[[Tensor], Tensor],
+    *,
+    batch_size: int = 64,
+    workers: int = 4,
+    max_skipped: float = MAX_UNREADABLE,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Embedded:
+    """read: a file to a tensor, all of one shape, or InputError; embed: a stack of them to (B, D) of length 1.
 
     In memory are a few faces for each of the workers (threads), a batch, and 2 KB for each face that is done.
-    progress: called with the count of faces dealt with. Raises InputError when more than 5 % cannot be read.
+    progress: called with the count of faces dealt with. Raises InputError when more than the share `max_skipped`, or
+    all, cannot be used.
     """
 
-    def read(face: Face) -> Tensor | InputError:
+    def attempt(face: Face) -> Tensor | InputError:
         try:
-            return read_face(face.path, contract)
+            return read(face.path)
         except InputError as error:
             return error
 
@@ -112,24 +137,26 @@ def embed_pictures(
     batch: list[Tensor] = []
     parts: list[NDArray[np.float32]] = []
     skipped: list[tuple[str, str]] = []
-    for index, crop in enumerate(read_ahead(read, faces, workers)):
+    for index, crop in enumerate(read_ahead(attempt, faces, workers)):
         if isinstance(crop, InputError):
             name = str(faces[index].path)
             skipped.append((name, str(crop).removeprefix(f"{name}: ")))
-            if len(skipped) > MAX_UNREADABLE * len(faces):
-                raise InputError(_too_many(skipped, len(faces)))
+            if len(skipped) > max_skipped * len(faces) or len(skipped) == len(faces):
+                raise InputError(_too_many(skipped, len(faces), max_skipped))
         else:
             kept.append(index)
             batch.append(crop)
         if batch and (len(batch) == batch_size or index + 1 == len(faces)):
-            parts.append(embed_faces(model, torch.stack(batch).to(device), flip=flip).cpu().numpy())
+            parts.append(embed(torch.stack(batch)).cpu().numpy())
             batch = []
         progress(index + 1)
     return Embedded(kept, np.concatenate(parts), skipped)
 
 
-def _too_many(skipped: list[tuple[str, str]], count: int) -> str:
+def _too_many(skipped: list[tuple[str, str]], count: int, allowed: float) -> str:
     first = "; ".join(f"{name}: {reason}" for name, reason in skipped[:3])
     if count == 1:
         return first
-    return f"{len(skipped)} or more of {count} pictures cannot be used, over {MAX_UNREADABLE:.0%}: {first}"
+    if len(skipped) == count:
+        return f"none of {count} pictures can be used: {first}"
+    return f"{len(skipped)} or more of {count} pictures cannot be used, over {allowed:.0%}: {first}"

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from data.atomic import atomic_write, remove_abandoned
 from data.cache import check_free_space, file_identity
+from data.degradation import VLRSize
 from data.errors import InputError
 from data.face_geometry import FACE_SIZE
 from data.face_rows import FaceRow
@@ -33,13 +34,14 @@ class Route:
     """How a VLR face (B, 3, h, w) becomes (B, 3, 128, 128), in [-1, 1].
 
     origin: what decides that beside the code, such as the digest of a super-resolver's weights.
-    trained_on: digests of the people it knows.
+    trained_on: digests of the people it knows. vlr: the size of the faces that it takes; None: any.
     """
 
     name: str
     enlarge: Callable[[Tensor], Tensor]
     origin: str = ""
     trained_on: frozenset[str] = frozenset()
+    vlr: VLRSize | None = None
 
 
 @dataclass(frozen=True)

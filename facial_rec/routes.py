@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from data.degradation import parse_vlr_size
 from data.errors import InputError
 from data.face_geometry import FACE_SIZE
 from facial_rec.inputs import Route
-from training.checkpoint import read_checkpoint
 from training.inference import weights_digest
 from training.pixels import interpolate
 
@@ -24,28 +22,30 @@ def routes_of(text: str) -> list[str]:
     return names
 
 
-def enlarging(names: Iterable[str], dsr_checkpoint: str, vlr_size: str, device: str = "cpu") -> list[Route]:
+def enlarging(
+    names: Iterable[str], dsr_checkpoint: str, vlr_size: str | None, device: str = "cpu", precision: str = "32"
+) -> list[Route]:
     """A Route of each of the names that is one of ENLARGING. Raises InputError for the super-resolver."""
     made = {
         "interpolation": lambda: Route("interpolation", lambda vlr: interpolate(vlr, FACE_SIZE)),
-        "dsr": lambda: super_resolution(dsr_checkpoint, vlr_size, device),
+        "dsr": lambda: super_resolution(dsr_checkpoint, device, precision, vlr_size),
     }
     return [made[name]() for name in names if name in ENLARGING]
 
 
-def super_resolution(checkpoint: str, vlr_size: str, device: str) -> Route:
-    """checkpoint: of a run, a pattern, or an exported folder, which does not tell whom it was trained on.
+def super_resolution(checkpoint: str, device: str = "cpu", precision: str = "32", vlr_size: str | None = None) -> Route:
+    """checkpoint: of a run, a pattern, or an exported folder. precision: 32, 16 or bf16, the last two with autocast.
 
-    Raises InputError for a model of another size.
+    A face's pixels are the same alone and in any batch. Raises InputError for a model of another size than vlr_size.
     """
     from dsr.model import load_dsr
+    from dsr.upscale import super_resolve
 
     model = load_dsr(checkpoint, device)
-    if model.config.vlr != parse_vlr_size(vlr_size):
+    if vlr_size is not None and model.config.vlr != parse_vlr_size(vlr_size):
         raise InputError(
             f"{checkpoint}: takes {model.config.vlr_size} px, not {vlr_size}: give --vlr_size "
             f"{model.config.vlr_size}, or another --dsr_checkpoint"
         )
-    exported = Path(checkpoint).is_dir()
-    people = frozenset() if exported else frozenset(read_checkpoint(checkpoint)["trained_on"])
-    return Route("dsr", model, weights_digest(model, str(model.config.vlr)), people)
+    people, origin = frozenset(model.provenance.trained_on), weights_digest(model, str(model.config.vlr))
+    return Route("dsr", lambda vlr: super_resolve(model, vlr, precision), origin, people, model.config.vlr)

@@ -17,6 +17,7 @@ from data.errors import InputError
 from training.weights import read_weights_file
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PROVENANCE = "provenance"
 
 Config = TypeVar("Config")  # a dataclass whose fields have plain defaults, with check()
 
@@ -35,15 +36,25 @@ class PretrainedFormat(Generic[Config]):
     def kind(self) -> str:
         return f"earface.{self.model}"
 
-    def write(self, folder: Path, config: Config, tensors: Mapping[str, Tensor]) -> None:
-        """Each file appears whole or not at all, config.json last."""
+    def write(
+        self, folder: Path, config: Config, tensors: Mapping[str, Tensor], provenance: Mapping[str, Any] | None = None
+    ) -> None:
+        """Each file appears whole or not at all, config.json last. provenance: plain values, of `read_provenance`."""
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         with atomic_write(folder / WEIGHTS) as temporary:
             temporary.write_bytes(save(plain, metadata={"format": "pt"}))  # save_file's are readable to the owner alone
         options: Any = config
         content = {"kind": self.kind, "model": asdict(options), "image": self.contract(config)}
+        content |= {} if provenance is None else {PROVENANCE: dict(provenance)}
         with atomic_write(folder / CONFIG) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def read_provenance(self, folder: Path) -> dict[str, Any]:
+        """What `write` was given, of a folder that `read` takes; empty where it was given nothing."""
+        stored = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get(PROVENANCE, {})
+        if not isinstance(stored, dict):
+            raise InputError(f"{folder / CONFIG}: {PROVENANCE} is no table of names and values")
+        return stored
 
     def read(self, folder: Path) -> tuple[Config, dict[str, Tensor]]:
         """The configuration and the tensors, on the CPU. A field that config.json lacks takes its default.

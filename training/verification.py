@@ -24,14 +24,23 @@ def equal_error_rate(genuine: NDArray[np.floating], impostor: NDArray[np.floatin
     return float(false_match[right] - weight * (false_match[right] - false_match[right - 1]))
 
 
-def true_accept_rate(genuine: NDArray[np.floating], impostor: NDArray[np.floating], far: float) -> float | None:
-    """The share of genuine scores above the lowest threshold that accepts at most `far` of the impostor scores.
+def threshold_at(impostor: NDArray[np.floating], rate: float) -> float | None:
+    """The lowest threshold that at most `rate` of the impostor scores reach.
 
-    None (insufficient data) without genuine scores, and where `far` of the impostors are fewer than
-    FEWEST_FALSE_ACCEPTS.
+    None (insufficient data) where `rate` of them are fewer than FEWEST_FALSE_ACCEPTS. Of equal scores all reach it or
+    none.
     """
-    accepted = int(far * len(impostor) + 1e-9)
-    if not len(genuine) or accepted < FEWEST_FALSE_ACCEPTS:
+    accepted = int(rate * len(impostor) + 1e-9)
+    if accepted < FEWEST_FALSE_ACCEPTS:
         return None
     first_refused = np.partition(impostor, len(impostor) - accepted - 1)[len(impostor) - accepted - 1]
-    return float((genuine > first_refused).mean())
+    return float(np.nextafter(first_refused, first_refused.dtype.type(np.inf)))
+
+
+def true_accept_rate(genuine: NDArray[np.floating], impostor: NDArray[np.floating], far: float) -> float | None:
+    """The share of genuine scores from the lowest threshold on that accepts at most `far` of the impostor scores.
+
+    None (insufficient data) without genuine scores, and where `threshold_at` has none.
+    """
+    threshold = threshold_at(impostor, far)
+    return float((genuine >= threshold).mean()) if len(genuine) and threshold is not None else None

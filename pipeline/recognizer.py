@@ -1,0 +1,120 @@
+"""Faces to embeddings by a named route and a recogniser, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from data.errors import InputError
+from data.face_geometry import FACE_SIZE
+from data.face_inspection import FaceFinder
+from data.images import Pixels, read_image
+from dsr.upscale import at_size
+from facial_rec.contract import FaceContract
+from facial_rec.extraction import embed_faces
+from facial_rec.inputs import Route
+from facial_rec.model import EdgeFace, load_edgeface
+from facial_rec.routes import enlarging
+from facial_rec.tuned import is_tuned, load_tuned, load_tuned_for
+from training.inference import weights_digest
+from training.pixels import interpolate, to_model_range
+
+HR = "hr"
+SHARP = Route(HR, lambda faces: faces)
+AUTOCAST = {"16": torch.float16, "bf16": torch.bfloat16}
+
+Crop = Literal["arcface", "center"]
+Precision = Literal["32", "16", "bf16"]
+
+
+@dataclass(frozen=True)
+class Recognizer:
+    """A recogniser in evaluation mode on a device. Embeddings of equal `key` may be compared, by whatever route."""
+
+    name: str  # a variant or the path of its weights
+    model: EdgeFace
+    contract: FaceContract
+    device: str = "cpu"
+    precision: Precision = "32"
+    inputs: str = ""  # what it was tuned on, facial_rec.config; empty: as published
+    vlr_size: str = ""
+    degradation: str = ""
+    trained_on: frozenset[str] = frozenset()
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", weights_digest(self.model))
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.contract.id, self.digest
+
+    @torch.no_grad()
+    def __call__(self, crops: Tensor) -> Tensor:
+        """(B, 3, S, S) in [-1, 1], as a route gives them -> (B, 512) of length 1, float32.
+
+        In 32 bits a face's embedding is the same bit for bit alone and in any batch.
+        """
+        with autocast(self.device, self.precision):
+            return embed_faces(self.model, self.contract(crops.to(self.device))).float()
+
+
+def autocast(device: str, precision: Precision) -> AbstractContextManager[object]:
+    return nullcontext() if precision == "32" else torch.autocast(device, AUTOCAST[precision])
+
+
+def load_recognizer(name: str, crop: Crop | None, device: str = "cpu", precision: Precision = "32") -> Recognizer:
+    """A published variant, a file of its weights, a tuned folder, a checkpoint of the fine-tuning, or a pattern.
+
+    crop: None: that of the tuned one, and `arcface` for one as published. Raises InputError.
+    """
+    if not is_tuned(name):
+        return Recognizer(name, load_edgeface(name).to(device), FaceContract(crop or "arcface"), device, precision)
+    model, tuning = load_tuned(name) if crop is None else load_tuned_for(name, crop)
+    contract = FaceContract(tuning.crop)  # type: ignore[arg-type]
+    about = (tuning.inputs, tuning.vlr_size, tuning.degradation, frozenset(tuning.trained_on))
+    return Recognizer(name, model.to(device), contract, device, precision, *about)
+
+
+def route_named(name: str, dsr_checkpoint: str, device: str = "cpu", precision: Precision = "32") -> Route:
+    """One of hr, interpolation and dsr. Raises InputError for the super-resolver."""
+    return SHARP if name == HR else enlarging([name], dsr_checkpoint, None, device, precision)[0]
+
+
+def face_reader(finder: FaceFinder | None) -> Callable[[Path], Pixels]:
+    """A file to the aligned face in it. finder: for photographs; None: each picture is an aligned face of any size.
+
+    What it returns raises InputError for a file without one.
+    """
+
+    def read(path: Path) -> Pixels:
+        picture = read_image(path)
+        if finder is None:
+            height, width, _ = picture.shape
+            if height != width:
+                raise InputError(f"{path}: {width}x{height} is not square; an aligned face is")
+            return picture
+        face, found = finder(picture)
+        if isinstance(face, str):
+            raise InputError(f"{path}: {found}")
+        return face
+
+    return read
+
+
+def prepare(face: Pixels, route: Route, contract: FaceContract) -> Tensor:
+    """An aligned face of any size, (S, S, 3) uint8, as the route takes it, (3, h, w) in [-1, 1]: all of one shape.
+
+    hr: the recogniser's own 112 pixels. interpolation: 128, by bicubic interpolation. dsr: the size it takes, resized
+    to it if it has another.
+    """
+    if route.vlr is not None:
+        return to_model_range(torch.from_numpy(at_size(face, route.vlr))[None])[0]
+    faces = to_model_range(torch.from_numpy(face)[None])
+    return contract(faces)[0] if route.name == HR else interpolate(faces, FACE_SIZE).clamp(-1, 1)[0]
