@@ -34,7 +34,8 @@ class Route:
     """How a VLR face (B, 3, h, w) becomes (B, 3, 128, 128), in [-1, 1].
 
     origin: what decides that beside the code, such as the digest of a super-resolver's weights.
-    trained_on: digests of the people it knows. vlr: the size of the faces that it takes; None: any.
+    trained_on: digests of the people it knows. vlr: the size of the faces that it takes; None: any. source: the path
+    of its weights, and degradation: how the faces were made small on which it was trained.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Route:
     origin: str = ""
     trained_on: frozenset[str] = frozenset()
     vlr: VLRSize | None = None
+    source: str = ""
+    degradation: str = ""
 
 
 @dataclass(frozen=True)

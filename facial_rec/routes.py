@@ -47,5 +47,13 @@ def super_resolution(checkpoint: str, device: str = "cpu", precision: str = "32"
             f"{checkpoint}: takes {model.config.vlr_size} px, not {vlr_size}: give --vlr_size "
             f"{model.config.vlr_size}, or another --dsr_checkpoint"
         )
-    people, origin = frozenset(model.provenance.trained_on), weights_digest(model, str(model.config.vlr))
-    return Route("dsr", lambda vlr: super_resolve(model, vlr, precision), origin, people, model.config.vlr)
+    made = model.provenance
+    return Route(
+        "dsr",
+        lambda vlr: super_resolve(model, vlr, precision),
+        origin=weights_digest(model, str(model.config.vlr)),
+        trained_on=frozenset(made.trained_on),
+        vlr=model.config.vlr,
+        source=checkpoint,
+        degradation=made.degradation,
+    )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from data.errors import InputError
@@ -17,11 +19,12 @@ from data.face_inspection import FaceFinder
 from data.images import Pixels, read_image
 from dsr.upscale import at_size
 from facial_rec.contract import FaceContract
-from facial_rec.extraction import embed_faces
+from facial_rec.extraction import Embedded, Face, embed_each, embed_faces
 from facial_rec.inputs import Route
 from facial_rec.model import EdgeFace, load_edgeface
 from facial_rec.routes import enlarging
 from facial_rec.tuned import is_tuned, load_tuned, load_tuned_for
+from pipeline.options import FaceOptions
 from training.inference import weights_digest
 from training.pixels import interpolate, to_model_range
 
@@ -118,3 +121,29 @@ def prepare(face: Pixels, route: Route, contract: FaceContract) -> Tensor:
         return to_model_range(torch.from_numpy(at_size(face, route.vlr))[None])[0]
     faces = to_model_range(torch.from_numpy(face)[None])
     return contract(faces)[0] if route.name == HR else interpolate(faces, FACE_SIZE).clamp(-1, 1)[0]
+
+
+def embed_with_progress(
+    recognizer: Recognizer, route: Route, options: FaceOptions, faces: Sequence[Face], console: Console
+) -> Embedded:
+    """The faces of photographs or aligned pictures by a route. Raises InputError if none can be used."""
+    read = face_reader(options.finder())
+    columns = (TextColumn("faces"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("faces", total=len(faces))
+        return embed_each(
+            faces,
+            lambda path: prepare(read(path), route, recognizer.contract),
+            lambda prepared: recognizer(route.enlarge(prepared.to(recognizer.device))),
+            batch_size=options.batch_size,
+            workers=options.workers,
+            max_skipped=1.0,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+
+
+def say_skipped(skipped: Sequence[tuple[str, str]], count: int, console: Console) -> None:
+    if skipped:
+        console.print(f"{len(skipped)} of {count} pictures cannot be used and are left out:", highlight=False)
+    for name, reason in skipped:
+        console.print(f"  {name}: {reason}", soft_wrap=True, highlight=False, markup=False)

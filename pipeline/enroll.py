@@ -1,0 +1,128 @@
+"""Pictures of people to a gallery: `python -m pipeline.enroll`, or `python pipeline/enroll.py`."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from data.errors import InputError, entry_point
+from data.face_rows import read_faces
+from facial_rec.embeddings import FaceEmbeddings, check_name, read_embeddings, write_embeddings
+from facial_rec.extraction import Face
+from pipeline.gallery import TEMPLATE_RULE, Gallery
+from pipeline.options import FaceOptions
+from pipeline.recognizer import Recognizer, embed_with_progress, load_recognizer, route_named, say_skipped
+from training.cli import parse_options
+from training.inference import choose_device
+from training.options import option
+
+
+@dataclass(frozen=True)
+class EnrollOptions(FaceOptions):
+    """Enrol people in a gallery, each by one or more pictures."""
+
+    input: str = option("", "a folder for each person, pictures named PERSON__PICTURE, or a CSV of file and identity")
+    out: str = option("gallery.npz", "the gallery")
+    add: bool = option(False, "to the gallery that is there: new people, and more pictures of those who are in it")
+    recognizer: str = option(
+        "edgeface_xxs", "a published EdgeFace variant, a file of its weights, a tuned folder, or a checkpoint"
+    )
+    crop: Literal["arcface", "center"] | None = option(
+        None, "where its template lies in the 128 px; default: as it was tuned, else arcface"
+    )
+
+    def check(self) -> None:
+        super().check()
+        check_name(Path(self.out))
+        if Path(self.out).exists() and not self.add:
+            raise InputError(f"--out {self.out}: is there already: --add enrols more people in it; or give another")
+        if self.add and not Path(self.out).is_file():
+            raise InputError(f"--add: there is no gallery {self.out}; leave --add out to make it")
+
+
+def enrolled(options: EnrollOptions, recognizer: Recognizer, console: Console) -> FaceEmbeddings:
+    """The pictures of --input as rows of a gallery. Raises InputError if none can be used."""
+    faces = [Face(row.path.resolve(), row.identity) for row in read_faces(options.input)]
+    route = route_named(options.route, options.dsr_checkpoint, recognizer.device, options.precision)
+    found = embed_with_progress(recognizer, route, options, faces, console)
+    say_skipped(found.skipped, len(faces), console)
+    kept = [faces[index] for index in found.kept]
+    for identity in sorted({face.identity for face in faces} - {face.identity for face in kept}):
+        console.print(f"{identity} is not enrolled: no picture can be used", markup=False, highlight=False)
+    return FaceEmbeddings(
+        embeddings=found.embeddings,
+        paths=[str(face.path) for face in kept],
+        identities=[face.identity for face in kept],
+        contract=recognizer.contract.id,
+        digest=recognizer.digest,
+        metadata={
+            "variant": recognizer.model.variant,
+            "weights": _written(recognizer.name),
+            "crop": recognizer.contract.crop,
+            "flip": False,
+            "aligned": options.aligned,
+            "route": options.route,
+            "skipped": [list(entry) for entry in found.skipped],
+            "template": TEMPLATE_RULE,
+        },
+    )
+
+
+def joined(old: FaceEmbeddings, new: FaceEmbeddings, path: Path) -> FaceEmbeddings:
+    """Both, the old rows first. Raises InputError for another recogniser, or a picture that is enrolled already."""
+    Gallery.of(old).check_key((new.contract, new.digest), path)
+    if twice := sorted(set(old.paths) & set(new.paths)):
+        raise InputError(f"{path}: {len(twice)} of the pictures are enrolled in it already ({twice[0]})")
+    return dataclasses.replace(
+        old,
+        embeddings=np.concatenate([old.embeddings, new.embeddings]),
+        paths=old.paths + new.paths,
+        identities=old.identities + new.identities,
+    )
+
+
+def _written(name: str) -> str:
+    """A file's place however the next command is started; a variant's name as it is."""
+    return str(Path(name).resolve()) if Path(name).exists() else name
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse_options(EnrollOptions, argv, prog="python -m pipeline.enroll")
+    console, out = Console(), Path(options.out)
+    device = choose_device(options.device)
+    old = read_embeddings(out) if options.add else None
+    recognizer = load_recognizer(options.recognizer, options.crop, device, options.precision)
+    if old is not None:
+        Gallery.of(old).check_key(recognizer.key, out)
+    try:
+        table = enrolled(options, recognizer, console)
+    except torch.OutOfMemoryError as error:
+        raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+    table = table if old is None else joined(old, table, out)
+    gallery = Gallery.of(table)  # before anything is written: a person without a mean direction is an error
+    write_embeddings(out, table)
+    pictures = Counter(len(own) for own in gallery.pictures)
+    several = sum(count for number, count in pictures.items() if number > 1)
+    console.print(
+        f"{len(gallery)} people enrolled by {len(table)} pictures, {several} of them by several: {out}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

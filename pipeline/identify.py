@@ -1,0 +1,172 @@
+"""Who is in these pictures? `python -m pipeline.identify`, or `python pipeline/identify.py`."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data.atomic import atomic_write
+from data.errors import InputError, entry_point
+from data.images import EXTENSIONS, list_images
+from facial_rec.embeddings import FaceEmbeddings, read_embeddings
+from facial_rec.extraction import Face
+from facial_rec.inputs import Route
+from pipeline.gallery import Candidate, Gallery
+from pipeline.options import FaceOptions
+from pipeline.pictures import save_candidates
+from pipeline.recognizer import (
+    Recognizer,
+    embed_with_progress,
+    face_reader,
+    load_recognizer,
+    route_named,
+    say_skipped,
+)
+from training.cli import parse_options
+from training.inference import choose_device
+from training.options import option
+
+UNKNOWN = "unknown"
+SHOWN_ON_CONSOLE = 50
+TABLE_WIDTH = 120
+
+
+@dataclass(frozen=True)
+class IdentifyOptions(FaceOptions):
+    """Find the people of a gallery in pictures."""
+
+    gallery: str = option("gallery.npz", "as python -m pipeline.enroll wrote it")
+    threshold: float = option(0.35, "cosine from which on the best candidate is the person", low=-1, high=1)
+    top_k: int = option(5, "candidates told for each picture", low=1)
+    recognizer: str | None = option(None, "default: the one that the gallery was enrolled with, where it was then")
+    search: Literal["exact", "faiss"] = option("exact", "faiss: FAISS's exact index, where it is installed")
+    out: str = option("identified", "folder for candidates.csv and candidates.png")
+    pictures: int = option(24, "how many candidates.png shows side by side with their candidates; 0: none", low=0)
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A picture and its candidates, best first."""
+
+    path: Path
+    candidates: list[Candidate]
+    threshold: float
+
+    @property
+    def decision(self) -> str:
+        """The best candidate's identity, or UNKNOWN where it does not reach the threshold."""
+        best = self.candidates[0]
+        return best.identity if best.score >= self.threshold else UNKNOWN
+
+
+def probes_of(given: str) -> list[Face]:
+    """The pictures of a folder, or the one. Raises InputError."""
+    path = Path(given)
+    if path.is_dir():
+        paths = list_images(path)
+    elif path.is_file() and path.suffix.lower() in EXTENSIONS:
+        paths = [path]
+    else:
+        raise InputError(f"--input {path}: {'neither a folder nor a picture' if path.exists() else 'no such file'}")
+    if not paths:
+        raise InputError(f"--input {path}: holds no pictures ({', '.join(EXTENSIONS)})")
+    return [Face(each, "") for each in paths]
+
+
+def recognizer_of(table: FaceEmbeddings, options: IdentifyOptions, device: str) -> Recognizer:
+    """The one that the gallery's pictures were embedded with. Raises InputError if it is another, or cannot be had."""
+    name = options.recognizer or str(table.metadata.get("weights", ""))
+    crop = table.metadata.get("crop")
+    if crop not in ("arcface", "center"):  # a table of facial_rec.embed tells it in its contract alone
+        crop = "center" if "-center-" in table.contract else "arcface"
+    try:
+        return load_recognizer(name, crop, device, options.precision)  # type: ignore[arg-type]
+    except InputError as error:
+        if options.recognizer:
+            raise
+        raise InputError(f"{error}: --gallery {options.gallery} was enrolled with it: give --recognizer") from None
+
+
+def write_csv(path: Path, found: Sequence[Identified]) -> None:
+    """One row a picture and candidate."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "decision", "rank", "identity", "score", "enrolled_picture"])
+        for each in found:
+            for rank, candidate in enumerate(each.candidates, start=1):
+                score = f"{candidate.score:.4f}"
+                writer.writerow([each.path, each.decision, rank, candidate.identity, score, candidate.picture])
+
+
+def say(found: Sequence[Identified], console: Console) -> None:
+    """A line a picture: the best candidate and the one after it; all are in candidates.csv."""
+    table = Table("picture", "decision", "best", "score", "next", "score", box=None, header_style="bold")
+    for each in found[:SHOWN_ON_CONSOLE]:
+        two = [(candidate.identity, f"{candidate.score:.3f}") for candidate in each.candidates[:2]]
+        cells = [text for pair in two for text in pair]
+        table.add_row(escape(each.path.name), escape(each.decision), *map(escape, cells))
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(table)
+    if len(found) > SHOWN_ON_CONSOLE:
+        console.print(f"and {len(found) - SHOWN_ON_CONSOLE} more pictures, see candidates.csv", highlight=False)
+
+
+def show(
+    found: Sequence[Identified], table: FaceEmbeddings, route: Route, options: IdentifyOptions, device: str
+) -> None:
+    """candidates.png. A picture that was enrolled and is not there any more is left grey."""
+    finder = options.finder()
+    enrolled_aligned = bool(table.metadata.get("aligned", True))  # tables of facial_rec.embed are of aligned faces
+    read_enrolled = face_reader(None if enrolled_aligned else (finder or FaceOptions(input="-").finder()))
+    save_candidates(Path(options.out) / "candidates.png", found, face_reader(finder), read_enrolled, route, device)
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse_options(IdentifyOptions, argv, prog="python -m pipeline.identify")
+    console, out, device = Console(), Path(options.out), choose_device(options.device)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; give a folder")
+    faces, table = probes_of(options.input), read_embeddings(Path(options.gallery))
+    gallery = Gallery.load(Path(options.gallery))
+    recognizer = recognizer_of(table, options, device)
+    gallery.check_key(recognizer.key, Path(options.gallery))
+    route = route_named(options.route, options.dsr_checkpoint, device, options.precision)
+    try:
+        embedded = embed_with_progress(recognizer, route, options, faces, console)
+    except torch.OutOfMemoryError as error:
+        raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+    say_skipped(embedded.skipped, len(faces), console)
+    candidates = gallery.search(torch.from_numpy(embedded.embeddings), options.top_k, options.search)
+    found = [
+        Identified(faces[index].path, own, options.threshold)
+        for index, own in zip(embedded.kept, candidates, strict=True)
+    ]
+    say(found, console)
+    write_csv(out / "candidates.csv", found)
+    if options.pictures:
+        show(found[: options.pictures], table, route, options, device)
+    known = sum(each.decision != UNKNOWN for each in found)
+    console.print(
+        f"{known} of {len(found)} recognised among {len(gallery)} people at {options.threshold:g} or above: "
+        f"candidates.csv{' and candidates.png' if options.pictures else ''} in {out}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

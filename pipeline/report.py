@@ -1,0 +1,305 @@
+"""What an evaluation leaves: report.json, probes.csv, PNG curves, a self-contained report.html, TensorBoard events."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.console import Console
+from rich.table import Table
+from torch.utils.tensorboard import SummaryWriter
+
+from data.atomic import atomic_write
+from data.images import Pixels, read_image
+from pipeline.evaluation import COMPARED, ConditionResult, Difference, Failure
+from pipeline.figures import MEASURES, AtThreshold, RowResult
+from pipeline.grid import HR, Condition, Faces, GridRow
+from pipeline.metrics import LEVEL, Figure
+from pipeline.pictures import as_pixels
+from pipeline.plots import as_bytes, draw
+from pipeline.protocol import Protocol
+
+CONVENTION = (
+    "ISO/IEC 19795-1. The gallery is HR, one template a person; a score is the cosine. A score matches from the "
+    "threshold on; of equal scores another person's ranks before the mate's. FNIR is of the first rank. FNIR at an "
+    "FPIR and TAR at a FAR are measured where the same scores have that rate; fitted thresholds are other people's. "
+    f"Intervals: middle {LEVEL:.0%} of replicates in which subjects are drawn again, the same in all rows."
+)
+INSUFFICIENT = "insufficient data"
+PROBE_COLUMNS = (
+    *("vlr_size", "degradation", "row", "file", "identity", "enrolled", "rank", "mated_score", "best_other"),
+    *("best_other_score", "session", "camera", "illumination"),
+)
+SHOWN_DIFFERENCES = (  # later row, earlier row: the questions that the grid answers
+    ("DSR + stock", "interpolation + stock"),
+    ("interpolation + tuned", "interpolation + stock"),
+    ("DSR + tuned", "interpolation + tuned"),
+    ("DSR + tuned", "interpolation + stock"),
+)
+
+
+@dataclass(frozen=True)
+class About:
+    """What was evaluated, for the reader."""
+
+    dataset: str
+    protocol: Protocol
+    threshold: float
+    bootstrap: int
+    models: Mapping[str, Mapping[str, str]]  # name -> kind, digest, contract
+    notes: Sequence[str]
+    left_out: Sequence[str]  # pictures that could not be read or leaked, and why
+    seconds: Mapping[str, float]
+
+    def counts(self) -> dict[str, int]:
+        score, tune = self.protocol.score, self.protocol.tune
+        return {
+            "people enrolled": len({row.identity for row in score.gallery}),
+            "pictures enrolled": len(score.gallery),
+            "mated probes": sum(score.mated),
+            "non-mated probes": len(score.probes) - sum(score.mated),
+            "people to fit thresholds": len({row.identity for row in tune.rows}),
+            "pictures to fit thresholds": len(tune.rows),
+        } | ({} if self.protocol.pairs is None else {"pairs": len(self.protocol.pairs)})
+
+
+def write_report(
+    out: Path, about: About, results: Sequence[ConditionResult], faces: Faces, events: bool = True
+) -> list[str]:
+    """Everything but what is printed; report.json last, with which the evaluation is complete. Returns the answers."""
+    (out / "report.json").unlink(missing_ok=True)
+    write_probes(out / "probes.csv", about.protocol, results)
+    plots = {result.condition: draw(result.rows) for result in results}
+    for condition, figures in plots.items():
+        for name, figure in figures.items():
+            with atomic_write(out / "plots" / f"{condition.slug}_{name}.png") as temporary:
+                temporary.write_bytes(as_bytes(figure, "png"))
+    drawn = {
+        condition: {name: _data_uri(as_bytes(figure, "svg"), "svg+xml") for name, figure in figures.items()}
+        for condition, figures in plots.items()
+    }
+    answers = [text for result in results for text in answer(result)]
+    shown = {
+        result.condition: [_failure_shown(failure, result, faces) for failure in result.failures] for result in results
+    }
+    page = _environment().get_template("report.html.jinja")
+    with atomic_write(out / "report.html") as temporary:
+        html = page.render(
+            about=about, results=results, plots=drawn, failures=shown, answers=answers, measures=MEASURES,
+            convention=CONVENTION, differences=_shown_differences,
+        )  # fmt: skip
+        temporary.write_text(html, encoding="utf-8")
+    if events:
+        write_events(out / "tensorboard", results, answers)
+    with atomic_write(out / "report.json") as temporary:
+        temporary.write_text(json.dumps(as_plain(about, results, answers), indent=1) + "\n", encoding="utf-8")
+    return answers
+
+
+def answer(result: ConditionResult) -> list[str]:
+    """In words, what super-resolution and tuning change at rank 1, or in verification where nobody is searched for."""
+    measure = "rank1" if any("rank1" in row.measured for row in result.rows) else "tar_at_far_0.001"
+    told = []
+    for difference in _shown_differences(result, measure):
+        figure, interval = difference.figure, difference.figure.interval()
+        if figure.value is None or interval is None:
+            continue
+        better, worse = interval[0] > 0, interval[1] < 0
+        verdict = "is better than" if better else "is worse than" if worse else "is not told apart from"
+        span = f"{interval[0] * 100:+.1f} to {interval[1] * 100:+.1f}"
+        by = f"{figure.value * 100:+.1f} points of {MEASURES[measure][0]} (95 %: {span})"
+        told.append(f"{result.condition}: {difference.of} {verdict} {difference.to}, {by}")
+    return told
+
+
+def _shown_differences(result: ConditionResult, measure: str) -> list[Difference]:
+    found = {(each.of, each.to): each for each in result.differences if each.measure == measure}
+    return [found[pair] for pair in SHOWN_DIFFERENCES if pair in found]
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def as_plain(about: About, results: Sequence[ConditionResult], answers: Sequence[str]) -> dict[str, Any]:
+    """The content of report.json."""
+    return {
+        "dataset": about.dataset,
+        "protocol": about.protocol.rule,
+        "counts": about.counts(),
+        "threshold": about.threshold,
+        "bootstrap": {"replicates": about.bootstrap, "level": LEVEL, "resampled": "subjects of the probes"},
+        "convention": CONVENTION,
+        "models": about.models,
+        "notes": list(about.notes),
+        "left_out": list(about.left_out),
+        "answers": list(answers),
+        "conditions": [_plain_condition(result) for result in results],
+        "seconds": {name: round(value, 2) for name, value in about.seconds.items()},
+    }
+
+
+def _plain_condition(result: ConditionResult) -> dict[str, Any]:
+    return {
+        "vlr_size": result.condition.vlr_size,
+        "degradation": result.condition.degradation,
+        "rows": [
+            {
+                "name": row.name,
+                "route": own.route.name,
+                "recognizer": own.recognizer.name,
+                "measured": {name: _plain(figure) for name, figure in row.measured.items()},
+                "thresholds": [_plain_threshold(each) for each in row.thresholds],
+                "cmc": row.cmc.tolist(),
+                "breakdown": {
+                    kind: {value: _plain(figure) for value, figure in values.items()}
+                    for kind, values in row.breakdown.items()
+                },
+            }
+            for own, row in zip(result.grid, result.rows, strict=True)
+        ],
+        "differences": [
+            {"of": each.of, "to": each.to, "measure": each.measure, **_plain(each.figure)}
+            for each in result.differences
+        ],
+    }
+
+
+def _plain(figure: Figure) -> dict[str, Any]:
+    if figure.value is None:
+        return {"value": None, "insufficient_data": figure.reason}
+    low, high = figure.interval() or (None, None)
+    return {"value": figure.value, "low": low, "high": high, "samples": figure.samples}
+
+
+def _plain_threshold(each: AtThreshold) -> dict[str, Any]:
+    negative, positive = ("fnir", "fpir") if each.kind == "identification" else ("fnmr", "fmr")
+    told = {"kind": each.kind, "threshold": each.threshold, "from": each.named}
+    return told | {negative: _plain(each.false_negative), positive: _plain(each.false_positive)}
+
+
+def write_probes(path: Path, protocol: Protocol, results: Sequence[ConditionResult]) -> None:
+    """CSV: one row a probe, condition and row of the grid."""
+    names = list(dict.fromkeys(row.identity for row in protocol.score.gallery))
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
+        writer = csv.DictWriter(stream, PROBE_COLUMNS)
+        writer.writeheader()
+        for result, row in ((each, row) for each in results for row in each.rows):
+            found = row.searches
+            if found is None:
+                continue
+            for place, (probe, mated) in enumerate(zip(protocol.score.probes, protocol.score.mated, strict=True)):
+                told = {
+                    "vlr_size": result.condition.vlr_size,
+                    "degradation": result.condition.degradation,
+                    "row": row.name,
+                    "file": probe.name,
+                    "identity": probe.identity,
+                    "enrolled": int(mated),
+                    "best_other": names[found.best_row[place]],
+                    "best_other_score": f"{found.best[place]:.5f}",
+                    "session": probe.session,
+                    "camera": probe.camera,
+                    "illumination": probe.illumination,
+                }
+                own = {"rank": found.rank[place], "mated_score": f"{found.mated[place]:.5f}"} if mated else {}
+                writer.writerow(told | own)
+
+
+def write_events(folder: Path, results: Sequence[ConditionResult], answers: Sequence[str]) -> None:
+    """TensorBoard: a scalar each measure, condition and row, and the curves."""
+    for stale in folder.glob("events.out.tfevents.*") if folder.is_dir() else ():
+        stale.unlink()
+    with SummaryWriter(str(folder)) as writer:
+        for result in results:
+            for row in result.rows:
+                for name, figure in row.measured.items():
+                    if figure.value is not None:
+                        writer.add_scalar(f"{name}/{result.condition.slug}/{row.name}", figure.value, 0)
+            for name, drawn in draw(result.rows).items():
+                writer.add_figure(f"{name}/{result.condition.slug}", drawn)
+        writer.add_text("answer", "\n\n".join(answers) or INSUFFICIENT)
+
+
+def print_grid(console: Console, results: Sequence[ConditionResult], answers: Sequence[str]) -> None:
+    """The grid of every condition, and the answers."""
+    for result in results:
+        names = [name for name in MEASURES if any(name in row.measured for row in result.rows)]
+        table = Table(str(result.condition), *(MEASURES[name][0] for name in names), box=None, header_style="bold")
+        for row in result.rows:
+            table.add_row(row.name, *(_cell(row.measured[name]) for name in names))
+        console.print(table)
+        console.print(_given(result.rows), highlight=False)
+        console.print()
+    for text in answers:
+        console.print(text, highlight=False, soft_wrap=True)
+
+
+def _given(rows: Sequence[RowResult]) -> str:
+    told = []
+    for row in rows:
+        at = {each.kind: each for each in row.thresholds if each.named == "given"}
+        negative, positive = ("FNIR", "FPIR") if "identification" in at else ("FNMR", "FMR")
+        chosen = at.get("identification") or at["verification"]
+        told.append(f"{row.name} {negative} {_share(chosen.false_negative)} {positive} {_share(chosen.false_positive)}")
+    return f"at --threshold {chosen.threshold:g}: " + "; ".join(told)
+
+
+def _share(figure: Figure) -> str:
+    return "?" if figure.value is None else f"{figure.value:.1%}"
+
+
+def _cell(figure: Figure) -> str:
+    if figure.value is None:
+        return "insufficient"
+    interval = figure.interval()
+    return f"{figure.value:.1%}" + ("" if interval is None else f"\n{interval[0]:.1%} - {interval[1]:.1%}")
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pipeline", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(percent=lambda value: f"{value:.1%}", points=lambda value: f"{value * 100:+.1f}")
+    environment.globals.update(INSUFFICIENT=INSUFFICIENT, COMPARED=COMPARED)
+    return environment
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _picture(pixels: Pixels) -> str:
+    return _data_uri(cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes(), "png")
+
+
+@torch.no_grad()
+def _failure_shown(failure: Failure, result: ConditionResult, faces: Faces) -> dict[str, Any]:
+    """The probe as each route shows it, and the two people it was compared with."""
+    batch = next(iter(faces.batches([failure.probe], result.condition)))
+    vlr = faces.ready(batch, result.condition)["vlr"]
+    routes: dict[str, GridRow] = {row.route.name: row for row in result.grid if row.route.name != HR}
+    pictures = {f"probe, {_sized(result.condition)}": as_pixels(vlr[0])}
+    pictures |= {name: as_pixels(row.route.enlarge(vlr)[0]) for name, row in routes.items()}
+    pictures["HR"] = read_image(failure.probe.path)
+    pictures[f"taken for {failure.wrong.identity}"] = read_image(failure.wrong.path)
+    pictures[f"is {failure.right.identity}"] = read_image(failure.right.path)
+    return {"failure": failure, "pictures": {name: _picture(pixels) for name, pixels in pictures.items()}}
+
+
+def _sized(condition: Condition) -> str:
+    return f"{condition.vlr_size} px"
