@@ -20,12 +20,10 @@ from facial_rec.contract import FaceContract
 from facial_rec.datamodule import HR, UNSEEN
 from facial_rec.lora import add_adapters
 from facial_rec.model import EMBEDDING_DIM, EdgeFace, unit
-from facial_rec.recognition import by_route
+from facial_rec.recognition import by_route, selection_loss
 from training.checkpoint import load_fitting, model_state, read_checkpoint
 from training.module import TrainingModule
 from training.optim import backbone_groups, check_groups, named_group
-
-FORGOTTEN = 1.0  # added to val/loss while HR faces are recognised worse than --max_forgetting allows
 
 
 class FinetuneLightning(TrainingModule):
@@ -33,8 +31,7 @@ class FinetuneLightning(TrainingModule):
 
     identities: the classes, in the order of the head's rows.
     `val/loss`, by which checkpoints are chosen, is in stage 1 the margin-free cross entropy of held-out pictures, and
-    in stage 2 1 - rank-1 of unseen people's low-resolution faces (mean over the routes), plus FORGOTTEN where rank-1
-    of their HR faces is more than max_forgetting below that of the stock network.
+    in stage 2 facial_rec.recognition.selection_loss of people who are not trained on.
     """
 
     def __init__(self, config: StageConfig, model: EdgeFace, identities: Sequence[str]) -> None:
@@ -133,8 +130,11 @@ class FinetuneLightning(TrainingModule):
         summed = dict(zip(self.sums, totals.tolist(), strict=True))
         count = summed.pop("held_out")
         means = {f"val/{name}": total / count for name, total in summed.items()}
-        means |= {f"val/{name}": value for name, value in (self._recognised("") | self._stock_recognised()).items()}
-        means["val/loss"] = self._objective(means)
+        recognised = self._recognised("") | self._stock_recognised()
+        means |= {f"val/{name}": value for name, value in recognised.items()}
+        low = self._routes()[1:] or [HR]
+        chosen_by = selection_loss(recognised, low, HR, self.config.max_forgetting / 100)
+        means["val/loss"] = means["val/cross_entropy"] if self.config.stage == 1 else chosen_by
         self.log_validation(means, shown=("val/loss", "val/accuracy", *(f"val/rank1_{r}" for r in self._routes())))
 
     def _stock_recognised(self) -> dict[str, float]:
@@ -152,13 +152,6 @@ class FinetuneLightning(TrainingModule):
 
     def _routes(self) -> list[str]:
         return [HR, *self.datamodule.val_set.faces.inputs]
-
-    def _objective(self, means: dict[str, float]) -> float:
-        if self.config.stage == 1:
-            return means["val/cross_entropy"]
-        low = [means[f"val/rank1_{route}"] for route in self._routes()[1:]] or [means[f"val/rank1_{HR}"]]
-        forgotten = means[f"val/rank1_stock_{HR}"] - means[f"val/rank1_{HR}"]
-        return 1.0 - float(np.mean(low)) + FORGOTTEN * (forgotten > self.config.max_forgetting / 100)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from facial_rec.finetune_edgeface import main
 from facial_rec.inputs import Route
 from facial_rec.model import EdgeFace
 from facial_rec.module import FinetuneLightning
+from facial_rec.recognition import selection_loss
 from facial_rec.routes import enlarging
 from facial_rec.tuned import load_tuned
 from tests.conftest import VLR, only_line
@@ -136,6 +137,16 @@ def test_what_is_logged_adds_up(finished: Path) -> None:
     assert [row["val/loss"] for row in rows(finished, 1) if "val/loss" in row] == [
         row["val/cross_entropy"] for row in rows(finished, 1) if "val/loss" in row
     ]
+
+
+def test_the_checkpoint_is_chosen_by_rank_1_and_tar_and_not_if_hr_is_forgotten() -> None:
+    found = {"rank1_hr": 0.95, "rank1_stock_hr": 0.96, "rank1_dsr": 0.8, "tar_dsr": 0.5, "rank1_interpolation": 0.5}
+    routes = ["dsr", "interpolation"]
+    told = selection_loss(found, routes, "hr", max_forgetting=0.02)
+    assert told == pytest.approx(1 - (0.8 + 0.5 + 0.5) / 3)
+    assert selection_loss(found | {"tar_dsr": 0.6}, routes, "hr", 0.02) < told
+    assert selection_loss(found, routes, "hr", max_forgetting=0.005) == pytest.approx(told + 1)
+    assert selection_loss(found | {"rank1_hr": 0.97}, routes, "hr", max_forgetting=0) == pytest.approx(told)
 
 
 def test_the_tuned_folder_is_the_best_checkpoint_and_embeds(finished: Path, face_set: Path, tmp_path: Path) -> None:
