@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from data.errors import InputError
 from dsr import DSR, DSRConfig
+from dsr.config import Provenance
 from dsr.export import examples, main, write_onnx
 from training import onnx_export
 from training.inference import weights_digest
@@ -286,3 +287,17 @@ def test_an_earlier_onnx_file_does_not_meet_another_model(
     assert main(["--checkpoint", str(folder), "--out", str(out), "--format", "safetensors"]) == 2
     assert "holds dsr.onnx of an earlier export" in capsys.readouterr().err
     assert [path.name for path in out.iterdir()] == ["dsr.onnx"]
+
+
+def test_a_folder_tells_whom_the_model_was_trained_on_and_how(model: DSR, tmp_path: Path) -> None:
+    model.provenance = Provenance(("0" * 16, "1" * 16), "realistic")
+    model.save_pretrained(tmp_path / "saved")
+    assert DSR.from_pretrained(tmp_path / "saved").provenance == model.provenance
+
+
+@pytest.mark.parametrize("damaged", [[], {"trained_on": "all"}, {"trained_on": [1]}, {"degradation": None}], ids=str)
+def test_a_damaged_provenance_is_refused(folder: Path, damaged: object) -> None:
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"provenance": damaged}))
+    with pytest.raises(InputError, match="provenance"):
+        DSR.from_pretrained(folder)

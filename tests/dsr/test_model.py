@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import InputError
+from data.identity_split import identity_digests
 from dsr import DSR, DSRConfig
-from dsr.config import HR_SIZE, PRESETS
+from dsr.config import HR_SIZE, PRESETS, Provenance
 from training.checkpoint import read_checkpoint
 from training.pixels import interpolate
 
@@ -174,6 +175,12 @@ def test_shapes_that_cannot_be_built_are_refused(shape: dict[str, object], told:
 
 
 # Checkpoints
+
+
+def test_a_checkpoint_tells_whom_the_model_was_trained_on_and_how(finished: Path, face_set: Path) -> None:
+    model = DSR.load_from_checkpoint(finished / "checkpoints" / "last.ckpt")
+    people = identity_digests(path.name[:3] for path in (face_set / "train_processed").rglob("*.png"))
+    assert model.provenance == Provenance(tuple(people), "bicubic")
 
 
 def test_a_checkpoint_gives_the_averaged_or_the_raw_weights(finished: Path) -> None:
