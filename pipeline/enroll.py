@@ -22,8 +22,15 @@ from data.face_rows import read_faces
 from facial_rec.embeddings import FaceEmbeddings, check_name, read_embeddings, write_embeddings
 from facial_rec.extraction import Face
 from pipeline.gallery import TEMPLATE_RULE, Gallery
-from pipeline.options import FaceOptions
-from pipeline.recognizer import Recognizer, embed_with_progress, load_recognizer, route_named, say_skipped
+from pipeline.options import FaceOptions, check_folder
+from pipeline.recognizer import (
+    Recognizer,
+    embed_with_progress,
+    face_reader,
+    load_recognizer,
+    route_named,
+    say_skipped,
+)
 from training.cli import parse_options
 from training.inference import choose_device
 from training.options import option
@@ -46,17 +53,17 @@ class EnrollOptions(FaceOptions):
     def check(self) -> None:
         super().check()
         check_name(Path(self.out))
+        check_folder(Path(self.out).parent, "--out")
         if Path(self.out).exists() and not self.add:
             raise InputError(f"--out {self.out}: is there already: --add enrols more people in it; or give another")
         if self.add and not Path(self.out).is_file():
             raise InputError(f"--add: there is no gallery {self.out}; leave --add out to make it")
 
 
-def enrolled(options: EnrollOptions, recognizer: Recognizer, console: Console) -> FaceEmbeddings:
-    """The pictures of --input as rows of a gallery. Raises InputError if none can be used."""
-    faces = [Face(row.path.resolve(), row.identity) for row in read_faces(options.input)]
+def enrolled(faces: Sequence[Face], options: EnrollOptions, recognizer: Recognizer, console: Console) -> FaceEmbeddings:
+    """The pictures as rows of a gallery. Raises InputError if none can be used."""
     route = route_named(options.route, options.dsr_checkpoint, recognizer.device, options.precision)
-    found = embed_with_progress(recognizer, route, options, faces, console)
+    found = embed_with_progress(recognizer, route, face_reader(options.finder()), options, faces, console)
     say_skipped(found.skipped, len(faces), console)
     kept = [faces[index] for index in found.kept]
     for identity in sorted({face.identity for face in faces} - {face.identity for face in kept}):
@@ -80,11 +87,15 @@ def enrolled(options: EnrollOptions, recognizer: Recognizer, console: Console) -
     )
 
 
-def joined(old: FaceEmbeddings, new: FaceEmbeddings, path: Path) -> FaceEmbeddings:
-    """Both, the old rows first. Raises InputError for another recogniser, or a picture that is enrolled already."""
-    Gallery.of(old).check_key((new.contract, new.digest), path)
-    if twice := sorted(set(old.paths) & set(new.paths)):
+def refuse_twice(gallery: Gallery, faces: Sequence[Face], path: Path) -> None:
+    """Raise InputError for a picture that is enrolled already."""
+    there = {Path(picture).resolve() for own in gallery.pictures for picture in own}
+    if twice := [face.path for face in faces if face.path in there]:
         raise InputError(f"{path}: {len(twice)} of the pictures are enrolled in it already ({twice[0]})")
+
+
+def joined(old: FaceEmbeddings, new: FaceEmbeddings) -> FaceEmbeddings:
+    """Both, the old rows first; of one contract and the same weights."""
     return dataclasses.replace(
         old,
         embeddings=np.concatenate([old.embeddings, new.embeddings]),
@@ -103,15 +114,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EnrollOptions, argv, prog="python -m pipeline.enroll")
     console, out = Console(), Path(options.out)
     device = choose_device(options.device)
-    old = read_embeddings(out) if options.add else None
+    earlier = Gallery.load(out) if options.add else None
+    faces = [Face(row.path.resolve(), row.identity) for row in read_faces(options.input)]
     recognizer = load_recognizer(options.recognizer, options.crop, device, options.precision)
-    if old is not None:
-        Gallery.of(old).check_key(recognizer.key, out)
+    if earlier is not None:
+        earlier.check_key(recognizer.key, out)
+        refuse_twice(earlier, faces, out)
     try:
-        table = enrolled(options, recognizer, console)
+        table = enrolled(faces, options, recognizer, console)
     except torch.OutOfMemoryError as error:
         raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
-    table = table if old is None else joined(old, table, out)
+    table = joined(read_embeddings(out), table) if options.add else table
     gallery = Gallery.of(table)  # before anything is written: a person without a mean direction is an error
     write_embeddings(out, table)
     pictures = Counter(len(own) for own in gallery.pictures)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,13 +36,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Gallery:
-    """T templates. Embeddings may be searched for in it that were made under its contract by its weights."""
+    """T templates, of each identity one. What is searched for must come of the same contract and weights."""
 
     templates: Tensor  # (T, D) of length 1
     identities: list[str]  # (T,) all different
     pictures: list[list[str]]  # (T,) the paths that each template was made of
-    contract: str
-    digest: str
+    contract: str  # FaceContract.id
+    digest: str  # of the recogniser's weights
+    metadata: dict[str, Any]  # of the table: weights, crop, aligned, ...
 
     def __len__(self) -> int:
         return len(self.identities)
@@ -59,30 +60,31 @@ class Gallery:
         templates, names, pictures = templates_of(
             torch.from_numpy(np.asarray(table.embeddings)), table.identities, table.paths
         )
-        return cls(templates, names, pictures, table.contract, table.digest)
+        return cls(templates, names, pictures, table.contract, table.digest, table.metadata)
 
     @classmethod
     def load(cls, path: Path) -> Gallery:
-        """Of a table of embeddings. Raises InputError for any other file."""
+        """`of` the table in a file. Raises InputError for any other file."""
         try:
             return cls.of(read_embeddings(path))
         except InputError as error:
             raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
     def check_key(self, key: tuple[str, str], path: Path) -> None:
-        """Raise InputError for embeddings of another contract or of other weights."""
-        for own, other, what in zip((self.contract, self.digest), key, ("face contract", "weights"), strict=True):
+        """Raise InputError for a recogniser of another contract or of other weights. key: Recognizer.key."""
+        differing = "under another face contract", "with other weights"
+        for own, other, what in zip((self.contract, self.digest), key, differing, strict=True):
             if own != other:
                 raise InputError(
-                    f"{path}: was enrolled under another {what} ({own[:48]}) than the recogniser's ({other[:48]}): "
+                    f"{path}: was enrolled {what} ({own[:48]}) than the recogniser's ({other[:48]}): "
                     "give the recogniser that it was enrolled with, or enroll again"
                 )
 
     def search(self, probes: Tensor, count: int, backend: Backend = "exact") -> list[list[Candidate]]:
-        """The `count` best identities of each probe (P, D), best first.
+        """The `count` best identities of each probe, best first; all, where there are fewer.
 
-        exact: chunked matrix products on the probes' device; of equal scores who was enrolled first. faiss: FAISS's
-        exact index, where it is installed.
+        probes: (P, D) of length 1, float32. exact: chunked matrix products on the probes' device; of equal scores who
+        was enrolled first. faiss: FAISS's exact index, where it is installed.
         """
         templates = self.templates.to(probes.device)
         find = top_candidates if backend == "exact" else top_candidates_faiss

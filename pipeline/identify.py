@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,13 +20,13 @@ from rich.table import Table
 from data.atomic import atomic_write
 from data.errors import InputError, entry_point
 from data.images import EXTENSIONS, list_images
-from facial_rec.embeddings import FaceEmbeddings, read_embeddings
+from facial_rec.contract import Crop, FaceContract
 from facial_rec.extraction import Face
-from facial_rec.inputs import Route
 from pipeline.gallery import Candidate, Gallery
-from pipeline.options import FaceOptions
-from pipeline.pictures import save_candidates
+from pipeline.options import FaceOptions, check_folder
+from pipeline.pictures import MOST_CANDIDATES, save_candidates
 from pipeline.recognizer import (
+    Reader,
     Recognizer,
     embed_with_progress,
     face_reader,
@@ -53,7 +53,16 @@ class IdentifyOptions(FaceOptions):
     recognizer: str | None = option(None, "default: the one that the gallery was enrolled with, where it was then")
     search: Literal["exact", "faiss"] = option("exact", "faiss: FAISS's exact index, where it is installed")
     out: str = option("identified", "folder for candidates.csv and candidates.png")
-    pictures: int = option(24, "how many candidates.png shows side by side with their candidates; 0: none", low=0)
+    pictures: int = option(
+        24,
+        f"how many candidates.png shows, side by side with up to {MOST_CANDIDATES} candidates; 0: none",
+        low=0,
+        high=200,
+    )
+
+    def check(self) -> None:
+        super().check()
+        check_folder(Path(self.out), "--out")
 
 
 @dataclass(frozen=True)
@@ -85,23 +94,26 @@ def probes_of(given: str) -> list[Face]:
     return [Face(each, "") for each in paths]
 
 
-def recognizer_of(table: FaceEmbeddings, options: IdentifyOptions, device: str) -> Recognizer:
+def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> Recognizer:
     """The one that the gallery's pictures were embedded with. Raises InputError if it is another, or cannot be had."""
-    name = options.recognizer or str(table.metadata.get("weights", ""))
-    crop = table.metadata.get("crop")
-    if crop not in ("arcface", "center"):  # a table of facial_rec.embed tells it in its contract alone
-        crop = "center" if "-center-" in table.contract else "arcface"
+    name = options.recognizer or str(gallery.metadata.get("weights", ""))
+    crop: Crop = "center" if gallery.contract == FaceContract("center").id else "arcface"
     try:
-        return load_recognizer(name, crop, device, options.precision)  # type: ignore[arg-type]
+        found = load_recognizer(name, crop, device, options.precision)
     except InputError as error:
         if options.recognizer:
             raise
         raise InputError(f"{error}: --gallery {options.gallery} was enrolled with it: give --recognizer") from None
+    gallery.check_key(found.key, Path(options.gallery))
+    return found
 
 
 def write_csv(path: Path, found: Sequence[Identified]) -> None:
     """One row a picture and candidate."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(["file", "decision", "rank", "identity", "score", "enrolled_picture"])
         for each in found:
@@ -123,29 +135,23 @@ def say(found: Sequence[Identified], console: Console) -> None:
         console.print(f"and {len(found) - SHOWN_ON_CONSOLE} more pictures, see candidates.csv", highlight=False)
 
 
-def show(
-    found: Sequence[Identified], table: FaceEmbeddings, route: Route, options: IdentifyOptions, device: str
-) -> None:
-    """candidates.png. A picture that was enrolled and is not there any more is left grey."""
-    finder = options.finder()
-    enrolled_aligned = bool(table.metadata.get("aligned", True))  # tables of facial_rec.embed are of aligned faces
-    read_enrolled = face_reader(None if enrolled_aligned else (finder or FaceOptions(input="-").finder()))
-    save_candidates(Path(options.out) / "candidates.png", found, face_reader(finder), read_enrolled, route, device)
+def enrolled_reader(gallery: Gallery, options: IdentifyOptions) -> Reader:
+    """The reader of the pictures that were enrolled. Raises InputError if the detector cannot be had."""
+    aligned = bool(gallery.metadata.get("aligned", True))  # tables of facial_rec.embed are of aligned faces
+    return face_reader(replace(options, aligned=aligned).finder())
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(IdentifyOptions, argv, prog="python -m pipeline.identify")
     console, out, device = Console(), Path(options.out), choose_device(options.device)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; give a folder")
-    faces, table = probes_of(options.input), read_embeddings(Path(options.gallery))
-    gallery = Gallery.load(Path(options.gallery))
-    recognizer = recognizer_of(table, options, device)
-    gallery.check_key(recognizer.key, Path(options.gallery))
+    faces, gallery = probes_of(options.input), Gallery.load(Path(options.gallery))
+    recognizer = recognizer_of(gallery, options, device)
+    read = face_reader(options.finder())
+    read_enrolled = enrolled_reader(gallery, options) if options.pictures else read
     route = route_named(options.route, options.dsr_checkpoint, device, options.precision)
     try:
-        embedded = embed_with_progress(recognizer, route, options, faces, console)
+        embedded = embed_with_progress(recognizer, route, read, options, faces, console)
     except torch.OutOfMemoryError as error:
         raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
     say_skipped(embedded.skipped, len(faces), console)
@@ -154,10 +160,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         Identified(faces[index].path, own, options.threshold)
         for index, own in zip(embedded.kept, candidates, strict=True)
     ]
-    say(found, console)
     write_csv(out / "candidates.csv", found)
     if options.pictures:
-        show(found[: options.pictures], table, route, options, device)
+        save_candidates(out / "candidates.png", found[: options.pictures], read, read_enrolled, route, device)
+    say(found, console)
     known = sum(each.decision != UNKNOWN for each in found)
     console.print(
         f"{known} of {len(found)} recognised among {len(gallery)} people at {options.threshold:g} or above: "

@@ -14,7 +14,7 @@ from training.options import check_options, option
 
 @dataclass(frozen=True)
 class FaceOptions:
-    """A subclass names its command."""
+    """A subclass is the options of a command."""
 
     input: str = option("", "a picture, or a folder of them")
     aligned: bool = option(False, "they are aligned faces, of any size; else photographs, whose faces are found")
@@ -33,6 +33,7 @@ class FaceOptions:
     workers: int = option(4, "threads that read pictures and find faces", low=1, high=64)
 
     def check(self) -> None:
+        """Raise InputError for the first one that cannot be."""
         check_options(self)
         if not self.input:
             raise InputError("--input: give a picture or a folder of them")
@@ -43,3 +44,10 @@ class FaceOptions:
             return None
         path = detector_file(None if self.detector is None else Path(self.detector))
         return FaceFinder(FaceDetector(path, self.min_score), self.min_face)
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """Raise InputError unless files can be put in `folder`, which need not be there yet. name: of the option."""
+    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{name}: {nearest} is a file; give a folder")

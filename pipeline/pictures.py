@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from data.atomic import atomic_write
@@ -16,18 +17,19 @@ from data.errors import InputError
 from data.images import Pixels, resize_image
 from facial_rec.contract import FaceContract
 from facial_rec.inputs import Route
-from pipeline.recognizer import HR, prepare
+from pipeline.recognizer import HR, Reader, prepare
 from training.image_quality import to_unit
 
 if TYPE_CHECKING:
     from pipeline.identify import Identified
 
 SIDE = 128  # pixels of a shown face
-INCHES, DPI = 1.35, 110  # of a shown face and its caption
-RIGHT, WRONG, MISSING = "#1a7f37", "#b42318", np.full((SIDE, SIDE, 3), 225, np.uint8)
-LONGEST_NAME = 18
-
-Reader = Callable[[Path], Pixels]
+INCHES, CAPTION, DPI = 1.35, 0.32, 110  # of a face with its margin, and of what stands over it
+FACE = 0.9 * INCHES
+MOST_CANDIDATES = 10  # side by side; matplotlib draws no picture of 2^16 pixels
+REACHED, BELOW = "#1a7f37", "black"  # the threshold
+MISSING = np.full((SIDE, SIDE, 3), 225, np.uint8)
+LONGEST_NAME = 16
 
 
 def as_pixels(face: torch.Tensor) -> Pixels:
@@ -38,28 +40,43 @@ def as_pixels(face: torch.Tensor) -> Pixels:
 def save_candidates(
     path: Path, found: Sequence[Identified], read: Reader, read_enrolled: Reader, route: Route, device: str
 ) -> None:
-    """PNG: a row for each picture, as read and, if a route enlarges it, enlarged; then its candidates."""
+    """PNG: a row for each picture, as read and, if a route enlarges it, enlarged; then its candidates.
+
+    found: at least one. read, read_enrolled: what `face_reader` gives, for the pictures and for those enrolled.
+    """
     seen = 1 if route.name == HR else 2
-    columns = seen + max(len(each.candidates) for each in found)
+    columns = seen + min(MOST_CANDIDATES, max(len(each.candidates) for each in found))
     with mpl.rc_context({"font.family": "sans-serif", "font.size": 7}):
-        figure = Figure((columns * INCHES, len(found) * (INCHES + 0.25)), dpi=DPI, layout="constrained")
+        size = columns * INCHES, len(found) * (INCHES + CAPTION)
+        figure, margin = Figure(size, dpi=DPI), (INCHES - FACE) / 2
         axes = figure.subplots(len(found), columns, squeeze=False)
+        figure.subplots_adjust(  # a layout engine would measure every axis: seconds
+            left=margin / size[0],
+            right=1 - margin / size[0],
+            bottom=margin / size[1],
+            top=1 - (margin + CAPTION) / size[1],
+            wspace=INCHES / FACE - 1,
+            hspace=(INCHES + CAPTION) / FACE - 1,
+        )
         for row, each in zip(axes, found, strict=True):
             for place in row:
                 place.set_axis_off()
             face = read(each.path)
             row[0].imshow(_shown(face), interpolation="nearest")
-            row[0].set_title(f"{_short(each.path.name)}\n→ {_short(each.decision)}", loc="left", weight="bold")
+            _title(row[0], f"{_short(each.path.name)}\n→ {_short(each.decision)}", weight="bold")
             if seen == 2:
                 row[1].imshow(_enlarged(face, route, device))
-                row[1].set_title(route.name, loc="left")
+                _title(row[1], route.name)
             for place, candidate in zip(row[seen:], each.candidates, strict=False):
-                reached = candidate.score >= each.threshold
                 place.imshow(_enrolled(candidate.picture, read_enrolled))
-                title = f"{_short(candidate.identity)}\n{candidate.score:.3f}"
-                place.set_title(title, loc="left", color=RIGHT if reached else "black")
+                colour = REACHED if candidate.score >= each.threshold else BELOW
+                _title(place, f"{_short(candidate.identity)}\n{candidate.score:.3f}", color=colour)
         with atomic_write(path) as temporary:
             figure.savefig(temporary, format="png")
+
+
+def _title(place: Axes, text: str, **looks: Any) -> None:
+    place.set_title(text, loc="left", y=1.0, parse_math=False, **looks)  # a name may hold dollar signs
 
 
 def _shown(face: Pixels) -> Pixels:
@@ -83,4 +100,5 @@ def _enrolled(picture: str, read: Reader) -> Pixels:
 
 
 def _short(name: str) -> str:
+    name = name.encode(errors="backslashreplace").decode()  # fonts take Unicode alone
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"

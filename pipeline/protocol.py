@@ -16,12 +16,13 @@ from typing import Literal
 from data.duplicates import collect_signatures, find_duplicates, picture_signature
 from data.errors import InputError
 from data.face_rows import HR_FOLDER, SPLITS_FILE, FaceRow, read_faces, split_folder
-from data.images import DataRoot, read_ahead, read_image
+from data.images import EXTENSIONS, DataRoot, read_ahead, read_image
 from data.multipie import FRONTAL, FRONTAL_FLASH, MultiPieName
 from data.prepare_faces import ALIGNED_COARSE
 from data.splits import split_by_subject
 
 NEUTRAL = "01"  # the recording without expression, in every session
+NONMATED = "nonmated"  # a role of data/identity_split.py
 PATTERN = "SUBJECT_SESSION_RECORDING_CAMERA_ILLUMINATION_crop_128.png, such as 001_01_01_051_07_crop_128.png"
 PAIRS_PATTERN = "NAME N1 N2, or NAME1 N1 NAME2 N2"
 
@@ -86,15 +87,17 @@ class GalleryRule:
     recording: str = NEUTRAL
 
     def __call__(self, rows: Sequence[FaceRow]) -> tuple[Enrolment, str]:
-        """By Multi-PIE names the first that was taken so, else the first by name; all others are probes.
+        """By Multi-PIE names the first that was taken so, else the first by name of who has two or more; and in words.
 
-        Who has no such picture is left out, by Multi-PIE names; else who has one picture is a non-mated probe.
+        All other pictures are probes, but by Multi-PIE names those of who has no picture to enrol. Whose role in
+        splits.json is `nonmated` is searched for and never enrolled. rows: at least one. Raises InputError if by
+        Multi-PIE names nobody has a picture to enrol.
         """
         by_name = all(MultiPieName.parse(row.path.name) for row in rows)
         several = Counter(row.identity for row in rows)
         enrolled: dict[str, FaceRow] = {}
         for row in sorted(rows, key=lambda row: (row.identity, row.path.name)):
-            if self._suits(row) if by_name else several[row.identity] > 1 and row.role != "nonmated":
+            if row.role != NONMATED and (self._suits(row) if by_name else several[row.identity] > 1):
                 enrolled.setdefault(row.identity, row)
         if by_name and not enrolled:
             raise InputError(
@@ -102,7 +105,8 @@ class GalleryRule:
                 f"recording {self.recording} to enrol; names are {PATTERN}"
             )
         chosen = {row.path for row in enrolled.values()}
-        probes = [row for row in rows if row.path not in chosen and (not by_name or row.identity in enrolled)]
+        searched = [row for row in rows if not by_name or row.identity in enrolled or row.role == NONMATED]
+        probes = [row for row in searched if row.path not in chosen]
         rule = "first picture by name of everyone with two or more"
         if by_name:
             rule = f"first of camera {self.camera}, illumination {self.illumination}, recording {self.recording}"
@@ -117,28 +121,35 @@ class GalleryRule:
 def from_dataset(root: str, rule: GalleryRule, tune_fraction: float, seed: int) -> Protocol:
     """Of a prepared set, its test people score and its val people tune; of any other set of faces, a part tunes.
 
-    root: a prepared set, its test_processed, or what data.face_rows.read_faces takes. Raises InputError.
+    root: a prepared set, its test_processed, or what data.face_rows.read_faces takes.
+    tune_fraction: of the people, in [0, 1); 0: nobody tunes. Raises InputError.
     """
     path = Path(root)
-    inside = path if (path / split_folder("test") / HR_FOLDER).is_dir() else path.parent
-    prepared = path == inside or (path / HR_FOLDER).is_dir()
-    if prepared:
-        scored = read_faces(inside, ("test",)) if path == inside else read_faces(path)
+    if path.name in ("", ".."):  # the folder above it has to be known
+        path = path.resolve()
+    whole = (path / split_folder("test") / HR_FOLDER).is_dir()
+    if whole or (path / HR_FOLDER).is_dir():
+        inside = path if whole else path.parent
+        scored = read_faces(path, ("test",))
         has_val = (inside / split_folder("val") / HR_FOLDER).is_dir() and path != inside / split_folder("val")
         tuned = read_faces(inside, ("val",)) if has_val else []
         score, said = rule(scored)
         tune = rule(tuned)[0] if tuned else Enrolment([], [])
-        where = f"people of {SPLITS_FILE}" if (inside / SPLITS_FILE).is_file() else split_folder("test")
+        folder = split_folder("test") if whole else path.name
+        where = f"people of {SPLITS_FILE}" if (inside / SPLITS_FILE).is_file() else folder
         return Protocol(f"{said}; {where}", score, tune)
     if not path.exists():
         raise InputError(f"--dataset_root {root}: no such folder; python -m data.prepare_faces makes one")
-    tune_rows, score_rows = _dealt(read_faces(root), tune_fraction, seed)
+    tune_rows, score_rows = _dealt(read_faces(path), tune_fraction, seed)
     score, said = rule(score_rows)
     return Protocol(said, score, rule(tune_rows)[0] if tune_rows else Enrolment([], []))
 
 
 def from_lists(gallery: str, probes: str, tune_fraction: float, seed: int) -> Protocol:
-    """gallery, probes: a CSV of file and identity, or a folder, each. Raises InputError."""
+    """All pictures of the one are enrolled, those of the other searched for; of those enrolled some people tune.
+
+    gallery, probes: a CSV of file and identity, or a folder, each. tune_fraction: as above. Raises InputError.
+    """
     enrolled, searched = read_faces(gallery), read_faces(probes)
     people = [row.identity for row in enrolled]
     if not set(people) & {row.identity for row in searched}:
@@ -152,11 +163,12 @@ def from_lists(gallery: str, probes: str, tune_fraction: float, seed: int) -> Pr
 def from_pairs(root: str, pairs: str) -> Protocol:
     """LFW's pairs.txt: `FOLDS PAIRS`, then for each fold PAIRS matched (NAME N1 N2) and PAIRS mismatched lines.
 
-    Pictures are ROOT/NAME/NAME_000N.*; the first of a pair is the gallery's, the second the probe. Raises InputError.
+    The mismatched are NAME1 N1 NAME2 N2; one number in the header is PAIRS of a single fold. Pictures are
+    ROOT/NAME/NAME_000N.*; the first of a pair is the gallery's, the second the probe. Raises InputError.
     """
     path = Path(pairs)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--pairs {pairs}: cannot be read ({error})") from None
     folds, count = _pairs_header(path, lines)
@@ -167,16 +179,18 @@ def from_pairs(root: str, pairs: str) -> Protocol:
     second: dict[FaceRow, int] = {}
     for number, line in enumerate(lines[1:]):
         parts = line.split("\t") if "\t" in line else line.split()
-        if len(parts) not in (3, 4) or not all(part.isdigit() for part in parts[1::2] if len(parts) == 4):
-            raise InputError(f"{path} line {number + 2}: {line!r}: {PAIRS_PATTERN} wanted")
-        names = (parts[0], parts[0]) if len(parts) == 3 else (parts[0], parts[2])
-        numbers = (parts[1], parts[2]) if len(parts) == 3 else (parts[1], parts[3])
-        both = zip(names, numbers, strict=True)
-        one, other = (_lfw_picture(folder, name, written, path, number + 2) for name, written in both)
-        if one.path == other.path:
-            raise InputError(f"{path} line {number + 2}: a picture is compared with itself")
+        if len(parts) == 3:
+            parts.insert(2, parts[0])
+        try:
+            if len(parts) != 4 or not all(part.isdecimal() for part in parts[1::2]):
+                raise InputError(f"{line!r}: {PAIRS_PATTERN} wanted")
+            one, other = (_lfw_picture(folder, parts[at], int(parts[at + 1])) for at in (0, 2))
+            if one == other:
+                raise InputError(f"{line!r}: a picture is compared with itself")
+        except InputError as error:
+            raise InputError(f"{path} line {number + 2}: {error}") from None
         places = first.setdefault(one, len(first)), second.setdefault(other, len(second))
-        found.append(Pair(*places, names[0] == names[1], number // (2 * count)))
+        found.append(Pair(*places, one.identity == other.identity, number // (2 * count)))
     return Protocol(
         f"{len(found)} pairs in {folds} folds", Enrolment(list(first), list(second)), Enrolment([], []), found
     )
@@ -189,23 +203,22 @@ def _pairs_header(path: Path, lines: Sequence[str]) -> tuple[int, int]:
     raise InputError(f"{path} line 1: the number of folds and of pairs wanted, such as '10 300'")
 
 
-def _lfw_picture(folder: DataRoot, name: str, written: str, path: Path, line: int) -> FaceRow:
-    try:
-        stem = f"{name}_{int(written):04d}"
-        place = folder.resolve(name)
-        found = sorted(place.glob(f"{stem}.*"))
-    except (ValueError, InputError) as error:
-        raise InputError(f"{path} line {line}: {error}; {PAIRS_PATTERN} wanted") from None
+def _lfw_picture(folder: DataRoot, name: str, number: int) -> FaceRow:
+    stem, place = f"{name}_{number:04d}", folder.resolve(name)
+    found = sorted(each for each in place.glob("*") if each.stem == stem and each.suffix.lower() in EXTENSIONS)
     if not found:
-        raise InputError(f"{path} line {line}: no picture {name}/{stem}.* in {folder.folder}")
+        raise InputError(f"no picture {name}/{stem}.* in {folder.folder}")
     return FaceRow(found[0], f"{name}/{found[0].name}", name)
 
 
 def _dealt(rows: Sequence[FaceRow], fraction: float, seed: int) -> tuple[list[FaceRow], list[FaceRow]]:
-    """The rows of people for thresholds, and the others."""
+    """The rows of people for thresholds, and the others. Raises InputError where either side would be empty."""
     if fraction == 0:
         return [], list(rows)
-    tuning = split_by_subject([row.identity for row in rows], fraction, seed)
+    try:
+        tuning = split_by_subject([row.identity for row in rows], fraction, seed)
+    except InputError as error:
+        raise InputError(f"--tune_fraction: {error}; with 0 nobody tunes") from None
     return (
         [row for row, chosen in zip(rows, tuning, strict=True) if chosen],
         [row for row, chosen in zip(rows, tuning, strict=True) if not chosen],
@@ -224,53 +237,66 @@ class Leak:
     """Two pictures that must not be in the two places where they are."""
 
     first: FaceRow
-    second: FaceRow
+    second: FaceRow  # the probe, where one of them is
     reason: str
+    droppable: bool  # whether all is well without `second`
 
     def __str__(self) -> str:
         return f"{self.first.path} and {self.second.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A picture and what it is there for."""
+
+    row: FaceRow
+    use: str
+    probe: bool
+
+    def leak(self, other: _Placed, what: str) -> Leak:
+        first, second = (other, self) if self.probe and not other.probe else (self, other)
+        return Leak(first.row, second.row, f"{what}, {first.use} and {second.use}", second.probe)
 
 
 def find_leaks(protocol: Protocol, progress: Callable[[int], None] = lambda done: None) -> list[Leak]:
     """Someone who tunes and scores; one photograph enrolled and searched for, or of a person who tunes and another.
 
     Photographs are compared as files, pixels, and near duplicates (data/duplicates.py). Pictures of one person by
-    Multi-PIE names may be alike, since their names say that another flash or camera took them.
+    Multi-PIE names may be alike, since their names say that another flash or camera took them. progress: called with
+    the count of pictures read.
     """
     if protocol.pairs is not None:
         return []  # a picture may be the first of one pair and the second of another
     tuning = {row.identity: row for row in protocol.tune.rows}
     shared = next((row for row in protocol.score.rows if row.identity in tuning), None)
     if shared is not None:
-        return [Leak(shared, tuning[shared.identity], f"{shared.identity} tunes the threshold and scores")]
-    sides = [
-        *((row, "enrolled") for row in protocol.score.gallery),
-        *((row, "searched for") for row in protocol.score.probes),
-        *((row, "to fit thresholds, enrolled") for row in protocol.tune.gallery),
-        *((row, "to fit thresholds, searched for") for row in protocol.tune.probes),
-    ]
+        return [Leak(shared, tuning[shared.identity], f"{shared.identity} tunes the threshold and scores", False)]
     leaks: list[Leak] = []
-    side_of: dict[Path, tuple[FaceRow, str]] = {}
-    for row, side in sides:
-        earlier, its_side = side_of.setdefault(row.path.resolve(), (row, side))
-        if its_side != side:
-            leaks.append(Leak(earlier, row, f"one file, {its_side} and {side}"))
-    if leaks:
-        return leaks
-    rows = [row for row, _ in sides]
-    signatures = []
-    for done, signature in enumerate(read_ahead(lambda row: picture_signature(read_image(row.path)), rows), start=1):
+    files: dict[Path, _Placed] = {}
+    for each in (
+        *(_Placed(row, "enrolled", False) for row in protocol.score.gallery),
+        *(_Placed(row, "searched for", True) for row in protocol.score.probes),
+        *(_Placed(row, "enrolled to fit thresholds", False) for row in protocol.tune.gallery),
+        *(_Placed(row, "searched for to fit thresholds", True) for row in protocol.tune.probes),
+    ):
+        earlier = files.setdefault(each.row.path.resolve(), each)
+        if earlier.use != each.use:
+            leaks.append(earlier.leak(each, "one file"))
+    placed, signatures = list(files.values()), []
+    read = read_ahead(lambda each: picture_signature(read_image(each.row.path)), placed)
+    for done, signature in enumerate(read, start=1):
         signatures.append(signature)
         progress(done)
     for pair in find_duplicates(collect_signatures(signatures), min_coarse=ALIGNED_COARSE):
-        (first, one), (second, other) = sides[pair.first], sides[pair.second]
-        named = MultiPieName.parse(first.path.name) and MultiPieName.parse(second.path.name)
-        if one == other and first.identity == second.identity:
+        first, second = placed[pair.first], placed[pair.second]
+        one_person = first.row.identity == second.row.identity
+        if one_person and first.use == second.use:
             continue  # two probes alike, or two pictures of one template
-        if named and first.identity == second.identity and pair.kind == "near":
+        named = MultiPieName.parse(first.row.path.name) and MultiPieName.parse(second.row.path.name)
+        if one_person and named and pair.kind == "near":
             continue
         what = "the same pixels" if pair.kind == "exact" else f"one photograph (correlation {pair.score:.2f})"
-        leaks.append(Leak(first, second, f"{what}, {one} and {other}"))
+        leaks.append(first.leak(second, what))
     return leaks
 
 
@@ -278,15 +304,13 @@ def without_leaks(protocol: Protocol, leaks: Sequence[Leak], policy: Literal["re
     """drop: the probes that leak are left out. Raises InputError for leaks that may not be, or cannot be, dropped."""
     if not leaks:
         return protocol
-    score, tune = ({row.path for row in part.probes} for part in (protocol.score, protocol.tune))
-    dropped = {
-        next((row.path for row in (leak.second, leak.first) if row.path in score | tune), None) for leak in leaks
-    }
-    if policy == "refuse" or None in dropped or any("tunes the threshold" in leak.reason for leak in leaks):
-        cure = "--leakage drop leaves such probes out" if None not in dropped else "take one of them away"
-        raise InputError(f"{len(leaks)} leaks between gallery and probes, such as {leaks[0]}; {cure}")
-    kept = [
+    stuck = next((leak for leak in leaks if not leak.droppable), None)
+    if policy == "refuse" or stuck is not None:
+        cure = "--leakage drop leaves such probes out" if stuck is None else "take one of them away"
+        raise InputError(f"{len(leaks)} leaks between gallery and probes, such as {stuck or leaks[0]}; {cure}")
+    dropped = {leak.second.path for leak in leaks}
+    score, tune = (
         dataclasses.replace(part, probes=[row for row in part.probes if row.path not in dropped])
         for part in (protocol.score, protocol.tune)
-    ]
-    return dataclasses.replace(protocol, score=kept[0], tune=kept[1])
+    )
+    return dataclasses.replace(protocol, score=score, tune=tune)

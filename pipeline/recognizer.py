@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -17,8 +16,8 @@ from data.errors import InputError
 from data.face_geometry import FACE_SIZE
 from data.face_inspection import FaceFinder
 from data.images import Pixels, read_image
-from dsr.upscale import at_size
-from facial_rec.contract import FaceContract
+from dsr.upscale import AUTOCAST, at_size
+from facial_rec.contract import Crop, FaceContract
 from facial_rec.extraction import Embedded, Face, embed_each, embed_faces
 from facial_rec.inputs import Route
 from facial_rec.model import EdgeFace, load_edgeface
@@ -30,10 +29,9 @@ from training.pixels import interpolate, to_model_range
 
 HR = "hr"
 SHARP = Route(HR, lambda faces: faces)
-AUTOCAST = {"16": torch.float16, "bf16": torch.bfloat16}
 
-Crop = Literal["arcface", "center"]
 Precision = Literal["32", "16", "bf16"]
+Reader = Callable[[Path], Pixels]  # a file to the aligned face in it
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,11 @@ class Recognizer:
     contract: FaceContract
     device: str = "cpu"
     precision: Precision = "32"
-    inputs: str = ""  # what it was tuned on, facial_rec.config; empty: as published
+    inputs: str = ""  # what it was tuned on, facial_rec.config; empty: as published, as are the next three
     vlr_size: str = ""
     degradation: str = ""
-    trained_on: frozenset[str] = frozenset()
-    digest: str = field(init=False)
+    trained_on: frozenset[str] = frozenset()  # digests of the people it knows
+    digest: str = field(init=False)  # of the weights
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", weights_digest(self.model))
@@ -64,12 +62,8 @@ class Recognizer:
 
         In 32 bits a face's embedding is the same bit for bit alone and in any batch.
         """
-        with autocast(self.device, self.precision):
+        with torch.autocast(self.device, AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST):
             return embed_faces(self.model, self.contract(crops.to(self.device))).float()
-
-
-def autocast(device: str, precision: Precision) -> AbstractContextManager[object]:
-    return nullcontext() if precision == "32" else torch.autocast(device, AUTOCAST[precision])
 
 
 def load_recognizer(name: str, crop: Crop | None, device: str = "cpu", precision: Precision = "32") -> Recognizer:
@@ -90,18 +84,15 @@ def route_named(name: str, dsr_checkpoint: str, device: str = "cpu", precision: 
     return SHARP if name == HR else enlarging([name], dsr_checkpoint, None, device, precision)[0]
 
 
-def face_reader(finder: FaceFinder | None) -> Callable[[Path], Pixels]:
-    """A file to the aligned face in it. finder: for photographs; None: each picture is an aligned face of any size.
+def face_reader(finder: FaceFinder | None) -> Reader:
+    """A file to the aligned face in it, (H, W, 3) uint8. finder: for photographs; None: each picture is such a face.
 
-    What it returns raises InputError for a file without one.
+    What it returns raises InputError for a file that cannot be read or has no face.
     """
 
     def read(path: Path) -> Pixels:
         picture = read_image(path)
         if finder is None:
-            height, width, _ = picture.shape
-            if height != width:
-                raise InputError(f"{path}: {width}x{height} is not square; an aligned face is")
             return picture
         face, found = finder(picture)
         if isinstance(face, str):
@@ -112,11 +103,15 @@ def face_reader(finder: FaceFinder | None) -> Callable[[Path], Pixels]:
 
 
 def prepare(face: Pixels, route: Route, contract: FaceContract) -> Tensor:
-    """An aligned face of any size, (S, S, 3) uint8, as the route takes it, (3, h, w) in [-1, 1]: all of one shape.
+    """An aligned face (H, W, 3) uint8 as the route takes it, (3, h, w) in [-1, 1]: of every face the same shape.
 
-    hr: the recogniser's own 112 pixels. interpolation: 128, by bicubic interpolation. dsr: the size it takes, resized
-    to it if it has another.
+    Faces are square and of any size; those of the size that dsr takes need not be square. hr: the recogniser's own 112
+    pixels. interpolation: 128, by bicubic interpolation. dsr: the size it takes, resized to it if it has another.
+    Raises InputError for any other face.
     """
+    height, width, _ = face.shape
+    if height != width and (width, height) != route.vlr:
+        raise InputError(f"{width}x{height} is not square; an aligned face is")
     if route.vlr is not None:
         return to_model_range(torch.from_numpy(at_size(face, route.vlr))[None])[0]
     faces = to_model_range(torch.from_numpy(face)[None])
@@ -124,10 +119,9 @@ def prepare(face: Pixels, route: Route, contract: FaceContract) -> Tensor:
 
 
 def embed_with_progress(
-    recognizer: Recognizer, route: Route, options: FaceOptions, faces: Sequence[Face], console: Console
+    recognizer: Recognizer, route: Route, read: Reader, options: FaceOptions, faces: Sequence[Face], console: Console
 ) -> Embedded:
-    """The faces of photographs or aligned pictures by a route. Raises InputError if none can be used."""
-    read = face_reader(options.finder())
+    """The faces that `read` finds by a route. Raises InputError if none can be used."""
     columns = (TextColumn("faces"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("faces", total=len(faces))
