@@ -4,6 +4,8 @@ It writes that many pictures, 128 px, and runs pipeline.evaluate_dataset on them
 EdgeFace-XXS weights and two rows: HR and interpolation. Then: the share of each stage; embedding's rate beside that of
 the recogniser alone, facial_rec.extraction.embed_faces on faces in memory, timed in this run before and after; and the
 largest memory of the process.
+
+`--search-only` instead enrols that many random templates, each with one picture, and searches for 256 probes in them.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ import torch
 from data.images import write_image
 from facial_rec.contract import SIZE
 from facial_rec.extraction import embed_faces
-from facial_rec.model import EdgeFace
+from facial_rec.model import EMBEDDING_DIM, EdgeFace
+from pipeline.gallery import Gallery
 
 ALONE = 512  # faces of a timing of the recogniser alone
 
@@ -52,6 +55,24 @@ def seconds_a_face(model: EdgeFace) -> float:
         return (time.perf_counter() - start) / ALONE
 
 
+def search_only(count: int, probes: int = 256) -> None:
+    """Seconds and memory of a gallery of `count` templates, beside the templates' own size."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(count, EMBEDDING_DIM, generator=generator)
+    rows.div_(rows.norm(dim=1, keepdim=True))
+    names = [f"{number:08d}" for number in range(count)]
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    gallery = Gallery(rows, names, [[name] for name in names], "", "", {})
+    start = time.perf_counter()
+    found = gallery.search(rows[:probes], 5)
+    seconds = time.perf_counter() - start
+    assert [best[0].identity for best in found] == names[:probes]
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - held) / 1024
+    print(
+        f"{probes} probes in {count:,} templates ({rows.nbytes / 2**20:.0f} MiB): {seconds:.2f} s, {more:.0f} MiB more"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--probes", type=int, default=10_000)
@@ -59,8 +80,12 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--num-workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
+    parser.add_argument("--search-only", type=int, metavar="TEMPLATES")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.search_only:
+        search_only(args.search_only)
+        return
     torch.manual_seed(0)
     model = EdgeFace("edgeface_xxs").eval()
     with tempfile.TemporaryDirectory() as name:
