@@ -34,11 +34,14 @@ class Figure:
     reason: str = ""
 
     def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
-        """The middle `level` of the replicates (percentile bootstrap)."""
+        """The middle `level` of the replicates (percentile bootstrap).
+
+        None where no replicate differs: an error that none of these subjects made is not one that cannot be made.
+        """
         if self.value is None or self.replicates is None:
             return None
         told = self.replicates[np.isfinite(self.replicates)]  # a replicate may hold no subject that counts
-        if len(told) < len(self.replicates) / 2:
+        if 2 * len(told) <= len(self.replicates) or told.min() == told.max():
             return None
         low, high = np.quantile(told, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
@@ -63,8 +66,9 @@ class Resampling:
         """subjects: of each trial, in its order."""
         names, self.of = np.unique(np.asarray(subjects, dtype=object).astype(str), return_inverse=True)
         self.size, count = len(subjects), len(names)
-        draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / max(1, count)), size=replicates)
-        self.weights: Floats = draws.astype(np.float64)  # (B, S): how often a replicate holds each subject
+        boxes = max(1, count)  # multinomial refuses none
+        draws = np.random.default_rng(seed).multinomial(count, np.full(boxes, 1 / boxes), size=replicates)
+        self.weights: Floats = draws[:, :count].astype(np.float64)  # (B, S): how often a replicate holds each subject
         self.subjects = count
 
     def share(self, events: Bools, trials: Bools | None = None) -> Figure:
@@ -110,8 +114,9 @@ class Curve:
 class TradeOff:
     """Both kinds of error at any threshold: FNMR and FMR of comparisons, or FNIR and FPIR of searches.
 
-    positive, negative: scores of those that should and of those that should not match, float, finite or -inf (a mate
-    that is not among the best R); *_of: the trial of each, a number below `resampling.size`.
+    positive, negative: scores of those that should and of those that should not match, float, finite; -inf for a mate
+    that is not among the best R. *_of: the trial of each, a number below `resampling.size`. Raises ValueError for other
+    scores: NaN would reach every threshold.
     """
 
     def __init__(
@@ -123,8 +128,12 @@ class TradeOff:
         resampling: Resampling,
         named: str = "comparisons",
     ) -> None:
-        self.positive, self.negative, self.named = positive, negative, named
-        self.positive_of, self.negative_of, self.resampling = positive_of, negative_of, resampling
+        if not ((positive < np.inf).all() and np.isfinite(negative).all()):
+            raise ValueError("scores must be finite; only a mate's may be -inf")
+        kind = np.result_type(positive, negative)  # or a threshold between two of one kind is rounded in the other
+        self.positive, self.negative = (scores.astype(kind, copy=False) for scores in (positive, negative))
+        self.positive_of, self.negative_of = positive_of, negative_of
+        self.resampling, self.named = resampling, named
         self.lacking = self._lacking()
         self.several = min(len(np.unique(resampling.of[of])) for of in (positive_of, negative_of)) > 1
         if not self.lacking:
@@ -139,16 +148,20 @@ class TradeOff:
         return f"no {' and no '.join(absent)} {self.named}" if absent else ""
 
     def _drawn_thresholds(self) -> Floats:
-        """Quantiles of both sets of scores, those of `negative` dense where few are above."""
+        """Quantiles of both sets of scores, those of `negative` dense where few are above; the last above all of it.
+
+        A replicate that holds the highest of `negative` often may have too many matches at every other.
+        """
         rates = np.geomspace(max(LOWEST_RATE, 0.5 / len(self.negative)), 1.0, CURVE_POINTS)
-        levels = np.concatenate([np.quantile(self.negative, 1.0 - rates, method="higher")])
+        above_all = [np.nextafter(self.negative.max(), np.inf)]
+        levels = np.concatenate([np.quantile(self.negative, 1.0 - rates, method="higher"), above_all])
         finite = self.positive[np.isfinite(self.positive)]
         if len(finite):
             levels = np.concatenate([levels, np.quantile(finite, np.linspace(0, 1, CURVE_POINTS), method="lower")])
         return np.unique(levels.astype(np.float64))
 
     def at(self, threshold: float) -> tuple[Figure, Figure]:
-        """False negatives and false positives at a threshold."""
+        """False negatives and false positives at a threshold; -inf: of any score, but of none where there is none."""
         return self._at(self.positive, self.positive_of, threshold, True), self._at(
             self.negative, self.negative_of, threshold, False
         )
@@ -156,7 +169,8 @@ class TradeOff:
     def _at(self, scores: Floats, of: NDArray[np.int64], threshold: float, below: bool) -> Figure:
         if not len(scores):
             return Figure(None, reason=self.lacking)
-        found, resampled = self.resampling.reaching(scores, of, np.array([threshold]))
+        least = np.array([max(threshold, np.finfo(np.float64).min)])  # -inf is not a score of -inf or above
+        found, resampled = self.resampling.reaching(scores, of, least)
         value, replicates = float(found[0]), resampled[:, 0]
         several = len(np.unique(self.resampling.of[of])) > 1
         if below:
@@ -167,8 +181,10 @@ class TradeOff:
         """False negatives at the lowest threshold with at most `rate` of false positives, measured on the same scores.
 
         The threshold moves with each replicate. Insufficient data where fewer than FEWEST_FALSE_ACCEPTS of the negative
-        scores would decide it.
+        scores would decide it. Raises ValueError for a rate that is not between 0 and 1.
         """
+        if not 0 < rate < 1:
+            raise ValueError(f"a rate lies between 0 and 1, not at {rate:g}")
         if self.lacking:
             return Figure(None, reason=self.lacking)
         threshold = threshold_at(self.negative, rate)
@@ -180,7 +196,7 @@ class TradeOff:
         return Figure(value, replicates if self.several else None, len(self.positive))
 
     def equal_error_rate(self) -> Figure:
-        """Where both errors are equal, in [0, 1]. Of finite scores only."""
+        """Where both errors are equal, in [0, 1]. Raises ValueError where a mate's score is -inf."""
         if self.lacking:
             return Figure(None, reason=self.lacking)
         value = equal_error_rate(self.positive, self.negative)
@@ -193,17 +209,18 @@ class TradeOff:
             return None
         rates = self.false_positive
         band = np.full((2, len(rates)), np.nan)
-        if self.several:
+        if self.several and len(self._fp):
             read = np.stack([_read(fp, fn, rates) for fp, fn in zip(self._fp, self._fn, strict=True)])
             told = read[np.isfinite(read).all(axis=1)]
-            if len(told):
+            if 2 * len(told) > len(read):
                 band = np.quantile(told, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
         return Curve(self.thresholds, rates, self.false_negative, band)
 
 
 def too_few(count: int, named: str, rate: float) -> str:
     """Why a rate cannot be told."""
-    return f"{rate:g} of {count:,} non-mated {named} are {rate * count:.1f}, fewer than {FEWEST_FALSE_ACCEPTS}"
+    whole = int(rate * count + 1e-9)  # as threshold_at counts: 9.96 are not "10.0, fewer than 10"
+    return f"{rate:g} of {count:,} non-mated {named} are {whole}, fewer than {FEWEST_FALSE_ACCEPTS}"
 
 
 def fpir_in_gallery(rate: float, of: int, size: int) -> float:
@@ -211,15 +228,15 @@ def fpir_in_gallery(rate: float, of: int, size: int) -> float:
 
     As if the comparisons of a search were independent: 1 - (1 - FMR)^N (ISO/IEC 19795-1, annex on identification).
     """
-    return float(-np.expm1(np.log1p(-rate) * size / of))
+    with np.errstate(divide="ignore"):  # a rate of 1 stays 1
+        return float(-np.expm1(np.log1p(-rate) * size / of))
 
 
 def _read(false_positive: Floats, false_negative: Floats, rates: Floats) -> Floats:
     """False negatives of one replicate at the lowest of its thresholds with at most each rate of false positives."""
     if not (np.isfinite(false_positive).all() and np.isfinite(false_negative).all()):
         return np.full(len(rates), np.nan)
-    first = np.searchsorted(-false_positive, -rates)
-    return np.append(false_negative, 1.0)[first]
+    return false_negative[np.searchsorted(-false_positive, -rates)]  # none reaches the last threshold
 
 
 def _crossing(false_positive: Floats, false_negative: Floats) -> float:

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from data.errors import InputError
 
-CHUNK_SCORES = 2**23  # of probes with all templates at once: 32 MB
+CHUNK_SCORES = 2**25  # of probes with all templates at once: 128 MB
+ROW_BLOCK = 8  # the probes of a chunk are a multiple of it: kernels, and so the last bit, depend on their number
 MAX_COMPARISONS = 5_000_000  # non-mated ones that are kept; beyond it each probe's are a sample
 NOBODY = -1  # the template of a probe that is not enrolled
 
@@ -22,11 +24,17 @@ NOBODY = -1  # the template of a probe that is not enrolled
 def score_chunks(probes: Tensor, templates: Tensor, scores: int = CHUNK_SCORES) -> Iterator[tuple[int, Tensor]]:
     """The number of the first probe, and its and the next probes' scores (n, T), until all are dealt with.
 
-    probes (P, D), templates (T, D) of length 1, float32, on one device. scores: about how many at once.
+    probes (P, D), templates (T, D) of length 1, float32, on one device. scores: about how many at once, at least those
+    of ROW_BLOCK probes. On a CPU a score is the same bit for bit in any chunk. Raises InputError for embeddings that
+    are not finite: NaN is no lower than any score, so it would rank first.
     """
-    rows = max(1, scores // max(1, len(templates)))
+    rows = max(1, scores // max(1, *templates.shape) // ROW_BLOCK) * ROW_BLOCK  # D: few templates, a long chunk
     for start in range(0, len(probes), rows):
-        yield start, probes[start : start + rows] @ templates.T
+        chunk = probes[start : start + rows]
+        found = (F.pad(chunk, (0, 0, 0, -len(chunk) % ROW_BLOCK)) @ templates.T)[: len(chunk)]
+        if not found.isfinite().all():
+            raise InputError("embeddings are not finite: the recogniser's weights are damaged, or use --precision 32")
+        yield start, found
 
 
 def top_candidates(
@@ -39,17 +47,17 @@ def top_candidates(
     count = min(count, len(templates))
     found = [_best(chunk, count) for _, chunk in score_chunks(probes, templates, scores)]
     if not found:
-        return probes.new_empty(0, count), torch.empty(0, count, dtype=torch.int64)
+        return probes.new_empty(0, count), probes.new_empty(0, count, dtype=torch.int64)
     best, rows = zip(*found, strict=True)
     return torch.cat(best), torch.cat(rows)
 
 
 def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """topk alone leaves the order of equal scores open: one whole number of score and row decides it."""
-    bits = (scores + 0.0).contiguous().view(torch.int32).to(torch.int64)  # + 0.0: -0 is 0
-    rising = torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+    bits = (scores + 0.0).contiguous().view(torch.int32)  # + 0.0: -0 is 0
+    bits ^= (bits >> 31) & 0x7FFFFFFF  # a negative number's bits fall where it rises
     rows = torch.arange(scores.shape[1], device=scores.device)
-    keys = rising * 2**32 + (2**32 - 1 - rows)
+    keys = bits.to(torch.int64).mul_(2**32).add_(2**32 - 1 - rows)  # in place: they are twice the scores
     order = keys.topk(count, dim=1).values
     chosen = 2**32 - 1 - (order & (2**32 - 1))
     return scores.gather(1, chosen), chosen
@@ -77,7 +85,7 @@ class Searches:
     rank: NDArray[np.int64]  # (P,) of the mate, from 1; 0 for who is not enrolled. Equal scores of others come before
     mated: NDArray[np.float32]  # (P,) the mate's score; NaN for who is not enrolled
     best: NDArray[np.float32]  # (P,) the best score of anyone else; -inf where there is nobody else
-    best_row: NDArray[np.int64]  # (P,) whose
+    best_row: NDArray[np.int64]  # (P,) whose; NOBODY where there is nobody else
     impostor: NDArray[np.float32]  # (M,) scores with other people's templates: all, or a sample of max_comparisons
     impostor_of: NDArray[np.int64]  # (M,) the probe of each
     sampled: bool
@@ -95,38 +103,42 @@ def search(
     """Every probe in the gallery.
 
     mates: (P,) the row of each probe's own template, or NOBODY. seed: of the sample of comparisons, in which each probe
-    has equally many; the same for all rows of a grid.
+    has equally many, none twice; the same for all rows of a grid. Raises ValueError for a row that there is not and for
+    an empty gallery, and InputError like score_chunks.
     """
     count, size = len(probes), len(templates)
-    per_probe = size if count * size <= max_comparisons else max(1, max_comparisons // count)
-    generator = np.random.default_rng(seed)
+    if size == 0 or mates.shape != (count,) or ((mates < NOBODY) | (mates >= size)).any():
+        raise ValueError(f"mates must hold one of {size} templates, or NOBODY, for each of {count} probes")
+    mates = mates.astype(np.int64)
+    others = size - (mates != NOBODY)  # how many other people's templates there are
+    sampled = bool(others.sum() > max_comparisons)
+    kept = np.full(count, min(max(1, max_comparisons // count), size - 1)) if sampled else others
+    first = np.random.default_rng(seed).integers(np.maximum(1, others))
     rank, best_row = np.zeros(count, np.int64), np.zeros(count, np.int64)
     mated, best = np.full(count, np.nan, np.float32), np.full(count, -np.inf, np.float32)
-    impostor, impostor_of = [], []
+    impostor = [np.empty(0, np.float32)]
     for start, chunk in score_chunks(probes, templates, scores):
-        own = torch.from_numpy(mates[start : start + len(chunk)]).to(chunk.device)
         rows = slice(start, start + len(chunk))
+        own = torch.from_numpy(mates[rows]).to(chunk.device)
         enrolled = own != NOBODY
         mate = chunk.gather(1, own.clamp(min=0)[:, None])[:, 0]
-        others = chunk.scatter(1, own.clamp(min=0)[:, None], torch.where(enrolled, -torch.inf, mate)[:, None])
+        rest = chunk.scatter(1, own.clamp(min=0)[:, None], torch.where(enrolled, -torch.inf, mate)[:, None])
         mated[rows] = mate.masked_fill(~enrolled, torch.nan).cpu().numpy()
-        rank[rows] = ((others >= mate[:, None]).sum(dim=1) + 1).masked_fill(~enrolled, 0).cpu().numpy()
-        top, top_row = others.max(dim=1)
-        best[rows], best_row[rows] = top.cpu().numpy(), top_row.cpu().numpy()
-        kept = others.cpu().numpy()
-        columns = (
-            np.broadcast_to(np.arange(size), kept.shape)
-            if per_probe == size
-            else generator.integers(0, size, (len(kept), per_probe))
-        )
-        drawn = np.take_along_axis(kept, columns, axis=1)
-        real = np.isfinite(drawn)
-        impostor.append(drawn[real])
-        impostor_of.append((start + np.nonzero(real)[0]).astype(np.int64))
-    return Searches(
-        rank, mated, best, best_row, _joined(impostor, np.float32), _joined(impostor_of, np.int64), per_probe < size
-    )
+        rank[rows] = ((rest >= mate[:, None]).sum(dim=1) + 1).masked_fill(~enrolled, 0).cpu().numpy()
+        top, top_row = rest.max(dim=1)
+        best[rows], best_row[rows] = top.cpu().numpy(), top_row.masked_fill(top == -torch.inf, NOBODY).cpu().numpy()
+        if sampled:
+            columns = _spread(kept[start], others[rows], first[rows], mates[rows])
+            impostor.append(chunk.gather(1, torch.from_numpy(columns).to(chunk.device)).cpu().numpy().ravel())
+        else:
+            impostor.append(chunk.cpu().numpy()[np.arange(size) != mates[rows, None]])
+    impostor_of = np.repeat(np.arange(count), kept)
+    return Searches(rank, mated, best, best_row, np.concatenate(impostor), impostor_of, sampled)
 
 
-def _joined(parts: list[NDArray[Any]], kind: type) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.empty(0, kind)
+def _spread(
+    count: int, others: NDArray[np.int64], first: NDArray[np.int64], mates: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """`count` different rows for each probe, (P, count), evenly over all but its mate's, from the `first` one on."""
+    rows = (np.arange(count) * others[:, None] // max(1, count) + first[:, None]) % others[:, None]
+    return rows + ((rows >= mates[:, None]) & (mates != NOBODY)[:, None])  # past the mate's
