@@ -86,6 +86,8 @@ def picture_key(seed: int, name: str) -> tuple[int, int, int]:
 
 def degrade(kind: str, hr: Tensor, size: VLRSize, keys: Sequence[Sequence[int]]) -> Tensor:
     """`bicubic` or `realistic` of DEGRADATIONS; keys: one per sample, which bicubic has no use for."""
+    if kind not in DEGRADATIONS:
+        raise ValueError(f"degradation {kind!r}: one of {', '.join(DEGRADATIONS)} wanted")
     return bicubic(hr, size) if kind == "bicubic" else realistic(hr, size, keys)
 
 

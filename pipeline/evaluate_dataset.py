@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,34 +15,25 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from data.degradation import parse_vlr_size
+from data.degradation import DEGRADATIONS, parse_vlr_size
 from data.errors import InputError, entry_point
-from data.face_rows import FaceRow
 from data.multipie import FRONTAL, FRONTAL_FLASH
-from facial_rec.routes import enlarging, super_resolution
-from pipeline.evaluation import Settings, Stages, embeddings_wanted, evaluate
-from pipeline.grid import Condition, Embeddings, Faces, GridRow, rows_of
-from pipeline.protocol import (
-    NEUTRAL,
-    Enrolment,
-    GalleryRule,
-    Protocol,
-    find_leaks,
-    from_dataset,
-    from_lists,
-    from_pairs,
-    without_leaks,
-)
+from facial_rec.routes import super_resolution
+from pipeline.evaluation import Settings, Stages, embeddings_wanted, evaluate, notes_of
+from pipeline.grid import FILES, Embeddings, Faces, Models, conditions_of, known_people
+from pipeline.leakage import leakless
+from pipeline.protocol import NEUTRAL, GalleryRule, Protocol, from_dataset, from_lists, from_pairs
 from pipeline.recognizer import load_recognizer
-from pipeline.report import About, print_grid, write_report
+from pipeline.report import About, models_told, print_report, write_report
+from pipeline.usable import check_people, readable
 from training.cli import parse_options
-from training.faces import refuse_known, usable_faces
+from training.faces import refuse_known
 from training.inference import choose_device
 from training.options import check_options, option
 
 AUTO, NONE = "auto", "none"
 USUAL_DSR, USUAL_TUNED = "dsr/checkpoints/last.ckpt", "facial_rec/checkpoints/tuned"  # where training puts them
-DEGRADATIONS = ("bicubic", "realistic", "files")
+KINDS = (*DEGRADATIONS, FILES)
 TABLE_WIDTH = 150
 
 
@@ -91,11 +82,8 @@ class EvaluateOptions:
                 parse_vlr_size(size)
             except InputError as error:
                 raise InputError(f"--vlr_size: {error}") from None
-        for name in self.degradation:
-            if name not in DEGRADATIONS:
-                raise InputError(f"--degradation {name!r}: choose of {', '.join(DEGRADATIONS)}")
-        if not self.degradation:
-            raise InputError(f"--degradation: choose of {', '.join(DEGRADATIONS)}")
+        if not self.degradation or not set(self.degradation) <= set(KINDS):
+            raise InputError(f"--degradation {' '.join(self.degradation)}: choose of {', '.join(KINDS)}")
         if (self.gallery is None) != (self.probes is None):
             raise InputError("--gallery and --probes: give both, or neither")
         if self.gallery is not None and self.pairs is not None:
@@ -120,36 +108,8 @@ def given(names: Sequence[str], usual: str) -> list[str]:
     return [] if list(names) == [NONE] else list(names)
 
 
-def readable(protocol: Protocol, sizes: Sequence[str]) -> tuple[Protocol, list[str]]:
-    """Without the pictures that cannot be read, and their names. sizes: of their own VLR files, at most one.
-
-    Raises InputError as usable_faces does, and where nobody is left to enrol or to search for.
-    """
-    vlr = parse_vlr_size(sizes[0]) if sizes else None
-
-    def usable(rows: list[FaceRow], files: bool) -> list[FaceRow]:
-        return usable_faces(rows, vlr if files else None) if rows else []
-
-    parts = [
-        Enrolment(usable(part.gallery, False), usable(part.probes, True)) for part in (protocol.score, protocol.tune)
-    ]
-    kept = {row.path for part in parts for row in part.rows}
-    absent = [row.name for part in (protocol.score, protocol.tune) for row in part.rows if row.path not in kept]
-    if absent and protocol.pairs is not None:
-        raise InputError(f"{absent[0]}: cannot be read, and it is one of a pair")
-    return replace(protocol, score=parts[0], tune=parts[1]), [f"{name}: cannot be read" for name in absent]
-
-
-def check_people(protocol: Protocol) -> None:
-    """Raise InputError where there is nothing to measure."""
-    if not protocol.score.probes:
-        raise InputError("no probes: everyone has one picture, which is enrolled; two or more of each person wanted")
-    if not any(protocol.score.mated):
-        raise InputError("no probe shows anyone who is enrolled: two or more pictures of a person wanted")
-
-
-def plan(options: EvaluateOptions, device: str) -> tuple[dict[Condition, list[GridRow]], list[str]]:
-    """The rows of every condition, and what is said of rows that there is no model for."""
+def load_models(options: EvaluateOptions, device: str) -> Models:
+    """Raises InputError also for a recogniser in the place of a tuned one that was not tuned."""
     precision = options.precision
     stock = load_recognizer(options.recognizer, options.crop, device, precision)
     tuned = [load_recognizer(name, options.crop, device, precision) for name in given(options.tuned, USUAL_TUNED)]
@@ -158,53 +118,8 @@ def plan(options: EvaluateOptions, device: str) -> tuple[dict[Condition, list[Gr
             raise InputError(
                 f"--tuned {each.name}: weights as published; give a folder of facial_rec.finetune_edgeface"
             )
-    resolvers = [super_resolution(name, device, precision) for name in given(options.dsr_checkpoint, USUAL_DSR)]
-    sizes = options.vlr_size or tuple(dict.fromkeys(str(each.vlr) for each in resolvers)) or ("32",)
-    interpolation = enlarging(["interpolation"], "", None)[0]
-    conditions = [Condition(size, degradation) for degradation in options.degradation for size in sizes]
-    grids = {each: rows_of(each, stock, tuned, resolvers, interpolation) for each in dict.fromkeys(conditions)}
-    used = {id(row.recognizer) for rows in grids.values() for row in rows} | {
-        id(row.route) for rows in grids.values() for row in rows
-    }
-    notes = [f"{each.name} is for no size that is evaluated" for each in tuned if id(each) not in used]
-    notes += [f"{each.source} is for no size that is evaluated" for each in resolvers if id(each) not in used]
-    for condition, rows in grids.items():
-        absent = [
-            name
-            for name in ("interpolation + tuned", "DSR + stock", "DSR + tuned")
-            if name not in {r.name for r in rows}
-        ]
-        notes += [f"{condition}: no model for {', '.join(absent)}"] if absent else []
-        for row in rows:
-            for what, made_for in (
-                ("super-resolver", row.route.degradation),
-                ("recogniser", row.recognizer.degradation),
-            ):
-                if made_for and made_for != condition.degradation:
-                    notes.append(f"{condition}: the {what} of {row.name} was trained on {made_for} faces")
-    return grids, notes
-
-
-def known_people(grids: dict[Condition, list[GridRow]]) -> dict[Path, frozenset[str]]:
-    """Of each model, digests of the people it was trained on."""
-    rows = [row for own in grids.values() for row in own]
-    known = {Path(row.recognizer.name): row.recognizer.trained_on for row in rows}
-    return known | {Path(row.route.source): row.route.trained_on for row in rows if row.route.source}
-
-
-def models_told(grids: dict[Condition, list[GridRow]]) -> dict[str, dict[str, str]]:
-    told: dict[str, dict[str, str]] = {}
-    for row in (row for own in grids.values() for row in own):
-        kind = f"recogniser, tuned on {row.recognizer.inputs}" if row.recognizer.inputs else "recogniser, as published"
-        told[row.recognizer.name] = {
-            "kind": kind,
-            "digest": row.recognizer.digest,
-            "contract": row.recognizer.contract.id,
-        }
-        if row.route.source:
-            kind = f"super-resolver, {row.route.vlr} px, {row.route.degradation}"
-            told[row.route.source] = {"kind": kind, "digest": row.route.origin, "contract": ""}
-    return told
+    names = given(options.dsr_checkpoint, USUAL_DSR)
+    return Models(stock, tuned, [super_resolution(name, device, precision) for name in names])
 
 
 def progress_bar(console: Console) -> Progress:
@@ -213,24 +128,20 @@ def progress_bar(console: Console) -> Progress:
 
 
 def run(options: EvaluateOptions, console: Console) -> None:
-    device = choose_device(options.device)
+    device, stages = choose_device(options.device), Stages()
     protocol = protocol_of(options)
-    stages, left_out = Stages(), []
-    files = list(options.vlr_size[:1]) if "files" in options.degradation else []
+    check_people(protocol)
+    models = load_models(options, device)
+    conditions = conditions_of(options.vlr_size or models.sizes, options.degradation)
+    grids = {condition: models.rows_of(condition) for condition in conditions}
+    refuse_known([*protocol.score.rows, *protocol.tune.rows], "this evaluation", known_people(grids))
     with stages("reading"):
-        protocol, unreadable = readable(protocol, files)
-        check_people(protocol)
-        left_out += unreadable
-    grids, notes = plan(options, device)
-    people = [*protocol.score.rows, *protocol.tune.rows]
-    refuse_known(people, "this evaluation", known_people(grids))
+        own = next((condition.vlr for condition in conditions if condition.degradation == FILES), None)
+        protocol, left_out = readable(protocol, own)
     with progress_bar(console) as bar:
         with stages("leakage"):
-            task = bar.add_task("duplicates", total=len(people))
-            leaks = find_leaks(protocol, lambda done: bar.update(task, completed=done))
-            protocol = without_leaks(protocol, leaks, options.leakage)
-            left_out += [f"{leak.second.name}: {leak}" for leak in leaks]
-            check_people(protocol)
+            task = bar.add_task("duplicates", total=len(protocol.score.rows) + len(protocol.tune.rows))
+            protocol, leaking = leakless(protocol, options.leakage, lambda done: bar.update(task, completed=done))
         faces = Faces(options.seed, options.batch_size, options.num_workers, device)
         embedding = bar.add_task("embeddings", total=embeddings_wanted(protocol, grids))
         figures = bar.add_task("rows", total=sum(map(len, grids.values())))
@@ -240,23 +151,24 @@ def run(options: EvaluateOptions, console: Console) -> None:
         )
         results = evaluate(protocol, grids, embeddings, settings, stages, lambda: bar.advance(figures))
     about = About(
-        options.pairs or options.gallery or options.dataset_root,
-        protocol,
-        options.threshold,
-        options.bootstrap,
-        models_told(grids),
-        [*protocol.notes(), *notes],
-        left_out,
-        stages.seconds,
+        dataset=options.pairs or options.gallery or options.dataset_root,
+        protocol=protocol,
+        threshold=options.threshold,
+        bootstrap=options.bootstrap,
+        options=asdict(options),
+        models=models_told(grids),
+        notes=[*protocol.notes(), *models.notes(grids), *notes_of(results)],
+        left_out=[*left_out, *leaking],
+        seconds=stages.seconds,
     )
     answers = write_report(Path(options.out), about, results, faces)
-    for note in about.notes:
-        console.print(note, highlight=False, soft_wrap=True)
-    if left_out:
-        console.print(f"{len(left_out)} pictures are left out, such as {left_out[0]}", highlight=False, soft_wrap=True)
-    print_grid(console, results, answers)
-    told = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in stages.seconds.items())
-    console.print(f"{told}\nreport.html, report.json, probes.csv, plots, tensorboard: {options.out}", highlight=False)
+    print_report(console, about, results, answers)
+    console.print(
+        f"report.html, report.json, probes.csv, plots, tensorboard: {options.out}",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
 
 
 @entry_point

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -17,9 +17,10 @@ from data.face_rows import FaceRow
 from data.multipie import CAMERA_YAW
 from pipeline.figures import RowResult, Trials, of_pairs, of_searches
 from pipeline.gallery import templates_of
-from pipeline.grid import Condition, Embeddings, GridRow
+from pipeline.grid import Condition, Embeddings, GridRow, Grids
 from pipeline.metrics import Figure, Resampling
 from pipeline.protocol import Enrolment, Protocol
+from pipeline.recognizer import HR
 from pipeline.search import MAX_COMPARISONS, NOBODY, Searches, search
 
 COMPARED = ("rank1", "fnir_at_fpir_0.1", "tar_at_far_0.001", "eer")  # figures whose paired differences are told
@@ -85,79 +86,94 @@ class Settings:
     device: str = "cpu"
 
 
-def embeddings_wanted(protocol: Protocol, grids: Mapping[Condition, Sequence[GridRow]]) -> int:
+def embeddings_wanted(protocol: Protocol, grids: Grids) -> int:
     """How many faces are embedded in all."""
     probes = len(protocol.score.probes) + len(protocol.tune.probes)
     gallery = len(protocol.score.gallery) + len(protocol.tune.gallery)
     rows = list(itertools.chain(*grids.values()))
-    sharp = {row.recognizer.key for row in rows if row.route.name == "hr"}
-    return gallery * len({row.recognizer.key for row in rows}) + probes * (
-        len(sharp) + sum(row.route.name != "hr" for row in rows)
-    )
+    sharp = {row.recognizer.key for row in rows if row.route.name == HR}
+    low = sum(row.route.name != HR for row in rows)
+    return gallery * len({row.recognizer.key for row in rows}) + probes * (len(sharp) + low)
 
 
 def evaluate(
     protocol: Protocol,
-    grids: Mapping[Condition, Sequence[GridRow]],
+    grids: Grids,
     embeddings: Embeddings,
     settings: Settings,
     stages: Stages,
     progress: Callable[[], None] = lambda: None,
 ) -> list[ConditionResult]:
-    """progress: called after each row of figures."""
+    """The figures of every row under every condition. progress: called after each row of figures."""
+    evaluation = _Evaluation(protocol, embeddings, settings, stages, _trials(protocol, settings))
+    return [evaluation.under(condition, grid, progress) for condition, grid in grids.items()]
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    """What all conditions and rows share."""
+
+    protocol: Protocol
+    embeddings: Embeddings
+    settings: Settings
+    stages: Stages
+    trials: Trials
+
+    def under(self, condition: Condition, grid: Sequence[GridRow], progress: Callable[[], None]) -> ConditionResult:
+        with self.stages("embedding"):
+            score = self.embeddings.of_rows(grid, self.protocol.score.probes, condition)
+            tune = self.embeddings.of_rows(grid, self.protocol.tune.probes, condition)
+        rows = []
+        for row in grid:
+            rows.append(self.row(row, score[row.name], tune[row.name]))
+            progress()
+        failures = _failures(self.protocol.score, rows[-1].searches, self.settings.failures)
+        return ConditionResult(condition, list(grid), rows, _differences(rows), failures)
+
+    def row(self, row: GridRow, score: Tensor, tune: Tensor) -> RowResult:
+        """score, tune: embeddings of the probes of the two, (P, 512)."""
+        protocol, trials, given = self.protocol, self.trials, self.settings.threshold
+        with self.stages("embedding"):
+            gallery = self.embeddings.sharp(row.recognizer, protocol.score.gallery)
+            tune_gallery = self.embeddings.sharp(row.recognizer, protocol.tune.gallery)
+        if protocol.pairs is not None:
+            with self.stages("figures"):
+                return of_pairs(row.name, gallery, score, protocol.pairs, trials.resampling, given)
+        with self.stages("search"):
+            searches = searches_in(protocol.score, gallery, score, self.settings)
+            fitting = searches_in(protocol.tune, tune_gallery, tune, self.settings) if len(tune_gallery) else None
+        with self.stages("figures"):
+            tune_size = len({own.identity for own in protocol.tune.gallery})
+            return of_searches(row.name, searches, trials, fitting, tune_size, given)
+
+
+def _trials(protocol: Protocol, settings: Settings) -> Trials:
     probes = protocol.score.probes
-    if protocol.pairs is None:
-        subjects = [row.identity for row in probes]
-    else:
-        subjects = [probes[pair.second].identity for pair in protocol.pairs]
-    trials = Trials(
+    subjects = [row.identity for row in probes]
+    if protocol.pairs is not None:
+        subjects = [subjects[pair.second] for pair in protocol.pairs]
+    return Trials(
         mated=np.array(protocol.score.mated, bool),
         resampling=Resampling(subjects, settings.bootstrap, settings.seed),
         groups=groups_of(probes),
         gallery_size=len({row.identity for row in protocol.score.gallery}),
     )
-    found = []
-    for condition, grid in grids.items():
-        with stages("embedding"):
-            score = embeddings.of_rows(grid, probes, condition)
-            tune = embeddings.of_rows(grid, protocol.tune.probes, condition)
-        rows = []
-        for row in grid:
-            rows.append(_row(row, protocol, embeddings, score[row.name], tune[row.name], trials, settings, stages))
-            progress()
-        differences = [
-            Difference(later.name, earlier.name, measure, later.measured[measure] - earlier.measured[measure])
-            for earlier, later in itertools.combinations(rows, 2)
-            for measure in COMPARED
-            if measure in later.measured
-        ]
-        failures = _failures(protocol.score, rows[-1].searches, settings.failures)
-        found.append(ConditionResult(condition, list(grid), rows, differences, failures))
-    return found
 
 
-def _row(
-    row: GridRow,
-    protocol: Protocol,
-    embeddings: Embeddings,
-    score: Tensor,
-    tune: Tensor,
-    trials: Trials,
-    settings: Settings,
-    stages: Stages,
-) -> RowResult:
-    with stages("embedding"):
-        gallery = embeddings.sharp(row.recognizer, protocol.score.gallery)
-        tune_gallery = embeddings.sharp(row.recognizer, protocol.tune.gallery)
-    if protocol.pairs is not None:
-        with stages("figures"):
-            return of_pairs(row.name, gallery, score, protocol.pairs, trials.resampling, settings.threshold)
-    with stages("search"):
-        searches = searches_in(protocol.score, gallery, score, settings)
-        fitting = searches_in(protocol.tune, tune_gallery, tune, settings) if len(tune_gallery) else None
-    with stages("figures"):
-        tune_size = len({own.identity for own in protocol.tune.gallery})
-        return of_searches(row.name, searches, trials, fitting, tune_size, settings.threshold)
+def _differences(rows: Sequence[RowResult]) -> list[Difference]:
+    return [
+        Difference(later.name, earlier.name, measure, later.measured[measure] - earlier.measured[measure])
+        for earlier, later in itertools.combinations(rows, 2)
+        for measure in COMPARED
+        if measure in later.measured
+    ]
+
+
+def notes_of(results: Sequence[ConditionResult]) -> list[str]:
+    """Where one-to-one figures rest on a sample."""
+    searches = [row.searches for result in results for row in result.rows if row.searches is not None]
+    sampled = max((len(each.impostor) for each in searches if each.sampled), default=0)
+    return [f"one-to-one figures rest on a sample of {sampled:,} non-mated comparisons"] if sampled else []
 
 
 def searches_in(enrolment: Enrolment, gallery: Tensor, probes: Tensor, settings: Settings) -> Searches:

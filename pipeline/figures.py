@@ -17,14 +17,14 @@ from training.verification import threshold_at
 
 RANKS = (1, 5, 10)
 LONGEST_CMC = 20
-FPIRS = (0.01, 0.1)
+FPIRS = (0.1, 0.01)
 FARS = (1e-3, 1e-4)
 BIN_EDGES = np.linspace(-1, 1, 101)  # of the score histograms
 
 # name -> title, and whether more is better; in the order of a table
 MEASURES: Mapping[str, tuple[str, bool]] = {
     **{f"rank{rank}": (f"rank-{rank}", True) for rank in RANKS},
-    **{f"fnir_at_fpir_{rate:g}": (f"FNIR at FPIR {rate:g}", False) for rate in reversed(FPIRS)},
+    **{f"fnir_at_fpir_{rate:g}": (f"FNIR at FPIR {rate:g}", False) for rate in FPIRS},
     **{f"tar_at_far_{rate:g}": (f"TAR at FAR {rate:g}", True) for rate in FARS},
     "eer": ("EER", False),
     "fold_accuracy": ("accuracy over folds", True),
@@ -77,43 +77,30 @@ def of_searches(
     Where nobody of the probes is missing in the gallery, the non-mated searches are all, each without its mate.
     """
     resampling, mated, rank = trials.resampling, trials.mated, searches.rank
-    measured = {f"rank{limit}": resampling.share((rank <= limit) & mated, mated) for limit in RANKS}
-    longest = min(LONGEST_CMC, trials.gallery_size)
-    ranks = rank[mated]
-    cmc = np.array([(ranks <= limit).mean() for limit in range(1, longest + 1)]) if len(ranks) else np.empty(0)
-
-    wrong = np.flatnonzero(~mated if (~mated).any() else mated)
-    right = np.flatnonzero(mated)
+    right, wrong = np.flatnonzero(mated), np.flatnonzero(mated if mated.all() else ~mated)
+    others = trials.gallery_size - bool(mated.all())  # whom a non-mated search can find
     first = np.where(rank[right] == 1, searches.mated[right], -np.inf).astype(np.float32)
     identification = TradeOff(first, right, searches.best[wrong], wrong, resampling, "searches")
     comparisons = TradeOff(searches.mated[right], right, searches.impostor, searches.impostor_of, resampling)
-    measured |= {f"fnir_at_fpir_{rate:g}": identification.false_negatives_at_rate(rate) for rate in reversed(FPIRS)}
-    measured |= {f"tar_at_far_{rate:g}": _complement(comparisons.false_negatives_at_rate(rate)) for rate in FARS}
-    measured["eer"] = comparisons.equal_error_rate()
-
-    thresholds = [_fitted_fpir(identification, tune, rate, tune_size, trials.gallery_size) for rate in reversed(FPIRS)]
-    thresholds += [_fitted_fmr(comparisons, tune, rate) for rate in FARS]
-    thresholds += [
-        _at("identification", "given", identification, given),
-        _at("verification", "given", comparisons, given),
-    ]
-    breakdown = {
-        kind: {
-            value: resampling.share((rank == 1) & mated, mated & (np.asarray(values) == value))
-            for value in sorted({value for value, use in zip(values, mated, strict=True) if use and value})
-        }
-        for kind, values in trials.groups.items()
-    }
     return RowResult(
-        name,
-        measured,
-        thresholds,
-        cmc,
-        comparisons.curve(),
-        identification.curve(),
-        {"mated": _histogram(searches.mated[right]), "non-mated": _histogram(searches.impostor)},
-        {kind: values for kind, values in breakdown.items() if values},
-        searches,
+        name=name,
+        measured={
+            **{f"rank{limit}": resampling.share((rank <= limit) & mated, mated) for limit in RANKS},
+            **{f"fnir_at_fpir_{rate:g}": identification.false_negatives_at_rate(rate) for rate in FPIRS},
+            **_one_to_one(comparisons),
+        },
+        thresholds=[
+            *(_fitted_fpir(identification, tune, rate, tune_size, others) for rate in FPIRS),
+            *(_fitted_fmr(comparisons, tune, rate) for rate in FARS),
+            _at("identification", "given", identification, given),
+            _at("verification", "given", comparisons, given),
+        ],
+        cmc=_cmc(rank[mated], trials.gallery_size),
+        verification=comparisons.curve(),
+        identification=identification.curve(),
+        histograms={"mated": _histogram(searches.mated[right]), "non-mated": _histogram(searches.impostor)},
+        breakdown=_breakdown(rank, trials),
+        searches=searches,
     )
 
 
@@ -129,20 +116,46 @@ def of_pairs(
     same, fold = np.array([pair.same for pair in pairs]), np.array([pair.fold for pair in pairs])
     right, wrong = np.flatnonzero(same), np.flatnonzero(~same)
     comparisons = TradeOff(scores[right], right, scores[wrong], wrong, resampling)
-    measured = {f"tar_at_far_{rate:g}": _complement(comparisons.false_negatives_at_rate(rate)) for rate in FARS}
-    measured["eer"] = comparisons.equal_error_rate()
-    measured["fold_accuracy"] = fold_accuracy(scores, same, fold, resampling)
     return RowResult(
-        name,
-        measured,
-        [_at("verification", "given", comparisons, given)],
-        np.empty(0),
-        comparisons.curve(),
-        None,
-        {"mated": _histogram(scores[right]), "non-mated": _histogram(scores[wrong])},
-        {},
-        None,
+        name=name,
+        measured={**_one_to_one(comparisons), "fold_accuracy": fold_accuracy(scores, same, fold, resampling)},
+        thresholds=[_at("verification", "given", comparisons, given)],
+        cmc=np.empty(0),
+        verification=comparisons.curve(),
+        identification=None,
+        histograms={"mated": _histogram(scores[right]), "non-mated": _histogram(scores[wrong])},
+        breakdown={},
+        searches=None,
     )
+
+
+def _one_to_one(comparisons: TradeOff) -> dict[str, Figure]:
+    tars = {f"tar_at_far_{rate:g}": _complement(comparisons.false_negatives_at_rate(rate)) for rate in FARS}
+    return tars | {"eer": comparisons.equal_error_rate()}
+
+
+def _cmc(ranks: NDArray[np.int64], gallery_size: int) -> NDArray[np.float64]:
+    """ranks: of the mated probes."""
+    limits = range(1, min(LONGEST_CMC, gallery_size) + 1)
+    return np.array([(ranks <= limit).mean() for limit in limits]) if len(ranks) else np.empty(0)
+
+
+def _breakdown(rank: NDArray[np.int64], trials: Trials) -> dict[str, dict[str, Figure]]:
+    """Rank-1 of the mated probes of each group, in the order of the groups' angles or names."""
+    mated = trials.mated
+    found = {}
+    for kind, values in trials.groups.items():
+        present = {value for value, use in zip(values, mated, strict=True) if use and value}
+        found[kind] = {
+            value: trials.resampling.share((rank == 1) & mated, mated & (np.asarray(values) == value))
+            for value in sorted(present, key=_angle_and_name)
+        }
+    return {kind: values for kind, values in found.items() if values}
+
+
+def _angle_and_name(value: str) -> tuple[float, str]:
+    """-15° before +0°, and what is no angle after all angles."""
+    return float(value.removesuffix("°")) if value.endswith("°") else float("inf"), value
 
 
 def fold_accuracy(

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data.degradation import parse_vlr_size
+from data.degradation import VLRSize, parse_vlr_size
 from data.errors import InputError
 from data.face_rows import FaceRow
 from facial_rec.config import parse_mixture
 from facial_rec.inputs import Route
 from facial_rec.model import EMBEDDING_DIM
-from pipeline.recognizer import HR, SHARP, Recognizer
+from pipeline.recognizer import HR, SHARP, Recognizer, route_named
 from training.faces import FaceDataset, with_vlr
 from training.pixels import to_model_range
+
+ROWS = ("HR", "interpolation + stock", "interpolation + tuned", "DSR + stock", "DSR + tuned")
+FILES = "files"  # the degradation of a set's own VLR pictures
+USUAL_SIZE = "32"  # where no super-resolver says another
 
 Model = TypeVar("Model", Route, Recognizer)
 
@@ -41,44 +46,88 @@ class Condition:
         """For names of files."""
         return f"{self.vlr_size}_{self.degradation}"
 
+    @property
+    def vlr(self) -> VLRSize:
+        return parse_vlr_size(self.vlr_size)
+
+
+def conditions_of(sizes: Sequence[str], degradations: Sequence[str]) -> list[Condition]:
+    """Every size under every degradation, each once. Raises InputError for files of several sizes: there are none."""
+    spelled = list(dict.fromkeys(str(parse_vlr_size(size)) for size in sizes))
+    if FILES in degradations and len(spelled) > 1:
+        raise InputError(
+            f"--degradation {FILES}: a set's own VLR pictures have one size: give one --vlr_size, "
+            f"not {', '.join(spelled)}"
+        )
+    return [Condition(size, degradation) for degradation in dict.fromkeys(degradations) for size in spelled]
+
 
 @dataclass(frozen=True)
 class GridRow:
     """One way to recognise a VLR probe; the gallery is HR, by the same recogniser."""
 
-    name: str
+    name: str  # of ROWS
     route: Route
     recognizer: Recognizer
 
 
-def rows_of(
-    condition: Condition,
-    stock: Recognizer,
-    tuned: Sequence[Recognizer],
-    super_resolvers: Sequence[Route],
-    interpolation: Route,
-) -> list[GridRow]:
-    """HR; interpolation + stock; interpolation + tuned; DSR + stock; DSR + tuned: those that there are models for."""
-    rows = [GridRow("HR", SHARP, stock), GridRow("interpolation + stock", interpolation, stock)]
-    own = _tuned_for(condition, "interpolation", tuned)
-    rows += [GridRow("interpolation + tuned", interpolation, own)] if own else []
-    dsr = _super_resolver_for(condition, super_resolvers)
-    if dsr is not None:
-        rows.append(GridRow("DSR + stock", dsr, stock))
-        own = _tuned_for(condition, "dsr", tuned)
-        rows += [GridRow("DSR + tuned", dsr, own)] if own else []
-    return rows
+Grids = Mapping[Condition, Sequence[GridRow]]
 
 
-def _super_resolver_for(condition: Condition, made: Sequence[Route]) -> Route | None:
-    size = parse_vlr_size(condition.vlr_size)
-    return _only([(each, each.source) for each in made if each.vlr == size], condition)
+@dataclass(frozen=True)
+class Models:
+    """What the rows are made of: the tuned ones and the super-resolvers are of any sizes and degradations."""
 
+    stock: Recognizer
+    tuned: Sequence[Recognizer] = ()
+    super_resolvers: Sequence[Route] = ()
 
-def _tuned_for(condition: Condition, route: str, tuned: Sequence[Recognizer]) -> Recognizer | None:
-    size = parse_vlr_size(condition.vlr_size)
-    shown = [each for each in tuned if route in parse_mixture(each.inputs)]
-    return _only([(each, each.name) for each in shown if parse_vlr_size(each.vlr_size) == size], condition)
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """That the super-resolvers take, the usual one without any."""
+        return tuple(dict.fromkeys(str(each.vlr) for each in self.super_resolvers)) or (USUAL_SIZE,)
+
+    def rows_of(self, condition: Condition) -> list[GridRow]:
+        """Those of ROWS that there are models for. Raises InputError where two are for the same."""
+        interpolation = route_named("interpolation", "")
+        dsr = _only([(each, each.source) for each in self.super_resolvers if each.vlr == condition.vlr], condition)
+        made = (
+            (SHARP, self.stock),
+            (interpolation, self.stock),
+            (interpolation, self._tuned_for(condition, "interpolation")),
+            (dsr, self.stock),
+            (dsr, self._tuned_for(condition, "dsr") if dsr is not None else None),
+        )
+        return [
+            GridRow(name, route, recognizer)
+            for name, (route, recognizer) in zip(ROWS, made, strict=True)
+            if route is not None and recognizer is not None
+        ]
+
+    def _tuned_for(self, condition: Condition, route: str) -> Recognizer | None:
+        shown = [each for each in self.tuned if route in parse_mixture(each.inputs)]
+        return _only([(each, each.name) for each in shown if parse_vlr_size(each.vlr_size) == condition.vlr], condition)
+
+    def notes(self, grids: Grids) -> list[str]:
+        """Models in no row, rows without a model, and models in rows of another degradation than they know."""
+        rows = [row for own in grids.values() for row in own]
+        used = {id(row.recognizer) for row in rows} | {id(row.route) for row in rows}
+        notes = [f"{each.name} is in no row: {about_recognizer(each)}" for each in self.tuned if id(each) not in used]
+        notes += [
+            f"{each.source} is in no row: {about_route(each)}" for each in self.super_resolvers if id(each) not in used
+        ]
+        for condition, own in grids.items():
+            present = {row.name for row in own}
+            if absent := [name for name in ROWS if name not in present]:
+                notes.append(f"{condition}: no model for {', '.join(absent)}")
+            known = [(row.route.source, row.route.degradation) for row in own]
+            known += [(row.recognizer.name, row.recognizer.degradation) for row in own]
+            notes += [
+                f"{condition}: {name} was trained on {degradation} faces"
+                for name, degradation in dict.fromkeys(known)
+                if degradation and degradation != condition.degradation
+            ]
+        return notes
 
 
 def _only(fitting: Sequence[tuple[Model, str]], condition: Condition) -> Model | None:
@@ -87,6 +136,25 @@ def _only(fitting: Sequence[tuple[Model, str]], condition: Condition) -> Model |
     if len(own) > 1:
         raise InputError(f"{own[0][1]} and {own[1][1]} are both for {condition}: give one of them")
     return own[0][0] if own else None
+
+
+def about_recognizer(recognizer: Recognizer) -> str:
+    """In words what it is."""
+    if not recognizer.inputs:
+        return "recogniser, as published"
+    return f"recogniser, tuned on {recognizer.inputs} of {recognizer.vlr_size} px, {recognizer.degradation}"
+
+
+def about_route(route: Route) -> str:
+    """In words what a super-resolver is."""
+    return f"super-resolver, {route.vlr} px" + (f", {route.degradation}" if route.degradation else "")
+
+
+def known_people(grids: Grids) -> dict[Path, frozenset[str]]:
+    """Of each model, digests of the people it was trained on."""
+    rows = [row for own in grids.values() for row in own]
+    known = {Path(row.recognizer.name): row.recognizer.trained_on for row in rows}
+    return known | {Path(row.route.source): row.route.trained_on for row in rows if row.route.source}
 
 
 @dataclass(frozen=True)
@@ -99,7 +167,7 @@ class Faces:
     device: str
 
     def batches(self, rows: Sequence[FaceRow], condition: Condition | None) -> DataLoader[dict[str, Tensor]]:
-        dataset = FaceDataset(rows, seed=self.seed, files=condition is not None and condition.degradation == "files")
+        dataset = FaceDataset(rows, seed=self.seed, files=condition is not None and condition.degradation == FILES)
         return DataLoader(dataset, self.batch_size, num_workers=self.num_workers)
 
     def ready(self, batch: dict[str, Tensor], condition: Condition | None) -> dict[str, Tensor]:
@@ -107,7 +175,7 @@ class Faces:
         moved = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
         if condition is None:
             return {"hr": to_model_range(moved["image"])}
-        return with_vlr(moved, condition.degradation, parse_vlr_size(condition.vlr_size))
+        return with_vlr(moved, condition.degradation, condition.vlr)
 
 
 class Embeddings:
@@ -136,17 +204,16 @@ class Embeddings:
     @torch.no_grad()
     def of_rows(self, grid: Sequence[GridRow], rows: Sequence[FaceRow], condition: Condition) -> Mapping[str, Tensor]:
         """row's name -> (N, 512) of the probes, on the CPU. Each route runs once, whoever recognises what it gives."""
-        tables: dict[str, list[Tensor]] = {row.name: [] for row in grid if row.route.name != HR}
+        low = [row for row in grid if row.route.name != HR]
+        routes = {row.route.name: row.route for row in low}
+        made = {row.name: [torch.empty(0, EMBEDDING_DIM)] for row in low}
         for batch in self.faces.batches(rows, condition) if rows else ():
             vlr = self.faces.ready(batch, condition)["vlr"]
-            enlarged: dict[str, Tensor] = {}
-            for row in grid:
-                if row.route.name == HR:
-                    continue
-                if row.route.name not in enlarged:
-                    enlarged[row.route.name] = row.route.enlarge(vlr).float().clamp(-1, 1)
-                tables[row.name].append(row.recognizer(enlarged[row.route.name]).cpu())
+            enlarged = {name: route.enlarge(vlr).float().clamp(-1, 1) for name, route in routes.items()}
+            for row in low:
+                made[row.name].append(row.recognizer(enlarged[row.route.name]).cpu())
                 self.progress(len(vlr))
-        made = {name: torch.cat([torch.empty(0, EMBEDDING_DIM), *parts]) for name, parts in tables.items()}
-        sharp = {row.name: self.sharp(row.recognizer, rows) for row in grid if row.route.name == HR}
-        return {row.name: (sharp | made)[row.name] for row in grid}
+        return {
+            row.name: torch.cat(made[row.name]) if row.name in made else self.sharp(row.recognizer, rows)
+            for row in grid
+        }

@@ -34,12 +34,10 @@ def draw(rows: Sequence[RowResult]) -> dict[str, Figure]:
     figures = {}
     if any(len(row.cmc) for row in rows):
         figures["cmc"] = _figure(lambda axes: _cmc(axes, rows))
-    if any(row.verification for row in rows):
-        named = [(row.name, row.verification) for row in rows if row.verification]
-        figures["det_verification"] = _figure(lambda axes: _det(axes, named, "FMR", "FNMR"))
-    if any(row.identification for row in rows):
-        named_too = [(row.name, row.identification) for row in rows if row.identification]
-        figures["det_identification"] = _figure(lambda axes: _det(axes, named_too, "FPIR", "FNIR"))
+    if verification := [(row.name, row.verification) for row in rows if row.verification]:
+        figures["det_verification"] = _figure(lambda axes: _det(axes, verification, "FMR", "FNMR"))
+    if identification := [(row.name, row.identification) for row in rows if row.identification]:
+        figures["det_identification"] = _figure(lambda axes: _det(axes, identification, "FPIR", "FNIR"))
     figures["histograms"] = _histograms(rows)
     for kind in rows[0].breakdown:
         if len(rows[0].breakdown[kind]) > 1:
@@ -113,7 +111,7 @@ def _histograms(rows: Sequence[RowResult]) -> Figure:
 
 
 def _breakdown(axes: Axes, rows: Sequence[RowResult], kind: str) -> None:
-    values = sorted(rows[0].breakdown[kind], key=lambda value: (_number(value), value))
+    values = list(rows[0].breakdown[kind])
     places = np.arange(len(values))
     for shift, row in enumerate(rows):
         figures = [row.breakdown[kind][value] for value in values]
@@ -128,10 +126,3 @@ def _breakdown(axes: Axes, rows: Sequence[RowResult], kind: str) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.grid(alpha=0.25, axis="y")
     axes.legend(frameon=False, fontsize="small")
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text.rstrip("°"))
-    except ValueError:
-        return float("inf")

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
@@ -21,11 +24,12 @@ from data.atomic import atomic_write
 from data.images import Pixels, read_image
 from pipeline.evaluation import COMPARED, ConditionResult, Difference, Failure
 from pipeline.figures import MEASURES, AtThreshold, RowResult
-from pipeline.grid import HR, Condition, Faces, GridRow
+from pipeline.grid import Condition, Faces, Grids, about_recognizer, about_route
 from pipeline.metrics import LEVEL, Figure
 from pipeline.pictures import as_pixels
 from pipeline.plots import as_bytes, draw
 from pipeline.protocol import Protocol
+from pipeline.recognizer import HR
 
 CONVENTION = (
     "ISO/IEC 19795-1. The gallery is HR, one template a person; a score is the cosine. A score matches from the "
@@ -46,6 +50,16 @@ SHOWN_DIFFERENCES = (  # later row, earlier row: the questions that the grid ans
 )
 
 
+class Plot(NamedTuple):
+    """The same drawing twice."""
+
+    png: bytes
+    svg: bytes
+
+
+Plots = Mapping[Condition, Mapping[str, Plot]]
+
+
 @dataclass(frozen=True)
 class About:
     """What was evaluated, for the reader."""
@@ -54,6 +68,7 @@ class About:
     protocol: Protocol
     threshold: float
     bootstrap: int
+    options: Mapping[str, object]  # all that was given or is the default; plain values
     models: Mapping[str, Mapping[str, str]]  # name -> kind, digest, contract
     notes: Sequence[str]
     left_out: Sequence[str]  # pictures that could not be read or leaked, and why
@@ -71,34 +86,39 @@ class About:
         } | ({} if self.protocol.pairs is None else {"pairs": len(self.protocol.pairs)})
 
 
-def write_report(
-    out: Path, about: About, results: Sequence[ConditionResult], faces: Faces, events: bool = True
-) -> list[str]:
-    """Everything but what is printed; report.json last, with which the evaluation is complete. Returns the answers."""
+def models_told(grids: Grids) -> dict[str, dict[str, str]]:
+    """Of each model that takes part, by its name: kind, digest, contract."""
+    told: dict[str, dict[str, str]] = {}
+    for row in (row for own in grids.values() for row in own):
+        own = row.recognizer
+        told[own.name] = {"kind": about_recognizer(own), "digest": own.digest, "contract": own.contract.id}
+        if row.route.source:
+            told[row.route.source] = {"kind": about_route(row.route), "digest": row.route.origin, "contract": ""}
+    return told
+
+
+def write_report(out: Path, about: About, results: Sequence[ConditionResult], faces: Faces) -> list[str]:
+    """All that an evaluation leaves, in the place of an earlier one. Returns the answers.
+
+    report.json goes first and comes last: where it is, everything is there and of one evaluation.
+    """
     (out / "report.json").unlink(missing_ok=True)
-    write_probes(out / "probes.csv", about.protocol, results)
-    plots = {result.condition: draw(result.rows) for result in results}
-    for condition, figures in plots.items():
-        for name, figure in figures.items():
-            with atomic_write(out / "plots" / f"{condition.slug}_{name}.png") as temporary:
-                temporary.write_bytes(as_bytes(figure, "png"))
-    drawn = {
-        condition: {name: _data_uri(as_bytes(figure, "svg"), "svg+xml") for name, figure in figures.items()}
-        for condition, figures in plots.items()
+    for stale in [*(out / "plots").glob("*.png"), *(out / "tensorboard").glob("events.out.tfevents.*")]:
+        stale.unlink()
+    plots = {
+        result.condition: {
+            name: Plot(as_bytes(figure, "png"), as_bytes(figure, "svg")) for name, figure in draw(result.rows).items()
+        }
+        for result in results
     }
     answers = [text for result in results for text in answer(result)]
-    shown = {
-        result.condition: [_failure_shown(failure, result, faces) for failure in result.failures] for result in results
-    }
-    page = _environment().get_template("report.html.jinja")
-    with atomic_write(out / "report.html") as temporary:
-        html = page.render(
-            about=about, results=results, plots=drawn, failures=shown, answers=answers, measures=MEASURES,
-            convention=CONVENTION, differences=_shown_differences,
-        )  # fmt: skip
-        temporary.write_text(html, encoding="utf-8")
-    if events:
-        write_events(out / "tensorboard", results, answers)
+    write_probes(out / "probes.csv", about.protocol, results)
+    for condition, own in plots.items():
+        for name, plot in own.items():
+            with atomic_write(out / "plots" / f"{condition.slug}_{name}.png") as temporary:
+                temporary.write_bytes(plot.png)
+    write_page(out / "report.html", about, results, plots, answers, faces)
+    write_events(out / "tensorboard", results, plots, answers)
     with atomic_write(out / "report.json") as temporary:
         temporary.write_text(json.dumps(as_plain(about, results, answers), indent=1) + "\n", encoding="utf-8")
     return answers
@@ -135,6 +155,7 @@ def as_plain(about: About, results: Sequence[ConditionResult], answers: Sequence
         "protocol": about.protocol.rule,
         "counts": about.counts(),
         "threshold": about.threshold,
+        "options": about.options,
         "bootstrap": {"replicates": about.bootstrap, "level": LEVEL, "resampled": "subjects of the probes"},
         "convention": CONVENTION,
         "models": about.models,
@@ -199,50 +220,59 @@ def write_probes(path: Path, protocol: Protocol, results: Sequence[ConditionResu
             if found is None:
                 continue
             for place, (probe, mated) in enumerate(zip(protocol.score.probes, protocol.score.mated, strict=True)):
-                told = {
+                told: dict[str, object] = {
                     "vlr_size": result.condition.vlr_size,
                     "degradation": result.condition.degradation,
                     "row": row.name,
                     "file": probe.name,
                     "identity": probe.identity,
                     "enrolled": int(mated),
-                    "best_other": names[found.best_row[place]],
-                    "best_other_score": f"{found.best[place]:.5f}",
                     "session": probe.session,
                     "camera": probe.camera,
                     "illumination": probe.illumination,
                 }
-                own = {"rank": found.rank[place], "mated_score": f"{found.mated[place]:.5f}"} if mated else {}
-                writer.writerow(told | own)
+                if mated:
+                    told |= {"rank": found.rank[place], "mated_score": f"{found.mated[place]:.5f}"}
+                if np.isfinite(found.best[place]):  # else nobody else is enrolled
+                    told |= {"best_other": names[found.best_row[place]], "best_other_score": f"{found.best[place]:.5f}"}
+                writer.writerow(told)
 
 
-def write_events(folder: Path, results: Sequence[ConditionResult], answers: Sequence[str]) -> None:
+def write_events(folder: Path, results: Sequence[ConditionResult], plots: Plots, answers: Sequence[str]) -> None:
     """TensorBoard: a scalar each measure, condition and row, and the curves."""
-    for stale in folder.glob("events.out.tfevents.*") if folder.is_dir() else ():
-        stale.unlink()
     with SummaryWriter(str(folder)) as writer:
         for result in results:
             for row in result.rows:
                 for name, figure in row.measured.items():
                     if figure.value is not None:
                         writer.add_scalar(f"{name}/{result.condition.slug}/{row.name}", figure.value, 0)
-            for name, drawn in draw(result.rows).items():
-                writer.add_figure(f"{name}/{result.condition.slug}", drawn)
+            for name, plot in plots[result.condition].items():
+                pixels = np.asarray(Image.open(io.BytesIO(plot.png)).convert("RGB"))
+                writer.add_image(f"{name}/{result.condition.slug}", pixels, dataformats="HWC")
         writer.add_text("answer", "\n\n".join(answers) or INSUFFICIENT)
 
 
-def print_grid(console: Console, results: Sequence[ConditionResult], answers: Sequence[str]) -> None:
-    """The grid of every condition, and the answers."""
+def print_report(console: Console, about: About, results: Sequence[ConditionResult], answers: Sequence[str]) -> None:
+    """The notes, the grid of every condition, and the answers."""
+    lines = list(about.notes)
+    if about.left_out:
+        lines.append(f"pictures left out: {len(about.left_out)}, such as {about.left_out[0]}")
+    _print_lines(console, lines)
     for result in results:
         names = [name for name in MEASURES if any(name in row.measured for row in result.rows)]
         table = Table(str(result.condition), *(MEASURES[name][0] for name in names), box=None, header_style="bold")
         for row in result.rows:
             table.add_row(row.name, *(_cell(row.measured[name]) for name in names))
         console.print(table)
-        console.print(_given(result.rows), highlight=False)
+        console.print(f"at --threshold {about.threshold:g}: {_given(result.rows)}", highlight=False)
         console.print()
-    for text in answers:
-        console.print(text, highlight=False, soft_wrap=True)
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in about.seconds.items())
+    _print_lines(console, [*answers, seconds])
+
+
+def _print_lines(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:  # names of people and files may look like markup
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
 def _given(rows: Sequence[RowResult]) -> str:
@@ -252,7 +282,7 @@ def _given(rows: Sequence[RowResult]) -> str:
         negative, positive = ("FNIR", "FPIR") if "identification" in at else ("FNMR", "FMR")
         chosen = at.get("identification") or at["verification"]
         told.append(f"{row.name} {negative} {_share(chosen.false_negative)} {positive} {_share(chosen.false_positive)}")
-    return f"at --threshold {chosen.threshold:g}: " + "; ".join(told)
+    return "; ".join(told)
 
 
 def _share(figure: Figure) -> str:
@@ -267,6 +297,25 @@ def _cell(figure: Figure) -> str:
 
 
 # -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def write_page(
+    path: Path, about: About, results: Sequence[ConditionResult], plots: Plots, answers: Sequence[str], faces: Faces
+) -> None:
+    """HTML that needs no other file. faces: as the probes of the failures are read again."""
+    drawn = {
+        condition: {name: _data_uri(plot.svg, "svg+xml") for name, plot in own.items()}
+        for condition, own in plots.items()
+    }
+    shown = {
+        result.condition: [_failure_shown(failure, result, faces) for failure in result.failures] for result in results
+    }
+    html = _environment().get_template("report.html.jinja").render(
+        about=about, results=results, plots=drawn, failures=shown, answers=answers, measures=MEASURES,
+        convention=CONVENTION, differences=_shown_differences,
+    )  # fmt: skip
+    with atomic_write(path) as temporary:
+        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
 
 
 def _environment() -> Environment:
@@ -292,14 +341,10 @@ def _failure_shown(failure: Failure, result: ConditionResult, faces: Faces) -> d
     """The probe as each route shows it, and the two people it was compared with."""
     batch = next(iter(faces.batches([failure.probe], result.condition)))
     vlr = faces.ready(batch, result.condition)["vlr"]
-    routes: dict[str, GridRow] = {row.route.name: row for row in result.grid if row.route.name != HR}
-    pictures = {f"probe, {_sized(result.condition)}": as_pixels(vlr[0])}
-    pictures |= {name: as_pixels(row.route.enlarge(vlr)[0]) for name, row in routes.items()}
+    routes = {row.route.name: row.route for row in result.grid if row.route.name != HR}
+    pictures = {f"probe, {result.condition.vlr_size} px": as_pixels(vlr[0])}
+    pictures |= {name: as_pixels(route.enlarge(vlr)[0]) for name, route in routes.items()}
     pictures["HR"] = read_image(failure.probe.path)
     pictures[f"taken for {failure.wrong.identity}"] = read_image(failure.wrong.path)
     pictures[f"is {failure.right.identity}"] = read_image(failure.right.path)
     return {"failure": failure, "pictures": {name: _picture(pixels) for name, pixels in pictures.items()}}
-
-
-def _sized(condition: Condition) -> str:
-    return f"{condition.vlr_size} px"

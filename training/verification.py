@@ -33,6 +33,8 @@ def threshold_at(impostor: NDArray[np.floating], rate: float) -> float | None:
     accepted = int(rate * len(impostor) + 1e-9)
     if accepted < FEWEST_FALSE_ACCEPTS:
         return None
+    if accepted >= len(impostor):
+        return float(impostor.min())
     first_refused = np.partition(impostor, len(impostor) - accepted - 1)[len(impostor) - accepted - 1]
     return float(np.nextafter(first_refused, first_refused.dtype.type(np.inf)))
 

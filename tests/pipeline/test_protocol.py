@@ -17,16 +17,14 @@ from data.face_rows import FaceRow
 from data.identity_split import SPLIT_OF_ROLE, read_splits
 from data.images import Pixels, read_image
 from data.synthetic.faces import FaceSet, draw_many
+from pipeline.leakage import Leak, find_leaks, without_leaks
 from pipeline.protocol import (
     Enrolment,
     GalleryRule,
-    Leak,
     Protocol,
-    find_leaks,
     from_dataset,
     from_lists,
     from_pairs,
-    without_leaks,
 )
 
 PEOPLE, PICTURES = 6, 3

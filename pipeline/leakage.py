@@ -1,0 +1,116 @@
+"""Pictures and people that would give the answer away: on both sides of a search, or of the fitting of a threshold."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data.duplicates import collect_signatures, find_duplicates, picture_signature
+from data.errors import InputError
+from data.face_rows import FaceRow
+from data.images import read_ahead, read_image
+from data.multipie import MultiPieName
+from data.prepare_faces import ALIGNED_COARSE
+from pipeline.protocol import Protocol
+from pipeline.usable import check_people
+
+
+@dataclass(frozen=True)
+class Leak:
+    """Two pictures that must not be in the two places where they are."""
+
+    first: FaceRow
+    second: FaceRow  # the probe, where one of them is
+    reason: str
+    droppable: bool  # whether all is well without `second`
+
+    def __str__(self) -> str:
+        return f"{self.first.path} and {self.second.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A picture and what it is there for."""
+
+    row: FaceRow
+    use: str
+    probe: bool
+
+    def leak(self, other: _Placed, what: str) -> Leak:
+        first, second = (other, self) if self.probe and not other.probe else (self, other)
+        return Leak(first.row, second.row, f"{what}, {first.use} and {second.use}", second.probe)
+
+
+def find_leaks(protocol: Protocol, progress: Callable[[int], None] = lambda done: None) -> list[Leak]:
+    """Someone who tunes and scores; one photograph enrolled and searched for, or of a person who tunes and another.
+
+    Photographs are compared as files, pixels, and near duplicates (data/duplicates.py). Pictures of one person by
+    Multi-PIE names may be alike, since their names say that another flash or camera took them. progress: called with
+    the count of pictures read.
+    """
+    if protocol.pairs is not None:
+        return []  # a picture may be the first of one pair and the second of another
+    tuning = {row.identity: row for row in protocol.tune.rows}
+    shared = next((row for row in protocol.score.rows if row.identity in tuning), None)
+    if shared is not None:
+        return [Leak(shared, tuning[shared.identity], f"{shared.identity} tunes the threshold and scores", False)]
+    leaks: list[Leak] = []
+    files: dict[Path, _Placed] = {}
+    for each in (
+        *(_Placed(row, "enrolled", False) for row in protocol.score.gallery),
+        *(_Placed(row, "searched for", True) for row in protocol.score.probes),
+        *(_Placed(row, "enrolled to fit thresholds", False) for row in protocol.tune.gallery),
+        *(_Placed(row, "searched for to fit thresholds", True) for row in protocol.tune.probes),
+    ):
+        earlier = files.setdefault(each.row.path.resolve(), each)
+        if earlier.use != each.use:
+            leaks.append(earlier.leak(each, "one file"))
+    placed, signatures = list(files.values()), []
+    read = read_ahead(lambda each: picture_signature(read_image(each.row.path)), placed)
+    for done, signature in enumerate(read, start=1):
+        signatures.append(signature)
+        progress(done)
+    for pair in find_duplicates(collect_signatures(signatures), min_coarse=ALIGNED_COARSE):
+        first, second = placed[pair.first], placed[pair.second]
+        one_person = first.row.identity == second.row.identity
+        if one_person and first.use == second.use:
+            continue  # two probes alike, or two pictures of one template
+        named = MultiPieName.parse(first.row.path.name) and MultiPieName.parse(second.row.path.name)
+        if one_person and named and pair.kind == "near":
+            continue
+        what = "the same pixels" if pair.kind == "exact" else f"one photograph (correlation {pair.score:.2f})"
+        leaks.append(first.leak(second, what))
+    return leaks
+
+
+def without_leaks(protocol: Protocol, leaks: Sequence[Leak], policy: Literal["refuse", "drop"]) -> Protocol:
+    """drop: the probes that leak are left out. Raises InputError for leaks that may not be, or cannot be, dropped."""
+    if not leaks:
+        return protocol
+    stuck = next((leak for leak in leaks if not leak.droppable), None)
+    if policy == "refuse" or stuck is not None:
+        cure = "--leakage drop leaves such probes out" if stuck is None else "take one of them away"
+        raise InputError(f"{len(leaks)} leaks between gallery and probes, such as {stuck or leaks[0]}; {cure}")
+    dropped = {leak.second.path for leak in leaks}
+    score, tune = (
+        dataclasses.replace(part, probes=[row for row in part.probes if row.path not in dropped])
+        for part in (protocol.score, protocol.tune)
+    )
+    return dataclasses.replace(protocol, score=score, tune=tune)
+
+
+def leakless(
+    protocol: Protocol, policy: Literal["refuse", "drop"], progress: Callable[[int], None] = lambda done: None
+) -> tuple[Protocol, list[str]]:
+    """Without the probes that leak, and a line for each. progress: called with the count of pictures read.
+
+    Raises InputError as without_leaks does, and where there is nothing left to measure.
+    """
+    leaks = find_leaks(protocol, progress)
+    left = without_leaks(protocol, leaks, policy)
+    check_people(left)
+    first = {leak.second.path: leak for leak in reversed(leaks)}
+    return left, [f"{leak.second.name}: {leak}" for leak in reversed(first.values())]

@@ -1,0 +1,170 @@
+"""Small real models, sets and evaluations that the tests of the evaluation share; and an evaluation's slow loop."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data.degradation import degrade, parse_vlr_size, picture_key
+from data.face_rows import FaceRow
+from data.identity_split import identity_digests
+from data.images import read_image
+from data.synthetic.faces import FaceSet, draw_dataset
+from dsr import DSR, DSRConfig
+from dsr.config import Provenance
+from facial_rec.contract import FaceContract
+from facial_rec.model import EdgeFace
+from facial_rec.tuned import Tuning, save_tuned
+from pipeline.evaluate_dataset import main
+from pipeline.evaluation import ConditionResult, Settings, Stages, evaluate
+from pipeline.grid import Condition, Embeddings, Faces, Models
+from pipeline.protocol import Protocol
+from training.pixels import interpolate, to_model_range
+
+SEED = 42
+
+
+def dsr_folder(
+    folder: Path, size: str, *, seed: int = 0, people: Iterable[str] = (), degradation: str = "bicubic"
+) -> Path:
+    """A super-resolver of random weights that visibly changes a face, and was trained on these people."""
+    torch.manual_seed(seed)
+    model = DSR(DSRConfig(8, 1, size))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    model.provenance = Provenance(tuple(identity_digests(people)), degradation)
+    model.save_pretrained(folder)
+    return folder
+
+
+def tuned_folder(
+    folder: Path,
+    weights: Path,
+    inputs: str,
+    size: str,
+    *,
+    seed: int = 1,
+    people: Iterable[str] = (),
+    degradation: str = "bicubic",
+    crop: str = "arcface",
+) -> Path:
+    """The weights with another head, tuned on these people."""
+    model = EdgeFace.from_weights(weights)
+    noise = torch.randn(model.model.head.fc.weight.shape, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        model.model.head.fc.weight.add_(noise * 0.05)
+    contract = FaceContract(crop).id  # type: ignore[arg-type]
+    known = tuple(identity_digests(people))
+    save_tuned(folder, model, Tuning(model.variant, contract, crop, inputs, size, degradation, known))
+    return folder
+
+
+def drawn(folder: Path, subjects: int, pictures: int, seed: int = 3) -> Path:
+    """A folder of faces with Multi-PIE names."""
+    draw_dataset(folder, FaceSet(subjects, pictures, 128, seed=seed))
+    return folder / "images"
+
+
+def arguments(dataset: Path | str, weights: Path, out: Path, *more: str | Path) -> list[str]:
+    """Of a quick evaluation without models but the stock one."""
+    given = ["--dataset-root", str(dataset), "--recognizer", str(weights), "--out", str(out), "--num-workers", "0"]
+    given += ["--bootstrap", "100", "--device", "cpu"]
+    for flag in ("--tuned", "--dsr-checkpoint"):
+        given += [] if flag in more else [flag, "none"]
+    return given + list(map(str, more))
+
+
+def run(dataset: Path | str, weights: Path, out: Path, *more: str | Path) -> dict[str, Any]:
+    """report.json of an evaluation that succeeds."""
+    assert main(arguments(dataset, weights, out, *more)) == 0
+    return read_report(out)
+
+
+def read_report(out: Path) -> dict[str, Any]:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads((out / "report.json").read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def read_probes(out: Path) -> list[dict[str, str]]:
+    with (out / "probes.csv").open(newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def evaluated(
+    protocol: Protocol, models: Models, conditions: Sequence[Condition], *, replicates: int = 100, failures: int = 3
+) -> tuple[list[ConditionResult], Faces]:
+    """The results without a report."""
+    faces = Faces(SEED, 16, 0, "cpu")
+    grids = {condition: models.rows_of(condition) for condition in conditions}
+    settings = Settings(0.35, replicates, SEED, failures)
+    return evaluate(protocol, grids, Embeddings(faces), settings, Stages()), faces
+
+
+# -- the slow loop: one face after the other, by the parts that the rows are put together of ---------------------------
+
+
+def slow_embeddings(
+    rows: Sequence[FaceRow], weights: Path, route: str, condition: Condition | None = None, dsr: Path | None = None
+) -> NDArray[np.float32]:
+    """(N, 512). route: hr, interpolation or dsr."""
+    model, contract = EdgeFace.from_weights(weights), FaceContract("arcface")
+    resolver = DSR.from_pretrained(dsr) if dsr is not None else None
+    found = []
+    for row in rows:
+        face = to_model_range(torch.from_numpy(read_image(row.path)[None]))
+        if condition is not None and route != "hr":
+            size, keys = parse_vlr_size(condition.vlr_size), [picture_key(SEED, row.path.stem)]
+            face = degrade(condition.degradation, face, size, keys)
+            with torch.no_grad():
+                face = resolver(face) if route == "dsr" and resolver is not None else interpolate(face, 128)
+        with torch.no_grad():
+            found.append(model.embed(contract(face.clamp(-1, 1)))[0].numpy())
+    return np.stack(found)
+
+
+def slow_limit(negative: Sequence[float], rate: float) -> float | None:
+    """The score that must be exceeded so that at most `rate` of these match; None where fewer than ten would."""
+    allowed = int(rate * len(negative) + 1e-9)
+    return sorted(negative, reverse=True)[allowed] if allowed >= 10 else None
+
+
+def slow_equal_error_rate(mated: Sequence[float], impostor: Sequence[float]) -> float:
+    """Where the lines between the errors at all thresholds cross."""
+    before = after = (0.0, 1.0)
+    for threshold in sorted({*mated, *impostor}, reverse=True):
+        before, after = after, (
+            sum(score >= threshold for score in impostor) / len(impostor),
+            sum(score < threshold for score in mated) / len(mated),
+        )  # fmt: skip
+        if after[0] >= after[1]:
+            break
+    gaps = before[1] - before[0], after[0] - after[1]
+    return before[0] + (after[0] - before[0]) * gaps[0] / sum(gaps)
+
+
+def slow_best_threshold(scores: Sequence[float], same: Sequence[bool]) -> float:
+    """Of the scores and infinity the one that decides most pairs rightly, the lowest of several."""
+
+    def rightly(threshold: float) -> int:
+        return sum((score >= threshold) == own for score, own in zip(scores, same, strict=True))
+
+    return max(sorted({*scores, float("inf")}), key=rightly)
+
+
+def slow_fold_accuracy(scores: Sequence[float], same: Sequence[bool], folds: Sequence[int]) -> float:
+    right = 0
+    for held_out in set(folds):
+        rest = [place for place, fold in enumerate(folds) if fold != held_out]
+        threshold = slow_best_threshold([scores[place] for place in rest], [same[place] for place in rest])
+        right += sum((scores[p] >= threshold) == same[p] for p, fold in enumerate(folds) if fold == held_out)
+    return right / len(scores)

@@ -1,0 +1,353 @@
+"""What an evaluation leaves on the disk: numbers that add up, pictures that decode, a page that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from data.face_rows import FaceRow
+from data.images import read_image
+from facial_rec.routes import super_resolution
+from pipeline.evaluation import ConditionResult, notes_of
+from pipeline.grid import Faces, Models, conditions_of
+from pipeline.protocol import Enrolment, GalleryRule, Protocol, from_dataset
+from pipeline.recognizer import load_recognizer
+from pipeline.report import About, print_report, write_probes, write_report
+from tests.conftest import VLR
+from tests.pipeline.small import drawn, dsr_folder, evaluated, read_probes, read_report
+
+FAILURES = 3
+
+
+@dataclass(frozen=True)
+class Made:
+    """An evaluation of two conditions, in memory and as written."""
+
+    about: About
+    results: list[ConditionResult]
+    faces: Faces
+    out: Path
+
+
+@pytest.fixture(scope="module")
+def made(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("report")
+    protocol = from_dataset(str(drawn(folder / "people", 8, 3)), GalleryRule(), 0.25, 42)
+    resolver = super_resolution(str(dsr_folder(folder / "dsr", VLR)))
+    models = Models(load_recognizer(str(edgeface), "arcface"), [], [resolver])
+    results, faces = evaluated(protocol, models, conditions_of([VLR, "24"], ["bicubic"]), failures=FAILURES)
+    models_told = {"stock.pt": {"kind": "recogniser, as published", "digest": "0" * 64, "contract": ""}}
+    told = models_told, ["a note"], ["gone.png: cannot be read"], {"search": 0.1}
+    about = About("people", protocol, 0.35, 100, {"seed": 1}, *told)
+    write_report(folder / "out", about, results, faces)
+    return Made(about, results, faces, folder / "out")
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    @property
+    def foreign(self) -> list[str]:
+        """What it would load, or run."""
+        found = [tag for tag, _ in self.tags if tag in ("script", "iframe", "object", "embed", "link", "base", "form")]
+        for tag, attributes in self.tags:
+            for name, value in attributes.items():
+                if name in ("src", "href", "srcset", "action", "data", "poster", "background"):
+                    found += [] if (value or "").startswith(("data:image/", "#")) else [f"{tag} {name}={value}"]
+                found += [f"{tag} {name}"] if name.startswith("on") or "url(" in (value or "").lower() else []
+        return found + [bad for bad in ("url(", "@import", "javascript:") if bad in self.source.lower()]
+
+
+# Numbers
+
+
+def test_report_json_is_plain_json_with_the_figures(made: Made) -> None:
+    told = read_report(made.out)  # refuses NaN and Infinity
+    for condition, result in zip(told["conditions"], made.results, strict=True):
+        assert (condition["vlr_size"], condition["degradation"]) == (result.condition.vlr_size, "bicubic")
+        for row, own in zip(condition["rows"], result.rows, strict=True):
+            assert row["name"] == own.name
+            assert {name: each["value"] for name, each in row["measured"].items()} == {
+                name: figure.value for name, figure in own.measured.items()
+            }
+            for name, each in row["measured"].items():
+                if each["value"] is not None:
+                    assert (each["low"], each["high"]) == (own.measured[name].interval() or (None, None))
+                    assert each["samples"] == own.measured[name].samples
+    assert told["left_out"] == ["gone.png: cannot be read"]
+
+
+def test_differences_are_the_later_row_s_less_the_earlier_one_s(made: Made) -> None:
+    (condition, _) = read_report(made.out)["conditions"]
+    rank1 = {row["name"]: row["measured"]["rank1"]["value"] for row in condition["rows"]}
+    found = {(each["of"], each["to"]): each["value"] for each in condition["differences"] if each["measure"] == "rank1"}
+    names = list(rank1)
+    pairs = [(later, earlier) for place, later in enumerate(names) for earlier in names[:place]]
+    assert set(found) == set(pairs)
+    assert all(found[pair] == pytest.approx(rank1[pair[0]] - rank1[pair[1]]) for pair in pairs)
+
+
+def test_the_counts_are_those_of_the_pictures(made: Made) -> None:
+    counts = read_report(made.out)["counts"]
+    names = sorted(path.name for path in (made.out.parent / "people" / "images").iterdir())
+    tuning = {row.identity for row in made.about.protocol.tune.rows}
+    score = [name for name in names if name[:3] not in tuning]
+    assert counts == {
+        "people enrolled": len({name[:3] for name in score}),
+        "pictures enrolled": sum("_01_01_051_07_" in name for name in score),
+        "mated probes": sum("_01_01_051_07_" not in name for name in score),
+        "non-mated probes": 0,
+        "people to fit thresholds": 2,
+        "pictures to fit thresholds": 6,
+    }
+
+
+def test_probes_csv_has_a_line_a_probe_and_row(made: Made) -> None:
+    lines, probes = read_probes(made.out), made.about.protocol.score.probes
+    assert len(lines) == len(probes) * sum(len(result.rows) for result in made.results)
+    keys = {(line["vlr_size"], line["degradation"], line["row"], line["file"]) for line in lines}
+    assert len(keys) == len(lines)
+    for line in lines:
+        assert line["camera"] == line["file"].split("_")[3]
+        assert (line["rank"] == "1") == (float(line["mated_score"]) > float(line["best_other_score"]))
+        assert line["best_other"] != line["identity"]
+
+
+def test_a_probe_that_has_no_mate_has_no_rank_and_one_with_nobody_else_no_other(made: Made, tmp_path: Path) -> None:
+    """One person is enrolled, and a stranger searched for."""
+    score = made.about.protocol.score
+    alone = score.gallery[:1]
+    own = [row for row in score.probes if row.identity == alone[0].identity]
+    stranger = next(row for row in score.probes if row.identity != alone[0].identity)
+    protocol = Protocol("", Enrolment(alone, [*own, stranger]), Enrolment([], []))
+    models = Models(made.results[0].grid[0].recognizer)
+    results, _ = evaluated(protocol, models, conditions_of([VLR], ["bicubic"]))
+    write_probes(tmp_path / "probes.csv", protocol, results)
+    for line in read_probes(tmp_path):
+        mated = line["identity"] == alone[0].identity
+        assert line["enrolled"] == ("1" if mated else "0")
+        assert line["rank"] == ("1" if mated else "")
+        assert bool(line["mated_score"]) is mated
+        assert line["best_other"] == ("" if mated else alone[0].identity)
+
+
+def test_tensorboard_reads_the_scalars_back(made: Made) -> None:
+    events = EventAccumulator(str(made.out / "tensorboard"))
+    events.Reload()
+    wanted = {
+        f"{measure}/{condition['vlr_size']}_{condition['degradation']}/{row['name']}": each["value"]
+        for condition in read_report(made.out)["conditions"]
+        for row in condition["rows"]
+        for measure, each in row["measured"].items()
+        if each["value"] is not None
+    }
+    found = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
+    assert found == pytest.approx(wanted, abs=1e-6)
+    assert {"cmc/16_bicubic", "histograms/24_bicubic"} <= set(events.Tags()["images"])
+
+
+# Pictures and the page
+
+
+def test_every_plot_is_a_png_that_decodes(made: Made) -> None:
+    plots = sorted((made.out / "plots").iterdir())
+    assert {f"{size}_bicubic_{kind}.png" for size in ("16", "24") for kind in ("cmc", "det_verification")} <= {
+        path.name for path in plots
+    }
+    for path in plots:
+        pixels = read_image(path)
+        assert path.suffix == ".png"
+        assert min(pixels.shape[:2]) > 200
+        assert pixels.std() > 5  # something is drawn
+
+
+def test_the_page_needs_no_other_file_and_runs_nothing(made: Made) -> None:
+    page = Page(made.out / "report.html")
+    assert page.foreign == []
+    assert len(page.of("img")) > 2 * FAILURES
+    for attributes in page.of("img"):
+        kind, _, content = (attributes["src"] or "").partition(";base64,")
+        decoded = base64.b64decode(content, validate=True)
+        if kind == "data:image/png":
+            assert cv2.imdecode(np.frombuffer(decoded, np.uint8), cv2.IMREAD_COLOR) is not None
+        else:
+            assert kind == "data:image/svg+xml"
+            assert b"<svg" in decoded
+            assert b"<script" not in decoded
+
+
+def test_the_page_s_links_lead_to_its_conditions(made: Made) -> None:
+    page = Page(made.out / "report.html")
+    targets = {f"#{attributes['id']}" for _, attributes in page.tags if "id" in attributes}
+    assert [attributes["href"] for attributes in page.of("a")] == ["#16_bicubic", "#24_bicubic"]
+    assert {"#16_bicubic", "#24_bicubic"} <= targets
+
+
+def test_the_page_shows_every_row_and_every_failure(made: Made) -> None:
+    page = Page(made.out / "report.html")
+    for result in made.results:
+        for row in result.rows:
+            assert row.name in page.text
+            assert f"{row.measured['rank1'].value:.1%}" in page.text
+        assert len(result.failures) == FAILURES
+        for failure in result.failures:
+            assert failure.probe.name in page.text
+            assert f"taken for {failure.wrong.identity}" in page.text
+            assert f"is {failure.right.identity}" in page.text
+    shown = [attributes for attributes in page.of("div") if attributes.get("class") == "failure"]
+    assert len(shown) == 2 * FAILURES
+    assert "a note" in page.text
+    assert "gone.png: cannot be read" in page.text
+
+
+def test_the_failures_are_the_worst_misses_of_the_last_row(made: Made) -> None:
+    for result in made.results:
+        lines = [line for line in read_probes(made.out) if line["vlr_size"] == result.condition.vlr_size]
+        lines = [line for line in lines if line["row"] == result.rows[-1].name and line["rank"] != "1"]
+        lines.sort(key=lambda line: float(line["mated_score"]) - float(line["best_other_score"]))
+        assert [failure.probe.name for failure in result.failures] == [line["file"] for line in lines[:FAILURES]]
+        for failure, line in zip(result.failures, lines, strict=False):
+            assert failure.wrong.identity == line["best_other"]
+            assert failure.right.identity == failure.probe.identity == line["identity"]
+            assert failure.rank == int(line["rank"])
+
+
+SCRIPT = "<script>alert(1)</script>"
+IMAGE = "\"'><img src=x onerror=alert(1)>"
+
+
+def bare(results: list[ConditionResult]) -> list[ConditionResult]:
+    """The same with one plot each, which take most of the time."""
+    return [
+        replace(
+            each,
+            rows=[
+                replace(row, cmc=row.cmc[:0], verification=None, identification=None, breakdown={}) for row in each.rows
+            ],
+        )
+        for each in results
+    ]
+
+
+def hostile(made: Made) -> tuple[About, list[ConditionResult]]:
+    """Names that no file system would take, and one that is no Unicode."""
+    result = bare(made.results)[0]
+
+    def renamed(row: FaceRow) -> FaceRow:
+        return replace(row, name=f"{SCRIPT}\udcff.png", identity=IMAGE)
+
+    failures = [
+        replace(each, probe=renamed(each.probe), right=renamed(each.right), wrong=renamed(each.wrong))
+        for each in result.failures
+    ]
+    rows = [replace(row, name=f"{SCRIPT} {place}") for place, row in enumerate(result.rows)]
+    figure = rows[0].measured["rank1"]
+    rows = [replace(row, breakdown={IMAGE: {SCRIPT: figure}}) for row in rows]
+    score = made.about.protocol.score
+    protocol = Protocol(SCRIPT, Enrolment(score.gallery, [renamed(row) for row in score.probes]), Enrolment([], []))
+    models = {SCRIPT: {"kind": IMAGE, "digest": SCRIPT, "contract": ""}}
+    about = replace(made.about, dataset=IMAGE, protocol=protocol, models=models, notes=[SCRIPT], left_out=[IMAGE])
+    return about, [replace(result, rows=rows, failures=failures)]
+
+
+def test_names_that_look_like_html_stay_text(made: Made, tmp_path: Path) -> None:
+    about, results = hostile(made)
+    write_report(tmp_path, about, results, made.faces)
+    page = Page(tmp_path / "report.html")
+    assert page.foreign == []
+    assert f"{SCRIPT} 0" in page.text
+    assert SCRIPT in page.text
+    assert IMAGE in page.text
+    assert f"taken for {IMAGE}" in page.text
+    assert {attributes.get("alt") for attributes in page.of("img")} >= {f"taken for {IMAGE}"}
+    assert read_report(tmp_path)["conditions"][0]["rows"][0]["name"] == f"{SCRIPT} 0"
+    assert {line["identity"] for line in read_probes(tmp_path)} == {IMAGE}
+
+
+def test_names_that_look_like_markup_are_printed_as_they_are(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    about = replace(made.about, notes=["[/b] is a person"], left_out=["a[/b].png: [bold]cannot be read"])
+    print_report(Console(width=200), about, made.results, ["an answer"])
+    printed = capsys.readouterr().out
+    assert "[/b] is a person" in printed
+    assert "pictures left out: 1, such as a[/b].png: [bold]cannot be read" in printed
+    assert all(row.name in printed for result in made.results for row in result.rows)
+
+
+def test_a_sample_of_the_comparisons_is_told(made: Made) -> None:
+    assert notes_of(made.results) == []
+    row = made.results[0].rows[0]
+    assert row.searches is not None
+    sampled = replace(row, searches=replace(row.searches, sampled=True))
+    count = len(row.searches.impostor)
+    notes = notes_of([replace(made.results[0], rows=[sampled])])
+    assert notes == [f"one-to-one figures rest on a sample of {count} non-mated comparisons"]
+
+
+# Whole or not at all
+
+
+def test_running_again_replaces_everything(made: Made, tmp_path: Path) -> None:
+    results = bare(made.results)
+    write_report(tmp_path, made.about, results, made.faces)
+    before = sorted(path.name for path in (tmp_path / "plots").iterdir())
+    assert any(name.startswith("24_") for name in before)
+    write_report(tmp_path, made.about, results[:1], made.faces)
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == [n for n in before if n.startswith("16_")]
+    assert [each["vlr_size"] for each in read_report(tmp_path)["conditions"]] == ["16"]
+    assert {line["vlr_size"] for line in read_probes(tmp_path)} == {"16"}
+    assert "24 px" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert all("/16_" in tag for tag in events.Tags()["scalars"])
+    assert all(len(events.Scalars(tag)) == 1 for tag in events.Tags()["scalars"])
+
+
+def in_the_way_of_the_page(out: Path) -> None:
+    (out / "report.html").unlink()
+    (out / "report.html").mkdir()
+
+
+def in_the_way_of_the_events(out: Path) -> None:
+    for path in (out / "tensorboard").iterdir():
+        path.unlink()
+    (out / "tensorboard").rmdir()
+    (out / "tensorboard").write_text("a file")
+
+
+@pytest.mark.parametrize("spoil", [in_the_way_of_the_page, in_the_way_of_the_events])
+def test_a_run_that_ends_early_leaves_no_report_json(spoil: Callable[[Path], None], made: Made, tmp_path: Path) -> None:
+    results = bare(made.results)[:1]
+    write_report(tmp_path, made.about, results, made.faces)
+    assert json.loads((tmp_path / "report.json").read_text())["dataset"] == "people"
+    spoil(tmp_path)
+    with pytest.raises(OSError):  # noqa: PT011 - which of them differs between systems
+        write_report(tmp_path, made.about, results, made.faces)
+    assert not (tmp_path / "report.json").exists()
+    assert not list(tmp_path.rglob("*.tmp"))
