@@ -21,6 +21,7 @@ from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
 from data.atomic import atomic_write
+from data.face_geometry import FACE_SIZE
 from data.images import Pixels, read_image
 from pipeline.evaluation import COMPARED, ConditionResult, Difference, Failure
 from pipeline.figures import MEASURES, AtThreshold, RowResult
@@ -38,6 +39,7 @@ CONVENTION = (
     f"Intervals: middle {LEVEL:.0%} of replicates in which subjects are drawn again, the same in all rows."
 )
 INSUFFICIENT = "insufficient data"
+JPEG_QUALITY = 92
 PROBE_COLUMNS = (
     *("vlr_size", "degradation", "row", "file", "identity", "enrolled", "rank", "mated_score", "best_other"),
     *("best_other_score", "session", "camera", "illumination"),
@@ -333,7 +335,10 @@ def _data_uri(content: bytes, kind: str) -> str:
 
 
 def _picture(pixels: Pixels) -> str:
-    return _data_uri(cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].tobytes(), "png")
+    """PNG of a VLR face, whose pixels are shown one by one; of others JPEG, a fifth of the bytes."""
+    kind = "png" if max(pixels.shape[:2]) < FACE_SIZE else "jpeg"
+    options = [] if kind == "png" else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    return _data_uri(cv2.imencode(f".{kind}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1].tobytes(), kind)
 
 
 @torch.no_grad()

@@ -195,7 +195,7 @@ def test_the_page_needs_no_other_file_and_runs_nothing(made: Made) -> None:
     for attributes in page.of("img"):
         kind, _, content = (attributes["src"] or "").partition(";base64,")
         decoded = base64.b64decode(content, validate=True)
-        if kind == "data:image/png":
+        if kind in ("data:image/png", "data:image/jpeg"):
             assert cv2.imdecode(np.frombuffer(decoded, np.uint8), cv2.IMREAD_COLOR) is not None
         else:
             assert kind == "data:image/svg+xml"
