@@ -80,6 +80,7 @@ def enrolled(faces: Sequence[Face], options: EnrollOptions, recognizer: Recogniz
             "crop": recognizer.contract.crop,
             "flip": False,
             "aligned": options.aligned,
+            "detector": options.detector and _written(options.detector),
             "route": options.route,
             "skipped": [list(entry) for entry in found.skipped],
             "template": TEMPLATE_RULE,
@@ -92,6 +93,18 @@ def refuse_twice(gallery: Gallery, faces: Sequence[Face], path: Path) -> None:
     there = {Path(picture).resolve() for own in gallery.pictures for picture in own}
     if twice := [face.path for face in faces if face.path in there]:
         raise InputError(f"{path}: {len(twice)} of the pictures are enrolled in it already ({twice[0]})")
+
+
+def refuse_two_names(table: FaceEmbeddings, path: Path) -> None:
+    """Raise InputError for one picture of two people: bit for bit the same embedding."""
+    first: dict[bytes, int] = {}
+    for row, embedding in enumerate(table.embeddings):
+        other = first.setdefault(embedding.tobytes(), row)
+        if table.identities[other] != table.identities[row]:
+            names = (
+                f"{table.paths[other]} of {table.identities[other]} and {table.paths[row]} of {table.identities[row]}"
+            )
+            raise InputError(f"{path}: not written: {names} are one picture: take it from one of them")
 
 
 def joined(old: FaceEmbeddings, new: FaceEmbeddings) -> FaceEmbeddings:
@@ -126,6 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
     table = joined(read_embeddings(out), table) if options.add else table
     gallery = Gallery.of(table)  # before anything is written: a person without a mean direction is an error
+    refuse_two_names(table, out)
     write_embeddings(out, table)
     pictures = Counter(len(own) for own in gallery.pictures)
     several = sum(count for number, count in pictures.items() if number > 1)

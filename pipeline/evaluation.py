@@ -190,8 +190,9 @@ def groups_of(probes: Sequence[FaceRow]) -> dict[str, list[str]]:
     """Camera and flash of each probe by Multi-PIE names; the camera with its angle."""
     if not any(row.camera for row in probes):
         return {}
-    angles = [f"{CAMERA_YAW[row.camera]:+d}°" if row.camera in CAMERA_YAW else row.camera for row in probes]
-    return {"camera angle": angles, "illumination": [row.illumination for row in probes]}
+    angles = {camera: f"{yaw:+d}°" if yaw else "0°" for camera, yaw in CAMERA_YAW.items()}
+    cameras = [angles.get(row.camera, row.camera) for row in probes]
+    return {"camera angle": cameras, "illumination": [row.illumination for row in probes]}
 
 
 def _failures(enrolment: Enrolment, searches: Searches | None, count: int) -> list[Failure]:

@@ -163,7 +163,7 @@ def fold_accuracy(
 ) -> Figure:
     """The share of pairs decided rightly, each fold at the threshold that decides most pairs of the others rightly.
 
-    LFW's "view 2" (Huang et al. 2007). Of thresholds that are equally good, the lowest.
+    LFW's "view 2" (Huang et al. 2007), with `best_threshold`.
     """
     if len(set(fold.tolist())) < 2:
         return Figure(None, reason="one fold: no others to fit a threshold on")
@@ -176,14 +176,19 @@ def fold_accuracy(
 
 
 def best_threshold(scores: NDArray[np.floating], same: NDArray[np.bool_]) -> float:
-    """The lowest of the scores, or infinity, that decides most pairs rightly: those at it or above are the same."""
+    """What decides most pairs rightly, if those at it or above are the same; the lowest, or infinity.
+
+    Halfway between the two scores that it parts, so that another fold's pairs may lie a little further out.
+    """
     order = np.argsort(-scores, kind="stable")
     falling = scores[order]
     rightly = np.concatenate([[0], np.cumsum(np.where(same[order], 1, -1))]) + (~same).sum()
     last_of_equals = np.concatenate([[True], falling[:-1] != falling[1:], [True]])[: len(rightly)]
     candidates = np.flatnonzero(last_of_equals)
     best = candidates[len(candidates) - 1 - int(np.argmax(rightly[candidates][::-1]))]
-    return float(falling[best - 1]) if best else float("inf")
+    if not best:
+        return float("inf")
+    return float(falling[best - 1 : best + 1].astype(np.float64).mean())  # the last score itself where none is below
 
 
 def _complement(figure: Figure) -> Figure:

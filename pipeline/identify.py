@@ -136,9 +136,18 @@ def say(found: Sequence[Identified], console: Console) -> None:
 
 
 def enrolled_reader(gallery: Gallery, options: IdentifyOptions) -> Reader:
-    """The reader of the pictures that were enrolled. Raises InputError if the detector cannot be had."""
+    """The reader of the pictures that were enrolled, with the detector of then unless --detector names one.
+
+    Raises InputError if it cannot be had.
+    """
     aligned = bool(gallery.metadata.get("aligned", True))  # tables of facial_rec.embed are of aligned faces
-    return face_reader(replace(options, aligned=aligned).finder())
+    detector = options.detector or gallery.metadata.get("detector")
+    try:
+        return face_reader(replace(options, aligned=aligned, detector=detector).finder())
+    except InputError as error:
+        if not options.aligned:
+            raise
+        raise InputError(f"{error}, to show the photographs that were enrolled, or give --pictures 0") from None
 
 
 @entry_point

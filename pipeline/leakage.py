@@ -93,7 +93,7 @@ def without_leaks(protocol: Protocol, leaks: Sequence[Leak], policy: Literal["re
     stuck = next((leak for leak in leaks if not leak.droppable), None)
     if policy == "refuse" or stuck is not None:
         cure = "--leakage drop leaves such probes out" if stuck is None else "take one of them away"
-        raise InputError(f"{len(leaks)} leaks between gallery and probes, such as {stuck or leaks[0]}; {cure}")
+        raise InputError(f"leakage ({len(leaks)} in all): {stuck or leaks[0]}; {cure}")
     dropped = {leak.second.path for leak in leaks}
     score, tune = (
         dataclasses.replace(part, probes=[row for row in part.probes if row.path not in dropped])

@@ -220,7 +220,7 @@ class TradeOff:
 def too_few(count: int, named: str, rate: float) -> str:
     """Why a rate cannot be told."""
     whole = int(rate * count + 1e-9)  # as threshold_at counts: 9.96 are not "10.0, fewer than 10"
-    return f"{rate:g} of {count:,} non-mated {named} are {whole}, fewer than {FEWEST_FALSE_ACCEPTS}"
+    return f"{rate:.3g} of {count:,} non-mated {named} are {whole}, fewer than {FEWEST_FALSE_ACCEPTS}"
 
 
 def fpir_in_gallery(rate: float, of: int, size: int) -> float:

@@ -28,8 +28,9 @@ INCHES, CAPTION, DPI = 1.35, 0.32, 110  # of a face with its margin, and of what
 FACE = 0.9 * INCHES
 MOST_CANDIDATES = 10  # side by side; matplotlib draws no picture of 2^16 pixels
 REACHED, BELOW = "#1a7f37", "black"  # the threshold
+ROUTE_NAMES = {"interpolation": "interpolated", "dsr": "DSR"}
 MISSING = np.full((SIDE, SIDE, 3), 225, np.uint8)
-LONGEST_NAME = 16
+LONGEST_NAME, BOLD = 18, 15  # letters over a face
 
 
 def as_pixels(face: torch.Tensor) -> Pixels:
@@ -63,12 +64,15 @@ def save_candidates(
                 place.set_axis_off()
             face = read(each.path)
             row[0].imshow(_shown(face), interpolation="nearest")
-            _title(row[0], f"{_short(each.path.name)}\n→ {_short(each.decision)}", weight="bold")
+            _title(row[0], f"{_short(each.path.name, BOLD)}\n→ {_short(each.decision, BOLD - 2)}", weight="bold")
             if seen == 2:
                 row[1].imshow(_enlarged(face, route, device))
-                _title(row[1], route.name)
+                _title(row[1], ROUTE_NAMES[route.name])
             for place, candidate in zip(row[seen:], each.candidates, strict=False):
-                place.imshow(_enrolled(candidate.picture, read_enrolled))
+                enrolled = _enrolled(candidate.picture, read_enrolled)
+                place.imshow(MISSING if enrolled is None else enrolled)
+                if enrolled is None:
+                    place.text(0.5, 0.5, "cannot be\nread now", ha="center", va="center", transform=place.transAxes)
                 colour = REACHED if candidate.score >= each.threshold else BELOW
                 _title(place, f"{_short(candidate.identity)}\n{candidate.score:.3f}", color=colour)
         with atomic_write(path) as temporary:
@@ -92,13 +96,15 @@ def _enlarged(face: Pixels, route: Route, device: str) -> Pixels:
     return as_pixels(route.enlarge(prepare(face, route, FaceContract())[None].to(device))[0])
 
 
-def _enrolled(picture: str, read: Reader) -> Pixels:
+def _enrolled(picture: str, read: Reader) -> Pixels | None:
     try:
         return _shown(read(Path(picture)))
     except InputError:  # moved or removed since
-        return MISSING
+        return None
 
 
-def _short(name: str) -> str:
+def _short(name: str, longest: int = LONGEST_NAME) -> str:
+    """Its middle left out: pictures of one person often differ at the end of their names."""
     name = name.encode(errors="backslashreplace").decode()  # fonts take Unicode alone
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    kept = longest // 2
+    return name if len(name) <= longest else f"{name[: longest - kept - 1]}…{name[-kept:]}"

@@ -24,7 +24,7 @@ COLOURS = {
     "DSR + tuned": "#0072B2",
 }
 STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "earface"}
-WIDTH, HEIGHT = 5.2, 3.7  # inches
+WIDTH, HEIGHT = 5.2, 4.0  # inches
 DPI = 130
 LOWEST_ERROR = 1e-3  # of the drawn axis
 
@@ -57,8 +57,15 @@ def as_bytes(figure: Figure, kind: str) -> bytes:
 def _figure(fill: Callable[[Axes], None]) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure((WIDTH, HEIGHT), layout="constrained")
-        fill(figure.subplots())
+        fill(axes := figure.subplots())
+        _legend_below(figure, axes)
         return figure
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    """Where it hides nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=3, fontsize="small")
 
 
 def _cmc(axes: Axes, rows: Sequence[RowResult]) -> None:
@@ -68,8 +75,8 @@ def _cmc(axes: Axes, rows: Sequence[RowResult]) -> None:
     axes.set(xlabel="rank", ylabel="mated probes found", title="CMC, closed set")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.set_ylim(top=1.005)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False)
 
 
 def _det(axes: Axes, named: Sequence[tuple[str, Curve]], positive: str, negative: str) -> None:
@@ -82,14 +89,13 @@ def _det(axes: Axes, named: Sequence[tuple[str, Curve]], positive: str, negative
         low, high = np.maximum(curve.band[:, shown], LOWEST_ERROR / 2)
         axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
     lowest = min(curve.false_positive[curve.false_positive > 0].min(initial=1.0) for _, curve in named)
-    axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(LOWEST_ERROR, 1))
+    axes.set(xscale="log", yscale="log", xlim=(min(lowest, 0.5), 1), ylim=(LOWEST_ERROR / 2.2, 1.05))
     said = "one to one" if positive == "FMR" else "open set"
     axes.set(xlabel=positive, ylabel=negative, title=f"{negative} and {positive}, {said}")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(numticks=8))
         axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, loc="lower left")
 
 
 def _histograms(rows: Sequence[RowResult]) -> Figure:
@@ -105,8 +111,7 @@ def _histograms(rows: Sequence[RowResult]) -> Figure:
                     axes.stairs(density, BIN_EDGES, fill=True, alpha=0.55, color=colour, label=kind)
             axes.set(yticks=[], xlim=(-0.4, 1.0))
             axes.set_title(row.name, loc="left", fontsize="small", pad=2)
-        panels[0].legend(frameon=False, loc="upper right", fontsize="small")
-        panels[-1].set_xlabel("cosine")
+        panels[-1].set_xlabel("cosine; grey: non-mated comparisons")
         return figure
 
 
@@ -124,5 +129,5 @@ def _breakdown(axes: Axes, rows: Sequence[RowResult], kind: str) -> None:
     axes.set_xticks(places, values, rotation=0 if len(values) < 10 else 60)
     axes.set(xlabel=kind, ylabel="rank-1", title=f"rank-1 by {kind}")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.set_ylim(top=1.005)
     axes.grid(alpha=0.25, axis="y")
-    axes.legend(frameon=False, fontsize="small")

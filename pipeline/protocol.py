@@ -71,6 +71,8 @@ class Protocol:
             found.append(f"{len(distractors)} people are enrolled and have no probe ({_some(distractors)})")
         if others := sorted(probed - enrolled):
             found.append(f"{len(others)} people have probes and are not enrolled: non-mated ({_some(others)})")
+        if not others:
+            found.append("everyone is enrolled: non-mated searches are those of all probes, each without its mate")
         return found
 
 

@@ -27,7 +27,7 @@ from pipeline.evaluation import COMPARED, ConditionResult, Difference, Failure
 from pipeline.figures import MEASURES, AtThreshold, RowResult
 from pipeline.grid import Condition, Faces, Grids, about_recognizer, about_route
 from pipeline.metrics import LEVEL, Figure
-from pipeline.pictures import as_pixels
+from pipeline.pictures import ROUTE_NAMES, as_pixels
 from pipeline.plots import as_bytes, draw
 from pipeline.protocol import Protocol
 from pipeline.recognizer import HR
@@ -85,6 +85,7 @@ class About:
             "non-mated probes": len(score.probes) - sum(score.mated),
             "people to fit thresholds": len({row.identity for row in tune.rows}),
             "pictures to fit thresholds": len(tune.rows),
+            "pictures left out": len(self.left_out),
         } | ({} if self.protocol.pairs is None else {"pairs": len(self.protocol.pairs)})
 
 
@@ -326,6 +327,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(percent=lambda value: f"{value:.1%}", points=lambda value: f"{value * 100:+.1f}")
+    environment.filters["rate"] = lambda value: f"{value:.1%}" if value >= 0.001 else f"{value * 100:.2g}%"
     environment.globals.update(INSUFFICIENT=INSUFFICIENT, COMPARED=COMPARED)
     return environment
 
@@ -348,7 +350,7 @@ def _failure_shown(failure: Failure, result: ConditionResult, faces: Faces) -> d
     vlr = faces.ready(batch, result.condition)["vlr"]
     routes = {row.route.name: row.route for row in result.grid if row.route.name != HR}
     pictures = {f"probe, {result.condition.vlr_size} px": as_pixels(vlr[0])}
-    pictures |= {name: as_pixels(route.enlarge(vlr)[0]) for name, route in routes.items()}
+    pictures |= {ROUTE_NAMES[name]: as_pixels(route.enlarge(vlr)[0]) for name, route in routes.items()}
     pictures["HR"] = read_image(failure.probe.path)
     pictures[f"taken for {failure.wrong.identity}"] = read_image(failure.wrong.path)
     pictures[f"is {failure.right.identity}"] = read_image(failure.right.path)

@@ -153,12 +153,14 @@ def slow_equal_error_rate(mated: Sequence[float], impostor: Sequence[float]) -> 
 
 
 def slow_best_threshold(scores: Sequence[float], same: Sequence[bool]) -> float:
-    """Of the scores and infinity the one that decides most pairs rightly, the lowest of several."""
+    """Halfway below the lowest of the scores, or infinity, that decides most pairs rightly."""
 
     def rightly(threshold: float) -> int:
         return sum((score >= threshold) == own for score, own in zip(scores, same, strict=True))
 
-    return max(sorted({*scores, float("inf")}), key=rightly)
+    best = max(sorted({*scores, float("inf")}), key=rightly)
+    below = max((score for score in scores if score < best), default=best)
+    return best if best == float("inf") else (best + below) / 2
 
 
 def slow_fold_accuracy(scores: Sequence[float], same: Sequence[bool], folds: Sequence[int]) -> float:

@@ -271,7 +271,7 @@ def test_the_guide_s_command_breaks_rank_1_down_by_angle_and_flash(
     assert told["counts"]["mated probes"] == 6 * 4
     probes = probes_told(out, Condition("32", "bicubic"), "interpolation + stock")
     found = rows_told(out)["interpolation + stock"]["breakdown"]
-    angles = [f"{CAMERA_YAW[row['camera']]:+d}°" for row in probes]
+    angles = [f"{CAMERA_YAW[row['camera']]:+d}°".replace("+0", "0") for row in probes]
     assert list(found["camera angle"]) == sorted(set(angles), key=lambda angle: int(angle[:-1]))
     for kind, values in (("camera angle", angles), ("illumination", [row["illumination"] for row in probes])):
         assert set(found[kind]) == set(values)

@@ -248,11 +248,11 @@ def test_too_few_people_who_tune_fit_no_threshold_and_the_reason_is_told(
 
 
 def test_rank_1_by_group_is_that_of_a_loop_in_the_order_of_the_angles(score: Drawn) -> None:
-    angles = [("+15°", "-15°", "+0°", "", "081")[place % 5] for place in range(len(score.probes))]
+    angles = [("+15°", "-15°", "0°", "", "081")[place % 5] for place in range(len(score.probes))]
     flashes = [f"{place % 3:02d}" for place in range(len(score.probes))]
     told = row_of(score, None, {"camera angle": angles, "illumination": flashes, "session": [""] * len(angles)})
     assert list(told.breakdown) == ["camera angle", "illumination"]  # nobody's session is known
-    assert list(told.breakdown["camera angle"]) == ["-15°", "+0°", "+15°", "081"]
+    assert list(told.breakdown["camera angle"]) == ["-15°", "0°", "+15°", "081"]
     assert list(told.breakdown["illumination"]) == ["00", "01", "02"]
     _, _, ranks, _ = score.split()  # the mated probes come first
     for kind, values in (("camera angle", angles), ("illumination", flashes)):

@@ -444,8 +444,7 @@ def test_a_photograph_on_two_sides_is_found_and_dropped_or_refused(
     with pytest.raises(InputError) as told:
         without_leaks(clean, leaks, "refuse")
     assert str(told.value) == (
-        f"1 leaks between gallery and probes, such as {kept.path} and {probe.path}: {leaks[0].reason}; "
-        "--leakage drop leaves such probes out"
+        f"leakage (1 in all): {kept.path} and {probe.path}: {leaks[0].reason}; --leakage drop leaves such probes out"
     )
 
 
@@ -478,7 +477,7 @@ def test_one_photograph_enrolled_of_two_people_cannot_be_dropped(clean: Protocol
     for policy in ("drop", "refuse"):
         with pytest.raises(InputError) as told:
             without_leaks(clean, leaks, policy)
-        assert f"2 leaks between gallery and probes, such as {one.path} and {other.path}: " in str(told.value)
+        assert f"leakage (2 in all): {one.path} and {other.path}: " in str(told.value)
         assert str(told.value).endswith("; take one of them away")
 
 
