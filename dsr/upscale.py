@@ -26,7 +26,7 @@ from dsr.config import HR_SIZE
 from dsr.model import DSR, load_dsr
 from dsr.sheets import face_rows
 from training.cli import parse_options
-from training.inference import choose_device
+from training.inference import autocast, choose_device
 from training.options import check_options, option
 from training.pixels import to_model_range
 from training.sheets import save_sheet
@@ -34,7 +34,6 @@ from training.sheets import save_sheet
 INFERENCE_BATCH = 8  # one shape for every call: kernels, and so the last bit, depend on it
 SHEET = "compare.png"
 SHEET_FACES = 12
-AUTOCAST = {"16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ def super_resolve(model: DSR, vlr: Tensor, precision: str = "32") -> Tensor:
     on one device. Raises InputError if they are no numbers.
     """
     parts = []
-    with torch.autocast(vlr.device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
+    with autocast(vlr.device.type, precision):
         for chunk in vlr.split(INFERENCE_BATCH):
             padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, INFERENCE_BATCH - len(chunk))).contiguous()
             parts.append(model(padded)[: len(chunk)].float())

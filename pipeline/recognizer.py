@@ -16,7 +16,7 @@ from data.errors import InputError
 from data.face_geometry import FACE_SIZE
 from data.face_inspection import FaceFinder
 from data.images import Pixels, read_image
-from dsr.upscale import AUTOCAST, at_size
+from dsr.upscale import at_size
 from facial_rec.contract import Crop, FaceContract
 from facial_rec.extraction import Embedded, Face, embed_each, embed_faces
 from facial_rec.inputs import Route
@@ -24,7 +24,7 @@ from facial_rec.model import EdgeFace, load_edgeface
 from facial_rec.routes import enlarging
 from facial_rec.tuned import is_tuned, load_tuned, load_tuned_for
 from pipeline.options import FaceOptions
-from training.inference import weights_digest
+from training.inference import autocast, weights_digest
 from training.pixels import interpolate, to_model_range
 
 HR = "hr"
@@ -62,7 +62,7 @@ class Recognizer:
 
         In 32 bits a face's embedding is the same bit for bit alone and in any batch.
         """
-        with torch.autocast(self.device, AUTOCAST.get(self.precision), enabled=self.precision in AUTOCAST):
+        with autocast(self.device, self.precision):
             return embed_faces(self.model, self.contract(crops.to(self.device))).float()
 
 

@@ -93,6 +93,12 @@ def test_the_pixels_depend_on_the_face_alone(checkpoint: Path, small: Path, tmp_
     assert (tmp_path / "alone" / "4.png").read_bytes() == (tmp_path / "all" / "p1" / "4.png").read_bytes()
 
 
+def test_on_a_cpu_16_is_bf16(checkpoint: Path) -> None:
+    model = DSR.load_from_checkpoint(checkpoint)
+    vlr = torch.rand(2, 3, model.config.vlr.height, model.config.vlr.width) * 2 - 1
+    assert torch.equal(super_resolve(model, vlr, "16"), super_resolve(model, vlr, "bf16"))
+
+
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 def test_a_face_in_any_batch_is_the_face_alone_before_rounding(checkpoint: Path, precision: str) -> None:
     model = DSR.load_from_checkpoint(checkpoint)
