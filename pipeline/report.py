@@ -316,6 +316,7 @@ def write_page(
     html = _environment().get_template("report.html.jinja").render(
         about=about, results=results, plots=drawn, failures=shown, answers=answers, measures=MEASURES,
         convention=CONVENTION, differences=_shown_differences,
+        row_names=list(dict.fromkeys(row.name for result in results for row in result.rows)),
     )  # fmt: skip
     with atomic_write(path) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
