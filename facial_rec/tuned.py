@@ -36,13 +36,13 @@ class Tuning:
 
 
 def load_tuned(path: str | Path, weights: str = "averaged") -> tuple[EdgeFace, Tuning]:
-    """Of a checkpoint of facial_rec.finetune_edgeface, a pattern (the newest match), or a folder of `save_tuned`.
+    """Of a checkpoint of facial_rec.finetune_edgeface, a pattern (the newest match), or what `save_tuned` wrote.
 
     The model is in evaluation mode, on the CPU, with low-rank adapters merged. weights: of a checkpoint, `averaged` or
     `raw`. Raises InputError for anything else.
     """
-    if Path(path).is_dir():
-        return _read_folder(Path(path))
+    if (folder := _folder(path)) is not None:
+        return _read_folder(folder)
     found = find_checkpoint(path)
     checkpoint = read_checkpoint(found)
     stored = checkpoint.get("hyper_parameters", {})
@@ -65,7 +65,15 @@ def load_tuned(path: str | Path, weights: str = "averaged") -> tuple[EdgeFace, T
 
 def is_tuned(name: str) -> bool:
     """Whether `load_tuned` is for it, rather than `load_edgeface`."""
-    return Path(name).is_dir() or name.endswith(".ckpt")
+    return _folder(name) is not None or name.endswith(".ckpt")
+
+
+def _folder(name: str | Path) -> Path | None:
+    """The folder that it is, or whose weights it is: with these comes whom they were trained on."""
+    path = Path(name)
+    if path.is_dir():
+        return path
+    return path.parent if path.name == WEIGHTS and (path.parent / CONFIG).is_file() else None
 
 
 def load_tuned_for(name: str, crop: str) -> tuple[EdgeFace, Tuning]:

@@ -109,12 +109,16 @@ class Models:
         return _only([(each, each.name) for each in shown if parse_vlr_size(each.vlr_size) == condition.vlr], condition)
 
     def notes(self, grids: Grids) -> list[str]:
-        """Models in no row, rows without a model, and models in rows of another degradation than they know."""
+        """Models in no row or of another degradation, rows without one, and models that do not tell their people."""
         rows = [row for own in grids.values() for row in own]
         used = {id(row.recognizer) for row in rows} | {id(row.route) for row in rows}
         notes = [f"{each.name} is in no row: {about_recognizer(each)}" for each in self.tuned if id(each) not in used]
         notes += [
             f"{each.source} is in no row: {about_route(each)}" for each in self.super_resolvers if id(each) not in used
+        ]
+        notes += [
+            f"{name} does not tell whom it was trained on: that it knows nobody here cannot be checked"
+            for name in dict.fromkeys(row.route.source for row in rows if row.route.source and not row.route.trained_on)
         ]
         for condition, own in grids.items():
             present = {row.name for row in own}

@@ -74,15 +74,16 @@ def test_rank_1_of_each_recogniser_and_route_is_that_of_a_loop(
     assert "tar_hr" not in found["figures"][str(tuned)]  # a dozen impostor scores tell nothing about one in a thousand
 
 
+@pytest.mark.parametrize("given", ["leaky", "leaky/model.safetensors"])
 def test_a_recogniser_is_not_measured_on_whom_it_knows(
-    tuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: str, tuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--out", str(tmp_path / "out")]
     model, tuning = load_tuned(tuned)
     someone = read_faces(face_set, ("test",))[0].identity
     save_tuned(tmp_path / "leaky", model, replace(tuning, trained_on=tuple(identity_digests([someone]))))
-    assert evaluate([*arguments, "--weights", str(tmp_path / "leaky")]) == 2
-    assert f"leaky: was trained on 1 of the 3 people of test (such as {someone})" in only_line(capsys)
+    assert evaluate([*arguments, "--weights", str(tmp_path / given)]) == 2
+    assert f"{given}: was trained on 1 of the 3 people of test (such as {someone})" in only_line(capsys)
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 

@@ -32,7 +32,7 @@ SEED = 42
 
 
 def dsr_folder(
-    folder: Path, size: str, *, seed: int = 0, people: Iterable[str] = (), degradation: str = "bicubic"
+    folder: Path, size: str, *, seed: int = 0, people: Iterable[str] = ("stranger",), degradation: str = "bicubic"
 ) -> Path:
     """A super-resolver of random weights that visibly changes a face, and was trained on these people."""
     torch.manual_seed(seed)

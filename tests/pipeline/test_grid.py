@@ -123,6 +123,13 @@ def test_a_model_that_knows_another_degradation_is_used_and_told(shelf: Path, st
     ]
 
 
+def test_a_super_resolver_that_does_not_tell_its_people_is_told(stock: Recognizer, tmp_path: Path) -> None:
+    silent = super_resolution(str(dsr_folder(tmp_path, "16", people=())))
+    made = Models(stock, [], [silent])
+    (note,) = (each for each in made.notes({BICUBIC: made.rows_of(BICUBIC)}) if str(tmp_path) in each)
+    assert note == f"{tmp_path} does not tell whom it was trained on: that it knows nobody here cannot be checked"
+
+
 def test_a_model_for_no_evaluated_size_is_told(shelf: Path, stock: Recognizer) -> None:
     made = models(shelf, stock, ("both14x16",), ("dsr16", "dsr24"))
     notes = made.notes({BICUBIC: made.rows_of(BICUBIC)})

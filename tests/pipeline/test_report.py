@@ -211,6 +211,15 @@ def test_the_page_s_links_lead_to_its_conditions(made: Made) -> None:
     assert {"#16_bicubic", "#24_bicubic"} <= targets
 
 
+def test_the_page_begins_with_all_conditions_side_by_side(made: Made) -> None:
+    text = Page(made.out / "report.html").text
+    first = text[text.index("rank-1") : text.index("people enrolled")]
+    for result in made.results:
+        assert str(result.condition) in first
+        for row in result.rows:
+            assert f"{row.measured['rank1'].value:.1%}" in first
+
+
 def test_the_page_shows_every_row_and_every_failure(made: Made) -> None:
     page = Page(made.out / "report.html")
     for result in made.results:
