@@ -16,7 +16,10 @@ from torch.nn import functional as F
 from data.errors import InputError
 
 CHUNK_SCORES = 2**25  # of probes with all templates at once: 128 MB
-ROW_BLOCK = 8  # the probes of a chunk are a multiple of it: kernels, and so the last bit, depend on their number
+BLOCK = {
+    "cpu": (32, 2048),
+    "cuda": (128, 16384),
+}  # probes x templates of one product; a block of templates stays in cache
 MAX_COMPARISONS = 5_000_000  # non-mated ones that are kept; beyond it each probe's are a sample
 NOBODY = -1  # the template of a probe that is not enrolled
 
@@ -25,16 +28,37 @@ def score_chunks(probes: Tensor, templates: Tensor, scores: int = CHUNK_SCORES) 
     """The number of the first probe, and its and the next probes' scores (n, T), until all are dealt with.
 
     probes (P, D), templates (T, D) of length 1, float32, on one device. scores: about how many at once, at least those
-    of ROW_BLOCK probes. On a CPU a score is the same bit for bit in any chunk. Raises InputError for embeddings that
-    are not finite: NaN is no lower than any score, so it would rank first.
+    of one block of probes. A score is the same bit for bit in any chunk. Raises InputError for embeddings that are not
+    finite: NaN is no lower than any score, so it would rank first.
     """
-    rows = max(1, scores // max(1, *templates.shape) // ROW_BLOCK) * ROW_BLOCK  # D: few templates, a long chunk
+    block = block_shape(probes.device)[0]
+    rows = max(1, scores // max(1, *templates.shape) // block) * block  # D: few templates, a long chunk
     for start in range(0, len(probes), rows):
-        chunk = probes[start : start + rows]
-        found = (F.pad(chunk, (0, 0, 0, -len(chunk) % ROW_BLOCK)) @ templates.T)[: len(chunk)]
+        found = products(probes[start : start + rows], templates)
         if not found.isfinite().all():
             raise InputError("embeddings are not finite: the recogniser's weights are damaged, or use --precision 32")
         yield start, found
+
+
+def block_shape(device: torch.device) -> tuple[int, int]:
+    """Probes and templates of one product on this device."""
+    return BLOCK.get(device.type, BLOCK["cuda"])
+
+
+def products(probes: Tensor, templates: Tensor) -> Tensor:
+    """Probes (P, D) @ templates (T, D).T -> (P, T), each product in a shape that does not depend on P.
+
+    The last bit of a product depends on the kernel, which is chosen by the shape. So probes are padded to whole blocks;
+    the last block of templates is as wide as is left, which only T decides.
+    """
+    rows, columns = block_shape(probes.device)
+    padded = F.pad(probes, (0, 0, 0, -len(probes) % rows))
+    scores = padded.new_empty(len(padded), len(templates))
+    for left in range(0, len(templates), columns):
+        block = templates[left : left + columns].T
+        for top in range(0, len(padded), rows):
+            scores[top : top + rows, left : left + columns] = padded[top : top + rows] @ block
+    return scores[: len(probes)]
 
 
 def top_candidates(

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from data.errors import InputError
 from pipeline.search import (
+    BLOCK,
     CHUNK_SCORES,
     MAX_COMPARISONS,
     NOBODY,
@@ -26,8 +27,10 @@ from pipeline.search import (
     top_candidates,
     top_candidates_faiss,
 )
+from tests.row_dependent import RowDependentKernels
 
 CHUNKS = [1, 300, CHUNK_SCORES]
+ROWS, COLUMNS = BLOCK["cpu"]
 
 
 def directions(count: int, dim: int, seed: int) -> Tensor:
@@ -145,6 +148,27 @@ def test_a_probe_has_the_same_scores_bit_for_bit_alone(alone: int) -> None:
     assert torch.equal(scores, together[alone : alone + 1])
 
 
+def test_a_score_does_not_depend_on_a_kernel_that_rounds_by_its_number_of_rows() -> None:
+    probes, templates = directions(101, 512, 0), directions(213, 512, 1)
+    mates = some_mates(101, 213, 0)
+    with RowDependentKernels():
+        assert not torch.equal((probes[:1] @ templates.T), (probes @ templates.T)[:1])  # the stand-in rounds by rows
+        together = torch.cat([scores for _, scores in score_chunks(probes, templates)])
+        for count in (1, 7, 32, 33, 100):
+            apart = torch.cat([scores for _, scores in score_chunks(probes[:count], templates, 1)])
+            assert torch.equal(apart, together[:count])
+        assert same(search(probes, mates, templates, scores=1), search(probes, mates, templates))
+
+
+@pytest.mark.parametrize("count", [1, ROWS - 1, ROWS, ROWS + 1])
+@pytest.mark.parametrize("templates", [1, COLUMNS, COLUMNS + 1])
+def test_products_in_blocks_are_the_whole_product(count: int, templates: int) -> None:
+    probes, gallery = whole(count, 0), whole(templates, 1)
+    ((start, scores),) = score_chunks(probes, gallery)
+    assert start == 0
+    assert torch.equal(scores, probes @ gallery.T)  # whole numbers: exact in any order
+
+
 def test_layout_in_memory_and_the_kind_of_whole_number_do_not_matter() -> None:
     probes, templates, mates = whole(20, 0), whole(9, 1), some_mates(20, 9, 2)
     apart = [rows.repeat_interleave(2, dim=1)[:, ::2] for rows in (probes, templates)]
@@ -257,7 +281,7 @@ def test_memory_does_not_grow_with_the_templates_or_the_probes(probes: int, temp
     """A whole matrix would be 16 or 6 million scores."""
     rows, gallery = torch.full((probes, 8), 0.5), torch.full((templates, 8), 0.5)
     mates = np.zeros(probes, np.int64)
-    chunk = max(2**20, 8 * templates)
+    chunk = max(2**20, ROWS * templates)
     tracemalloc.start()
     try:
         with Largest() as largest:
