@@ -23,8 +23,11 @@ class FaceDataModule(TrainingData):
         files = config.degradation == "files"
         size = config.vlr if files else None
         train, val = usable_faces(self.train_rows, size), usable_faces(self.val_rows, size)
-        self.train_set = FaceDataset(train, seed=config.seed, augment=config.augment, files=files)
-        self.val_set = FaceDataset(val, seed=config.seed, files=files)
+        realistic = config.vlr if config.degradation == "realistic" else None
+        self.train_set = FaceDataset(
+            train, seed=config.seed, augment=config.augment, files=files, realistic_size=realistic
+        )
+        self.val_set = FaceDataset(val, seed=config.seed, files=files, realistic_size=realistic)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Adds `hr` (B, 3, 128, 128) and `vlr` (B, 3, h, w), float32 in [-1, 1]."""

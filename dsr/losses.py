@@ -26,6 +26,8 @@ class Perceptual(Protocol):
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor: ...
 
+    def to(self, device: torch.device) -> object: ...
+
 
 class Recognizer:
     """A frozen face recogniser, out of its owner's parameters, state_dict, train() and deep copies.
@@ -45,11 +47,19 @@ class Recognizer:
 
     def __call__(self, crops: Tensor) -> tuple[list[Tensor], Tensor]:
         """(B, 3, 128, 128) in [-1, 1] -> the stages' maps, and embeddings (B, D) of length 1 in float32."""
-        # Weights moved in inference mode (Lightning's validation) could take part in no later backward.
-        with torch.inference_mode(False):
-            self._module.to(device=crops.device)
+        self.to(crops.device)
         maps = self.network.features(self.contract(crops))
         return maps, F.normalize(self.network.from_features(maps).float(), dim=1)
+
+    def to(self, device: torch.device) -> None:
+        """Move the network, where it is elsewhere; calling it does it too. On CUDA its kernels are channels last."""
+        if next(self._module.parameters()).device == device:
+            return
+        # Weights moved in inference mode (Lightning's validation) could take part in no later backward.
+        with torch.inference_mode(False):
+            self._module.to(device)
+            if device.type == "cuda":
+                self._module.to(memory_format=torch.channels_last)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recognizer:
         return self  # frozen: a copy of the owner can share it
@@ -116,15 +126,16 @@ class DSRLoss:
         return DSRLossResult(total, terms, embedding)
 
 
+@float32_island
 def random_similarity(faces: Tensor, amount: float) -> Tensor:
-    """A sampling grid (B, H, W, 2) for each of the faces (B, C, H, W), drawn on the CPU.
+    """A sampling grid (B, H, W, 2), float32, for each of the faces (B, C, H, W), from their device's own generator.
 
     Uniformly turned by up to `amount` radians either way, zoomed by 1 +/- amount, shifted by `amount` half sides.
     """
-    turn, zoom, right, down = (torch.rand(4, len(faces)) * 2.0 - 1.0) * amount
+    turn, zoom, right, down = (torch.rand(4, len(faces), device=faces.device) * 2.0 - 1.0) * amount
     cos, sin = (1.0 + zoom) * turn.cos(), (1.0 + zoom) * turn.sin()
     matrix = torch.stack([torch.stack([cos, -sin, right], 1), torch.stack([sin, cos, down], 1)], 1)
-    return F.affine_grid(matrix.to(faces.device), list(faces.shape), align_corners=False)
+    return F.affine_grid(matrix, list(faces.shape), align_corners=False)
 
 
 @float32_island

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from dsr.config import HR_SIZE, DSRTrainingConfig
-from dsr.losses import DSRLoss, LossWeights, Perceptual, Recognizer
+from dsr.losses import DSRLoss, DSRLossResult, LossWeights, Perceptual, Recognizer
 from dsr.model import DSR
 from dsr.sheets import face_rows
 from training.checkpoint import read_checkpoint
@@ -53,16 +54,26 @@ class DSRLightning(TrainingModule):
 
     # -- training ----------------------------------------------------------------------------------------------------
 
-    def compile_networks(self) -> None:
-        self.model.compile(mode=self.config.compile_mode)
+    def on_fit_start(self) -> None:
+        """A compiled objective cannot move its frozen networks."""
+        for network in (*self.faces.recognizers.values(), self.loss.perceptual):
+            if network is not None:
+                network.to(self.device)
+
+    def compile_networks(self, **options: Any) -> None:
+        self.objective = torch.compile(self.objective, **options)  # type: ignore[method-assign]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         groups = named_group("dsr", [self.model], self.config.lr, self.config.weight_decay)
         check_groups(groups, self.model.parameters())
         return groups
 
+    def objective(self, batch: dict[str, Any]) -> DSRLossResult:
+        """The loss of a training batch: what is compiled as one."""
+        return self.loss(self.model(batch["vlr"]), batch["hr"], self.config.recognizer_jitter)
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        result = self.loss(self.model(batch["vlr"]), batch["hr"], self.config.recognizer_jitter)
+        result = self.objective(batch)
         self.terms.add(self.global_step, {"loss": result.total, **result.terms}, batch["index"])
         return result.total
 
@@ -71,7 +82,7 @@ class DSRLightning(TrainingModule):
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
         self.faces.begin(len(self.datamodule.val_set))
-        if self.trainer.is_global_zero and self.trainer.loggers:
+        if self.draws_pictures:
             self._draw_sheet()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -88,14 +99,13 @@ class DSRLightning(TrainingModule):
             "ssim": ssim(found, wanted).mean(),
             **result.terms,
         }
-        self.add_validation(values, len(hr))
+        self.sums.add(values, len(hr))
         self.faces.add(batch["index"], sr, hr, result.embedding)
 
     def on_validation_epoch_end(self) -> None:
-        counted = torch.tensor([*self.sums.values(), self.faces.count], dtype=torch.float64)
-        totals = self.over_processes(counted)
-        means = {f"val/{name}": float(total / totals[-1]) for name, total in zip(self.sums, totals, strict=False)}
-        complete = round(float(totals[-1])) == len(self.datamodule.val_set)
+        means = self.validation_means()
+        counted = self.over_processes(torch.tensor([float(self.faces.count)], dtype=torch.float64))
+        complete = round(float(counted)) == len(self.datamodule.val_set)
         if complete:
             means |= self.faces.figures(self.datamodule.val_set.identities, self.over_processes)
         self.log_validation(means, shown=SHOWN)
@@ -132,14 +142,18 @@ class DSRLightning(TrainingModule):
 
 
 class ValidationFaces:
-    """Embeddings of the validation faces by up to two recognisers: how alike SR and HR are, and who is recognised."""
+    """Embeddings of the validation faces by up to two recognisers: how alike SR and HR are, and who is recognised.
+
+    They stay on the device of the faces until an epoch is over. HR faces are embedded in the first whole epoch only.
+    """
 
     def __init__(self, recognizer: Recognizer | None, second: Recognizer | None) -> None:
         named = {"": recognizer, "_second": second}
         self.recognizers = {suffix: each for suffix, each in named.items() if each is not None}
-        self.hr: dict[str, Tensor] = {}  # (N, D), zero where another process has the face; the same in every epoch
+        self.hr: dict[str, Tensor] = {}  # (N, D), zero where another process has the face, until `hr_complete`
         self.sr: dict[str, Tensor] = {}
         self.total = self.count = 0
+        self.hr_complete = False  # then `hr` holds all faces, on the CPU
 
     def begin(self, total: int) -> None:
         self.total, self.count, self.sr = total, 0, {}
@@ -150,15 +164,21 @@ class ValidationFaces:
         for suffix, recognizer in self.recognizers.items():
             known = embedding if suffix == "" else None
             self._put(self.sr, suffix, index, recognizer(sr)[1] if known is None else known)
-            if not self._row(self.hr, suffix, index):
+            if not self.hr_complete:
                 self._put(self.hr, suffix, index, recognizer(hr)[1])
 
-    def figures(self, identities: np.ndarray, over_processes: Any) -> dict[str, float]:
-        """val/cosine of SR and HR, and val/rank1 of SR against the first HR face of each identity, by recogniser."""
+    def figures(self, identities: np.ndarray, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
+        """val/cosine of SR and HR, and val/rank1 of SR against the first HR face of each identity, by recogniser.
+
+        To be called after an epoch in which the processes together have added every face.
+        """
         figures: dict[str, float] = {}
         gallery, probes = one_gallery_picture(identities.tolist())
+        if not self.hr_complete:
+            self.hr = {suffix: over_processes(table).cpu() for suffix, table in self.hr.items()}
+            self.hr_complete = True
         for suffix in self.recognizers:
-            sr, hr = over_processes(self.sr[suffix]), over_processes(self.hr[suffix])
+            sr, hr = over_processes(self.sr[suffix]).cpu(), self.hr[suffix]
             figures[f"val/cosine{suffix}"] = float((sr * hr).sum(dim=1).mean())
             if len(gallery) > 1:
                 hits = rank_one_hits(sr[probes], identities[probes].tolist(), hr[gallery], identities[gallery].tolist())
@@ -166,9 +186,6 @@ class ValidationFaces:
         return figures
 
     def _put(self, table: dict[str, Tensor], suffix: str, index: Tensor, embeddings: Tensor) -> None:
-        rows = table.setdefault(suffix, torch.zeros(self.total, embeddings.shape[1]))
-        rows[index.cpu()] = embeddings.float().cpu()
-
-    @staticmethod
-    def _row(table: dict[str, Tensor], suffix: str, index: Tensor) -> bool:
-        return suffix in table and bool(table[suffix][index.cpu()].any(dim=1).all())
+        if suffix not in table:
+            table[suffix] = embeddings.new_zeros(self.total, embeddings.shape[1], dtype=torch.float32)
+        table[suffix].index_copy_(0, index, embeddings.float())

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from data.errors import InputError
 from ear_teacher.blocks import ConvAttentionBlock
+from training.positional_encoding import share_positional_encodings
 from training.weights import load_timm_backbone, normalisation_of, timm_config
 
 WEIGHTS_ADVICE = (
@@ -124,6 +125,7 @@ class TimmBackbone(PretrainedBackbone):
         self.net = load_timm_backbone(name, weights, in_chans=in_channels, advice=WEIGHTS_ADVICE, **fixed)
         self.own_normalisation(self.net, in_channels)
         info = self.net.feature_info
+        share_positional_encodings(self.net, info.get_dicts(), image_size)
         self.kept = [index for index, reduction in enumerate(info.reduction()) if reduction >= 4]
         self.channels = [info.channels()[index] for index in self.kept]
         patch = info.reduction()[0]

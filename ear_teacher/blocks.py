@@ -7,6 +7,15 @@ from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 
+def maximum(values: Tensor, dim: int) -> Tensor:
+    """`amax`, with the gradient at one of the largest.
+
+    That of `amax` looks for values equal to it, and where compiled code keeps these in float32 and the maximum in half
+    precision there are none: 0 / 0.
+    """
+    return values.max(dim).values
+
+
 class SpatialAttention(nn.Module):
     """Weights each position by a 7x7 convolution of its mean and maximum over channels (CBAM, Woo et al. 2018).
 
@@ -18,7 +27,7 @@ class SpatialAttention(nn.Module):
         self.gate = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2)
 
     def forward(self, maps: Tensor) -> Tensor:
-        summary = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], dim=1)
+        summary = torch.cat([maps.mean(1, keepdim=True), maximum(maps, 1)[:, None]], dim=1)
         return maps * (2.0 * torch.sigmoid(self.gate(summary)))
 
 
@@ -34,8 +43,8 @@ class ChannelAttention(nn.Module):
         self.mlp = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
-        mean, maximum = maps.mean((2, 3), keepdim=True), maps.amax((2, 3), keepdim=True)
-        return maps * torch.sigmoid(self.mlp(mean) + self.mlp(maximum))
+        mean, highest = maps.mean((2, 3), keepdim=True), maximum(maps.flatten(2), 2)[:, :, None, None]
+        return maps * torch.sigmoid(self.mlp(mean) + self.mlp(highest))
 
 
 class ResidualBlock(nn.Module):

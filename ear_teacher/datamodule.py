@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from data.augment import Augmentation, Strength
 from data.cache import ImageCache, open_image_cache
@@ -23,6 +23,7 @@ from training.pixels import to_model_range
 
 FIT_ROWS = 16384  # augmented views that the linear path is fitted on
 FIT_VIEWS = 32  # of one image; on 518 real ears 8, 16 and 32 gave 28.1, 28.3 and 28.4 dB on unseen people
+FIT_BATCH = 128
 FIT_EPOCH = 1_000_000  # views of these "epochs" are never trained on
 
 
@@ -99,16 +100,15 @@ class EarDataModule(TrainingData):
         return {**batch, "image": image, "source": source}
 
     def linear_path_rows(self, shrink: Any) -> Tensor:
-        """Augmented training views through `shrink`, about FIT_ROWS of them: (N, P)."""
-        dataset, count = self.train_set, len(self.train_set)
+        """Augmented training views through `shrink`, about FIT_ROWS of them: (N, P). The loader's workers make them."""
+        count = len(self.train_set)
         views = 1 if self.config.augment == "none" else min(max(1, round(FIT_ROWS / count)), FIT_VIEWS)
         kept = np.random.default_rng(self.config.seed).permutation(count)[:FIT_ROWS]
-        rows = []
-        for view in range(views):
-            for chunk in np.array_split(kept, max(1, len(kept) // 256)):
-                images = np.stack([dataset.view(FIT_EPOCH + view, int(index))[0] for index in chunk])
-                rows.append(shrink(to_model_range(torch.from_numpy(images))))
-        return torch.cat(rows)
+        keys = [(FIT_EPOCH + view, int(index)) for view in range(views) for index in kept]
+        loader = DataLoader(
+            self.train_set, batch_size=FIT_BATCH, sampler=keys, num_workers=min(self.config.num_workers, len(keys))
+        )
+        return torch.cat([shrink(to_model_range(batch["image"])) for batch in loader])
 
     def train_name(self, index: int) -> str:
         data = self._read(self.config.train_npy)

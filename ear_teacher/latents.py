@@ -13,21 +13,28 @@ ACTIVE_VARIANCE = 0.01  # Burda et al. 2016: a unit is active when Var_x(E[z|x])
 
 
 class LatentMoments:
-    """Sums over images of mu, mu mu^T, posterior variance and KL; sums of several processes add up."""
+    """Sums over images of mu, mu mu^T, posterior variance and KL; sums of several processes add up.
 
-    def __init__(self, latent_dim: int) -> None:
-        self.sums = torch.zeros(1 + 3 * latent_dim + latent_dim**2, dtype=torch.float64)
+    They stay on the device of what is added until `reduce`.
+    """
+
+    def __init__(self, latent_dim: int, device: torch.device | str = "cpu") -> None:
+        """device: of mu and logvar; a device without float64 (MPS) adds up on the CPU."""
+        self.device = torch.device(device)
+        kept = torch.device("cpu") if self.device.type == "mps" else self.device
+        self.sums = torch.zeros(1 + 3 * latent_dim + latent_dim**2, dtype=torch.float64, device=kept)
         self.latent_dim = latent_dim
 
     def add(self, mu: Tensor, logvar: Tensor) -> None:
         """mu, logvar: (B, D)."""
-        kl = kl_divergence(mu, logvar).double().sum(0)
-        mu, variance = mu.double(), logvar.double().exp().sum(0)
-        count = torch.tensor([float(len(mu))], dtype=torch.float64, device=mu.device)
-        self.sums += torch.cat([count, mu.sum(0), variance, kl, (mu.T @ mu).flatten()]).cpu()
+        kl = kl_divergence(mu, logvar)
+        kl, mu, logvar = (each.to(self.sums.device).double() for each in (kl, mu, logvar))
+        count = self.sums.new_full((1,), len(mu))
+        self.sums += torch.cat([count, mu.sum(0), logvar.exp().sum(0), kl.sum(0), (mu.T @ mu).flatten()])
 
-    def reduce(self, total: Callable[[Tensor], Tensor]) -> None:
-        self.sums = total(self.sums)
+    def reduce(self, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> None:
+        """Bring the sums, over all processes, to the CPU, where they are read."""
+        self.sums = total(self.sums).cpu()
 
     @property
     def count(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -51,7 +51,8 @@ def edge_loss(prediction: Tensor, target: Tensor) -> Tensor:
     channels = prediction.shape[1]
     # The gradient is linear, so that of the difference is the difference of the gradients.
     difference = F.pad(prediction - target, (1, 1, 1, 1), mode="replicate")
-    across = difference.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    along = torch.arange(-1, 2, dtype=difference.dtype, device=difference.device)  # made where it is used
+    across = torch.outer(2.0 - along.abs(), along)
     kernels = torch.stack([across, across.T]).unsqueeze(1).repeat(channels, 1, 1, 1)
     return F.conv2d(difference, kernels, groups=channels).abs().mean(dim=(1, 2, 3))
 
@@ -189,8 +190,31 @@ class VAELoss:
         beta: the KL weight at this step; without it the final one, by which epochs are compared.
         z1, z2: (B, D), two posterior samples, and subjects (B,): needed, may be given, for the contrastive term.
 
-        Returns the total, a scalar, and the detached, unweighted scalars `recon`, `kl` and, where their weight is above
-        0, `perceptual`, `ssim` (that is 1 - SSIM), `edge`, `contrastive`, `center`.
+        Returns the total, a scalar, and the detached terms of `unweighted`.
+        """
+        terms = self.unweighted(reconstruction, target, mu, logvar, z1, z2, subjects)
+        factors = {"recon": 1.0, "kl": self.weights.kl if beta is None else beta}
+        total = torch.stack(
+            [factors.get(name, getattr(self.weights, name, 1.0)) * term for name, term in terms.items()]
+        )
+        return total.sum(), {name: term.detach() for name, term in terms.items()}
+
+    def compile(self, **options: Any) -> None:
+        """Have torch.compile, with these options, make one graph of all terms."""
+        self.unweighted = torch.compile(self.unweighted, **options)  # type: ignore[method-assign]
+
+    def unweighted(
+        self,
+        reconstruction: Tensor,
+        target: Tensor,
+        mu: Tensor,
+        logvar: Tensor,
+        z1: Tensor | None,
+        z2: Tensor | None,
+        subjects: Tensor | None,
+    ) -> dict[str, Tensor]:
+        """The scalars `recon`, `kl` and, where their weight is above 0, `perceptual`, `ssim` (that is 1 - SSIM),
+        `edge`, `contrastive`, `center`.
         """
         prediction, truth = to_unit(reconstruction), to_unit(target)
         weights = self.weights
@@ -209,7 +233,4 @@ class VAELoss:
             terms["center"] = center_loss(prediction, truth).mean()
         kl = kl_divergence(mu, logvar)
         terms["kl"] = kl.mean() if self.kl_reduction == "mean" else kl.sum(dim=1).mean()
-
-        factors = {"recon": 1.0, "kl": weights.kl if beta is None else beta}
-        total = torch.stack([factors.get(name, getattr(weights, name, 1.0)) * term for name, term in terms.items()])
-        return total.sum(), {name: term.detach() for name, term in terms.items()}
+        return terms

@@ -69,19 +69,18 @@ class Decoder(nn.Module):
     def forward(self, latent: Tensor, guide: Tensor | None = None) -> Tensor:
         maps = self.stem(self.project(latent).unflatten(1, (-1, self.grid, self.grid)))
         for doubling, up in enumerate(self.ups, 1):
-            side = self.grid * 2**doubling
-            maps = up(maps, latent, None if guide is None else F.adaptive_avg_pool2d(guide, side))
+            maps = up(maps, latent, None if guide is None else F.avg_pool2d(guide, 32 // 2**doubling))
         return self.to_pixels(maps)
 
 
 def plain_layout(images: Tensor) -> Tensor:
-    """The same images with the strides of a fresh (B, C, H, W) tensor; a copy only where they differ.
+    """On a CPU the same images with the strides of a fresh (B, C, H, W) tensor; a copy only where they differ.
 
     `contiguous()` takes the channels-last strides of a permuted grey batch for plain ones, and oneDNN's convolutions
     (torch 2.15) then write past the end of their buffers.
     """
     _, channels, height, width = images.shape
-    if images.stride() == (channels * height * width, height * width, width, 1):
+    if images.device.type != "cpu" or images.stride() == (channels * height * width, height * width, width, 1):
         return images
     return images.clone(memory_format=torch.contiguous_format)
 

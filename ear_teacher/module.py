@@ -47,9 +47,16 @@ class EarVAELightning(TrainingModule):
             self.model.fit_linear_path(self.datamodule.linear_path_rows(self.model.linear_path.shrink))
         super().setup(stage)
 
-    def compile_networks(self) -> None:
-        self.model.encoder.compile(mode=self.config.compile_mode)
-        self.model.decoder.compile(mode=self.config.compile_mode)
+    def on_fit_start(self) -> None:
+        """A compiled loss cannot move its network."""
+        if self.loss is not None and isinstance(self.loss.perceptual, PerceptualLoss):
+            self.loss.perceptual.to(self.device)
+
+    def compile_networks(self, **options: Any) -> None:
+        self.model.encoder.compile(**options)
+        self.model.decoder.compile(**options)
+        if self.loss is not None and not torch.distributed.is_initialized():  # the contrastive term gathers then
+            self.loss.compile(**options)
 
     @property
     def _resuming(self) -> bool:
@@ -107,8 +114,8 @@ class EarVAELightning(TrainingModule):
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
-        self.moments = LatentMoments(self.config.latent_dim)
-        if self.trainer.is_global_zero and self.trainer.loggers:
+        self.moments = LatentMoments(self.config.latent_dim, self.device)
+        if self.draws_pictures:
             self._draw_sheets()
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
@@ -119,13 +126,12 @@ class EarVAELightning(TrainingModule):
         loss, terms = self._loss_of(batch, reconstruction, mu, logvar, final, mu, mu)
         predicted, target = to_unit(reconstruction.float()), to_unit(batch["image"])
         values = {"loss": loss, "psnr": psnr(predicted, target).mean(), "ssim": ssim(predicted, target).mean(), **terms}
-        self.add_validation(values, len(mu))
+        self.sums.add(values, len(mu))
         self.moments.add(mu, logvar)
 
     def on_validation_epoch_end(self) -> None:
-        totals = self.over_processes(torch.tensor([*self.sums.values(), self.moments.count], dtype=torch.float64))
+        means = self.validation_means()
         self.moments.reduce(self.over_processes)
-        means = {f"val/{name}": float(total / totals[-1]) for name, total in zip(self.sums, totals, strict=False)}
         kl = self.moments.kl_per_dimension
         means |= {"val/kl_nats": float(kl.sum()), "val/active_units": float(self.moments.active_units)}
         self.model.posterior = AggregatePosterior.fit(self.moments)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from timm.models.vision_transformer_sam import Attention, Block, get_decomposed_rel_pos_bias
-from torch import Tensor, cat
+from timm.models.vision_transformer_sam import Attention, Block
+from torch import Tensor, arange, cat, einsum
 from torch.nn import functional as F
 
 from ear_teacher.backbones import TransformerBackbone
@@ -54,11 +54,30 @@ def _attend(attention: Attention, qkv: Tensor, window: int, crop: bool) -> Tenso
     tables: list[Tensor] = [attention.rel_pos_h, attention.rel_pos_w]
     if crop:
         tables = [_central(table, side) for table, side in zip(tables, (h, w), strict=True)]
-    bias = get_decomposed_rel_pos_bias(q, tables[0], tables[1], (h, w), (h, w))
+    bias = _position_bias(q, _by_distance(tables[0], h), _by_distance(tables[1], w))
     # ONNX has no form of this for three dimensions
     out = F.scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias[None])[0]
     out = out.view(batch, height // h, width // w, heads, h, w, dim).permute(0, 1, 4, 2, 5, 3, 6)
     return out.reshape(batch, height, width, heads * dim)
+
+
+def _position_bias(q: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """(B, h w, C), (h, h, C) and (w, w, C) -> (B, h w, h w), as timm's get_decomposed_rel_pos_bias."""
+    h, w = len(rows), len(columns)
+    grid = q.unflatten(1, (h, w))
+    down, across = einsum("bhwc,hkc->bhwk", grid, rows), einsum("bhwc,wkc->bhwk", grid, columns)
+    return (down[..., :, None] + across[..., None, :]).reshape(-1, h * w, h * w)
+
+
+def _by_distance(table: Tensor, side: int) -> Tensor:
+    """Relative positions (L, C), interpolated to 2 side - 1, for each query and key: (side, side, C).
+
+    timm's get_rel_pos, whose indices come from the CPU at every call.
+    """
+    if len(table) != 2 * side - 1:
+        table = F.interpolate(table.T[None], size=2 * side - 1, mode="linear")[0].T
+    place = arange(side, device=table.device)
+    return table[place[:, None] - place + (side - 1)]
 
 
 def _central(table: Tensor, side: int) -> Tensor:

@@ -46,13 +46,17 @@ class MarginHead(nn.Module):
 
     @float32_island
     def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Half precision is lifted to float32; float64 stays. Raises ValueError for a label that is no class."""
+        """Half precision is lifted to float32; float64 stays.
+
+        A label that is no class raises ValueError on the CPU. On a GPU, where reading labels would stall each step, and
+        where this is compiled, it is `gather` that fails: on CUDA by a device-side assertion.
+        """
         weight = self.weight.to(embeddings.dtype)
         cosine = F.linear(F.normalize(embeddings, dim=1), F.normalize(weight, dim=1))
         if labels is None:
             return self.scale * cosine
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(weight):
-            raise ValueError(f"labels from {int(labels.min())} to {int(labels.max())} for {len(weight)} classes")
+        if labels.device.type == "cpu" and not torch.compiler.is_compiling():
+            _check_labels(labels, len(weight))
         own = self._harder(cosine.gather(1, labels[:, None]), embeddings)
         return self.scale * cosine.scatter(1, labels[:, None], own)
 
@@ -75,6 +79,11 @@ class MarginHead(nn.Module):
             self.norm_mean.lerp_(norms.mean().to(self.norm_mean), NORM_MOMENTUM)
             self.norm_std.lerp_(norms.std().to(self.norm_std), NORM_MOMENTUM)
         return ((norms - self.norm_mean) / (self.norm_std + 1e-3) * NORM_CONCENTRATION).clamp(-1.0, 1.0)
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        raise ValueError(f"labels from {int(labels.min())} to {int(labels.max())} for {classes} classes")
 
 
 def added_angle(cosine: Tensor, angle: float) -> Tensor:

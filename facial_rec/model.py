@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import timm
-from timm.models.edgenext import PositionalEncodingFourier
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +20,7 @@ from facial_rec.pretrained import (
     read_edgeface,
     variant_named,
 )
+from training.positional_encoding import share_positional_encodings
 
 EMBEDDING_DIM = 512
 
@@ -42,29 +42,19 @@ class LoRaLin(nn.Module):
         return self.linear2(self.linear1(x))
 
 
-class SharedPositionalEncoding(PositionalEncodingFourier):
-    """timm's encoding, computed once a batch instead of once a face: it does not depend on the face."""
-
-    def forward(self, shape: tuple[int, int, int]) -> Tensor:
-        batch, height, width = shape
-        return super().forward((1, height, width)).expand(batch, -1, -1, -1)
-
-
 def build_network(variant: Variant) -> Any:
     """timm's EdgeNeXt with EMBEDDING_DIM outputs; where the variant has a rank ratio, every linear layer is low-rank.
 
     The output layer, too: the authors' code spares layers whose own name holds "head", and timm's is `head.fc`. Only
     so are there 1.77 and 3.65 M parameters.
     """
-    network = timm.create_model(variant.network, num_classes=EMBEDDING_DIM)
+    network: Any = timm.create_model(variant.network, num_classes=EMBEDDING_DIM)
     for name, module in list(network.named_modules()):
         parent, _, child = name.rpartition(".")
         if isinstance(module, nn.Linear) and variant.rank_ratio is not None:
             low_rank = LoRaLin(module.in_features, module.out_features, variant.rank_ratio)
             setattr(network.get_submodule(parent), child, low_rank)
-        elif type(module) is PositionalEncodingFourier:
-            shared = SharedPositionalEncoding(module.hidden_dim, module.dim, module.temperature)
-            setattr(network.get_submodule(parent), child, shared)
+    share_positional_encodings(network, network.feature_info, SIZE)
     return network
 
 

@@ -65,8 +65,12 @@ class FinetuneLightning(TrainingModule):
 
     # -- training ----------------------------------------------------------------------------------------------------
 
-    def compile_networks(self) -> None:
-        self.model.compile(mode=self.config.compile_mode)
+    def on_fit_start(self) -> None:
+        """A compiled objective cannot move the stock network."""
+        self.stock.to(self.device)
+
+    def compile_networks(self, **options: Any) -> None:
+        self.objective = torch.compile(self.objective, **options)  # type: ignore[method-assign]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         config = self.config
@@ -82,7 +86,8 @@ class FinetuneLightning(TrainingModule):
         check_groups(groups, self.parameters())
         return groups
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def objective(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a training batch, and its terms without their weights: what is compiled as one."""
         config, terms = self.config, {}
         keeping = config.keep_weight > 0 and config.stage == 2
         shown = torch.cat([batch["image"], batch[HR]]) if keeping else batch["image"]
@@ -98,38 +103,39 @@ class FinetuneLightning(TrainingModule):
             if keeping:
                 terms["keep"] = (1.0 - (unit(kept) * wanted).sum(dim=1)).mean()
                 total = total + config.keep_weight * terms["keep"]
+        return total, terms
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        total, terms = self.objective(batch)
         self.terms.add(self.global_step, {"loss": total, **terms}, batch["index"])
         return total
 
     # -- validation --------------------------------------------------------------------------------------------------
 
+    validation_terms = ("cross_entropy", "accuracy")  # also where a process has no held-out picture
+
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
-        self.sums = dict.fromkeys(("cross_entropy", "accuracy", "held_out"), 0.0)  # also where a process has none
         self.faces = {}
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Without augmentation. The first route is the one of classification."""
-        held_out = batch["label"] != UNSEEN
+        labels = batch["label"]
         for route in self._routes():
             embeddings = self.model(self.contract(batch[route])).float()
             self._put(route, batch["index"], unit(embeddings))
-            if route == self.config.main_route and held_out.any():
-                labels, logits = batch["label"][held_out], self.head(embeddings[held_out])
-                values = {
-                    "cross_entropy": F.cross_entropy(logits, labels),
-                    "accuracy": (logits.argmax(dim=1) == labels).float().mean(),
+            if route == self.config.main_route:
+                logits, held_out = self.head(embeddings), (labels != UNSEEN).sum()
+                values = {  # NaN, and not counted, where none is held out
+                    "cross_entropy": F.cross_entropy(logits, labels, ignore_index=UNSEEN),
+                    "accuracy": (logits.argmax(dim=1) == labels).sum() / held_out,
                 }
-                self.add_validation(values, len(labels))
-                self.add_validation({"held_out": torch.ones(())}, len(labels))
+                self.sums.add(values, held_out)
             if not self.stock_figures:
                 self._put(f"stock_{route}", batch["index"], self.stock(self.contract(batch[route])))
 
     def on_validation_epoch_end(self) -> None:
-        totals = self.over_processes(torch.tensor(list(self.sums.values()), dtype=torch.float64))
-        summed = dict(zip(self.sums, totals.tolist(), strict=True))
-        count = summed.pop("held_out")
-        means = {f"val/{name}": total / count for name, total in summed.items()}
+        means = self.validation_means()
         recognised = self._recognised("") | self._stock_recognised()
         means |= {f"val/{name}": value for name, value in recognised.items()}
         low = self._routes()[1:] or [HR]
@@ -147,7 +153,8 @@ class FinetuneLightning(TrainingModule):
         """Unseen people, by their faces of each route against their HR ones."""
         dataset = self.datamodule.val_set
         unseen = np.flatnonzero(dataset.labels == UNSEEN)
-        tables = {whose + route: self.over_processes(self.faces[whose + route])[unseen] for route in self._routes()}
+        names = [whose + route for route in self._routes()]
+        tables = {name: self.over_processes(self.faces[name]).cpu()[unseen] for name in names}
         return by_route(tables, whose + HR, [dataset.identities[place] for place in unseen])
 
     def _routes(self) -> list[str]:
@@ -178,8 +185,9 @@ class FinetuneLightning(TrainingModule):
             )
 
     def _put(self, name: str, index: Tensor, embeddings: Tensor) -> None:
-        rows = self.faces.setdefault(name, torch.zeros(len(self.datamodule.val_set), EMBEDDING_DIM))
-        rows[index.cpu()] = embeddings.float().cpu()
+        if name not in self.faces:
+            self.faces[name] = embeddings.new_zeros(len(self.datamodule.val_set), EMBEDDING_DIM, dtype=torch.float32)
+        self.faces[name].index_copy_(0, index, embeddings.float())
 
 
 class Stock:
@@ -194,7 +202,17 @@ class Stock:
     @torch.no_grad()
     def __call__(self, faces: Tensor) -> Tensor:
         """(B, 3, 112, 112) -> (B, 512) of length 1, float32."""
-        return self.model.to(faces.device).embed(faces)
+        self.to(faces.device)
+        return self.model.embed(faces)
+
+    def to(self, device: torch.device) -> None:
+        """Move the network, where it is elsewhere; calling it does it too. On CUDA its kernels are channels last."""
+        if next(self.model.parameters()).device == device:
+            return
+        with torch.inference_mode(False):  # its weights shall be ordinary tensors after a validation, too
+            self.model.to(device)
+            if device.type == "cuda":
+                self.model.to(memory_format=torch.channels_last)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Stock:
         return self

@@ -6,10 +6,21 @@ import os
 from pathlib import Path
 
 # Before numpy and torch start their threads: tiny arrays gain nothing from two, and a run in a process of its own
-# must add up its numbers in the same order. No GPU: the same numbers on every machine.
-os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""})
+# must add up its numbers in the same order. No GPU unless it is asked for: the same numbers on every machine.
+os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
+if not os.environ.get("EARFACE_TEST_CUDA"):
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU, and EARFACE_TEST_CUDA=1"))
 
 
 @pytest.fixture(scope="session")

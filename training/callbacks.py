@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -169,17 +170,35 @@ class EMA(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def average(averaged: list[Tensor], current: list[Tensor], updates: Any) -> None:
-            n = int(updates)
-            weight = 1.0 - min(decay, (1 + n) / (10 + n))
-            for mean, value in zip(averaged, current, strict=True):
-                if mean.is_floating_point():
-                    mean.lerp_(value.to(mean.dtype), weight)
-                else:
-                    mean.copy_(value)
-
-        super().__init__(multi_avg_fn=average)
+        super().__init__()
+        self.decay = decay
         self.swapped = False
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning copies the model before it moves it. The number of updates stays on the CPU, where it is read."""
+        assert self._average_model is not None
+        self._average_model.module.to(pl_module.device)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """As AveragedModel.update_parameters, which would copy and wait at every step, in a few kernels."""
+        if trainer.global_step <= self._latest_update_step:
+            return
+        self._latest_update_step = trainer.global_step
+        assert self._average_model is not None
+        updates = int(self._average_model.n_averaged)
+        weight = 1.0 - min(self.decay, (1 + updates) / (10 + updates)) if updates else 1.0
+        pairs = [
+            (mean.detach(), value.detach())
+            for mean, value in zip(_tensors(self._average_model.module), _tensors(pl_module), strict=True)
+        ]
+        for floating, combine in ((True, _lerp(weight)), (False, torch._foreach_copy_)):
+            chosen = [pair for pair in pairs if pair[0].is_floating_point() == floating]
+            if chosen:
+                combine([mean for mean, _ in chosen], [value for _, value in chosen])
+        self._average_model.n_averaged += 1
 
     def _swap_models(self, pl_module: pl.LightningModule) -> None:
         super()._swap_models(pl_module)
@@ -196,6 +215,14 @@ class EMA(WeightAveraging):
         if self.swapped:
             averaged = checkpoint["current_model_state"]
             checkpoint["current_model_state"], checkpoint["state_dict"] = checkpoint["state_dict"], averaged
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(module.parameters(), module.buffers())
+
+
+def _lerp(weight: float) -> Callable[[list[Tensor], list[Tensor]], object]:
+    return lambda means, values: torch._foreach_lerp_(means, values, weight)
 
 
 class RunState(Callback):

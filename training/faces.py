@@ -9,11 +9,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.augment import FaceAugmentation
 from data.cache import MAX_UNREADABLE
-from data.degradation import VLRSize, degrade, picture_key
+from data.degradation import VLRSize, degrade, picture_key, realistic
 from data.errors import InputError
 from data.face_geometry import FACE_SIZE
 from data.face_rows import HR_FOLDER, VLR_FOLDER, FaceRow, read_faces, split_folder
@@ -24,9 +25,10 @@ from training.pixels import to_model_range
 
 class FaceDataset(Dataset[dict[str, Any]]):
     """Items by (epoch, index): `image` (128, 128, 3) uint8; `key`, three numbers that its degradation depends on;
-    `identity`, `index`; and `vlr` (h, w, 3) uint8 where `files`.
+    `identity`, `index`; and `vlr` (h, w, 3) uint8 where `files` or `realistic_size`.
 
-    With `files` the two are mirrored together and changed in no other way.
+    With `files` the two are mirrored together and changed in no other way. realistic_size: of VLR faces that are
+    degraded here, by the loader's workers: their recipes are numbers of the CPU, for which a device would wait.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class FaceDataset(Dataset[dict[str, Any]]):
         seed: int,
         augment: Literal["none", "light", "full"] = "none",
         files: bool = False,
+        realistic_size: VLRSize | None = None,
     ) -> None:
-        self.rows, self.seed, self.files = list(rows), seed, files
+        self.rows, self.seed, self.files, self.realistic_size = list(rows), seed, files, realistic_size
         self.augmentation = FaceAugmentation(augment, mirror_only=files) if augment != "none" else None
         number = {name: place for place, name in enumerate(sorted({row.identity for row in self.rows}))}
         self.identities = np.array([number[row.identity] for row in self.rows])
@@ -56,7 +59,15 @@ class FaceDataset(Dataset[dict[str, Any]]):
             pictures = self.augmentation(pictures, (self.seed, epoch, index))
             degradation = (self.seed, epoch + 1, index)  # a picture's own keys have 0 there
         item = {name: torch.from_numpy(pixels) for name, pixels in zip(("image", "vlr"), pictures, strict=False)}
+        if self.realistic_size is not None:
+            item["vlr"] = _realistic_pixels(item["image"], self.realistic_size, degradation)
         return {**item, "key": torch.tensor(degradation), "identity": int(self.identities[index]), "index": index}
+
+
+def _realistic_pixels(image: Tensor, size: VLRSize, key: tuple[int, int, int]) -> Tensor:
+    """(H, W, 3) uint8 -> (h, w, 3) uint8: exact, since `realistic` gives values that an 8-bit file holds."""
+    (vlr,) = realistic(to_model_range(image[None]), size, [key])
+    return ((vlr + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous()
 
 
 def with_vlr(batch: dict[str, Any], degradation: str, size: VLRSize) -> dict[str, Any]:

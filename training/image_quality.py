@@ -26,9 +26,9 @@ def float32_island(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(function)
     def run(*args: object, **kwargs: object) -> Tensor:
-        device = next(value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        device = [value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor)][0]  # noqa: RUF015  # torch.compile traces no generators
         with torch.autocast(device, enabled=False):
-            return function(*map(widen, args), **{name: widen(value) for name, value in kwargs.items()})
+            return function(*[widen(value) for value in args], **{name: widen(kwargs[name]) for name in kwargs})
 
     return run
 
@@ -48,7 +48,7 @@ def luma(images: Tensor) -> Tensor:
 
     As MATLAB's rgb2ycbcr, by which super-resolution is usually measured.
     """
-    weights = images.new_tensor([65.481, 128.553, 24.966]).view(1, 3, 1, 1) / 255.0
+    weights = torch.cat([images.new_full((1, 1, 1, 1), weight) for weight in (65.481, 128.553, 24.966)], 1) / 255.0
     return (images * weights).sum(dim=1, keepdim=True) + 16.0 / 255.0
 
 

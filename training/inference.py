@@ -16,11 +16,41 @@ def choose_device(name: str) -> str:
     name: `auto` is the GPU if there is one.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+        raise InputError(f"--device cuda: {why_no_gpu()}; use --device cpu")
+    if name != "cpu" and torch.cuda.is_available():
+        check_gpu_age("--device cpu")
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False  # its default is True, 10 bits of mantissa
     torch.backends.cudnn.deterministic = True
     return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
+
+
+def why_no_gpu() -> str:
+    """Why PyTorch has no CUDA here, in one clause."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "this PyTorch is built for CPUs alone"
+    return "PyTorch sees no GPU here"
+
+
+def check_gpu_age(advice: str) -> None:
+    """Raise InputError for a GPU that this PyTorch holds no code for. advice: the flag to use instead."""
+    built = [int(name.split("_")[1].rstrip("af")) for name in torch.cuda.get_arch_list() if "_" in name]
+    found = torch.cuda.get_device_capability()
+    if built and 10 * found[0] + found[1] < min(built):
+        raise InputError(
+            f"{torch.cuda.get_device_name()}: its compute capability is {found[0]}.{found[1]}, and this PyTorch is "
+            f"built for {min(built) / 10:.1f} and later; install a build for older GPUs, or use {advice}"
+        )
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether this error, or one that it was raised from, is that of a GPU's memory."""
+    while error is not None:
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or "CUDA out of memory" in text or "ALLOC_FAILED" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def autocast(device: str, precision: str) -> torch.autocast:

@@ -9,13 +9,24 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
+from torch.optim import Optimizer
 
 from training.cli import plain
 from training.config import RunOptions
 from training.loader import batches_per_epoch
-from training.optim import LearningRate, adamw_with_schedule
-from training.term_log import NonFiniteLossError, TermLog
+from training.optim import LearningRate, adamw_with_schedule, mark_matrices
+from training.term_log import TermLog, ValidationSums
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """The CPU's and this device's default generator, in microseconds; torch.manual_seed asks every kind of device."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type != "cpu":
+        torch.manual_seed(seed)
 
 
 class TrainingModule(pl.LightningModule):
@@ -31,7 +42,7 @@ class TrainingModule(pl.LightningModule):
         self.save_hyperparameters({kind: plain(model_config), "options": plain(config)})
         self.rate: LearningRate | None = None
         self.terms = TermLog(lambda indices: self.datamodule.describe(indices))
-        self.sums: dict[str, float] = {}
+        self.sums = ValidationSums()
 
     @property
     def datamodule(self) -> Any:
@@ -41,8 +52,11 @@ class TrainingModule(pl.LightningModule):
         """Named optimiser groups, each with its own rate."""
         raise NotImplementedError
 
-    def compile_networks(self) -> None:
-        """In place, so that no name in a checkpoint changes."""
+    def compile_networks(self, **options: Any) -> None:
+        """What a training step computes, in place, so that no name in a checkpoint changes.
+
+        options: of torch.compile.
+        """
         raise NotImplementedError
 
     # -- training ----------------------------------------------------------------------------------------------------
@@ -50,11 +64,12 @@ class TrainingModule(pl.LightningModule):
     def setup(self, stage: str) -> None:
         if stage != "fit":
             return
+        mark_matrices(self)
         on_cpu = self.trainer.strategy.root_device.type == "cpu"
         if self.config.compile and on_cpu:
             self.print("note: --compile is left out: the code that PyTorch generates for CPUs crashes on some encoders")
         elif self.config.compile:
-            self.compile_networks()
+            self.compile_networks(mode=self.config.compile_mode)
         self.terms.check_every = 1 if on_cpu else self.config.log_every_n_steps
 
     def configure_optimizers(self) -> Any:
@@ -70,7 +85,19 @@ class TrainingModule(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # noise depends on where the run stands and on nothing that came before
         key = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        seed_generators(int(np.random.SeedSequence(key).generate_state(1)[0]), self.device)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if isinstance(self.trainer.strategy, FSDPStrategy) and gradient_clip_val:
+            sharded: Any = self.trainer.strategy.model  # knows the norm over all shards
+            sharded.clip_grad_norm_(gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
         self.log_row({f"train/{name}": value for name, value in self.terms.take_epoch().items()} | self.rates())
@@ -94,15 +121,15 @@ class TrainingModule(pl.LightningModule):
 
     # -- validation --------------------------------------------------------------------------------------------------
 
-    def on_validation_epoch_start(self) -> None:
-        self.sums = {}
+    # The names that every process has in every epoch, where a process may meet none of their samples.
+    validation_terms: tuple[str, ...] = ()
 
-    def add_validation(self, values: dict[str, Any], count: int) -> None:
-        """Means over `count` samples. Raises NonFiniteLossError where one is not finite."""
-        for name, value in values.items():
-            if not math.isfinite(number := float(value)):
-                raise NonFiniteLossError(f"step {self.global_step}: {name} not finite in validation")
-            self.sums[name] = self.sums.get(name, 0.0) + number * count
+    def on_validation_epoch_start(self) -> None:
+        self.sums = ValidationSums(self.validation_terms, self.terms.check_every, self.global_step)
+
+    def validation_means(self) -> dict[str, float]:
+        """`val/NAME` of all that was added to `self.sums`, over all processes."""
+        return {f"val/{name}": mean for name, mean in self.sums.means(self.over_processes).items()}
 
     def log_validation(self, means: dict[str, float], shown: tuple[str, ...]) -> None:
         """One row, and the figures that callbacks and the progress bar see."""
@@ -119,6 +146,12 @@ class TrainingModule(pl.LightningModule):
         return self.trainer.strategy.reduce(values.to(device), reduce_op="sum").cpu()
 
     # -- logging -----------------------------------------------------------------------------------------------------
+
+    @property
+    def draws_pictures(self) -> bool:
+        """Whether this process draws validation pictures: it logs, and has the whole network outside a step."""
+        sharded = isinstance(self.trainer.strategy, FSDPStrategy) and self.trainer.world_size > 1
+        return self.trainer.is_global_zero and bool(self.trainer.loggers) and not sharded
 
     @property
     def log_dir(self) -> Path:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn import Parameter
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
@@ -19,14 +20,24 @@ def named_group(name: str, modules: Iterable[nn.Module], lr: float, weight_decay
     """
     parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
     parts = (
-        (name, [p for p in parameters if p.ndim >= 2], weight_decay),
-        (f"{name}.no_decay", [p for p in parameters if p.ndim < 2], 0.0),
+        (name, [p for p in parameters if _decays(p)], weight_decay),
+        (f"{name}.no_decay", [p for p in parameters if not _decays(p)], 0.0),
     )
     return [
         {"name": title, "params": members, "lr": lr, "weight_decay": decay}
         for title, members, decay in parts
         if members
     ]
+
+
+def mark_matrices(module: nn.Module) -> None:
+    """Note which parameters are decayed, before a strategy that shards them flattens all to one dimension."""
+    for parameter in module.parameters():
+        parameter.decays = parameter.ndim >= 2  # type: ignore[attr-defined]
+
+
+def _decays(parameter: Parameter) -> bool:
+    return bool(getattr(parameter, "decays", parameter.ndim >= 2))
 
 
 def backbone_groups(
@@ -105,7 +116,26 @@ def _half_cosine(progress: float) -> float:
 
 
 def adamw_with_schedule(groups: list[dict[str, Any]], rate: LearningRate) -> dict[str, Any]:
-    """What `configure_optimizers` returns: AdamW, and the schedule stepped once an optimiser step."""
-    optimizer = AdamW(groups, foreach=True)
+    """What `configure_optimizers` returns: AdamW in one kernel where there is one, and the schedule of each step."""
+    fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
+    optimizer = AdamW(groups, fused=fused)
+    # Gradients are unscaled before they are clipped, so the kernel must not: Lightning takes its word for it
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    optimizer.register_load_state_dict_pre_hook(_with_own_kernel)
+    optimizer.register_load_state_dict_post_hook(_with_own_strides)
     scheduler = LambdaLR(optimizer, [rate] * len(groups))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _with_own_kernel(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A stored state, perhaps of another device or precision, goes on with this optimiser's kernel."""
+    own = {name: optimizer.param_groups[0][name] for name in ("fused", "foreach")}
+    return {**state, "param_groups": [{**group, **own} for group in state["param_groups"]]}
+
+
+def _with_own_strides(optimizer: Optimizer) -> None:
+    """The fused kernel needs moments laid out as their parameter, which a file of another device may not hold."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter).copy_(value)

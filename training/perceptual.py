@@ -53,6 +53,7 @@ class PerceptualLoss:
         else:
             self.network = load_timm_backbone(name, weights, **options)
         self.network.requires_grad_(False).eval()
+        self.device = torch.device("cpu")
         self.mean = torch.tensor(_config(self.network)["mean"]).view(1, -1, 1, 1)
         self.std = torch.tensor(_config(self.network)["std"]).view(1, -1, 1, 1)
         info: Any = self.network.feature_info
@@ -65,7 +66,8 @@ class PerceptualLoss:
 
         The network runs under the caller's autocast; the distance is taken in float32 or wider.
         """
-        self.to(prediction.device)
+        if self.device != prediction.device:
+            self.to(prediction.device)
         with torch.no_grad():
             wanted = self.features(target)
         distances = [_mean_l1(found, want) for found, want in zip(self.features(prediction), wanted, strict=True)]
@@ -78,13 +80,17 @@ class PerceptualLoss:
         size = self.input_size or tuple(max(round(side / self.patch), 1) * self.patch for side in images.shape[-2:])
         if size != tuple(images.shape[-2:]):
             images = F.interpolate(images, size=size, mode="bilinear", antialias=True)
-        return self.network((images - self.mean.to(images)) / self.std.to(images))
+        return self.network((images - self.mean) / self.std)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> PerceptualLoss:
         """Move the network; calling the loss does it too."""
         # Weights moved in inference mode (Lightning's validation) could take part in no later backward.
         with torch.inference_mode(False):
             self.network.to(device=device, dtype=dtype)
+            self.device = next(self.network.parameters()).device
+            if self.device.type == "cuda":
+                self.network.to(memory_format=torch.channels_last)
+            self.mean, self.std = (each.to(next(self.network.parameters())) for each in (self.mean, self.std))
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PerceptualLoss:

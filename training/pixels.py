@@ -9,8 +9,9 @@ from torch import Tensor
 
 def to_model_range(images: Tensor) -> Tensor:
     """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [-1, 1]."""
-    # contiguous() keeps a grey batch's channels-last strides, with which oneDNN's convolutions write past their ends
-    pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    # A grey batch's channels-last strides make oneDNN's convolutions write past their ends; a GPU prefers these strides
+    layout = torch.contiguous_format if images.device.type == "cpu" else torch.preserve_format
+    pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=layout)
     return pixels.div_(127.5).sub_(1.0)
 
 

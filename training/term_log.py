@@ -1,8 +1,9 @@
-"""Running means of loss terms that cost no synchronisation per step, and a watch for values that are not finite."""
+"""Sums of loss terms and of validation metrics that stay on the device, and a watch for values that are not finite."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -73,6 +74,54 @@ class TermLog:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.pending.clear()
         self.window, self.epoch = dict(state["window"]), dict(state["epoch"])
+
+
+class ValidationSums:
+    """Sums over a validation set of means over batches, by name; each name with its own count of samples.
+
+    `add` only stores, on the device; every `check_every` calls, and before anything is read, the stored values are
+    brought to the CPU in one copy, checked, and summed in float64.
+    names: those that count as 0 where nothing is added, so that all processes hold the same names in the same order.
+    step: at which the weights are validated, for an error message.
+    """
+
+    def __init__(self, names: Iterable[str] = (), check_every: int = 1, step: int = 0) -> None:
+        self.check_every, self.step = check_every, step
+        self.pending: list[tuple[tuple[str, ...], Tensor]] = []
+        self.sums = dict.fromkeys(names, 0.0)
+        self.counts = dict.fromkeys(names, 0.0)
+
+    def add(self, values: Mapping[str, Tensor], count: int | Tensor) -> None:
+        """values: scalars, means over `count` samples; a tensor where only the device knows how many."""
+        if not values:
+            return
+        scalars = [value.detach().float() for value in values.values()]
+        number = count.float() if isinstance(count, Tensor) else torch.full_like(scalars[0], count)
+        self.pending.append((tuple(values), torch.stack([*scalars, number])))
+        if len(self.pending) >= self.check_every:
+            self.flush()
+
+    def flush(self) -> None:
+        """Raises NonFiniteLossError for the first stored value that is not finite."""
+        pending, self.pending = self.pending, []
+        if not pending:
+            return
+        numbers = iter(torch.cat([row for _, row in pending]).cpu().double().tolist())
+        for names, _ in pending:
+            means = {name: next(numbers) for name in names}
+            count = next(numbers)
+            for name, mean in means.items() if count else ():
+                if not math.isfinite(mean):
+                    raise NonFiniteLossError(f"step {self.step}: {name} not finite in validation")
+                self.sums[name] = self.sums.get(name, 0.0) + mean * count
+                self.counts[name] = self.counts.get(name, 0.0) + count
+
+    def means(self, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
+        """Of the names with samples. total: adds up a float64 tensor over all processes."""
+        self.flush()
+        both = total(torch.tensor([[*self.sums.values()], [*self.counts.values()]], dtype=torch.float64))
+        found = zip(self.sums, *both.tolist(), strict=True)
+        return {name: value / count for name, value, count in found if count}
 
 
 def _means(sums: Mapping[str, float]) -> dict[str, float]:

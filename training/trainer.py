@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.strategies import FSDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
@@ -30,7 +31,9 @@ from training.callbacks import (
 )
 from training.checkpoint import AtomicCheckpointIO
 from training.cli import write_options
+from training.compiled import CompiledSteps
 from training.config import RunOptions
+from training.inference import check_gpu_age, is_out_of_memory, why_no_gpu
 from training.loggers import MetricsCSV, QuietTensorBoard
 from training.term_log import NonFiniteLossError
 
@@ -59,6 +62,8 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
 
     best: metrics without `val/` whose best checkpoint is kept beside those by `val/loss`, and whether low or high is.
     """
+    accelerator, precision = _accelerator(options), _PRECISIONS.get(options.precision, options.precision)
+    on_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     max_time = parse_max_time(options.max_time)
     shared: list[Callback] = [RunState(run.name, run.log_dir.name), TrainingRows(options.log_every_n_steps)]
     if options.ema_decay > 0:
@@ -68,6 +73,8 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
         shared.append(ProgressBar(refresh_rate=10))
     if options.progress != "none":
         shared.append(EpochLines())
+    if options.compile and on_cuda:
+        shared.append(CompiledSteps(options.compile_mode))
     if options.early_stop_patience > 0:
         shared.append(EarlyStop(options.early_stop_patience))
     loggers: list[Any] = []
@@ -83,18 +90,20 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
             max_time=max_time,
         )
         shared += [*best_checkpoints(options.checkpoint_dir, run.name, best), last]
-    accelerator, precision = _accelerator(options), _PRECISIONS.get(options.precision, options.precision)
     if precision == "16-mixed" and accelerator == "cpu":
         precision = "bf16-mixed"  # PyTorch's CPU kernels are fast in bfloat16 only
     if options.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = options.tf32
     _quieten()
     try:
         return pl.Trainer(
             accelerator=accelerator,
             devices=_devices(options.devices, accelerator),
-            strategy=options.strategy,
+            strategy=_strategy(options.strategy),
+            sync_batchnorm=on_cuda,  # where there are several; PyTorch has none for CPUs
+            benchmark=on_cuda and not options.deterministic,
             num_nodes=options.num_nodes,
             precision=precision,  # type: ignore[arg-type]
             max_epochs=options.epochs,
@@ -124,6 +133,8 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, datamodule: pl.Lightnin
 
     Memory that runs out and a loss that is not finite become one line.
     """
+    if trainer.strategy.root_device.type == "cuda" and not isinstance(trainer.strategy, FSDPStrategy):
+        module.to(memory_format=torch.channels_last)  # before the weights are averaged, moved or loaded
     try:
         trainer.fit(module, datamodule, ckpt_path=run.checkpoint)
     except TrainingPaused as pause:
@@ -133,7 +144,9 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, datamodule: pl.Lightnin
         last = next((c.path for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)  # type: ignore[attr-defined]
         kept = f"{last} is from before that" if last and last.exists() else "there is no checkpoint from before that"
         raise InputError(f"{error}; {kept}: lower --lr, keep --grad_clip above 0, or use --precision 32") from error
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise InputError(
             "out of GPU memory: lower --batch_size (and raise --accumulate_grad_batches to match), the size of the "
             "pictures or of the model, or use --precision bf16-mixed"
@@ -171,6 +184,9 @@ def announce(options: RunOptions, run: Run, module: Any) -> None:
     """Print what will be trained, at which rates, and where it goes on; write the options beside the logs."""
     console = Console()
     console.print(group_table(module))
+    if torch.cuda.is_available() and options.accelerator != "cpu":
+        products = "TF32, 10 bits of mantissa; --tf32 false for 23" if options.tf32 else "full; --tf32 true is faster"
+        console.print(f"precision {options.precision}; float32 products: {products}", soft_wrap=True)
     if run.checkpoint:
         console.print(f"continuing from {run.checkpoint}: epoch {run.epoch}, step {run.step}", soft_wrap=True)
     if not options.fast_dev_run:
@@ -193,23 +209,46 @@ def report(trainer: pl.Trainer, run: Run, complete: bool) -> None:
 
 
 def _accelerator(options: RunOptions) -> str:
-    name = options.accelerator.lower()
-    if name in ("gpu", "cuda") and not torch.cuda.is_available() and not torch.backends.mps.is_available():
-        raise InputError(f"--accelerator {options.accelerator}: PyTorch sees no GPU here; use --accelerator cpu")
-    if name == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available():
-        return "cpu"
-    return name
+    name, cuda = options.accelerator.lower(), torch.cuda.is_available()
+    has_gpu = cuda or torch.backends.mps.is_available()
+    if name in ("gpu", "cuda") and not has_gpu:
+        raise InputError(f"--accelerator {options.accelerator}: {why_no_gpu()}; use --accelerator cpu")
+    if name in ("auto", "gpu", "cuda") and cuda:
+        check_gpu_age("--accelerator cpu")
+    return "cpu" if name == "auto" and not has_gpu else name
 
 
 def _devices(text: str, accelerator: str) -> Any:
-    if accelerator == "cpu" and text.isdecimal() and int(text) > (os.cpu_count() or 1):
-        raise InputError(f"--devices {text}: this machine has {os.cpu_count()} CPU cores")
-    try:
-        return int(text) if "," not in text else [int(part) for part in text.split(",") if part]
-    except ValueError:
-        if text == "auto":
-            return text
-    raise InputError(f"--devices {text}: must be auto, a number, or a list such as 0,2")
+    if text == "auto":
+        return text
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise InputError(f"--devices {text}: must be auto, a number, or a list such as 0,2")
+    numbers, listed = [int(part) for part in parts], "," in text
+    if accelerator == "cpu":
+        if listed:
+            raise InputError(f"--devices {text}: a list names GPUs; on a CPU give how many processes, such as 1")
+        if numbers[0] > (os.cpu_count() or 1):
+            raise InputError(f"--devices {text}: this machine has {os.cpu_count()} CPU cores")
+    elif torch.cuda.is_available():
+        there = torch.cuda.device_count()
+        if (max(numbers) >= there) if listed else (numbers[0] > there):
+            raise InputError(f"--devices {text}: PyTorch sees {there} GPU{'s' * (there > 1)} here, numbered from 0")
+    if len(set(numbers)) < len(numbers) or (numbers == [0] and not listed):
+        raise InputError(f"--devices {text}: must be auto, a number above 0, or a list of different GPUs such as 0,2")
+    return numbers if listed else numbers[0]
+
+
+def _strategy(name: str) -> Any:
+    """Lightning's by name; FSDP shards the blocks of vision transformers one by one."""
+    if name != "fsdp" or not torch.cuda.is_available():
+        return name
+    from timm.models import vision_transformer, vision_transformer_sam
+    from torch.distributed.fsdp import MixedPrecision
+
+    blocks: set[type[torch.nn.Module]] = {vision_transformer.Block, vision_transformer_sam.Block}
+    # No types of its own: losses in float32 meet weights as they are, and autocast rounds where it is on
+    return FSDPStrategy(auto_wrap_policy=blocks, mixed_precision=MixedPrecision(), state_dict_type="full")
 
 
 def _quieten() -> None:

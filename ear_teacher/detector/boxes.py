@@ -41,6 +41,7 @@ class BoxDetector(nn.Module):
         nn.init.constant_(self.score.bias, -torch.tensor(1 / PRIOR - 1).log().item())  # type: ignore[arg-type]
         nn.init.constant_(self.distances.bias, LEAST)  # type: ignore[arg-type]
         places, strides = places_of(image_size, grids)
+        self.level_sizes = [grid * grid for grid in grids]
         self.register_buffer("places", places, persistent=False)
         self.register_buffer("strides", strides, persistent=False)
 
@@ -76,31 +77,25 @@ def places_of(image_size: int, grids: Sequence[int]) -> tuple[Tensor, Tensor]:
     return torch.cat(places), torch.cat(strides)
 
 
-def assign(boxes: Tensor, places: Tensor, strides: Tensor) -> Tensor:
-    """Which ear (0 to N - 1) each of P places answers for, (P,) int64; -1 for none.
+def assign(boxes: Tensor, places: Tensor, strides: Tensor, level_sizes: Sequence[int]) -> Tensor:
+    """Which ear (0 to N - 1) of its picture each of P places answers for, (B, P) int64; -1 for none.
 
-    boxes: (N, 4). An ear is answered for on the levels where its side, sqrt(width x height), is LEAST to MOST strides
+    boxes: (B, N, 4), N > 0, NaN where a picture has fewer ears; level_sizes: how many of the places, finest first, are
+    on each level. An ear is answered for on the levels where its side, sqrt(width x height), is LEAST to MOST strides
     (the finest and the coarsest also take what is beyond them), by the places inside it within RADIUS strides of its
     middle, and by the nearest place in any case. Of two ears the smaller has the place.
     """
-    if not len(boxes):
-        return torch.full((len(places),), -1, dtype=torch.int64, device=places.device)
-    side = box_area(boxes).sqrt()[:, None]
-    levels = strides.unique()
-    lowest, highest = levels[0] * LEAST, levels[-1] * MOST * (1 - 1e-4)
-    clamped = side.clamp(lowest, highest)
-    on_level = (clamped >= LEAST * strides) & (clamped < MOST * strides)
-    middle = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
-    offset = (places - middle).abs().amax(dim=-1)
-    inside = ((places >= boxes[:, None, :2]) & (places <= boxes[:, None, 2:])).all(dim=-1)
-    answers = on_level & inside & (offset <= RADIUS * strides)
-    for stride in levels:
-        here = on_level & (strides == stride)
-        nearest = offset.masked_fill(~here, torch.inf)
-        answers |= here & (nearest == nearest.amin(dim=1, keepdim=True))
-    size = torch.where(answers, side, torch.inf)
-    smallest, ear = size.min(dim=0)
-    return torch.where(smallest.isfinite(), ear, -1)
+    low, high = boxes[..., None, :2], boxes[..., None, 2:]
+    side = (high - low).prod(dim=-1).sqrt()
+    clamped = side.clamp(strides[0] * LEAST, strides[-1] * MOST * (1 - 1e-4))
+    on_level = (clamped >= LEAST * strides) & (clamped < MOST * strides)  # never, of NaN
+    offset = (places - (low + high) / 2).abs().amax(dim=-1)
+    inside = ((places >= low) & (places <= high)).all(dim=-1)
+    levels = offset.split(list(level_sizes), dim=-1)
+    nearest = torch.cat([level == level.amin(dim=-1, keepdim=True) for level in levels], dim=-1)
+    answers = on_level & (nearest | (inside & (offset <= RADIUS * strides)))
+    smallest, ear = side.expand_as(answers).masked_fill(~answers, torch.inf).min(dim=1)
+    return ear.masked_fill(smallest.isinf(), -1)
 
 
 def suppress(boxes: Tensor, scores: Tensor, iou: float, containment: float) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.annotations import Annotations, Floats, Photograph
@@ -113,11 +114,12 @@ def with_landmarks(photograph: Photograph) -> list[tuple[int, Floats]]:
 
 
 def collate_photographs(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """image: (B, S, S, C); boxes, unclear: lists of B; complete, index: (B,); crops and keypoints of all, in a row."""
+    """image: (B, S, S, C); boxes: (B, N, 4), N > 0; unclear: (B, M, 4), M > 0; complete, index: (B,); crops, keypoints:
+    those of all photographs in a row. Boxes that a photograph does not have are NaN."""
     batch: dict[str, Any] = {
         "image": torch.stack([item["image"] for item in items]),
-        "boxes": [item["boxes"] for item in items],
-        "unclear": [item["unclear"] for item in items],
+        "boxes": _padded([item["boxes"] for item in items]),
+        "unclear": _padded([item["unclear"] for item in items]),
         "complete": torch.tensor([item["complete"] for item in items]),
         "index": torch.tensor([item["index"] for item in items]),
     }
@@ -253,6 +255,14 @@ def _with_landmarks(keypoints: Floats, count: int) -> Floats:
     if keypoints.shape[1] == count:
         return keypoints
     return np.zeros((len(keypoints), count, 3), np.float32)
+
+
+def _padded(tables: Sequence[Tensor]) -> Tensor:
+    """(N, 4) of B photographs -> (B, the largest N, 4) with NaN; one row at least."""
+    padded = torch.full((len(tables), max(1, *map(len, tables)), 4), torch.nan)
+    for rows, table in zip(padded, tables, strict=True):
+        rows[: len(table)] = table
+    return padded
 
 
 def _corners(boxes: Floats) -> Floats:

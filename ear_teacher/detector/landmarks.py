@@ -38,14 +38,15 @@ class Landmarker(nn.Module):
         """
         maps = self.tower(self.pyramid(self.backbone(crops))[0])
         heat = self.heat(maps).float()
-        weights = heat.flatten(2).softmax(dim=-1)
-        seen = weights @ maps.float().flatten(2).transpose(1, 2)
-        visibility = (seen * self.visibility).sum(dim=-1) + self.visibility_bias
-        return weights @ self.cells, visibility, heat
+        with torch.autocast(heat.device.type, enabled=False):  # half precision has no fractions of pixels at 128
+            weights = heat.flatten(2).softmax(dim=-1)
+            seen = weights @ maps.float().flatten(2).transpose(1, 2)
+            visibility = (seen * self.visibility).sum(dim=-1) + self.visibility_bias
+            return weights @ self.cells, visibility, heat
 
 
-def cell_centres(grid: int, stride: float) -> Tensor:
+def cell_centres(grid: int, stride: float, device: torch.device | None = None) -> Tensor:
     """(grid * grid, 2) x y of the middles of cells, row by row, whole coordinates at pixel centres."""
-    line = (torch.arange(grid) + 0.5) * stride - 0.5
+    line = (torch.arange(grid, device=device) + 0.5) * stride - 0.5
     y, x = torch.meshgrid(line, line, indexing="ij")
     return torch.stack([x, y], dim=-1).view(-1, 2)

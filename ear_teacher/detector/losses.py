@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import complete_box_iou_loss
 
 from ear_teacher.detector.boxes import assign
 from ear_teacher.detector.landmarks import cell_centres
@@ -29,33 +29,50 @@ def box_losses(
     boxes: Tensor,
     places: Tensor,
     strides: Tensor,
-    ears: Sequence[Tensor],
-    unclear: Sequence[Tensor],
+    level_sizes: Sequence[int],
+    ears: Tensor,
+    unclear: Tensor,
     complete: Tensor,
 ) -> dict[str, Tensor]:
     """`score` and `box`, scalars, of what a BoxDetector says of B pictures.
 
-    logits: (B, P); boxes: (B, P, 4); places: (P, 2); strides: (P,); ears: B of (N, 4); unclear: B of (M, 4), regions
-    that are neither ear nor background; complete: (B,) bool, whether all ears of a picture are marked. Where they are
-    not, only places inside a marked ear can be background. Quality is the IoU of what the place predicts.
+    logits: (B, P); boxes: (B, P, 4); places: (P, 2); strides: (P,); level_sizes: see `assign`; ears: (B, N, 4), N > 0;
+    unclear: (B, M, 4), regions that are neither ear nor background; both NaN where a picture has fewer; complete: (B,)
+    bool, whether all ears of a picture are marked. Where they are not, only places inside a marked ear can be
+    background. Quality is the IoU of what the place predicts.
     """
     logits, boxes = logits.float(), boxes.float()
-    answers = torch.stack([assign(each, places, strides) for each in ears])
+    answers = assign(ears, places, strides, level_sizes)
     positive = answers >= 0
-    counted = positive | torch.stack(
-        [
-            ~_inside(places, around) & (whole | _inside(places, marked))
-            for around, marked, whole in zip(unclear, ears, complete, strict=True)
-        ]
-    )
-    wanted = torch.cat([each[index[index >= 0]] for each, index in zip(ears, answers, strict=True)])
-    found = boxes[positive]
-    quality = torch.zeros_like(logits)
-    quality[positive] = _paired_iou(found.detach(), wanted)
+    counted = positive | (~_inside(places, unclear) & (complete[:, None] | _inside(places, ears)))
+    # places that answer for no ear compare a box with itself, which is finite, and do not count
+    same = torch.cat([places - strides[:, None], places + strides[:, None]], dim=-1)
+    found = torch.where(positive[..., None], boxes, same)
+    marked = ears.gather(1, answers.clamp(min=0)[..., None].expand(-1, -1, 4))
+    wanted = torch.where(positive[..., None], marked, same)
+    quality = _paired_iou(found.detach(), wanted).masked_fill(~positive, 0.0)
     number = positive.sum().clamp(min=1)
     score = (quality_focal_loss(logits, quality) * counted).sum() / number
-    box = (complete_box_iou_loss(found, wanted, reduction="none").sum() if len(found) else boxes.sum() * 0.0) / number
+    box = complete_iou_loss(found, wanted).masked_fill(~positive, 0.0).sum() / number
     return {"score": score, "box": box}
+
+
+def complete_iou_loss(found: Tensor, wanted: Tensor, eps: float = 1e-7) -> Tensor:
+    """1 - IoU, plus what parts the middles and the proportions of two boxes: (..., 4), (..., 4) -> (...).
+
+    Zheng et al. 2020; torchvision's `complete_box_iou_loss` without its boolean indexing, for which a GPU must wait.
+    """
+    (x1, y1, x2, y2), (u1, v1, u2, v2) = found.unbind(-1), wanted.unbind(-1)
+    left, top, right, bottom = x1.maximum(u1), y1.maximum(v1), x2.minimum(u2), y2.minimum(v2)
+    apart = (bottom <= top) | (right <= left)
+    shared = ((right - left) * (bottom - top)).masked_fill(apart, 0.0)
+    iou = shared / ((x2 - x1) * (y2 - y1) + (u2 - u1) * (v2 - v1) - shared + eps)
+    diagonal = (x2.maximum(u2) - x1.minimum(u1)).square() + (y2.maximum(v2) - y1.minimum(v1)).square() + eps
+    offset = ((x2 + x1) / 2 - (u1 + u2) / 2).square() + ((y2 + y1) / 2 - (v1 + v2) / 2).square()
+    shape = (4 / math.pi**2) * (((u2 - u1) / (v2 - v1)).atan() - ((x2 - x1) / (y2 - y1)).atan()).square()
+    with torch.no_grad():
+        weight = shape / (1 - iou + shape + eps)
+    return 1 - iou + offset / diagonal + weight * shape
 
 
 def landmark_losses(
@@ -80,20 +97,20 @@ def landmark_losses(
 def gaussian_heat(points: Tensor, grid: int, crop_size: int) -> Tensor:
     """(B, K, 2) in crop pixels -> (B, K, grid * grid), each summing to 1."""
     stride = crop_size / grid
-    cells = cell_centres(grid, stride).to(points)
+    cells = cell_centres(grid, stride, points.device)
     squared = (points[:, :, None] - cells).square().sum(dim=-1) / (2 * (HEAT_SIGMA * stride) ** 2)
     return (-squared).softmax(dim=-1)
 
 
 def _inside(places: Tensor, boxes: Tensor) -> Tensor:
-    """(P,) whether a place lies in any of the boxes (N, 4)."""
-    return ((places[:, None] >= boxes[:, :2]) & (places[:, None] <= boxes[:, 2:])).all(dim=-1).any(dim=1)
+    """(B, P) whether a place lies in any of its picture's boxes, (B, N, 4); in one of NaN lies none."""
+    return ((places >= boxes[..., None, :2]) & (places <= boxes[..., None, 2:])).all(dim=-1).any(dim=1)
 
 
 def _paired_iou(first: Tensor, second: Tensor) -> Tensor:
-    """(N,) IoU of two lists of N boxes, pair by pair."""
-    low = torch.maximum(first[:, :2], second[:, :2])
-    high = torch.minimum(first[:, 2:], second[:, 2:])
+    """(...) IoU of boxes (..., 4), pair by pair."""
+    low = torch.maximum(first[..., :2], second[..., :2])
+    high = torch.minimum(first[..., 2:], second[..., 2:])
     shared = (high - low).clamp(min=0).prod(dim=-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=-1) for boxes in (first, second)]
+    areas = [(boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(dim=-1) for boxes in (first, second)]
     return shared / (areas[0] + areas[1] - shared).clamp(min=1e-9)

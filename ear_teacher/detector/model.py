@@ -144,15 +144,18 @@ class EarDetector(nn.Module):
                 labels = torch.full_like(scores[kept], EAR, dtype=torch.int64)
                 found.append({"boxes": boxes[kept], "scores": scores[kept], "labels": labels})
         placed = self.place_landmarks(photographs, [each["boxes"] for each in found])
-        return [each | points for each, points in zip(found, placed, strict=True)]
+        device = self.boxes.places.device
+        on_device = [{name: value.to(device) for name, value in each.items()} for each in found]
+        return [each | points for each, points in zip(on_device, placed, strict=True)]
 
     @torch.no_grad()
     def place_landmarks(self, photographs: Sequence[Pixels], boxes: Sequence[Tensor]) -> list[Detections]:
         """`keypoints` and `keypoints_scores` of given ears, as in `predict`. boxes: (N, 4) corners a photograph."""
         count = self.config.num_landmarks
         device = self.boxes.places.device
+        boxes = [each.cpu() for each in boxes]
         points = [np.zeros((len(each), count, 3), np.float32) for each in boxes]
-        scores = [torch.zeros(len(each), count, device=device) for each in boxes]
+        scores = [torch.zeros(len(each), count) for each in boxes]
         if self.landmarks is not None:
             wanted = [(image, ear) for image, each in enumerate(boxes) for ear in range(len(each))]
             for start in range(0, len(wanted), 4 * INFERENCE_BATCH):
@@ -162,25 +165,32 @@ class EarDetector(nn.Module):
                     placement.image(self._channels(photographs[image]))
                     for placement, (image, _) in zip(placements, chunk, strict=True)
                 ]
-                found, visibility, _ = self.landmarks(self._batch(crops))
+                found, visibility = (each.cpu() for each in self.landmarks(self._batch(crops))[:2])
                 for (image, ear), placement, xy, logits in zip(chunk, placements, found, visibility, strict=True):
-                    points[image][ear, :, :2] = placement.points_back(xy.cpu().numpy())
-                    points[image][ear, :, 2] = (logits > 0).cpu().numpy()
+                    points[image][ear, :, :2] = placement.points_back(xy.numpy())
+                    points[image][ear, :, 2] = (logits > 0).numpy()
                     scores[image][ear] = logits.sigmoid()
         return [
-            {"keypoints": torch.from_numpy(places).to(device), "keypoints_scores": each}
+            {"keypoints": torch.from_numpy(places).to(device), "keypoints_scores": each.to(device)}
             for places, each in zip(points, scores, strict=True)
         ]
 
     @torch.no_grad()
     def select(self, logits: Tensor, boxes: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Of what every place says, logits (B, P) and boxes (B, P, 4): what remains, boxes (N, 4) and scores (N,)."""
+        """Of what every place says, logits (B, P) and boxes (B, P, 4): what remains of each picture, on the CPU.
+
+        B of boxes (N, 4) and scores (N,), best first.
+        """
+        return self.remaining(candidates(logits, boxes).cpu())
+
+    def remaining(self, table: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """As `select`, of `candidates` (B, C, 5), which had better be on the CPU: each picture's number is another."""
         selected = []
-        for scores, each in zip(logits.sigmoid(), boxes, strict=True):
-            best = scores.topk(min(CANDIDATES, len(scores))).indices
-            best = best[scores[best] >= self.score_threshold]
-            kept = best[suppress(each[best], scores[best], **asdict(self.suppression))][:MAX_DETECTIONS]
-            selected.append((each[kept], scores[kept]))
+        for rows in table:
+            rows = rows[rows[:, 4] >= self.score_threshold]
+            boxes, scores = rows[:, :4], rows[:, 4]
+            kept = suppress(boxes, scores, **asdict(self.suppression))[:MAX_DETECTIONS]
+            selected.append((boxes[kept], scores[kept]))
         return selected
 
     def _crop(self, photograph: Pixels, box: Tensor) -> Any:
@@ -232,6 +242,13 @@ class EarDetector(nn.Module):
         if not anew:
             return f"all weights are those of {path}"
         return f"all weights are those of {path}, but {len(anew)} of the landmarker's start anew"
+
+
+def candidates(logits: Tensor, boxes: Tensor) -> Tensor:
+    """Of logits (B, P) and boxes (B, P, 4) the CANDIDATES best of each picture, or all: (B, C, 5), box and score."""
+    scores, places = logits.sigmoid().topk(min(CANDIDATES, logits.shape[1]), dim=1)
+    best = boxes.gather(1, places[..., None].expand(-1, -1, 4))
+    return torch.cat([best, scores[..., None].to(best)], dim=-1)
 
 
 def stored_config(stored: dict[str, Any]) -> EarDetectorConfig:

@@ -15,7 +15,7 @@ from ear_teacher.detector.drawing import draw_detections, sheet
 from ear_teacher.detector.losses import box_losses, landmark_losses
 from ear_teacher.detector.measures.detection import BoxResult, coco_figures
 from ear_teacher.detector.measures.landmarks import ear_lengths, ear_means, normalised_errors
-from ear_teacher.detector.model import EarDetector
+from ear_teacher.detector.model import EarDetector, candidates
 from training.checkpoint import read_checkpoint
 from training.module import TrainingModule
 from training.optim import backbone_groups, check_groups, named_group
@@ -51,10 +51,10 @@ class EarDetectorLightning(TrainingModule):
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         return self.model(images)
 
-    def compile_networks(self) -> None:
+    def compile_networks(self, **options: Any) -> None:
         for net in (self.model.boxes, self.model.landmarks):
             if net is not None:
-                net.backbone.compile(mode=self.config.compile_mode)
+                net.backbone.compile(**options)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Named optimiser groups: the copies of the encoder (scaled, perhaps layer by layer), and what is new."""
@@ -90,7 +90,7 @@ class EarDetectorLightning(TrainingModule):
         net = self.model.boxes
         logits, boxes = net(batch["image"])
         ears = batch["boxes"], batch["unclear"], batch["complete"]
-        return box_losses(logits, boxes, net.places, net.strides, *ears), logits, boxes
+        return box_losses(logits, boxes, net.places, net.strides, net.level_sizes, *ears), logits, boxes
 
     def _landmark_terms(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
         """The losses of the crops, and the points placed in them."""
@@ -120,42 +120,38 @@ class EarDetectorLightning(TrainingModule):
     def on_validation_epoch_start(self) -> None:
         landmarks = LANDMARK_TERMS if self.model.landmarks is not None else ()
         boxes = BOX_TERMS if self.config.train_boxes else ()
-        self.sums = dict.fromkeys((*boxes, *landmarks), 0.0)  # the same in every process, whatever its photographs
+        self.validation_terms = (*boxes, *landmarks)
+        super().on_validation_epoch_start()
         self.results: list[BoxResult] = []
         self.errors: list[float] = []  # NME of each crop
-        self.counts = torch.zeros(2, dtype=torch.float64)  # photographs, crops
-        if self.trainer.is_global_zero and self.trainer.loggers:
+        if self.draws_pictures:
             self._draw_sheet()
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """All that the host needs of a batch, on the host: terms, what is found and what is there."""
         terms, logits, places = self._box_terms(batch)
-        photographs, crops = len(batch["image"]), len(batch.get("crops", ()))
-        self.counts += torch.tensor([photographs, crops])
-        if self.config.train_boxes:
-            self.add_validation(terms, photographs)
-        for (boxes, scores), truth, complete in zip(
-            self.model.select(logits, places), batch["boxes"], batch["complete"], strict=True
-        ):
-            if complete:
-                self.results.append(BoxResult(truth.cpu(), boxes.float().cpu(), scores.float().cpu()))
-        if crops:
+        boxes = {"found": candidates(logits, places), "ears": batch["boxes"], "complete": batch["complete"]}
+        values = {**boxes, **(terms if self.config.train_boxes else {})}
+        if len(batch.get("crops", ())):
             landmark_terms, points = self._landmark_terms(batch)
-            self.add_validation(landmark_terms, crops)
-            truth = batch["keypoints"].cpu().numpy()
-            lengths = ear_lengths(truth, np.zeros((crops, 4), np.float32), "landmark-box")
-            errors = normalised_errors(points.float().cpu().numpy(), truth, lengths)
-            means = ear_means(errors)
+            values |= {**landmark_terms, "points": points, "keypoints": batch["keypoints"]}
+        return _on_the_host(values)
+
+    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        for names, samples in ((BOX_TERMS, "image"), (LANDMARK_TERMS, "crops")):
+            self.sums.add({name: outputs[name] for name in names if name in outputs}, len(batch.get(samples, ())))
+        ears = zip(self.model.remaining(outputs["found"]), outputs["ears"], outputs["complete"], strict=True)
+        for (boxes, scores), truth, complete in ears:
+            if complete:
+                self.results.append(BoxResult(truth[~truth[:, 0].isnan()], boxes, scores))
+        if "points" in outputs:
+            points, keypoints = outputs["points"].numpy(), outputs["keypoints"].numpy()
+            lengths = ear_lengths(keypoints, np.zeros((len(points), 4), np.float32), "landmark-box")
+            means = ear_means(normalised_errors(points, keypoints, lengths))
             self.errors += means[~np.isnan(means)].tolist()
 
     def on_validation_epoch_end(self) -> None:
-        totals = self.over_processes(torch.tensor([*self.sums.values(), *self.counts], dtype=torch.float64))
-        photographs, crops = totals[-2:]
-        counts = dict.fromkeys(BOX_TERMS, photographs) | dict.fromkeys(LANDMARK_TERMS, crops)
-        means = {
-            f"val/{name}": float(total / counts[name])
-            for name, total in zip(self.sums, totals, strict=False)
-            if counts[name]
-        }
+        means = self.validation_means()
         results, errors = self._gathered(self.results), self._gathered(self.errors)
         figures = coco_figures(results)
         found = {} if figures is None else {"val/ap": figures.ap, "val/ap50": figures.ap50}
@@ -196,3 +192,10 @@ class EarDetectorLightning(TrainingModule):
         write_image(path, drawn)
         for writer in self.tensorboard():
             writer.add_image("detections", drawn, self.global_step, dataformats="HWC")
+
+
+def _on_the_host(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Float32 on the CPU, all brought over in one copy: a GPU waits at each."""
+    flat = torch.cat([value.float().flatten() for value in values.values()]).cpu()
+    parts = flat.split([value.numel() for value in values.values()])
+    return {name: part.view(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}

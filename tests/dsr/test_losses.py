@@ -24,7 +24,7 @@ from dsr.losses import (
     random_similarity,
     total_variation,
 )
-from dsr.module import DSRLightning
+from dsr.module import DSRLightning, ValidationFaces
 from facial_rec.contract import FaceContract
 
 SHAPE = (2, 3, 5, 7)
@@ -249,3 +249,44 @@ def test_the_grids_are_similarities_within_the_stated_amounts(amount: float) -> 
         assert values.min() < -0.9 * amount  # 200 draws: .95^200 = 4e-5 of missing either end
         assert values.max() > 0.9 * amount
     assert abs(float(np.corrcoef(zoom, turn)[0, 1])) < 0.3
+
+
+def test_the_grids_are_as_exact_in_half_precision() -> None:
+    """Eight bits would move a pixel at the border by a quarter."""
+    faces_of_zero, grids = torch.zeros(4, 3, 128, 128), []
+    for half in (False, True):
+        torch.manual_seed(2)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            grids.append(random_similarity(faces_of_zero, 0.06))
+    assert torch.equal(*grids)
+
+
+# What validation remembers of faces
+
+
+def embeddings_of(recognizer: Recognizer, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return recognizer(images)[1]
+
+
+def test_hr_faces_are_embedded_in_the_first_whole_epoch_only(recognizer: Recognizer) -> None:
+    """Four faces of two people; an epoch of which only half was seen is no whole one."""
+    network, passes = recognizer.network, []
+    assert isinstance(network, nn.Module)
+    hr, identities = faces(4), np.array([0, 0, 1, 1])
+    memory, found = ValidationFaces(recognizer, None), []
+    hook = network.get_submodule("model.stem").register_forward_hook(lambda *_: passes.append(1))
+    with torch.no_grad():
+        for seed, batches in ((1, 1), (2, 2), (3, 2)):
+            sr = faces(4, seed)
+            memory.begin(4)
+            for index in torch.arange(4).split(2)[:batches]:
+                memory.add(index, sr[index], hr[index], None)
+            if memory.count == 4:
+                found.append(memory.figures(identities, lambda table: table))
+    hook.remove()
+    assert len(passes) == 2 + 4 + 2
+    for seed, row in zip((2, 3), found, strict=True):
+        cosines = (embeddings_of(recognizer, faces(4, seed)) * embeddings_of(recognizer, hr)).sum(dim=1)
+        assert row["val/cosine"] == pytest.approx(float(cosines.mean()), abs=1e-5)
+        assert 0 <= row["val/rank1"] <= 1

@@ -177,8 +177,10 @@ def test_without_augmentation_the_linear_path_sees_each_picture_once(ear_set: Pa
     assert sorted(map(tuple, rows[:, :50].tolist())) == sorted(map(tuple, wanted[:, :50].tolist()))
 
 
-def test_the_linear_path_sees_the_same_views_each_time(one_ear: Path) -> None:
-    rows, again = (module_of(one_ear).linear_path_rows(lambda images: images.flatten(1)) for _ in range(2))
+def test_the_linear_path_sees_the_same_views_with_any_number_of_workers(one_ear: Path) -> None:
+    rows, again = (
+        module_of(one_ear, num_workers=workers).linear_path_rows(lambda images: images.flatten(1)) for workers in (0, 2)
+    )
     assert torch.equal(rows, again)
     assert len(rows) == 8 * FIT_VIEWS
 

@@ -15,7 +15,7 @@ from ear_teacher import EarVAE, EarVAELightning
 from ear_teacher.config import EarVAEConfig
 from ear_teacher.encoders import LOGVAR_LIMIT
 from ear_teacher.latents import LatentMoments
-from ear_teacher.linear_path import LinearPath
+from ear_teacher.linear_path import LinearPath, bicubic_matrix
 from ear_teacher.model import AggregatePosterior
 from ear_teacher.train import main
 from tests.conftest import TINY
@@ -443,3 +443,11 @@ def test_images_permuted_from_channels_last_give_the_same_embeddings(channels: i
 def test_images_of_another_form_are_named(images: Tensor, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         small().eval().encode(images)
+
+
+@pytest.mark.parametrize(("size", "side"), [(16, 64), (64, 128), (48, 128)])
+def test_enlarging_by_a_matrix_is_bicubic_interpolation(size: int, side: int) -> None:
+    images = torch.randn(2, 3, size, size)
+    matrix = bicubic_matrix(size, side)
+    wanted = torch.nn.functional.interpolate(images, (side, side), mode="bicubic", align_corners=False)
+    assert torch.allclose(matrix @ images @ matrix.T, wanted, atol=1e-5)

@@ -20,7 +20,7 @@ from facial_rec.config import ALIASES, FinetuneConfig, parse_mixture
 from facial_rec.datamodule import UNSEEN, FinetuneData
 from facial_rec.finetune_edgeface import main
 from facial_rec.inputs import Route
-from facial_rec.model import EdgeFace
+from facial_rec.model import EdgeFace, load_edgeface
 from facial_rec.module import FinetuneLightning
 from facial_rec.recognition import selection_loss
 from facial_rec.routes import enlarging
@@ -28,6 +28,7 @@ from facial_rec.tuned import load_tuned
 from tests.conftest import VLR, only_line
 from tests.ear_teacher.test_resume import assert_same
 from training.cli import parse_options
+from training.pixels import to_model_range
 
 Arguments = Callable[..., list[str]]
 
@@ -137,6 +138,26 @@ def test_what_is_logged_adds_up(finished: Path) -> None:
     assert [row["val/loss"] for row in rows(finished, 1) if "val/loss" in row] == [
         row["val/cross_entropy"] for row in rows(finished, 1) if "val/loss" in row
     ]
+
+
+@torch.no_grad()
+def test_classification_is_measured_on_held_out_pictures_alone(finished: Path, options_of: Arguments) -> None:
+    """Those of training identities, among people who have no class."""
+    config = parse_options(FinetuneConfig, options_of(finished), prog="finetune").of_stage(1)
+    data = data_of(options_of(finished))
+    module = FinetuneLightning(config, load_edgeface(config.weights), data.classes).eval()
+    module.load_state_dict(last(finished, 1)["state_dict"])
+    losses, hits = [], []
+    for item in data.val_set:
+        if item["label"] != UNSEEN:
+            crop = to_model_range(item["interpolation"][None])
+            logits = module.head(module.model(module.contract(crop)))
+            losses.append(float(-logits.log_softmax(dim=1)[0, item["label"]]))
+            hits.append(int(logits.argmax()) == item["label"])
+    assert 0 < len(losses) < len(data.val_set)
+    (row,) = [row for row in rows(finished, 1) if "val/loss" in row]
+    assert row["val/cross_entropy"] == pytest.approx(np.mean(losses), rel=1e-4)
+    assert row["val/accuracy"] == pytest.approx(np.mean(hits))
 
 
 def test_the_checkpoint_is_chosen_by_rank_1_and_tar_and_not_if_hr_is_forgotten() -> None:

@@ -16,13 +16,15 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models.edgenext import PositionalEncodingFourier
 from torch import Tensor, nn
 
 from data.errors import InputError
 from facial_rec import pretrained
-from facial_rec.model import EdgeFace, LoRaLin, SharedPositionalEncoding
+from facial_rec.model import EdgeFace, LoRaLin
 from facial_rec.pretrained import VARIANTS
 from training.inference import weights_digest
+from training.positional_encoding import SharedPositionalEncoding
 
 OFFICIAL = Path(__file__).parents[2].parent / "shared" / "weights"
 PARAMETERS = {  # millions, as published
@@ -153,6 +155,21 @@ def test_gradients_are_timms(xxs: tuple[AuthorsWrapper, Path]) -> None:
     for own, wanted in zip(*found, strict=True):
         assert wanted is not None
         torch.testing.assert_close(own, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_positional_encoding_is_timms_to_the_bit(variant: str, dtype: torch.dtype) -> None:
+    """Its constant is in no checkpoint."""
+    model = EdgeFace(variant).to(dtype)
+    (own,) = [module for module in model.modules() if isinstance(module, SharedPositionalEncoding)]
+    channels = own.token_projection.out_channels
+    timms = PositionalEncodingFourier(own.hidden_dim, channels, own.temperature)
+    timms.token_projection = own.token_projection
+    with torch.no_grad():
+        for grid in (tuple(own.waves.shape[2:]), (5, 7)):  # the second is no constant
+            assert torch.equal(own((2, *grid)), timms((2, *grid)))
+    assert not [name for name in model.state_dict() if "waves" in name]
 
 
 def test_features_are_the_stages_outputs_and_make_the_embedding(xxs: tuple[AuthorsWrapper, Path]) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
+from torch.utils.data import DataLoader, TensorDataset
 
 from training.optim import LearningRate, adamw_with_schedule, backbone_groups, check_groups, named_group
 
@@ -173,3 +176,100 @@ def test_a_parameter_in_two_groups_in_none_or_frozen_in_one_is_refused(fault: st
         wanted.pop()
     with pytest.raises(ValueError, match="two optimiser groups"):
         check_groups(groups, wanted)
+
+
+# AdamW
+
+
+def small_network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, 2))
+
+
+def steps(network: nn.Module, optimizer: torch.optim.Optimizer, count: int, first: int = 0) -> None:
+    for step in range(first, first + count):
+        images = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        network(images).square().mean().backward()
+        optimizer.step()
+
+
+def own(network: nn.Module) -> torch.optim.Optimizer:
+    groups = named_group("net", [network], 1e-2, 0.1)
+    optimizer: torch.optim.Optimizer = adamw_with_schedule(groups, rate("constant", warmup=0))["optimizer"]
+    return optimizer
+
+
+def plain(network: nn.Module) -> torch.optim.AdamW:
+    """PyTorch's loop over parameters, which has no kernel of its own."""
+    return torch.optim.AdamW(named_group("net", [network], 1e-2, 0.1), foreach=False, fused=False)
+
+
+def weights_of(network: nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def test_the_fused_optimizer_is_pytorchs_loop() -> None:
+    networks = [small_network(), small_network()]
+    steps(networks[0], own(networks[0]), 20)
+    steps(networks[1], plain(networks[1]), 20)
+    assert torch.allclose(weights_of(networks[0]), weights_of(networks[1]), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_an_optimizer_state_of_an_earlier_kernel_and_layout_goes_on_in_this_one(layout: torch.memory_format) -> None:
+    before, whole = small_network(), small_network()
+    earlier = plain(before)
+    steps(before, earlier, 5)
+    steps(whole, plain(whole), 10)
+
+    resumed = small_network().to(memory_format=layout)
+    resumed.load_state_dict(before.state_dict())
+    optimizer = own(resumed)
+    optimizer.load_state_dict(earlier.state_dict())
+    assert all(group["fused"] for group in optimizer.param_groups)
+    for parameter, state in optimizer.state.items():
+        assert state["exp_avg"].stride() == state["exp_avg_sq"].stride() == parameter.stride()
+    steps(resumed, optimizer, 5, first=5)
+    assert torch.allclose(weights_of(resumed), weights_of(whole), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_gradients_are_clipped_in_every_precision(precision: str) -> None:
+    """Lightning refuses to clip for a fused optimiser that unscales gradients itself; this one does not."""
+
+    class Steep(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net, self.norms = small_network(), []
+
+        def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+            return (100 * self.net(batch[0])).square().mean()
+
+        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+            # clipping follows this hook, so what is left of a gradient is seen at the next step's start
+            self.before = [parameter.grad for parameter in self.net.parameters()]
+
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+            self.norms.append(torch.stack([grad.norm() for grad in self.before if grad is not None]).norm().item())
+
+        def configure_optimizers(self) -> Any:
+            return adamw_with_schedule(named_group("net", [self.net], 1e-4, 0.0), rate("constant", warmup=0))
+
+    module = Steep()
+    # 16-mixed by its plugin: Lightning would run it in bfloat16 on a CPU
+    chosen: dict[str, Any] = {"precision": precision}
+    if precision == "16-mixed":
+        chosen = {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=4.0))]}
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=3,
+        gradient_clip_val=0.5,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **chosen,
+    )
+    trainer.fit(module, DataLoader(TensorDataset(torch.randn(12, 3, 8, 8)), 4))
+    assert module.norms == pytest.approx([0.5] * 3, rel=1e-2)

@@ -1,4 +1,4 @@
-"""Running means of loss terms, and the watch for values that are not finite."""
+"""Means of loss terms and of validation metrics, and the watch for values that are not finite."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.term_log import NonFiniteLossError, TermLog
+from training.term_log import NonFiniteLossError, TermLog, ValidationSums
 
 
 def files(indices: Tensor) -> str:
@@ -86,3 +86,48 @@ def test_a_saved_log_goes_on_as_if_never_stopped() -> None:
     fill(other, VALUES[10:])
     assert other.take_window() == pytest.approx(means(VALUES[3:]), rel=1e-12)
     assert other.take_epoch() == pytest.approx(means(VALUES), rel=1e-12)
+
+
+# Validation
+
+
+@pytest.mark.parametrize("check_every", [1, 3, 100])
+def test_validation_means_weigh_each_batch_by_its_samples(check_every: int) -> None:
+    counts = np.random.default_rng(1).integers(1, 9, len(VALUES))
+    sums = ValidationSums(check_every=check_every)
+    for (loss, recon), count in zip(VALUES, counts, strict=True):
+        sums.add({"loss": torch.tensor(loss), "recon": torch.tensor(recon)}, int(count))
+    wanted = np.average(VALUES.astype(np.float64), axis=0, weights=counts)
+    assert sums.means() == pytest.approx(dict(zip(("loss", "recon"), wanted, strict=True)), rel=1e-12)
+
+
+def test_names_may_have_samples_of_their_own_which_only_the_device_counts() -> None:
+    sums = ValidationSums(("accuracy", "unseen"), check_every=100)
+    sums.add({"loss": torch.tensor(4.0)}, 2)
+    sums.add({"accuracy": torch.tensor(0.5)}, torch.tensor(4))
+    sums.add({"accuracy": torch.tensor(torch.nan)}, torch.tensor(0))  # the mean of nothing
+    sums.add({"accuracy": torch.tensor(1.0)}, torch.tensor(12))
+    sums.add({}, 3)
+    assert sums.means() == {"accuracy": 0.875, "loss": 4.0}
+
+
+def test_processes_with_unequal_shares_have_the_means_of_all_samples() -> None:
+    """The total is what an all-reduce of both processes' tensors gives."""
+    shares = [ValidationSums(("loss", "recon")) for _ in range(2)]
+    for (loss, recon), share in zip(VALUES[:3], (shares[0], shares[1], shares[1]), strict=True):
+        share.add({"loss": torch.tensor(loss), "recon": torch.tensor(recon)}, 5)
+    parts: list[Tensor] = []
+    shares[0].means(lambda part: parts.append(part) or part)
+    assert shares[1].means(lambda part: part + parts[0]) == pytest.approx(means(VALUES[:3]), rel=1e-12)
+
+
+@pytest.mark.parametrize("check_every", [1, 100])
+def test_a_validation_term_that_is_not_finite_is_named_before_it_is_read(check_every: int) -> None:
+    sums = ValidationSums(check_every=check_every, step=40)
+
+    def validate() -> None:
+        sums.add({"loss": torch.tensor(1.0), "psnr": torch.tensor(torch.inf)}, 2)
+        sums.means()
+
+    with pytest.raises(NonFiniteLossError, match=r"\Astep 40: psnr not finite in validation\Z"):
+        validate()

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import nms
 
 from ear_teacher.backbones import ConvBackbone
@@ -17,6 +18,12 @@ SIDES = (64, 96, 320, 512)  # 96 and 320 are no multiples of the coarsest stride
 
 def grids_of(image_size: int) -> list[int]:
     return [math.ceil(image_size / stride) for stride in STRIDES]
+
+
+def levels_of(image_size: int) -> tuple[Tensor, Tensor, list[int]]:
+    """Places, strides and level sizes, as `assign` takes them."""
+    grids = grids_of(image_size)
+    return *places_of(image_size, grids), [grid * grid for grid in grids]
 
 
 def random_ears(image_size: int, count: int, seed: int) -> Tensor:
@@ -68,18 +75,18 @@ def test_places_are_the_middles_of_the_cells_of_each_level(image_size: int) -> N
 
 @pytest.mark.parametrize("image_size", SIDES[:3])
 def test_ears_of_every_size_have_the_places_of_the_loop(image_size: int) -> None:
-    places, strides = places_of(image_size, grids_of(image_size))
-    for seed in range(4):
-        ears = random_ears(image_size, 1 + 3 * seed, seed)
-        assert assign(ears, places, strides).tolist() == answers_by_loop(ears, places, strides)
+    levels = levels_of(image_size)
+    pictures = [random_ears(image_size, 1 + 3 * seed, seed) for seed in range(4)]
+    answers = assign(pad_sequence(pictures, batch_first=True, padding_value=torch.nan), *levels)
+    assert answers.tolist() == [answers_by_loop(ears, *levels[:2]) for ears in pictures]
 
 
 @pytest.mark.parametrize("image_size", SIDES)
 def test_every_ear_has_a_place_on_each_of_its_levels(image_size: int) -> None:
     """Alone in the picture: a smaller one may take every place of a larger."""
-    places, strides = places_of(image_size, grids_of(image_size))
+    places, strides, sizes = levels_of(image_size)
     for ear in (*random_ears(image_size, 60, 0), torch.tensor([0.0, 0, image_size, image_size])):
-        answers = assign(ear[None], places, strides) == 0
+        answers = assign(ear[None, None], places, strides, sizes)[0] == 0
         side = float((ear[2:] - ear[:2]).prod().sqrt())
         levels = set(strides[answers].tolist())
         assert 1 <= len(levels) <= 3
@@ -88,24 +95,22 @@ def test_every_ear_has_a_place_on_each_of_its_levels(image_size: int) -> None:
 
 
 def test_the_smaller_of_two_ears_has_the_place_whatever_their_order() -> None:
-    places, strides = places_of(320, grids_of(320))
+    levels = levels_of(320)
     large, small = torch.tensor([40.0, 40, 200, 200]), torch.tensor([90.0, 90, 150, 150])
     for ears, smaller in ((torch.stack([large, small]), 1), (torch.stack([small, large]), 0)):
-        answers = assign(ears, places, strides)
-        alone = assign(small[None], places, strides) == 0
+        answers, alone = assign(ears[None], *levels)[0], assign(small[None, None], *levels)[0] == 0
         assert (answers[alone] == smaller).all()
         assert (answers == 1 - smaller).any()
 
 
 def test_no_ears_have_no_places() -> None:
-    places, strides = places_of(96, grids_of(96))
-    assert assign(torch.empty(0, 4), places, strides).tolist() == [-1] * len(places)
+    assert (assign(torch.full((2, 3, 4), torch.nan), *levels_of(96)) == -1).all()
 
 
 def test_neighbouring_ears_keep_to_themselves() -> None:
-    places, strides = places_of(320, grids_of(320))
+    places, strides, sizes = levels_of(320)
     ears = torch.tensor([[20.0, 20, 80, 110], [200.0, 180, 260, 270]])
-    answers = assign(ears, places, strides)
+    answers = assign(ears[None], places, strides, sizes)[0]
     for ear, (x1, y1, x2, y2) in enumerate(ears.tolist()):
         x, y = places[answers == ear].T
         assert len(x)

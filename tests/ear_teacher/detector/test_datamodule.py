@@ -177,7 +177,7 @@ def test_a_view_follows_from_seed_epoch_and_index_alone(files: Path) -> None:
         for name in ("image", "crops", "keypoints", "complete"):
             assert torch.equal(first[name], second[name])
         for name in ("boxes", "unclear"):
-            assert all(map(torch.equal, first[name], second[name]))
+            torch.testing.assert_close(first[name], second[name], rtol=0, atol=0, equal_nan=True)
     crops = {tuple(batch["crops"].flatten().tolist()) for batch in wanted}
     for others in (views(0, 7, 4), views(0, 8, 3)):
         assert not crops & {tuple(batch["crops"].flatten().tolist()) for batch in others}
@@ -198,8 +198,19 @@ def test_the_crops_of_a_batch_are_those_of_its_photographs_in_a_row(files: Path)
     batch = collate_photographs(items)
     assert [len(item["crops"]) for item in items] == [0, 2, 1]
     assert torch.equal(batch["crops"], torch.cat([items[1]["crops"], items[2]["crops"]]))
-    assert [len(boxes) for boxes in batch["boxes"]] == [0, 2, 1]
     assert batch["index"].tolist() == [2, 1, 0]
+
+
+def test_the_boxes_of_a_batch_are_those_of_its_photographs_and_nan(files: Path) -> None:
+    dataset = module_of(str(files / "train.json"), str(files / "val.json")).val_set
+    items = [dataset[index] for index in (2, 1, 0)]
+    batch = collate_photographs(items)
+    assert batch["boxes"].shape == (3, 2, 4)
+    assert batch["unclear"].shape == (3, 1, 4)  # none, in one row all the same
+    for name in ("boxes", "unclear"):
+        for item, rows in zip(items, batch[name], strict=True):
+            assert torch.equal(rows[: len(item[name])], item[name])
+            assert rows[len(item[name]) :].isnan().all()
 
 
 # Files of several kinds

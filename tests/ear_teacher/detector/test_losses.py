@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_iou, complete_box_iou_loss
 
 from ear_teacher.detector.boxes import STRIDES, assign, places_of
 from ear_teacher.detector.landmarks import cell_centres
-from ear_teacher.detector.losses import HEAT_SIGMA, box_losses, gaussian_heat, landmark_losses, quality_focal_loss
+from ear_teacher.detector.losses import (
+    HEAT_SIGMA,
+    box_losses,
+    complete_iou_loss,
+    gaussian_heat,
+    landmark_losses,
+    quality_focal_loss,
+)
+from tests.ear_teacher.detector.test_boxes import answers_by_loop, random_ears
 
-PLACES, PLACE_STRIDES = places_of(96, [math.ceil(96 / stride) for stride in STRIDES])
+GRIDS = [math.ceil(96 / stride) for stride in STRIDES]
+PLACES, PLACE_STRIDES = places_of(96, GRIDS)
+LEVELS = PLACES, PLACE_STRIDES, [grid * grid for grid in GRIDS]
 EARS = [torch.tensor([[10.0, 12, 40, 50], [60.0, 20, 90, 80]]), torch.tensor([[30.0, 30, 50, 70]])]
 NONE = torch.empty(0, 4)
 WHOLE = torch.tensor([True, True])
@@ -29,7 +41,17 @@ def said(count: int = 2, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def losses(logits: Tensor, boxes: Tensor, ears: list[Tensor], unclear: list[Tensor], complete: Tensor) -> dict:
-    return box_losses(logits, boxes, PLACES, PLACE_STRIDES, ears, unclear, complete)
+    return box_losses(logits, boxes, *LEVELS, padded(ears), padded(unclear), complete)
+
+
+def padded(tables: list[Tensor]) -> Tensor:
+    """(N, 4) of each picture -> (B, N + 1, 4): NaN follows every picture's own."""
+    tables = [*tables, torch.empty(1 + max(map(len, tables)), 4)]
+    return pad_sequence(tables, batch_first=True, padding_value=torch.nan)[:-1]
+
+
+def answers_of(ears: list[Tensor]) -> Tensor:
+    return assign(padded(ears), *LEVELS)
 
 
 # The quality focal loss
@@ -71,18 +93,18 @@ def test_the_quality_focal_loss_and_its_gradient_vanish_where_the_score_is_the_q
 
 def box_losses_by_loop(
     logits: Tensor, boxes: Tensor, ears: list[Tensor], unclear: list[Tensor], complete: Tensor
-) -> tuple[float, float]:
-    score = box = 0.0
+) -> dict[str, Tensor]:
+    """Place by place, with torchvision's IoU and loss, and with gradients."""
+    score, box = logits.sum() * 0, boxes.sum() * 0
     positives = 0
     for picture, (around, marked, whole) in enumerate(zip(unclear, ears, complete.tolist(), strict=True)):
-        answers = assign(marked, PLACES, PLACE_STRIDES).tolist()
+        answers = answers_by_loop(marked, PLACES, PLACE_STRIDES)
         for index, ear in enumerate(answers):
-            found = boxes[picture, index].detach().double()
-            logit = float(logits[picture, index].detach())
+            found, logit = boxes[picture, index][None], logits[picture, index]
             if ear >= 0:
-                wanted = marked[ear].double()
-                score += focal_by_element(logit, float(box_iou(found[None], wanted[None])))
-                box += float(complete_box_iou_loss(found[None], wanted[None], reduction="sum"))
+                wanted = marked[ear][None]
+                score = score + quality_focal_loss(logit, box_iou(found.detach(), wanted)[0, 0])
+                box = box + complete_box_iou_loss(found, wanted, reduction="sum")
                 positives += 1
                 continue
             x, y = PLACES[index].tolist()
@@ -93,8 +115,8 @@ def box_losses_by_loop(
 
             background = whole or any(holds(each) for each in marked)
             if background and not any(holds(each) for each in around):
-                score += focal_by_element(logit, 0.0)
-    return score / max(positives, 1), box / max(positives, 1)
+                score = score + quality_focal_loss(logit, torch.zeros(()))
+    return {"score": score / max(positives, 1), "box": box / max(positives, 1)}
 
 
 @pytest.mark.parametrize(
@@ -110,11 +132,29 @@ def box_losses_by_loop(
     ids=["plain", "unclear", "incomplete", "both", "one without ears", "no ears"],
 )
 def test_box_losses_are_those_of_the_loop(ears: list[Tensor], unclear: list[Tensor], complete: list[bool]) -> None:
-    logits, boxes = said()
-    found = losses(logits, boxes, ears, unclear, torch.tensor(complete))
-    score, box = box_losses_by_loop(logits, boxes, ears, unclear, torch.tensor(complete))
-    assert found["score"].item() == pytest.approx(score, rel=1e-4)
-    assert found["box"].item() == pytest.approx(box, rel=1e-4)
+    assert_losses_of_the_loop(said(), ears, unclear, complete)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_box_losses_of_random_pictures_are_those_of_the_loop(seed: int) -> None:
+    """0 to 4 ears and up to 2 unclear regions in each of three, some of them incomplete."""
+    rng = np.random.default_rng(seed)
+    ears = [random_ears(96, int(rng.integers(0, 5)), 10 * seed + picture) for picture in range(3)]
+    unclear = [random_ears(96, int(rng.integers(0, 3)), 100 + 10 * seed + picture) for picture in range(3)]
+    assert_losses_of_the_loop(said(3, seed), ears, unclear, rng.integers(0, 2, 3).astype(bool).tolist())
+
+
+def assert_losses_of_the_loop(
+    given: tuple[Tensor, Tensor], ears: list[Tensor], unclear: list[Tensor], complete: list[bool]
+) -> None:
+    """Their values and their gradients."""
+    found = losses(*given, ears, unclear, torch.tensor(complete))
+    wanted = box_losses_by_loop(*given, ears, unclear, torch.tensor(complete))
+    for name in ("score", "box"):
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-4, atol=1e-6)
+        gradients = (torch.autograd.grad(each[name], given, materialize_grads=True) for each in (found, wanted))
+        for mine, slow in zip(*gradients, strict=True):
+            torch.testing.assert_close(mine, slow, rtol=1e-4, atol=1e-6)
 
 
 def score_gradient(ears: list[Tensor], unclear: list[Tensor], complete: Tensor) -> Tensor:
@@ -128,7 +168,7 @@ def test_places_in_unclear_regions_teach_nothing() -> None:
     region = torch.tensor([[50.0, 0, 96, 96]])  # holds the second ear, whose own places do teach
     gradient = score_gradient(EARS, [region, NONE], WHOLE)
     inside = ((region[0, :2] <= PLACES) & (region[0, 2:] >= PLACES)).all(dim=1)
-    answers = assign(EARS[0], PLACES, PLACE_STRIDES) >= 0
+    answers = answers_of(EARS)[0] >= 0
     assert (inside & ~answers).any()
     assert torch.equal(gradient[0] == 0, inside & ~answers)
     assert (gradient[1] != 0).all()
@@ -137,7 +177,7 @@ def test_places_in_unclear_regions_teach_nothing() -> None:
 def test_the_background_of_pictures_with_unmarked_ears_teaches_nothing() -> None:
     gradient = score_gradient(EARS, [NONE, NONE], torch.tensor([False, True]))
     in_an_ear = torch.stack([((each[:2] <= PLACES) & (each[2:] >= PLACES)).all(dim=1) for each in EARS[0]]).any(0)
-    answers = assign(EARS[0], PLACES, PLACE_STRIDES) >= 0
+    answers = answers_of(EARS)[0] >= 0
     assert (in_an_ear & ~answers).any()
     assert torch.equal(gradient[0] != 0, in_an_ear | answers)
     assert (gradient[1] != 0).all()
@@ -148,7 +188,7 @@ def test_the_quality_is_no_way_for_the_score_to_move_the_boxes() -> None:
     found = losses(logits, boxes, EARS, [NONE, NONE], WHOLE)
     assert torch.autograd.grad(found["score"], boxes, allow_unused=True, retain_graph=True)[0] is None
     gradient = torch.autograd.grad(found["box"], boxes)[0]
-    answers = torch.stack([assign(each, PLACES, PLACE_STRIDES) >= 0 for each in EARS])
+    answers = answers_of(EARS) >= 0
     assert torch.equal(gradient.any(dim=-1), answers)
 
 
@@ -163,7 +203,7 @@ def test_no_ear_at_all_is_a_finite_loss_with_both_networks_in_the_graph() -> Non
 
 
 def test_right_boxes_with_sure_scores_cost_nothing() -> None:
-    answers = torch.stack([assign(each, PLACES, PLACE_STRIDES) for each in EARS])
+    answers = answers_of(EARS)
     boxes = torch.stack([each[index.clamp(min=0)] for each, index in zip(EARS, answers, strict=True)])
     logits = torch.where(answers >= 0, 20.0, -20.0)
     found = losses(logits, boxes, EARS, [NONE, NONE], WHOLE)
@@ -178,6 +218,29 @@ def test_losses_are_computed_in_float32_whatever_they_are_given() -> None:
     for name, value in found.items():
         assert value.dtype == torch.float32
         assert torch.equal(value, wanted[name])
+
+
+def test_the_box_loss_is_torchvisions_whether_the_boxes_overlap_or_not() -> None:
+    """Value and gradient of boxes side by side, that touch, nested, crossing and the same."""
+    first = torch.tensor([[0.0, 0, 10, 20]]).repeat(6, 1).requires_grad_()
+    second = [[30.0, 0, 50, 10], [10, 0, 20, 20], [2, 3, 8, 11], [5, 5, 40, 15], [0, 0, 10, 20], [-9, -9, 90, 91]]
+    found, wanted = (each(first, torch.tensor(second)) for each in (complete_iou_loss, complete_box_iou_loss))
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
+    gradients = [torch.autograd.grad(each.sum(), first)[0] for each in (found, wanted)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
+
+
+def test_boxes_without_an_extent_have_no_gradient_where_they_answer_for_no_ear() -> None:
+    """A far place may say a box of zero width, whose proportions are not a number."""
+    logits, boxes = said()
+    answers = answers_of(EARS) >= 0
+    with torch.no_grad():
+        boxes[~answers] = PLACES.repeat(2, 1, 2)[~answers]
+    found = losses(logits, boxes, EARS, [NONE, NONE], WHOLE)
+    sum(found.values()).backward()  # type: ignore[union-attr]
+    assert boxes.grad is not None
+    assert boxes.grad.isfinite().all()
+    assert not boxes.grad[~answers].any()
 
 
 # Landmarks

@@ -1,0 +1,158 @@
+"""What the stages read: synthetic ears, faces and photographs, ears that were carried, and files of random weights."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.gpu.context import Context
+
+TINY_PERCEPTUAL = "timm:test_resnet.r160_in1k"  # timm's own test model
+WORKERS = max(1, (os.cpu_count() or 1) // 4)  # sets are drawn side by side
+
+
+@dataclass(frozen=True)
+class Assets:
+    """Paths below the folder `data` of a run's scratch."""
+
+    folder: Path
+    carried: Path
+    smoke: bool
+
+    @classmethod
+    def of(cls, context: Context) -> Assets:
+        return cls(context.work / "data", context.assets, context.smoke)
+
+    @property
+    def ears(self) -> list[str]:
+        """Flags of the ear trainer: 48 synthetic ears to train on, 12 to validate on."""
+        return self._npy(self.folder / "ears")
+
+    @property
+    def many_ears(self) -> list[str]:
+        """Flags of the ear trainer: the ears that were carried, else the synthetic ones."""
+        carried = self.folder / "carried"
+        return self._npy(carried) if carried.is_dir() else self.ears
+
+    @property
+    def faces(self) -> str:
+        return str(self.folder / "faces" / "set")
+
+    @property
+    def scenes(self) -> list[str]:
+        root = self.folder / "scenes"
+        return [f"--train_json={root}/train/annotations.json", f"--val_json={root}/val/annotations.json"]
+
+    @property
+    def edgeface(self) -> str:
+        """The published EdgeFace-XXS where it was carried, else random weights."""
+        carried = self.carried / "weights" / "edgeface_xxs_q.pt"
+        return str(carried if carried.is_file() else self.folder / "edgeface.pt")
+
+    @property
+    def perceptual(self) -> list[str]:
+        """Flags of a perceptual loss with random weights, of VGG16's cost."""
+        if self.smoke:
+            return [f"--perceptual_backbone={TINY_PERCEPTUAL}", f"--perceptual_weights={self.folder / 'tiny.pt'}"]
+        return ["--perceptual_backbone=vgg16", f"--perceptual_weights={self.folder / 'vgg16.pt'}"]
+
+    @property
+    def dinov2_perceptual(self) -> list[str]:
+        if self.smoke:
+            return self.perceptual
+        return ["--perceptual_backbone=dinov2", f"--perceptual_weights={self.folder / 'dinov2.pt'}"]
+
+    @staticmethod
+    def _npy(folder: Path) -> list[str]:
+        return [f"--train_npy={folder}/train_teacher.npy", f"--val_npy={folder}/val_teacher.npy"]
+
+
+def run(part: str, context: Context) -> None:
+    assets = Assets.of(context)
+    assets.folder.mkdir(parents=True, exist_ok=True)
+    makers = {
+        "ears": _draw_ears,
+        "faces": _draw_faces,
+        "scenes": _draw_scenes,
+        "weights": _random_weights,
+        "carried": _unpack_ears,
+    }
+    context.case(part, lambda: {"made": makers[part](assets)})
+
+
+def _draw_ears(assets: Assets) -> str:
+    from data.synthetic.ears import EarSet, draw_dataset
+
+    size = 64 if assets.smoke else 128
+    draw_dataset(assets.folder / "ears", EarSet(15, 4, size, seed=3), val_fraction=0.2, workers=WORKERS, overwrite=True)
+    return f"60 of {size} px"
+
+
+def _draw_faces(assets: Assets) -> str:
+    from data.prepare_faces import main as prepare
+    from data.synthetic.faces import FaceSet, draw_dataset
+
+    drawn = assets.folder / "faces" / "drawn"
+    draw_dataset(drawn, FaceSet(14, 3, 128, seed=3), workers=WORKERS)
+    argv = ["--images", str(drawn), "--aligned", "--out", assets.faces, "--vlr-size", "16", "--overwrite"]
+    if prepare(argv) != 0:
+        raise RuntimeError("prepare_faces failed")
+    return "42 of 14 identities"
+
+
+def _draw_scenes(assets: Assets) -> str:
+    from data.synthetic.scenes import SceneSet, draw_scenes
+
+    for role, count, seed in (("train", 16, 1), ("val", 8, 2)):
+        draw_scenes(assets.folder / "scenes" / role, SceneSet(count, 160, 120, seed=seed), workers=WORKERS)
+    return "24 of 160x120"
+
+
+def _unpack_ears(assets: Assets) -> str:
+    from data.npy import write_teacher_npy
+
+    if assets.smoke or not (assets.carried / "ears.zip").is_file():
+        return "nothing: synthetic ears serve"
+    target = assets.folder / "carried"
+    with zipfile.ZipFile(assets.carried / "ears.zip") as archive:
+        archive.extractall(target)
+    with io.StringIO((target / "index.csv").read_text()) as stream:
+        rows = list(csv.DictReader(stream))
+    for role in ("train", "val"):
+        own = [row for row in rows if row["role"] == role]
+        write_teacher_npy(
+            target / f"{role}_teacher.npy",
+            image_paths=[row["file"] for row in own],
+            subjects=[row["subject"] for row in own],
+        )
+    return f"{len(rows)} files"
+
+
+def _random_weights(assets: Assets) -> str:
+    """Perceptual networks and a recogniser; their layer scales are large enough that a gradient passes."""
+    import timm
+    import torch
+    import torchvision
+
+    from facial_rec.model import EdgeFace
+
+    torch.manual_seed(0)
+    model = EdgeFace("edgeface_xxs")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "gamma" in name:
+                parameter.fill_(0.5)
+    torch.save(model.state_dict(), assets.folder / "edgeface.pt")
+    if assets.smoke:
+        tiny = timm.create_model(TINY_PERCEPTUAL.removeprefix("timm:"), pretrained=False)
+        torch.save(tiny.state_dict(), assets.folder / "tiny.pt")
+        return "edgeface, tiny"
+    vgg = torchvision.models.vgg16().features.state_dict(prefix="features.")
+    torch.save(vgg, assets.folder / "vgg16.pt")
+    dinov2 = timm.create_model("vit_small_patch14_dinov2.lvd142m", pretrained=False)
+    torch.save(dinov2.state_dict(), assets.folder / "dinov2.pt")
+    return "edgeface, vgg16, dinov2"

@@ -1,0 +1,101 @@
+"""Networks, margin heads and training steps as one graph each: `fullgraph=True` fails at the first graph break."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+
+from facial_rec.arcface import Margin, MarginHead, margin_loss
+from facial_rec.config import FinetuneConfig
+from facial_rec.datamodule import HR
+from facial_rec.model import EdgeFace
+from facial_rec.module import FinetuneLightning
+
+ONE_GRAPH: dict[str, Any] = {"fullgraph": True, "backend": "aot_eager"}
+NETWORKS = ("edgeface_xxs", "edgeface_xs_gamma_06", "edgeface_s_gamma_05", "edgeface_base", "edgeface_xs_q")
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """Nothing compiled before; backward without autocast, as it is where nothing is compiled."""
+    torch._dynamo.reset()
+    with torch._functorch.config.patch(backward_pass_autocast="off"):
+        yield
+    torch._dynamo.reset()
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """In [-1, 1]."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+@pytest.mark.parametrize("variant", NETWORKS)
+@torch.no_grad()
+def test_features_and_embedding_are_one_graph(variant: str) -> None:
+    """`forward` is the second of the first."""
+    model, faces = EdgeFace(variant).eval(), noise(1, 3, 112, 112)
+
+    def both(faces: Tensor) -> tuple[list[Tensor], Tensor]:
+        maps = model.features(faces)
+        return maps, model.from_features(maps)
+
+    found, wanted = torch.compile(both, **ONE_GRAPH)(faces), both(faces)
+    assert len(found[0]) == 4
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("kind", ["arcface", "cosface", "adaface"])
+def test_head_and_margin_loss_are_one_graph(kind: Margin) -> None:
+    """Under autocast, too: values, gradients, and AdaFace's moving statistics. A wrong label is `gather`'s to find."""
+    labels = torch.tensor([0, 4, 1, 1])
+    results, losses = [], []
+    for compiled in (True, False):
+        torch.manual_seed(0)
+        head = MarginHead(16, 5, kind)
+
+        def loss(faces: Tensor, labels: Tensor, head: MarginHead = head) -> Tensor:
+            return margin_loss(head(faces, labels), labels, 0.08)
+
+        losses.append(torch.compile(loss, **ONE_GRAPH) if compiled else loss)
+        faces = noise(4, 16).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            value = losses[-1](faces, labels)
+        assert value.dtype == torch.float32
+        gradients = torch.autograd.grad(value, [faces, head.weight])
+        results.append((value, gradients, list(head.buffers())))
+    torch.testing.assert_close(results[0], results[1])
+    for wrong in (-1, 5, -100):  # cross_entropy alone would pass over -100
+        with pytest.raises(RuntimeError, match="out of bounds"):
+            losses[0](noise(4, 16).requires_grad_(), torch.tensor([0, wrong, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("stage", "options"),
+    [(1, {}), (2, {"lambda_align": 1.0, "keep_weight": 1.0}), (2, {"lora_rank": 2})],
+    ids=["stage 1", "align and keep", "adapters"],
+)
+def test_a_training_step_in_half_precision_is_one_graph(
+    stage: Literal[1, 2], options: dict[str, Any], edgeface: Path
+) -> None:
+    config = FinetuneConfig(**options).of_stage(stage)
+    module = FinetuneLightning(config, EdgeFace.from_weights(edgeface), ["one", "other", "third"]).train()
+    names, results = list(module.state_dict()), []
+    batch = {"image": noise(2, 3, 128, 128), "label": torch.tensor([2, 0]), "index": torch.arange(2)}
+    if "keep_weight" in options:
+        batch[HR] = noise(2, 3, 128, 128, seed=1)
+    for _ in range(2):
+        module.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            total, terms = module.objective(batch)
+        total.backward()
+        gradients = {name: each.grad for name, each in module.named_parameters() if each.requires_grad}
+        results.append(({"total": total, **terms}, gradients))
+        module.compile_networks(**ONE_GRAPH)
+    assert len(results[0][0]) == (4 if HR in batch else 2)
+    torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-5)
+    assert list(module.state_dict()) == names
