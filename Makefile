@@ -8,13 +8,14 @@ FACES := runs/demo_faces
 # EdgeFace's weights, for the identity loss and its measures: make demo-faces RECOGNIZER=edgeface_xxs_q.pt
 RECOGNIZER ?= none
 
-.PHONY: help setup demo demo-faces test lint clean
+.PHONY: help setup demo demo-faces test test-all lint clean
 
 help:
 	@echo "make setup   the environment in .venv"
 	@echo "make demo    train and evaluate a small ear VAE on drawn ears (about 5 minutes on two cores)"
 	@echo "make demo-faces   train and evaluate a small face super-resolver on drawn faces (about as long)"
 	@echo "make test    lint, types and tests"
+	@echo "make test-all   with those that take minutes each"
 	@echo "make clean   remove what make demo made"
 
 setup: $(READY)
@@ -50,7 +51,10 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8
+
+test-all: lint
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m ""
 
 clean:
 	rm -rf $(DEMO) $(FACES)

@@ -63,6 +63,10 @@ class Backbone(nn.Module, ABC):
             return []
         return [module for group in self.layer_groups()[: self.frozen_groups] for module in group]
 
+    def compile_regions(self, **options: Any) -> None:
+        """Have torch.compile, with these options, make graphs of it: one here, one of a block where many are alike."""
+        self.compile(**options)
+
     def set_grad_checkpointing(self) -> None:
         raise InputError("--gradient_checkpointing: this encoder has no transformer blocks; leave it out")
 
@@ -185,6 +189,10 @@ class TransformerBackbone(PretrainedBackbone):
 
     def layer_groups(self) -> list[list[nn.Module]]:
         return transformer_groups(self.net)
+
+    def compile_regions(self, **options: Any) -> None:
+        for block in self.net.blocks:
+            block.compile(**options)
 
     def set_grad_checkpointing(self) -> None:
         self.net.set_grad_checkpointing()

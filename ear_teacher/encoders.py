@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from data.errors import InputError
@@ -60,6 +62,11 @@ class Encoder(nn.Module):
     def layer_groups(self) -> list[list[nn.Module]]:
         """The backbone's stages or blocks, from the input on: what `--freeze-layers` counts."""
         return self.backbone.layer_groups()
+
+    def compile_regions(self, **options: Any) -> None:
+        """Have torch.compile, with these options, make graphs of backbone and head."""
+        self.backbone.compile_regions(**options)
+        self.head.compile(**options)
 
     def freeze(self, groups: int) -> None:
         """Take the backbone's first `groups` layer groups out of training, for good."""

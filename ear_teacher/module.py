@@ -53,7 +53,7 @@ class EarVAELightning(TrainingModule):
             self.loss.perceptual.to(self.device)
 
     def compile_networks(self, **options: Any) -> None:
-        self.model.encoder.compile(**options)
+        self.model.encoder.compile_regions(**options)
         self.model.decoder.compile(**options)
         if self.loss is not None and not torch.distributed.is_initialized():  # the contrastive term gathers then
             self.loss.compile(**options)

@@ -120,7 +120,7 @@ def adamw_with_schedule(groups: list[dict[str, Any]], rate: LearningRate) -> dic
     fused = groups[0]["params"][0].device.type in ("cpu", "cuda")
     optimizer = AdamW(groups, fused=fused)
     # Gradients are unscaled before they are clipped, so the kernel must not: Lightning takes its word for it
-    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+    optimizer._step_supports_amp_scaling = False
     optimizer.register_load_state_dict_pre_hook(_with_own_kernel)
     optimizer.register_load_state_dict_post_hook(_with_own_strides)
     scheduler = LambdaLR(optimizer, [rate] * len(groups))

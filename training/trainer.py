@@ -66,6 +66,8 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
     on_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     max_time = parse_max_time(options.max_time)
     shared: list[Callback] = [RunState(run.name, run.log_dir.name), TrainingRows(options.log_every_n_steps)]
+    if options.ema_decay > 0 and "fsdp" in options.strategy:
+        raise InputError("--ema_decay: averages whole weights, and --strategy fsdp shards them; use ddp, or 0")
     if options.ema_decay > 0:
         shared.append(EMA(options.ema_decay))
     bar = options.progress == "bar" and Console().is_terminal
@@ -92,6 +94,7 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
         shared += [*best_checkpoints(options.checkpoint_dir, run.name, best), last]
     if precision == "16-mixed" and accelerator == "cpu":
         precision = "bf16-mixed"  # PyTorch's CPU kernels are fast in bfloat16 only
+    devices = _devices(options.devices, accelerator)
     if options.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
@@ -100,7 +103,7 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
     try:
         return pl.Trainer(
             accelerator=accelerator,
-            devices=_devices(options.devices, accelerator),
+            devices=devices,
             strategy=_strategy(options.strategy),
             sync_batchnorm=on_cuda,  # where there are several; PyTorch has none for CPUs
             benchmark=on_cuda and not options.deterministic,

@@ -54,7 +54,7 @@ class EarDetectorLightning(TrainingModule):
     def compile_networks(self, **options: Any) -> None:
         for net in (self.model.boxes, self.model.landmarks):
             if net is not None:
-                net.backbone.compile(**options)
+                net.backbone.compile_regions(**options)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Named optimiser groups: the copies of the encoder (scaled, perhaps layer by layer), and what is new."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor
+from torch._dynamo.utils import counters
 
 from ear_teacher.blocks import ConvAttentionBlock, ResidualBlock
 from ear_teacher.config import EarVAEConfig
@@ -57,6 +58,18 @@ def test_an_encoder_and_its_decoder_are_one_graph_each(encoder: str) -> None:
     model.decoder.compile(**WHOLE)
     for found, want in zip(step(), wanted, strict=True):
         assert torch.allclose(found, want, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("encoder", "graphs"), [("dinov2", 1), ("sam", 2)])  # SAM's windowed and global blocks
+def test_blocks_that_are_alike_are_compiled_once(encoder: str, graphs: int) -> None:
+    counters.clear()
+    model = EarVAE(EarVAEConfig(encoder=encoder, image_size=64, latent_dim=8, base_channels=4)).eval()
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        wanted = model.encoder(images)[0]
+        model.encoder.backbone.compile_regions(**WHOLE)
+        assert torch.allclose(model.encoder(images)[0], wanted, rtol=1e-3, atol=1e-4)
+    assert counters["stats"]["unique_graphs"] == graphs
 
 
 @pytest.fixture(scope="module")
