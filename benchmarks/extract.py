@@ -66,7 +66,7 @@ def main() -> None:
         sources = sources_of(str(images), data_root=None, crop_to_bbox=None, folder_subjects=False)
         methods: dict[str, Callable[[], object]] = {
             "ear_teacher.extract": lambda: encode_sources(model, sources, batch_size=64, device="cpu").mu,
-            BASELINE: lambda: one_at_a_time(model, sources, lambda image: model.posterior_of(image)[0]),
+            BASELINE: lambda: one_at_a_time(model, sources, lambda image: model.encoder(image)[0]),
             "one at a time, model.encode": lambda: one_at_a_time(model, sources, model.encode),
             "reading and resizing alone": lambda: read_only(model, sources),
             "encoding alone": lambda: encode_only(model, len(sources)),

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from data.errors import InputError
 from ear_teacher.backbones import Backbone, ConvBackbone, DINOv2Backbone, TimmBackbone
 from ear_teacher.blocks import ResidualBlock
 from ear_teacher.config import RESNETS, EarVAEConfig
+from ear_teacher.linear_path import LinearPath
 from ear_teacher.sam import SAMBackbone
 
 LOGVAR_LIMIT = 10.0  # exp(10) and exp(-10) are far outside any useful posterior and inside half precision
@@ -43,8 +45,22 @@ class PosteriorHead(nn.Module):
         return self.mu(flat), self.logvar(flat).float().clamp(-LOGVAR_LIMIT, LOGVAR_LIMIT)
 
 
+def plain_layout(images: Tensor) -> Tensor:
+    """On a CPU the same images with the strides of a fresh (B, C, H, W) tensor; a copy only where they differ.
+
+    `contiguous()` takes the channels-last strides of a permuted grey batch for plain ones, and oneDNN's convolutions
+    (torch 2.15) then write past the end of their buffers.
+    """
+    _, channels, height, width = images.shape
+    if images.device.type != "cpu" or images.stride() == (channels * height * width, height * width, width, 1):
+        return images
+    return images.clone(memory_format=torch.contiguous_format)
+
+
 class Encoder(nn.Module):
-    """A backbone and its posterior head."""
+    """A backbone and its posterior head, and the linear path that it corrects where the VAE has one."""
+
+    linear_path: LinearPath | None = None  # the VAE's own: `share_linear_path`
 
     def __init__(self, backbone: Backbone, width: int, latent_dim: int) -> None:
         super().__init__()
@@ -52,12 +68,14 @@ class Encoder(nn.Module):
         self.head = PosteriorHead(backbone.channels[-1], backbone.grids[-1], width, latent_dim)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, S, S) in [-1, 1] -> mu, logvar, each (B, latent_dim)."""
-        return self.head(self.features(images)[-1])
+        """(B, C, S, S) in [-1, 1] -> mu, logvar, each (B, latent_dim) in float32: the whole posterior."""
+        images = plain_layout(images)
+        mu, logvar = self.head(self.features(images)[-1])
+        return mu.float() if self.linear_path is None else mu.float() + self.linear_path.encode(images), logvar
 
     def features(self, images: Tensor) -> list[Tensor]:
         """(B, C, S, S) in [-1, 1] -> list of (B, C_i, H_i, W_i), finest first."""
-        return self.backbone(images)
+        return self.backbone(plain_layout(images))
 
     def layer_groups(self) -> list[list[nn.Module]]:
         """The backbone's stages or blocks, from the input on: what `--freeze-layers` counts."""

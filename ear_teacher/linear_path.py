@@ -27,6 +27,11 @@ def principal_components(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.n
     return pca.mean_, components, stds, float(pca.noise_variance_)
 
 
+def share_linear_path(network: nn.Module, path: LinearPath) -> None:
+    """Have an encoder or a decoder use `path` without owning it: in a checkpoint it stands once, under its owner."""
+    network.__dict__["linear_path"] = path
+
+
 def bicubic_matrix(size: int, side: int) -> Tensor:
     """W (side, size): W @ image @ W.T is the image (size, size) enlarged bicubically to (side, side)."""
     return F.interpolate(torch.eye(size)[None, None], (side, size), mode="bicubic", align_corners=False)[0, 0]

@@ -17,7 +17,7 @@ from ear_teacher.blocks import ResidualBlock, UpBlock
 from ear_teacher.config import EarVAEConfig
 from ear_teacher.encoders import LOGVAR_LIMIT, build_encoder
 from ear_teacher.latents import LatentMoments
-from ear_teacher.linear_path import LinearPath
+from ear_teacher.linear_path import LinearPath, share_linear_path
 from ear_teacher.pretrained import FORMAT, MODEL_CARD
 from training.checkpoint import load_fitting, network_state, read_checkpoint
 from training.pretrained import find_pretrained
@@ -48,9 +48,11 @@ class AggregatePosterior:
 class Decoder(nn.Module):
     """Linear to a grid of size / 32, then five doublings; the latent enters every scale.
 
-    latent (B, D) -> (B, channels, S, S), before any squashing. With `guided` it corrects a picture of the latent that
-    it also sees at every scale, guide (B, channels, S, S), and its last layer starts at zero.
+    latent (B, D) -> (B, channels, S, S) in [-1, 1]. With `guided` it corrects what the linear path makes of the latent,
+    which it also sees at every scale, and its last layer starts at zero.
     """
+
+    linear_path: LinearPath | None = None  # the VAE's own: `share_linear_path`
 
     def __init__(self, latent_dim: int, image_size: int, channels: int, base_channels: int, guided: bool) -> None:
         super().__init__()
@@ -66,23 +68,17 @@ class Decoder(nn.Module):
             nn.init.zeros_(self.to_pixels.weight)
             nn.init.zeros_(self.to_pixels.bias)  # type: ignore[arg-type]
 
-    def forward(self, latent: Tensor, guide: Tensor | None = None) -> Tensor:
+    def forward(self, latent: Tensor) -> Tensor:
+        if self.linear_path is None:
+            return torch.tanh(self._pixels(latent, None))
+        guide = self.linear_path.decode(latent)
+        return (guide + self._pixels(latent, guide).float()).clamp(-1.0, 1.0)
+
+    def _pixels(self, latent: Tensor, guide: Tensor | None) -> Tensor:
         maps = self.stem(self.project(latent).unflatten(1, (-1, self.grid, self.grid)))
         for doubling, up in enumerate(self.ups, 1):
             maps = up(maps, latent, None if guide is None else F.avg_pool2d(guide, 32 // 2**doubling))
         return self.to_pixels(maps)
-
-
-def plain_layout(images: Tensor) -> Tensor:
-    """On a CPU the same images with the strides of a fresh (B, C, H, W) tensor; a copy only where they differ.
-
-    `contiguous()` takes the channels-last strides of a permuted grey batch for plain ones, and oneDNN's convolutions
-    (torch 2.15) then write past the end of their buffers.
-    """
-    _, channels, height, width = images.shape
-    if images.device.type != "cpu" or images.stride() == (channels * height * width, height * width, width, 1):
-        return images
-    return images.clone(memory_format=torch.contiguous_format)
 
 
 class EarVAE(
@@ -109,6 +105,8 @@ class EarVAE(
             self.linear_path = LinearPath(
                 config.latent_dim, config.in_channels, config.linear_path_size, config.image_size
             )
+            share_linear_path(self.encoder, self.linear_path)
+            share_linear_path(self.decoder, self.linear_path)
             for layer in (self.encoder.head.mu, self.encoder.head.logvar):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
@@ -123,17 +121,9 @@ class EarVAE(
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-> reconstruction (B, C, S, S), mu (B, D), logvar (B, D). The latent is mu plus noise while training."""
-        mu, logvar = self.posterior_of(images)
+        mu, logvar = self.encoder(images)
         latent = self.reparameterize(mu, logvar) if self.training else mu
         return self.decode(latent), mu, logvar
-
-    def posterior_of(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """mu and logvar, each (B, D), computed on the batch as it is: the form for training."""
-        images = plain_layout(images)
-        mu, logvar = self.encoder(images)
-        if self.linear_path is not None:
-            return mu.float() + self.linear_path.encode(images), logvar
-        return mu.float(), logvar
 
     def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
         return mu + torch.randn_like(mu) * (0.5 * logvar).exp()
@@ -143,14 +133,14 @@ class EarVAE(
         return self.encode_posterior(images)[0]
 
     def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """mu and logvar, each (B, D). In evaluation mode the batch is cut and padded to INFERENCE_BATCH."""
+        """mu and logvar, each (B, D): those of `encoder`, in evaluation mode on batches cut and padded to one shape."""
         config = self.config
         wanted = (config.in_channels, config.image_size, config.image_size)
         if images.shape[1:] != wanted or not images.is_floating_point():
             found = f"{images.dtype} {tuple(images.shape)}"
             raise ValueError(f"float images (B, {', '.join(map(str, wanted))}) in [-1, 1] wanted, not {found}")
         if self.training:
-            return self.posterior_of(images)
+            return self.encoder(images)
         if len(images) == 0:
             empty = images.new_zeros(0, self.config.latent_dim)
             return empty, empty
@@ -158,23 +148,20 @@ class EarVAE(
         for chunk in images.split(INFERENCE_BATCH):
             padding = INFERENCE_BATCH - len(chunk)
             padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, padding)).contiguous()
-            parts.append([part[: len(chunk)] for part in self.posterior_of(padded)])
+            parts.append([part[: len(chunk)] for part in self.encoder(padded)])
         mu, logvar = zip(*parts, strict=True)
         return torch.cat(mu), torch.cat(logvar)
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, D) -> (B, C, S, S) in [-1, 1]."""
-        if self.linear_path is None:
-            return torch.tanh(self.decoder(latent))
-        linear = self.linear_path.decode(latent)
-        return (linear + self.decoder(latent, linear).float()).clamp(-1.0, 1.0)
+        return self.decoder(latent)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decode(self.encode(images))
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The backbone's maps, finest first: what a detector or a landmarker stands on."""
-        return self.encoder.features(plain_layout(images))
+        return self.encoder.features(images)
 
     def pooled_features(self, images: Tensor) -> Tensor:
         """The coarsest map averaged over its places, (B, C): what the encoder sees, before any latent."""

@@ -79,7 +79,7 @@ class EarVAELightning(TrainingModule):
         return groups
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        mu, logvar = self.model.posterior_of(batch["source"])
+        mu, logvar = self.model.encoder(batch["source"])
         latent = self.model.reparameterize(mu, logvar)
         second = self.model.reparameterize(mu, logvar) if self.config.contrastive_weight > 0 else None
         progress = self.current_epoch + batch_idx / max(self.trainer.num_training_batches, 1)
@@ -120,7 +120,7 @@ class EarVAELightning(TrainingModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """From mu, without augmentation, at the final KL weight: one objective for every epoch."""
-        mu, logvar = self.model.posterior_of(batch["image"])
+        mu, logvar = self.model.encoder(batch["image"])
         reconstruction = self.model.decode(mu)
         final = self.annealing.final_weight
         loss, terms = self._loss_of(batch, reconstruction, mu, logvar, final, mu, mu)

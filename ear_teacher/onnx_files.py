@@ -24,7 +24,7 @@ class EncoderPart(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.posterior_of(images)
+        return self.model.encoder(images)
 
 
 class DecoderPart(nn.Module):

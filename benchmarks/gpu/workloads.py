@@ -73,7 +73,7 @@ def ear(context: Context, flags: Sequence[str], noise: bool = False) -> Workload
         batch["noise"] = torch.randn(2, count, config.latent_dim, generator=torch.Generator().manual_seed(1))
 
     def forward(batch: dict[str, Any]) -> Any:
-        mu, logvar = module.model.posterior_of(batch["source"])
+        mu, logvar = module.model.encoder(batch["source"])
         noises = batch["noise"] if noise else torch.randn(2, *mu.shape, device=mu.device)
         first, second = (mu + each * (0.5 * logvar).exp() for each in noises)
         return module.model.decode(first), mu, logvar, first, second

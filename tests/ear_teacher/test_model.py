@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def test_the_posterior_head_keeps_large_log_variances_in_range() -> None:
 def test_noise_is_added_while_training_only() -> None:
     model = small()
     images = noise(2)
-    mu, _ = model.posterior_of(images)
+    mu, _ = model.encoder(images)
     assert not torch.equal(model(images)[0], model.decode(mu))
     reconstruction, mu, _ = model.eval()(images)
     assert torch.equal(reconstruction, model.decode(mu))
@@ -256,6 +257,26 @@ def test_a_new_model_reconstructs_as_pca_does(shrunk: Tensor) -> None:
     pca = PCA(8, svd_solver="full").fit(rows)
     wanted = torch.from_numpy(pca.inverse_transform(pca.transform(rows))).view_as(shrunk).clamp(-1, 1)
     assert torch.allclose(model.reconstruct(shrunk).double(), wanted, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_encoder_alone_gives_the_whole_posterior_and_the_decoder_the_whole_picture(
+    checkpoint: Path, ears: Tensor
+) -> None:
+    """The linear path is in both: without it a latent is a correction, which looks like one and means nothing."""
+    model = EarVAE.load_from_checkpoint(str(checkpoint))
+    copied = copy.deepcopy(model)
+    for vae in (model, copied):
+        mu, logvar = vae.encoder(ears)
+        for found, wanted in zip((mu, logvar), vae.encode_posterior(ears), strict=True):
+            assert torch.allclose(found, wanted, atol=1e-5)
+        assert torch.equal(vae.decoder(mu), vae.decode(mu))
+    assert model.linear_path is not None
+    assert (mu - copied.encoder.head(copied.encoder.features(ears)[-1])[0]).abs().max() > 0.1  # the path's part
+    assert copied.encoder.linear_path is copied.linear_path is copied.decoder.linear_path is not model.linear_path
+    assert [name for name in model.state_dict() if "linear_path" in name] == [
+        f"linear_path.{name}" for name in ("mean", "components", "stds")
+    ]
 
 
 @torch.no_grad()
