@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.frozen import move_frozen
 from training.image_quality import float32_island, to_unit
 
 
@@ -52,14 +53,8 @@ class Recognizer:
         return maps, F.normalize(self.network.from_features(maps).float(), dim=1)
 
     def to(self, device: torch.device) -> None:
-        """Move the network, where it is elsewhere; calling it does it too. On CUDA its kernels are channels last."""
-        if next(self._module.parameters()).device == device:
-            return
-        # Weights moved in inference mode (Lightning's validation) could take part in no later backward.
-        with torch.inference_mode(False):
-            self._module.to(device)
-            if device.type == "cuda":
-                self._module.to(memory_format=torch.channels_last)
+        """Move the network, where it is elsewhere; calling it does it too."""
+        move_frozen(self._module, device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Recognizer:
         return self  # frozen: a copy of the owner can share it

@@ -22,6 +22,7 @@ from facial_rec.lora import add_adapters
 from facial_rec.model import EMBEDDING_DIM, EdgeFace, unit
 from facial_rec.recognition import by_route, selection_loss
 from training.checkpoint import load_fitting, model_state, read_checkpoint
+from training.frozen import move_frozen
 from training.module import TrainingModule
 from training.optim import backbone_groups, check_groups, named_group
 
@@ -206,13 +207,8 @@ class Stock:
         return self.model.embed(faces)
 
     def to(self, device: torch.device) -> None:
-        """Move the network, where it is elsewhere; calling it does it too. On CUDA its kernels are channels last."""
-        if next(self.model.parameters()).device == device:
-            return
-        with torch.inference_mode(False):  # its weights shall be ordinary tensors after a validation, too
-            self.model.to(device)
-            if device.type == "cuda":
-                self.model.to(memory_format=torch.channels_last)
+        """Move the network, where it is elsewhere; calling it does it too."""
+        move_frozen(self.model, device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Stock:
         return self

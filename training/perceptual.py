@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.errors import InputError
+from training.frozen import move_frozen
 from training.image_quality import float32_island
 from training.weights import load_timm_backbone, timm_config
 
@@ -84,13 +85,13 @@ class PerceptualLoss:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> PerceptualLoss:
         """Move the network; calling the loss does it too."""
-        # Weights moved in inference mode (Lightning's validation) could take part in no later backward.
+        if device is not None:
+            move_frozen(self.network, device)
         with torch.inference_mode(False):
-            self.network.to(device=device, dtype=dtype)
-            self.device = next(self.network.parameters()).device
-            if self.device.type == "cuda":
-                self.network.to(memory_format=torch.channels_last)
-            self.mean, self.std = (each.to(next(self.network.parameters())) for each in (self.mean, self.std))
+            self.network.to(dtype=dtype)
+            weight = next(self.network.parameters())
+            self.mean, self.std = self.mean.to(weight), self.std.to(weight)
+        self.device = weight.device
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> PerceptualLoss:
