@@ -224,6 +224,8 @@ def _accelerator(options: RunOptions) -> str:
 def _devices(text: str, accelerator: str) -> Any:
     if text == "auto":
         return text
+    if text == "-1" and accelerator != "cpu":
+        return -1  # all, in Lightning's words
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts):
         raise InputError(f"--devices {text}: must be auto, a number, or a list such as 0,2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,11 @@ WHOLE = {"fullgraph": True, "backend": "aot_eager"}  # traced and differentiated
 
 
 @pytest.fixture(autouse=True)
-def fresh() -> None:
+def fresh() -> Iterator[None]:
+    """Nothing compiled before; backward without autocast, as it is where nothing is compiled."""
+    torch._dynamo.reset()
+    with torch._functorch.config.patch(backward_pass_autocast="off"):
+        yield
     torch._dynamo.reset()
 
 

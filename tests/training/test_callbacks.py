@@ -70,6 +70,19 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_the_average_follows_the_model_to_its_device_and_its_count_stays_on_the_cpu() -> None:
+    """Lightning copies the model while it is on the CPU. Meta stands in for a GPU."""
+    ema, module = EMA(0.9), Line()
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    ema.setup(trainer, module, "fit")
+    module.to("meta")
+    ema.on_fit_start(trainer, module)
+    average = ema._average_model
+    assert average is not None
+    assert {tensor.device.type for tensor in (*average.module.parameters(), *average.module.buffers())} == {"meta"}
+    assert average.n_averaged.device.type == "cpu"
+
+
 class Recorder(Callback):
     """The weights after each step, and those that validation runs on."""
 

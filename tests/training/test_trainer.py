@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from data.errors import InputError
+from ear_teacher.config import EarTeacherConfig
 from training.inference import check_gpu_age, choose_device, is_out_of_memory, why_no_gpu
 from training.module import seed_generators
-from training.trainer import _devices
+from training.resume import Run
+from training.trainer import _devices, build_trainer
 
 
 @pytest.mark.parametrize(
@@ -37,13 +41,19 @@ def test_devices_that_there_are_not_are_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "wanted"), [("auto", "auto"), ("2", 2), ("0,2", [0, 2]), ("3,", [3])])
+@pytest.mark.parametrize(("text", "wanted"), [("auto", "auto"), ("2", 2), ("-1", -1), ("0,2", [0, 2]), ("3,", [3])])
 def test_devices_that_there_are_go_to_lightning(
     monkeypatch: pytest.MonkeyPatch, text: str, wanted: str | int | list[int]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert _devices(text, "cuda") == wanted
+
+
+def test_an_average_of_sharded_weights_is_one_line() -> None:
+    config = EarTeacherConfig(strategy="fsdp", ema_decay=0.99)
+    with pytest.raises(InputError, match=r"\A--ema_decay: .*--strategy fsdp.*use ddp, or 0\Z"):
+        build_trainer(config, Run("ear_vae", Path("logs")), best={})
 
 
 def gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], built: list[str]) -> None:
