@@ -12,11 +12,11 @@ import time
 import numpy as np
 import torch
 
-from data.cache import open_image_cache
-from data.npy import read_teacher_npy
 from ear_teacher.backbones import DINOv2Backbone
-from training.image_quality import psnr, to_unit
-from training.pixels import to_model_range
+from earface.data.image_cache import open_image_cache
+from earface.data.npy import read_teacher_npy
+from earface.data.pixels import to_model_range
+from earface.metrics.image_quality import psnr, to_unit
 
 SIZES = (112, 126, 140, 154, 224)
 BATCH, ROUNDS = 8, 5

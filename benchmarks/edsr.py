@@ -17,18 +17,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError, entry_point
 from dsr.config import ALIASES, HR_SIZE, DSRConfig, DSRTrainingConfig
 from dsr.evaluate import EvaluationOptions, Faces, evaluate, report
 from dsr.train_dsr import best_figures, load_recognizer
-from training.checkpoint import find_checkpoint, model_state, read_checkpoint
-from training.cli import parse_options
-from training.faces import faces_to_score
-from training.options import option
-from training.pixels import interpolate
-from training.resume import open_run
-from training.trainer import announce, build_trainer, fit
-from training.trainer import report as report_run
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.options import option
+from earface.data.face_dataset import faces_to_score
+from earface.data.pixels import interpolate
+from earface.nn.checkpoint import find_checkpoint, model_state, read_checkpoint
+from earface.training.resume import open_run
+from earface.training.trainer import announce, build_trainer, fit
+from earface.training.trainer import report as report_run
 
 CHANNELS = 64
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import psutil
 
-from data.errors import InputError, entry_point
-from training.cli import parse_options
-from training.options import option
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.options import option
 
 RECIPE = (
     "--image_size=128 --latent_dim=256 --base_channels=24 --batch_size=16 --lr=1e-3 --weight_decay=1e-3 "

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.images import read_image, resize_image
-from data.synthetic.ears import EarSet, draw_dataset
-from ear_teacher.extraction.sources import EarSource, encode_sources, sources_of
+from ear_teacher.embeddings.sources import EarSource, encode_sources, sources_of
+from ear_teacher.loading import load_trained
 from ear_teacher.model import EarVAE
-from ear_teacher.trained import load_trained
-from training.pixels import to_model_range
+from earface.data.images import read_image, resize_image
+from earface.data.pixels import to_model_range
+from earface.synthetic.draw_ears import EarSet, draw_dataset
 
 BASELINE = "one at a time, in batches of one"  # model.encode pads each to its batch shape, for equal bits
 ROUNDS = 3  # the fastest of each counts: what other processes do to the machine only slows a run

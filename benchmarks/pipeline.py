@@ -2,7 +2,7 @@
 
 It writes that many pictures, 128 px, and runs pipeline.evaluate_dataset on them in a process of its own, with random
 EdgeFace-XXS weights and two rows: HR and interpolation. Then: the share of each stage; embedding's rate beside that of
-the recogniser alone, facial_rec.extraction.embed_faces on faces in memory, timed in this run before and after; and the
+the recogniser alone, facial_rec.embedding.embed_faces on faces in memory, timed in this run before and after; and the
 largest memory of the process.
 
 `--search-only` instead enrols that many random templates, each with one picture, and searches for 256 probes in them.
@@ -24,9 +24,9 @@ import cv2
 import numpy as np
 import torch
 
-from data.images import write_image
+from earface.data.images import write_image
 from facial_rec.contract import SIZE
-from facial_rec.extraction import embed_faces
+from facial_rec.embedding import embed_faces
 from facial_rec.model import EMBEDDING_DIM, EdgeFace
 from pipeline.gallery import Gallery
 

@@ -1,4 +1,4 @@
-"""Time of training.image_quality.ssim beside torchmetrics' on the same images: python benchmarks/ssim.py [cuda]."""
+"""Time of earface.metrics.image_quality.ssim beside torchmetrics': python benchmarks/ssim.py [cuda]."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from training.image_quality import ssim
+from earface.metrics.image_quality import ssim
 
 REPEATS = 5
 

@@ -7,8 +7,8 @@ import time
 
 import cv2
 
-from data.synthetic.ear_dataset import PNG_FLAGS
-from data.synthetic.ears import draw_ear, sample_shape, sample_view
+from earface.synthetic.draw_ears import draw_ear, sample_shape, sample_view
+from earface.synthetic.ear_set import PNG_FLAGS
 
 SUBJECTS, IMAGES_PER_SUBJECT, ROUNDS = 20, 10, 3
 

@@ -7,8 +7,8 @@ import time
 
 import cv2
 
-from data.synthetic.ear_dataset import PNG_FLAGS
-from data.synthetic.faces import FaceSet, draw_face, sample_shape, sample_view, view_codes
+from earface.synthetic.draw_faces import FaceSet, draw_face, sample_shape, sample_view, view_codes
+from earface.synthetic.ear_set import PNG_FLAGS
 
 SUBJECTS, IMAGES_PER_SUBJECT, ROUNDS = 10, 10, 3
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from data.degradation import VLRSize, parse_vlr_size
-from data.errors import InputError
-from data.face_geometry import FACE_SIZE
-from training.config import SHARED_ALIASES, TrainerOptions
-from training.options import check_options, option
+from earface.core.errors import InputError
+from earface.core.options import check_options, option
+from earface.data.degradation import VLRSize, parse_vlr_size
+from earface.data.face_alignment import FACE_SIZE
+from earface.training.config import SHARED_ALIASES, TrainerOptions
 
 HR_SIZE = FACE_SIZE  # pixels a side of what comes out
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.identity_split import identity_digests
 from dsr.config import DSRTrainingConfig
-from training.datamodule import TrainingData
-from training.faces import FaceDataset, training_faces, usable_faces, with_vlr
+from earface.data.face_dataset import FaceDataset, training_faces, usable_faces, with_vlr
+from earface.data.identity_split import identity_digests
+from earface.training.datamodule import TrainingData
 
 
 class FaceDataModule(TrainingData):

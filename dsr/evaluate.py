@@ -21,21 +21,21 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from data.atomic import atomic_write
-from data.errors import InputError, entry_point
-from data.face_rows import FaceRow
+from dsr.comparison_grid import face_rows
 from dsr.config import HR_SIZE, DSRConfig
-from dsr.measures import CONVENTION, HR, MeasuredFaces, Upscale, figures, measure
+from dsr.metrics import CONVENTION, HR, MeasuredFaces, Upscale, figures, measure
 from dsr.model import load_dsr
-from dsr.sheets import face_rows
 from dsr.train_dsr import load_recognizer
-from training.checkpoint import find_checkpoint
-from training.cli import parse_options
-from training.faces import FaceDataset, faces_to_score, usable_faces, with_vlr
-from training.inference import choose_device
-from training.options import check_options, option
-from training.pixels import interpolate
-from training.sheets import save_sheet
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.files import atomic_write
+from earface.core.options import check_options, option
+from earface.data.face_dataset import FaceDataset, faces_to_score, usable_faces, with_vlr
+from earface.data.face_rows import FaceRow
+from earface.data.image_grid import save_sheet
+from earface.data.pixels import interpolate
+from earface.nn.checkpoint import find_checkpoint
+from earface.nn.inference import choose_device
 
 SHEET_FACES = 8
 BICUBIC = "bicubic"

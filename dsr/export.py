@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.degradation import VLRSize
-from data.errors import entry_point
+from dsr.hub import image_contract
 from dsr.model import DSR, load_dsr
-from dsr.pretrained import image_contract
-from training.cli import parse_options
-from training.export import CHECKPOINT_HELP, ExportOptions, export_model
-from training.inference import choose_device, weights_digest
-from training.onnx_export import BATCHES, Difference, OnnxPart, require_onnx, write_parts
-from training.options import option
+from earface.core.command_line import parse_options
+from earface.core.errors import entry_point
+from earface.core.options import option
+from earface.data.degradation import VLRSize
+from earface.export.command import CHECKPOINT_HELP, ExportOptions, export_model
+from earface.export.onnx_export import BATCHES, Difference, OnnxPart, require_onnx, write_parts
+from earface.nn.inference import choose_device, weights_digest
 
 ONNX_FILE = "dsr.onnx"
 CHECK_SEED = 7

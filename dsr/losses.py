@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.frozen import move_frozen
-from training.image_quality import float32_island, to_unit
+from earface.metrics.image_quality import float32_island, to_unit
+from earface.nn.frozen import move_frozen
 
 
 class RecognitionNetwork(Protocol):
@@ -23,7 +23,7 @@ class RecognitionNetwork(Protocol):
 
 
 class Perceptual(Protocol):
-    """`training.perceptual.PerceptualLoss`: [0, 1] images twice -> (B,)."""
+    """`earface.nn.perceptual.PerceptualLoss`: [0, 1] images twice -> (B,)."""
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor: ...
 

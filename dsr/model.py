@@ -10,12 +10,12 @@ import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
-from data.errors import InputError
 from dsr.config import HR_SIZE, DSRConfig, Provenance
-from dsr.pretrained import FORMAT, MODEL_CARD, read_provenance
-from training.checkpoint import load_fitting, network_state, read_checkpoint
-from training.pixels import interpolate
-from training.pretrained import find_pretrained
+from dsr.hub import FORMAT, MODEL_CARD, read_provenance
+from earface.core.errors import InputError
+from earface.data.pixels import interpolate
+from earface.nn.checkpoint import load_fitting, network_state, read_checkpoint
+from earface.nn.pretrained_folder import find_pretrained
 
 BLOCK_SCALE = 0.3  # of a block's weights at the start: sixteen of them then keep the size of what passes through
 TAIL_SCALE = 0.1  # of the last weights at the start, which is nearly bicubic interpolation then

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from dsr.comparison_grid import face_rows
 from dsr.config import HR_SIZE, DSRTrainingConfig
 from dsr.losses import DSRLoss, DSRLossResult, LossWeights, Perceptual, Recognizer
 from dsr.model import DSR
-from dsr.sheets import face_rows
-from training.checkpoint import read_checkpoint
-from training.identification import one_gallery_picture, rank_one_hits
-from training.image_quality import luma, psnr, ssim, to_unit
-from training.module import TrainingModule
-from training.optim import check_groups, named_group
-from training.pixels import interpolate
-from training.sheets import save_sheet
+from earface.data.image_grid import save_sheet
+from earface.data.pixels import interpolate
+from earface.metrics.identification import one_gallery_picture, rank_one_hits
+from earface.metrics.image_quality import luma, psnr, ssim, to_unit
+from earface.nn.checkpoint import read_checkpoint
+from earface.training.module import TrainingModule
+from earface.training.optim import check_groups, named_group
 
 SHOWN = ("val/loss", "val/psnr", "val/cosine", "val/cosine_second", "val/rank1_second")
 

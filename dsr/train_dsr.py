@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from data.errors import InputError, entry_point
 from dsr.config import ALIASES, PRESETS, DSRTrainingConfig
-from training.cli import parse_options
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
 
 if TYPE_CHECKING:
     from dsr.losses import Recognizer
-    from training.perceptual import PerceptualLoss
+    from earface.nn.perceptual import PerceptualLoss
 
 
 @entry_point
@@ -40,8 +40,8 @@ def train(config: DSRTrainingConfig) -> None:
 
     from dsr.datamodule import FaceDataModule
     from dsr.module import DSRLightning
-    from training.resume import open_run
-    from training.trainer import announce, build_trainer, fit, report
+    from earface.training.resume import open_run
+    from earface.training.trainer import announce, build_trainer, fit, report
 
     run = open_run(config, "dsr")
     if run.finished:
@@ -90,7 +90,7 @@ def load_perceptual(config: DSRTrainingConfig) -> PerceptualLoss | None:
     """None where its weight is 0. Raises InputError where its network cannot be had."""
     if config.lambda_perceptual == 0:
         return None
-    from training.perceptual import PerceptualLoss
+    from earface.nn.perceptual import PerceptualLoss
 
     try:
         return PerceptualLoss(config.perceptual_backbone, config.perceptual_weights)

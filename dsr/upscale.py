@@ -18,18 +18,18 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor
 
-from data.cache import MAX_UNREADABLE
-from data.degradation import VLRSize, bicubic
-from data.errors import InputError, entry_point
-from data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
+from dsr.comparison_grid import face_rows
 from dsr.config import HR_SIZE
 from dsr.model import DSR, load_dsr
-from dsr.sheets import face_rows
-from training.cli import parse_options
-from training.inference import autocast, choose_device
-from training.options import check_options, option
-from training.pixels import to_model_range
-from training.sheets import save_sheet
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.options import check_options, option
+from earface.data.degradation import VLRSize, bicubic
+from earface.data.image_cache import MAX_UNREADABLE
+from earface.data.image_grid import save_sheet
+from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
+from earface.data.pixels import to_model_range
+from earface.nn.inference import autocast, choose_device
 
 INFERENCE_BATCH = 8  # one shape for every call: kernels, and so the last bit, depend on it
 SHEET = "compare.png"

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from data.errors import InputError
+from earface.core.errors import InputError
 
 Strategy = Literal["threshold", "epoch", "linear", "monotonic", "cyclic", "none"]
 

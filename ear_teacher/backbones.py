@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.errors import InputError
 from ear_teacher.blocks import ConvAttentionBlock
-from training.positional_encoding import share_positional_encodings
-from training.weights import load_timm_backbone, normalisation_of, timm_config
+from earface.core.errors import InputError
+from earface.nn.positional_encoding import share_positional_encodings
+from earface.nn.weights import load_timm_backbone, normalisation_of, timm_config
 
 WEIGHTS_ADVICE = (
     "give an official file with --encoder_weights PATH (the authors' .pth, or transformers' or timm's .safetensors), "
@@ -116,7 +116,7 @@ class ConvBackbone(Backbone):
 
 
 class TimmBackbone(PretrainedBackbone):
-    """Any timm model with feature maps; `weights` as in `training.weights.load_timm_backbone`.
+    """Any timm model with feature maps; `weights` as in `earface.nn.weights.load_timm_backbone`.
 
     images (B, C, S, S) in [-1, 1] -> maps from stride 4 on.
     """

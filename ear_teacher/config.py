@@ -6,9 +6,9 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from data.errors import InputError
-from training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions
-from training.options import check_options, option
+from earface.core.errors import InputError
+from earface.core.options import check_options, option
+from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 ENCODERS = (*RESNETS, "dinov2", "sam", "conv", "timm:NAME")

@@ -13,13 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data.augment import Augmentation, Strength
-from data.cache import ImageCache, open_image_cache
-from data.errors import InputError
-from data.npy import TeacherData, read_teacher_npy
 from ear_teacher.config import EarTeacherConfig
-from training.datamodule import TrainingData
-from training.pixels import to_model_range
+from earface.core.errors import InputError
+from earface.data.augmentation import Augmentation, Strength
+from earface.data.image_cache import ImageCache, open_image_cache
+from earface.data.npy import TeacherData, read_teacher_npy
+from earface.data.pixels import to_model_range
+from earface.training.datamodule import TrainingData
 
 FIT_ROWS = 16384  # augmented views that the linear path is fitted on
 FIT_VIEWS = 32  # of one image; on 518 real ears 8, 16 and 32 gave 28.1, 28.3 and 28.4 dB on unseen people

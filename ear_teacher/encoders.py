@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError
 from ear_teacher.backbones import Backbone, ConvBackbone, DINOv2Backbone, TimmBackbone
 from ear_teacher.blocks import ResidualBlock
 from ear_teacher.config import RESNETS, EarVAEConfig
 from ear_teacher.linear_path import LinearPath
 from ear_teacher.sam import SAMBackbone
+from earface.core.errors import InputError
 
 LOGVAR_LIMIT = 10.0  # exp(10) and exp(-10) are far outside any useful posterior and inside half precision
 MAX_HEAD_GRID = 8  # a wider grid would make the linear layers larger than everything else

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from data.errors import InputError, entry_point
-from ear_teacher.measures.baselines import PixelPCA, hog_features
-from ear_teacher.measures.identification import Identification, identify, nearest_other, unit_rows
-from ear_teacher.measures.measurement import (
+from ear_teacher.loading import Ears, load_run, open_ears, output_folder
+from ear_teacher.metrics.baselines import PixelPCA, hog_features
+from ear_teacher.metrics.identification import Identification, identify, nearest_other, unit_rows
+from ear_teacher.metrics.plots import save_kl_per_dimension, save_psnr_histogram, save_reconstructions, save_samples
+from ear_teacher.metrics.reconstruction import (
     Autoencoder,
     LatentUse,
     Reconstruction,
@@ -29,13 +30,12 @@ from ear_teacher.measures.measurement import (
     measure,
     unit_images,
 )
-from ear_teacher.measures.plots import save_kl_per_dimension, save_psnr_histogram, save_reconstructions, save_samples
-from ear_teacher.measures.report import CONVENTION, UNDECODED, figures, print_report, write_metrics, write_per_image
+from ear_teacher.metrics.report import CONVENTION, UNDECODED, figures, print_report, write_metrics, write_per_image
 from ear_teacher.model import AggregatePosterior, EarVAE
-from ear_teacher.trained import Ears, load_run, open_ears, output_folder
-from training.cli import parse_options
-from training.inference import choose_device
-from training.options import option
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.options import option
+from earface.nn.inference import choose_device
 
 COLUMNS = 8  # ears on a sheet
 

@@ -11,14 +11,14 @@ from typing import ClassVar
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from data.errors import entry_point
-from ear_teacher.onnx_files import ONNX_FILES, write_onnx
-from ear_teacher.trained import load_trained
-from training.cli import parse_options
-from training.export import CHECKPOINT_HELP, ExportOptions, export_model
-from training.inference import choose_device
-from training.onnx_export import require_onnx
-from training.options import option
+from ear_teacher.loading import load_trained
+from ear_teacher.onnx_export import ONNX_FILES, write_onnx
+from earface.core.command_line import parse_options
+from earface.core.errors import entry_point
+from earface.core.options import option
+from earface.export.command import CHECKPOINT_HELP, ExportOptions, export_model
+from earface.export.onnx_export import require_onnx
+from earface.nn.inference import choose_device
 
 
 @dataclass(frozen=True)

@@ -20,18 +20,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data.errors import InputError, entry_point
-from data.images import read_image
-from ear_teacher.extraction.embeddings import (
-    Embeddings,
-    check_extension,
-    is_table,
-    joined,
-    read_embeddings,
-    write_embeddings,
-)
-from ear_teacher.extraction.neighbors import MEASURE, center_of, cluster, most_similar
-from ear_teacher.extraction.pictures import (
+from ear_teacher.embeddings.neighbors import MEASURE, center_of, cluster, most_similar
+from ear_teacher.embeddings.plots import (
     SHEET_COLUMNS,
     Shown,
     save_clusters,
@@ -39,7 +29,7 @@ from ear_teacher.extraction.pictures import (
     thumbnail_side,
     write_projector,
 )
-from ear_teacher.extraction.sources import (
+from ear_teacher.embeddings.sources import (
     EarSource,
     encode_sources,
     image_sources,
@@ -47,11 +37,21 @@ from ear_teacher.extraction.sources import (
     sources_of,
     sources_of_table,
 )
-from ear_teacher.measures.identification import unit_rows
-from ear_teacher.trained import Trained, load_trained
-from training.cli import parse_options
-from training.inference import choose_device
-from training.options import check_options, option
+from ear_teacher.embeddings.table import (
+    Embeddings,
+    check_extension,
+    is_table,
+    joined,
+    read_embeddings,
+    write_embeddings,
+)
+from ear_teacher.loading import Trained, load_trained
+from ear_teacher.metrics.identification import unit_rows
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.options import check_options, option
+from earface.data.images import read_image
+from earface.nn.inference import choose_device
 
 DEFAULT_OUT = "embeddings.npz"
 

@@ -15,7 +15,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.image_quality import float32_island, ssim, to_unit
+from earface.metrics.image_quality import float32_island, ssim, to_unit
 
 PerImageLoss = Callable[[Tensor, Tensor], Tensor]
 Gather = Callable[[Tensor], Tensor]

@@ -12,15 +12,15 @@ from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.errors import InputError
 from ear_teacher.blocks import ResidualBlock, UpBlock
 from ear_teacher.config import EarVAEConfig
 from ear_teacher.encoders import LOGVAR_LIMIT, build_encoder
-from ear_teacher.latents import LatentMoments
+from ear_teacher.hub import FORMAT, MODEL_CARD
 from ear_teacher.linear_path import LinearPath, share_linear_path
-from ear_teacher.pretrained import FORMAT, MODEL_CARD
-from training.checkpoint import load_fitting, network_state, read_checkpoint
-from training.pretrained import find_pretrained
+from ear_teacher.posterior import LatentMoments
+from earface.core.errors import InputError
+from earface.nn.checkpoint import load_fitting, network_state, read_checkpoint
+from earface.nn.pretrained_folder import find_pretrained
 
 POSTERIOR_PREFIX = "aggregate_posterior."  # in a safetensors file, before its mean and factor
 INFERENCE_BATCH = 8  # one shape for every inference call: kernels, and so the last bit, depend on it
@@ -247,6 +247,6 @@ class EarVAE(
 if __name__ == "__main__":
     import sys
 
-    from ear_teacher.self_check import main
+    from ear_teacher.model_summary import main
 
     sys.exit(main())

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from ear_teacher.annealing import KLAnnealing
 from ear_teacher.config import EarTeacherConfig
-from ear_teacher.latents import LatentMoments
 from ear_teacher.losses import LossWeights, VAELoss
 from ear_teacher.model import AggregatePosterior, EarVAE
-from training.checkpoint import read_checkpoint
-from training.image_quality import psnr, ssim, to_unit
-from training.module import TrainingModule
-from training.optim import backbone_groups, check_groups, named_group
-from training.perceptual import PerceptualLoss
-from training.pixels import to_model_range
-from training.sheets import save_sheet
+from ear_teacher.posterior import LatentMoments
+from earface.data.image_grid import save_sheet
+from earface.data.pixels import to_model_range
+from earface.metrics.image_quality import psnr, ssim, to_unit
+from earface.nn.checkpoint import read_checkpoint
+from earface.nn.perceptual import PerceptualLoss
+from earface.training.module import TrainingModule
+from earface.training.optim import backbone_groups, check_groups, named_group
 
 SAMPLE_SEED = 7  # the same prior draws every epoch, so that the sheets can be compared
 

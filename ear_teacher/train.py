@@ -9,9 +9,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from data.errors import entry_point
 from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
-from training.cli import parse_options
+from earface.core.command_line import parse_options
+from earface.core.errors import entry_point
 
 
 @entry_point
@@ -35,8 +35,8 @@ def train(config: EarTeacherConfig) -> None:
 
     from ear_teacher.datamodule import EarDataModule
     from ear_teacher.module import EarVAELightning
-    from training.resume import open_run
-    from training.trainer import announce, build_trainer, fit, report
+    from earface.training.resume import open_run
+    from earface.training.trainer import announce, build_trainer, fit, report
 
     run = open_run(config, "ear_vae")
     if run.finished:

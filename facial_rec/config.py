@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
-from data.degradation import VLRSize, parse_vlr_size
-from data.errors import InputError
-from training.config import SHARED_ALIASES, RunOptions
-from training.options import check_options, option
+from earface.core.errors import InputError
+from earface.core.options import check_options, option
+from earface.data.degradation import VLRSize, parse_vlr_size
+from earface.training.config import SHARED_ALIASES, RunOptions
 
 STAGE2_ONLY = (
     *("head_lr_stage2", "backbone_lr", "layer_decay", "lora_rank"),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.errors import InputError
+from earface.core.errors import InputError
 
 SIZE = 112  # pixels a side of the recogniser's input, and of the ArcFace template
 CANVAS = 128  # of the crops that super-resolution makes
@@ -47,7 +47,9 @@ class FaceContract:
     def __call__(self, crops: Tensor) -> Tensor:
         """Half precision comes out as float32. Raises ValueError for anything but float (B, 3, S, S)."""
         if not crops.is_floating_point():
-            raise ValueError(f"float crops in [-1, 1] wanted, not {crops.dtype}: training.pixels.to_model_range first")
+            raise ValueError(
+                f"float crops in [-1, 1] wanted, not {crops.dtype}: earface.data.pixels.to_model_range first"
+            )
         if crops.ndim != 4 or crops.shape[1] != 3 or crops.shape[2] != crops.shape[3] or crops.shape[3] == 0:
             raise ValueError(f"aligned square RGB crops (B, 3, S, S) wanted, not {tuple(crops.shape)}")
         if crops.dtype in (torch.float16, torch.bfloat16):

@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset
 
-from data.augment import FaceAugmentation
-from data.errors import InputError
-from data.face_rows import FaceRow
-from data.identity_split import identity_digests
-from data.images import Pixels, read_image
-from data.splits import in_seeded_order
+from earface.core.errors import InputError
+from earface.data.augmentation import FaceAugmentation
+from earface.data.face_dataset import FaceDataset, refuse_known, training_faces, usable_faces, with_vlr
+from earface.data.face_rows import FaceRow
+from earface.data.identity_split import identity_digests
+from earface.data.images import Pixels, read_image
+from earface.data.pixels import to_model_range
+from earface.data.splits import in_seeded_order
+from earface.training.datamodule import TrainingData
 from facial_rec.config import FinetuneConfig
-from facial_rec.inputs import Route, VLRFaces, open_inputs
-from training.datamodule import TrainingData
-from training.faces import FaceDataset, refuse_known, training_faces, usable_faces, with_vlr
-from training.pixels import to_model_range
+from facial_rec.input_cache import Route, VLRFaces, open_inputs
 
 HR = "hr"
 HELD_OUT = 0.1  # of an identity's pictures, if it has three or more

@@ -16,15 +16,15 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data.errors import InputError, entry_point
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.options import check_options, option
+from earface.nn.inference import choose_device, weights_digest
 from facial_rec.contract import FaceContract
-from facial_rec.embeddings import FaceEmbeddings, check_name, write_embeddings
-from facial_rec.extraction import Embedded, Face, embed_pictures, faces_of
+from facial_rec.embedding import Embedded, Face, embed_pictures, faces_of
+from facial_rec.embedding_table import FaceEmbeddings, check_name, write_embeddings
+from facial_rec.hub import is_tuned, load_tuned_for
 from facial_rec.model import EdgeFace
-from facial_rec.tuned import is_tuned, load_tuned_for
-from training.cli import parse_options
-from training.inference import choose_device, weights_digest
-from training.options import check_options, option
 
 
 @dataclass(frozen=True)

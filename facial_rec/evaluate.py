@@ -19,22 +19,22 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from data.atomic import atomic_write
-from data.degradation import parse_vlr_size
-from data.errors import InputError, entry_point
-from data.face_rows import FaceRow
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.files import atomic_write
+from earface.core.options import check_options, option
+from earface.data.degradation import parse_vlr_size
+from earface.data.face_dataset import FaceDataset, faces_to_score, usable_faces, with_vlr
+from earface.data.face_rows import FaceRow
+from earface.nn.inference import choose_device
 from facial_rec.contract import FaceContract
 from facial_rec.datamodule import HR
-from facial_rec.extraction import embed_faces
-from facial_rec.inputs import Route
+from facial_rec.embedding import embed_faces
+from facial_rec.hub import is_tuned, load_tuned_for
+from facial_rec.input_cache import Route
+from facial_rec.metrics import by_route
 from facial_rec.model import EdgeFace, load_edgeface
-from facial_rec.recognition import by_route
 from facial_rec.routes import enlarging, routes_of
-from facial_rec.tuned import is_tuned, load_tuned_for
-from training.cli import parse_options
-from training.faces import FaceDataset, faces_to_score, usable_faces, with_vlr
-from training.inference import choose_device
-from training.options import check_options, option
 
 TABLE_WIDTH = 120
 CONVENTION = (

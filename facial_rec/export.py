@@ -14,15 +14,15 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 import torch
 from torch import Tensor
 
-from data.errors import entry_point
+from earface.core.command_line import parse_options
+from earface.core.errors import entry_point
+from earface.core.options import option
+from earface.export.command import CHECKPOINT_HELP, ExportOptions, export_model
+from earface.export.onnx_export import BATCHES, Difference, OnnxPart, require_onnx, write_parts
+from earface.nn.inference import choose_device, weights_digest
 from facial_rec.contract import SIZE
+from facial_rec.hub import Tuning, load_tuned, save_tuned
 from facial_rec.model import EdgeFace, unit
-from facial_rec.tuned import Tuning, load_tuned, save_tuned
-from training.cli import parse_options
-from training.export import CHECKPOINT_HELP, ExportOptions, export_model
-from training.inference import choose_device, weights_digest
-from training.onnx_export import BATCHES, Difference, OnnxPart, require_onnx, write_parts
-from training.options import option
 
 ONNX_FILE = "edgeface.onnx"
 CHECK_SEED = 7

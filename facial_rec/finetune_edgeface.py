@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from data.errors import entry_point
+from earface.core.command_line import parse_options
+from earface.core.errors import entry_point
 from facial_rec.config import ALIASES, FinetuneConfig, StageConfig
-from training.cli import parse_options
 
 if TYPE_CHECKING:
     from facial_rec.datamodule import FinetuneData
@@ -29,10 +29,10 @@ def finetune(config: FinetuneConfig) -> None:
     """Start, continue, or report as finished. Stage 2 starts from the last epoch of stage 1, and its best becomes
     `tuned` in the checkpoint folder."""
     # imported here: Lightning takes seconds, and --help and a mistyped flag should not wait for it
+    from earface.nn.checkpoint import best_of_run
     from facial_rec.datamodule import FinetuneData
+    from facial_rec.hub import load_tuned, save_tuned
     from facial_rec.routes import enlarging
-    from facial_rec.tuned import load_tuned, save_tuned
-    from training.checkpoint import best_of_run
 
     routes = enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size)
     datamodule = FinetuneData(config, routes)
@@ -51,10 +51,10 @@ def train_stage(config: StageConfig, datamodule: FinetuneData) -> bool:
     """True when the stage is complete, False when it was paused."""
     import pytorch_lightning as pl
 
+    from earface.training.resume import open_run
+    from earface.training.trainer import announce, build_trainer, fit, report
     from facial_rec.model import load_edgeface
     from facial_rec.module import FinetuneLightning
-    from training.resume import open_run
-    from training.trainer import announce, build_trainer, fit, report
 
     run = open_run(config, f"edgeface_stage{config.stage}")
     if run.finished:

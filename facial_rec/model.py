@@ -9,9 +9,10 @@ import timm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.errors import InputError
+from earface.core.errors import InputError
+from earface.nn.positional_encoding import share_positional_encodings
 from facial_rec.contract import SIZE
-from facial_rec.pretrained import (
+from facial_rec.published_weights import (
     VARIANTS,
     Variant,
     check_fit,
@@ -20,7 +21,6 @@ from facial_rec.pretrained import (
     read_edgeface,
     variant_named,
 )
-from training.positional_encoding import share_positional_encodings
 
 EMBEDDING_DIM = 512
 

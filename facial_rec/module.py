@@ -12,19 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.errors import InputError
-from data.identity_split import identity_digests
-from facial_rec.arcface import MarginHead, margin_loss
+from earface.core.errors import InputError
+from earface.data.identity_split import identity_digests
+from earface.nn.checkpoint import load_fitting, model_state, read_checkpoint
+from earface.nn.frozen import move_frozen
+from earface.nn.lora import add_adapters
+from earface.nn.margin_head import MarginHead, margin_loss
+from earface.training.module import TrainingModule
+from earface.training.optim import backbone_groups, check_groups, named_group
 from facial_rec.config import EdgeFaceConfig, StageConfig
 from facial_rec.contract import FaceContract
 from facial_rec.datamodule import HR, UNSEEN
-from facial_rec.lora import add_adapters
+from facial_rec.metrics import by_route, selection_loss
 from facial_rec.model import EMBEDDING_DIM, EdgeFace, unit
-from facial_rec.recognition import by_route, selection_loss
-from training.checkpoint import load_fitting, model_state, read_checkpoint
-from training.frozen import move_frozen
-from training.module import TrainingModule
-from training.optim import backbone_groups, check_groups, named_group
 
 
 class FinetuneLightning(TrainingModule):
@@ -32,7 +32,7 @@ class FinetuneLightning(TrainingModule):
 
     identities: the classes, in the order of the head's rows.
     `val/loss`, by which checkpoints are chosen, is in stage 1 the margin-free cross entropy of held-out pictures, and
-    in stage 2 facial_rec.recognition.selection_loss of people who are not trained on.
+    in stage 2 facial_rec.metrics.selection_loss of people who are not trained on.
     """
 
     def __init__(self, config: StageConfig, model: EdgeFace, identities: Sequence[str]) -> None:

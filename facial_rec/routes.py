@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from data.degradation import parse_vlr_size
-from data.errors import InputError
-from data.face_geometry import FACE_SIZE
-from facial_rec.inputs import Route
-from training.inference import weights_digest
-from training.pixels import interpolate
+from earface.core.errors import InputError
+from earface.data.degradation import parse_vlr_size
+from earface.data.face_alignment import FACE_SIZE
+from earface.data.pixels import interpolate
+from earface.nn.inference import weights_digest
+from facial_rec.input_cache import Route
 
 ENLARGING = ("interpolation", "dsr")
 

@@ -5,7 +5,7 @@ from typing import Any
 
 _MODULES = {
     "Gallery": "pipeline.gallery",
-    "Recognizer": "pipeline.recognizer",
+    "Recognizer": "pipeline.embedding",
 }
 __all__ = list(_MODULES)
 

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from data.errors import InputError, entry_point
-from data.face_rows import read_faces
-from facial_rec.embeddings import FaceEmbeddings, check_name, read_embeddings, write_embeddings
-from facial_rec.extraction import Face
-from pipeline.gallery import TEMPLATE_RULE, Gallery
-from pipeline.options import FaceOptions, check_folder
-from pipeline.recognizer import (
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.options import option
+from earface.data.face_rows import read_faces
+from earface.nn.inference import choose_device
+from facial_rec.embedding import Face
+from facial_rec.embedding_table import FaceEmbeddings, check_name, read_embeddings, write_embeddings
+from pipeline.embedding import (
     Recognizer,
     embed_with_progress,
     face_reader,
@@ -31,9 +32,8 @@ from pipeline.recognizer import (
     route_named,
     say_skipped,
 )
-from training.cli import parse_options
-from training.inference import choose_device
-from training.options import option
+from pipeline.face_options import FaceOptions, check_folder
+from pipeline.gallery import TEMPLATE_RULE, Gallery
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,21 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from data.degradation import DEGRADATIONS, parse_vlr_size
-from data.errors import InputError, entry_point
-from data.multipie import FRONTAL, FRONTAL_FLASH
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.options import check_options, option
+from earface.data.degradation import DEGRADATIONS, parse_vlr_size
+from earface.data.face_dataset import refuse_known
+from earface.data.multipie import FRONTAL, FRONTAL_FLASH
+from earface.nn.inference import choose_device
 from facial_rec.routes import super_resolution
+from pipeline.configurations import FILES, Embeddings, Faces, Models, conditions_of, known_people
+from pipeline.embedding import load_recognizer
 from pipeline.evaluation import Settings, Stages, embeddings_wanted, evaluate, notes_of
-from pipeline.grid import FILES, Embeddings, Faces, Models, conditions_of, known_people
 from pipeline.leakage import leakless
 from pipeline.protocol import NEUTRAL, GalleryRule, Protocol, from_dataset, from_lists, from_pairs
-from pipeline.recognizer import load_recognizer
+from pipeline.protocol_checks import check_people, readable
 from pipeline.report import About, models_told, print_report, write_report
-from pipeline.usable import check_people, readable
-from training.cli import parse_options
-from training.faces import refuse_known
-from training.inference import choose_device
-from training.options import check_options, option
 
 AUTO, NONE = "auto", "none"
 USUAL_DSR, USUAL_TUNED = "dsr/checkpoints/last.ckpt", "facial_rec/checkpoints/tuned"  # where training puts them

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.face_rows import FaceRow
-from data.multipie import CAMERA_YAW
-from pipeline.figures import RowResult, Trials, of_pairs, of_searches
+from earface.data.face_rows import FaceRow
+from earface.data.multipie import CAMERA_YAW
+from pipeline.configuration_metrics import RowResult, Trials, of_pairs, of_searches
+from pipeline.configurations import Condition, Embeddings, GridRow, Grids
+from pipeline.embedding import HR
 from pipeline.gallery import templates_of
-from pipeline.grid import Condition, Embeddings, GridRow, Grids
 from pipeline.metrics import Figure, Resampling
 from pipeline.protocol import Enrolment, Protocol
-from pipeline.recognizer import HR
 from pipeline.search import MAX_COMPARISONS, NOBODY, Searches, search
 
 COMPARED = ("rank1", "fnir_at_fpir_0.1", "tar_at_far_0.001", "eer")  # figures whose paired differences are told

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.errors import InputError
-from facial_rec.embeddings import FaceEmbeddings, read_embeddings
+from earface.core.errors import InputError
+from facial_rec.embedding_table import FaceEmbeddings, read_embeddings
 from pipeline.search import top_candidates, top_candidates_faiss
 
 TEMPLATE_RULE = "mean of the embeddings of an identity's pictures, each of length 1, brought to length 1"

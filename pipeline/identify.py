@@ -17,15 +17,16 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from data.atomic import atomic_write
-from data.errors import InputError, entry_point
-from data.images import EXTENSIONS, list_images
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.files import atomic_write
+from earface.core.options import option
+from earface.data.images import EXTENSIONS, list_images
+from earface.nn.inference import choose_device
 from facial_rec.contract import Crop, FaceContract
-from facial_rec.extraction import Face
-from pipeline.gallery import Candidate, Gallery
-from pipeline.options import FaceOptions, check_folder
-from pipeline.pictures import MOST_CANDIDATES, save_candidates
-from pipeline.recognizer import (
+from facial_rec.embedding import Face
+from pipeline.candidate_grid import MOST_CANDIDATES, save_candidates
+from pipeline.embedding import (
     Reader,
     Recognizer,
     embed_with_progress,
@@ -34,9 +35,8 @@ from pipeline.recognizer import (
     route_named,
     say_skipped,
 )
-from training.cli import parse_options
-from training.inference import choose_device
-from training.options import option
+from pipeline.face_options import FaceOptions, check_folder
+from pipeline.gallery import Candidate, Gallery
 
 UNKNOWN = "unknown"
 SHOWN_ON_CONSOLE = 50

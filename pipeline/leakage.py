@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.duplicates import collect_signatures, find_duplicates, picture_signature
-from data.errors import InputError
-from data.face_rows import FaceRow
-from data.images import read_ahead, read_image
-from data.multipie import MultiPieName
-from data.prepare_faces import ALIGNED_COARSE
+from earface.core.errors import InputError
+from earface.data.duplicates import collect_signatures, find_duplicates, picture_signature
+from earface.data.face_rows import FaceRow
+from earface.data.images import read_ahead, read_image
+from earface.data.multipie import MultiPieName
+from earface.data.prepare_faces import ALIGNED_COARSE
 from pipeline.protocol import Protocol
-from pipeline.usable import check_people
+from pipeline.protocol_checks import check_people
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class _Placed:
 def find_leaks(protocol: Protocol, progress: Callable[[int], None] = lambda done: None) -> list[Leak]:
     """Someone who tunes and scores; one photograph enrolled and searched for, or of a person who tunes and another.
 
-    Photographs are compared as files, pixels, and near duplicates (data/duplicates.py). Pictures of one person by
-    Multi-PIE names may be alike, since their names say that another flash or camera took them. progress: called with
-    the count of pictures read.
+    Photographs are compared as files, pixels, and near duplicates (earface/data/duplicates.py).
+    Pictures of one person by Multi-PIE names may be alike: the names say that another flash or camera took them.
+    progress: called with the count of pictures read.
     """
     if protocol.pairs is not None:
         return []  # a picture may be the first of one pair and the second of another

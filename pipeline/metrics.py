@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from training.verification import FEWEST_FALSE_ACCEPTS, equal_error_rate, threshold_at
+from earface.metrics.verification import FEWEST_FALSE_ACCEPTS, equal_error_rate, threshold_at
 
 LEVEL = 0.95
 CURVE_POINTS = 400  # thresholds at which a trade-off is drawn and resampled

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from pipeline.figures import BIN_EDGES, RowResult
+from pipeline.configuration_metrics import BIN_EDGES, RowResult
 from pipeline.metrics import Curve
 
 # distinct without colour vision, too (Okabe & Ito 2008)

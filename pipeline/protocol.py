@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import InputError
-from data.face_rows import HR_FOLDER, SPLITS_FILE, FaceRow, read_faces, split_folder
-from data.images import EXTENSIONS, DataRoot
-from data.multipie import FRONTAL, FRONTAL_FLASH, MultiPieName
-from data.splits import split_by_subject
+from earface.core.errors import InputError
+from earface.data.face_rows import HR_FOLDER, SPLITS_FILE, FaceRow, read_faces, split_folder
+from earface.data.images import EXTENSIONS, DataRoot
+from earface.data.multipie import FRONTAL, FRONTAL_FLASH, MultiPieName
+from earface.data.splits import split_by_subject
 
 NEUTRAL = "01"  # the recording without expression, in every session
-NONMATED = "nonmated"  # a role of data/identity_split.py
+NONMATED = "nonmated"  # a role of earface/data/identity_split.py
 PATTERN = "SUBJECT_SESSION_RECORDING_CAMERA_ILLUMINATION_crop_128.png, such as 001_01_01_051_07_crop_128.png"
 PAIRS_PATTERN = "NAME N1 N2, or NAME1 N1 NAME2 N2"
 
@@ -119,7 +119,7 @@ class GalleryRule:
 def from_dataset(root: str, rule: GalleryRule, tune_fraction: float, seed: int) -> Protocol:
     """Of a prepared set, its test people score and its val people tune; of any other set of faces, a part tunes.
 
-    root: a prepared set, its test_processed, or what data.face_rows.read_faces takes.
+    root: a prepared set, its test_processed, or what earface.data.face_rows.read_faces takes.
     tune_fraction: of the people, in [0, 1); 0: nobody tunes. Raises InputError.
     """
     path = Path(root)

@@ -20,17 +20,17 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
-from data.atomic import atomic_write
-from data.face_geometry import FACE_SIZE
-from data.images import Pixels, read_image
+from earface.core.files import atomic_write
+from earface.data.face_alignment import FACE_SIZE
+from earface.data.images import Pixels, read_image
+from pipeline.candidate_grid import ROUTE_NAMES, as_pixels
+from pipeline.configuration_metrics import MEASURES, AtThreshold, RowResult
+from pipeline.configurations import Condition, Faces, Grids, about_recognizer, about_route
+from pipeline.embedding import HR
 from pipeline.evaluation import COMPARED, ConditionResult, Difference, Failure
-from pipeline.figures import MEASURES, AtThreshold, RowResult
-from pipeline.grid import Condition, Faces, Grids, about_recognizer, about_route
 from pipeline.metrics import LEVEL, Figure
-from pipeline.pictures import ROUTE_NAMES, as_pixels
 from pipeline.plots import as_bytes, draw
 from pipeline.protocol import Protocol
-from pipeline.recognizer import HR
 
 CONVENTION = (
     "ISO/IEC 19795-1. The gallery is HR, one template a person; a score is the cosine. A score matches from the "

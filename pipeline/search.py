@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from data.errors import InputError
+from earface.core.errors import InputError
 
 CHUNK_SCORES = 2**25  # of probes with all templates at once: 128 MB
 BLOCK = {

@@ -24,9 +24,9 @@ from typing import Any
 
 from benchmarks.gpu.report import markdown
 from benchmarks.gpu.stages import Stage, chosen
-from data.errors import entry_point
-from training.cli import parse_options
-from training.options import option
+from earface.core.command_line import parse_options
+from earface.core.errors import entry_point
+from earface.core.options import option
 
 SHARED_MEMORY = Path("/dev/shm")  # a disk's sync would be timed with the checkpoints
 ROOM = 24 * 2**30  # bytes of scratch

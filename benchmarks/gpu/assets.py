@@ -85,7 +85,7 @@ def run(part: str, context: Context) -> None:
 
 
 def _draw_ears(assets: Assets) -> str:
-    from data.synthetic.ears import EarSet, draw_dataset
+    from earface.synthetic.draw_ears import EarSet, draw_dataset
 
     size = 64 if assets.smoke else 128
     draw_dataset(assets.folder / "ears", EarSet(15, 4, size, seed=3), val_fraction=0.2, workers=WORKERS, overwrite=True)
@@ -93,8 +93,8 @@ def _draw_ears(assets: Assets) -> str:
 
 
 def _draw_faces(assets: Assets) -> str:
-    from data.prepare_faces import main as prepare
-    from data.synthetic.faces import FaceSet, draw_dataset
+    from earface.data.prepare_faces import main as prepare
+    from earface.synthetic.draw_faces import FaceSet, draw_dataset
 
     drawn = assets.folder / "faces" / "drawn"
     draw_dataset(drawn, FaceSet(14, 3, 128, seed=3), workers=WORKERS)
@@ -105,7 +105,7 @@ def _draw_faces(assets: Assets) -> str:
 
 
 def _draw_scenes(assets: Assets) -> str:
-    from data.synthetic.scenes import SceneSet, draw_scenes
+    from earface.synthetic.draw_scenes import SceneSet, draw_scenes
 
     for role, count, seed in (("train", 16, 1), ("val", 8, 2)):
         draw_scenes(assets.folder / "scenes" / role, SceneSet(count, 160, 120, seed=seed), workers=WORKERS)
@@ -113,7 +113,7 @@ def _draw_scenes(assets: Assets) -> str:
 
 
 def _unpack_ears(assets: Assets) -> str:
-    from data.npy import write_teacher_npy
+    from earface.data.npy import write_teacher_npy
 
     if assets.smoke or not (assets.carried / "ears.zip").is_file():
         return "nothing: synthetic ears serve"

@@ -16,7 +16,7 @@ SECONDS, SMOKE_SECONDS = 8.0, 1.0  # of each
 def run(part: str, context: Context) -> None:
     from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
     from ear_teacher.datamodule import EarDataModule
-    from training.cli import parse_options
+    from earface.core.command_line import parse_options
 
     assets = Assets.of(context)
     workers = 2 if context.smoke else WORKERS

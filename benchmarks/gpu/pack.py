@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import torch
 
-from data.errors import InputError, entry_point
-from data.images import read_image
-from training.cli import parse_options
-from training.options import option
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.options import option
+from earface.data.images import read_image
 
 QUALITIES = (95, 93, 91, 89, 87, 85, 82, 79, 76, 70, 60)  # of JPEG, the first that fits
 HALVED = ("edgeface_xxs_q.pt", "edgeface_xs_q.pt", "efficientnet-lite0-57934424.pth")

@@ -178,7 +178,7 @@ def lines_of(process: subprocess.Popen[str]) -> Iterator[str | None]:
 
 def thinned(argv: Sequence[str], share: int, target: Path) -> int:
     """Write every `share`-th row of the training file; how many there are."""
-    from data.npy import read_teacher_npy, write_teacher_npy
+    from earface.data.npy import read_teacher_npy, write_teacher_npy
 
     source = next(flag.partition("=")[2] for flag in argv if flag.startswith("--train_npy="))
     data = read_teacher_npy(source)
@@ -207,8 +207,8 @@ def pixel_pca(count: int, context: Context) -> dict[str, Any]:
 
     from ear_teacher.config import EarTeacherConfig
     from ear_teacher.datamodule import EarDataModule
-    from training.image_quality import psnr, ssim, to_unit
-    from training.pixels import to_model_range
+    from earface.data.pixels import to_model_range
+    from earface.metrics.image_quality import psnr, ssim, to_unit
 
     argv = dict(flag[2:].split("=", 1) for flag in Assets.of(context).many_ears)
     data = EarDataModule(EarTeacherConfig(**argv, image_size=64 if context.smoke else 128))  # type: ignore[arg-type]

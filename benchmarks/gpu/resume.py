@@ -68,7 +68,7 @@ def resumed(case: Case, context: Context) -> dict[str, Any]:
 
 def differences(first: Path, second: Path) -> list[str]:
     """Names of weights that are not the same bit for bit."""
-    from training.checkpoint import model_state, read_checkpoint
+    from earface.nn.checkpoint import model_state, read_checkpoint
 
     one, other = (model_state(read_checkpoint(path)) for path in (first, second))
     return [name for name, value in one.items() if not value.equal(other[name])]

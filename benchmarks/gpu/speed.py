@@ -18,8 +18,8 @@ from benchmarks.gpu import workloads
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.machine import matrix_rate
 from benchmarks.gpu.workloads import Workload, pinned, to_device
-from training.resume import Run
-from training.trainer import build_trainer, fit
+from earface.training.resume import Run
+from earface.training.trainer import build_trainer, fit
 
 WARM, TIMED, SMOKE_TIMED = 10, 40, 3  # steps
 PIECES = ("transfer", "forward", "losses", "backward", "optimiser")

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.gpu.context import Context
-from data.errors import entry_point
-from training.cli import parse_options
-from training.options import option
+from earface.core.command_line import parse_options
+from earface.core.errors import entry_point
+from earface.core.options import option
 
 
 @dataclass(frozen=True)

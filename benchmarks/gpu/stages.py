@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from data.errors import InputError
+from earface.core.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks.gpu.assets import Assets
 from benchmarks.gpu.context import Context
-from training.pixels import to_model_range
+from earface.data.pixels import to_model_range
 
 KL_WEIGHT = 0.01
 FEW_ROWS = 64  # that the linear path is fitted on: its cost a step does not depend on them
@@ -53,7 +53,7 @@ def ear(context: Context, flags: Sequence[str], noise: bool = False) -> Workload
     """noise: the posterior's noise is part of the batch, so that two devices see the same, and no layer is at zero."""
     from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
     from ear_teacher.module import EarVAELightning
-    from training.cli import parse_options
+    from earface.core.command_line import parse_options
 
     assets = Assets.of(context)
     perceptual = assets.dinov2_perceptual if "--encoder=dinov2" in flags else assets.perceptual
@@ -113,8 +113,8 @@ def dsr(context: Context, flags: Sequence[str]) -> Workload:
     from dsr.config import ALIASES, PRESETS, DSRTrainingConfig
     from dsr.module import DSRLightning
     from dsr.train_dsr import load_perceptual, load_recognizer
-    from training.cli import parse_options
-    from training.faces import with_vlr
+    from earface.core.command_line import parse_options
+    from earface.data.face_dataset import with_vlr
 
     assets = Assets.of(context)
     own = [f"--recognizer={assets.edgeface}", "--second_recognizer=none", "--progress=none", *assets.perceptual]
@@ -144,11 +144,11 @@ def dsr(context: Context, flags: Sequence[str]) -> Workload:
 
 def edgeface(context: Context, flags: Sequence[str], identities: int = 1000) -> Workload:
     """Stage 2: everything learns."""
-    from facial_rec.arcface import margin_loss
+    from earface.core.command_line import parse_options
+    from earface.nn.margin_head import margin_loss
     from facial_rec.config import ALIASES, FinetuneConfig
     from facial_rec.model import load_edgeface
     from facial_rec.module import FinetuneLightning
-    from training.cli import parse_options
 
     argv = [f"--weights={Assets.of(context).edgeface}", "--progress=none", *flags]
     config = parse_options(FinetuneConfig, argv, prog="workload", aliases=ALIASES).of_stage(2)
@@ -181,7 +181,7 @@ def detector(context: Context, flags: Sequence[str]) -> Workload:
     from ear_teacher.detector.losses import box_losses, landmark_losses
     from ear_teacher.detector.model import EarDetector
     from ear_teacher.detector.module import EarDetectorLightning
-    from training.cli import parse_options
+    from earface.core.command_line import parse_options
 
     small = ["--image_size=64", "--crop_size=32", "--pyramid_width=16", "--batch_size=4"] if context.smoke else []
     argv = ["--encoder_weights=none", "--progress=none", *flags, *small]

@@ -1,0 +1,1 @@
+"""`python -m data.synthetic.ears`, `faces` and `scenes`."""

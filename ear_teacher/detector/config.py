@@ -7,11 +7,11 @@ import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from data.errors import InputError
 from ear_teacher.config import ENCODERS, EarVAEConfig
-from training.checkpoint import read_checkpoint
-from training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions
-from training.options import check_options, option
+from earface.core.errors import InputError
+from earface.core.options import check_options, option
+from earface.nn.checkpoint import read_checkpoint
+from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions
 
 FROM_VAE = ("encoder", "in_channels", "base_channels", "dinov2_variant")  # what a VAE's checkpoint decides
 

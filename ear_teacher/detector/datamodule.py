@@ -13,18 +13,18 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data.annotations import Annotations, Floats, Photograph
-from data.augment import PixelAugmentation, Strength
-from data.augment_scenes import SceneAugmentation
-from data.cache import MAX_UNREADABLE
-from data.coco import read_coco
-from data.errors import InputError
-from data.images import Pixels, read_ahead, read_image
-from data.placement import Placement, around, hide_outside
 from ear_teacher.detector.config import DetectorTrainingConfig
-from ear_teacher.detector.landmarks import MARGIN
-from training.datamodule import TrainingData
-from training.pixels import to_model_range
+from ear_teacher.detector.landmarker import MARGIN
+from earface.core.errors import InputError
+from earface.data.affine import Placement, around, hide_outside
+from earface.data.annotations import Annotations, Floats, Photograph
+from earface.data.augmentation import PixelAugmentation, Strength
+from earface.data.coco import read_coco
+from earface.data.detection_augmentation import SceneAugmentation
+from earface.data.image_cache import MAX_UNREADABLE
+from earface.data.images import Pixels, read_ahead, read_image
+from earface.data.pixels import to_model_range
+from earface.training.datamodule import TrainingData
 
 MIN_CROPPED = 12.0  # pixels of an ear's longer side, below which its landmarks are not told apart
 SHIFT, ZOOM = 0.08, 1.15  # of training crops: what a found box is off, in sides, and in size

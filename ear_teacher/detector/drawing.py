@@ -1,6 +1,7 @@
 """Ears drawn into their photographs: boxes with scores, landmarks, close-ups, and sheets of pictures.
 
-Found ears are green, true ones magenta and thin. A hidden landmark is a ring. Coordinates as in data/annotations.py.
+Found ears are green, true ones magenta and thin. A hidden landmark is a ring.
+Coordinates as in earface/data/annotations.py.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import cv2
 import numpy as np
 from torch import Tensor
 
-from data.annotations import UNLABELLED, VISIBLE, Floats, Photograph
-from data.images import Pixels
+from earface.data.annotations import UNLABELLED, VISIBLE, Floats, Photograph
+from earface.data.images import Pixels
 
 FOUND, TRUE, DARK = (60, 255, 120), (255, 70, 210), (16, 24, 20)  # green and magenta: far apart to the colour-blind too
 FONT = cv2.FONT_HERSHEY_SIMPLEX

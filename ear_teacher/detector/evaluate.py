@@ -18,11 +18,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
 
-from data.annotations import HIDDEN, UNLABELLED, Annotations
-from data.errors import InputError, entry_point
-from ear_teacher.detector.measures.detection import THRESHOLDS, by_size, coco_figures, operate
-from ear_teacher.detector.measures.findings import Findings, find_ears
-from ear_teacher.detector.measures.landmarks import (
+from ear_teacher.detector.metrics.average_precision import THRESHOLDS, by_size, coco_figures, operate
+from ear_teacher.detector.metrics.evaluation_set import Source, open_source, trained_on, validated_on
+from ear_teacher.detector.metrics.failure_grids import save_false_alarms, save_missed, save_worst_landmarks
+from ear_teacher.detector.metrics.landmark_error import (
     Normaliser,
     ear_lengths,
     ear_means,
@@ -32,8 +31,9 @@ from ear_teacher.detector.measures.landmarks import (
     normalised_errors,
     summarise,
 )
-from ear_teacher.detector.measures.plots import save_cumulative_errors, save_precision_recall, save_scores
-from ear_teacher.detector.measures.report import (
+from ear_teacher.detector.metrics.plots import save_cumulative_errors, save_precision_recall, save_scores
+from ear_teacher.detector.metrics.predictions import Findings, find_ears
+from ear_teacher.detector.metrics.report import (
     BOX_FIGURES,
     CONVENTION,
     PROTOCOLS,
@@ -43,15 +43,15 @@ from ear_teacher.detector.measures.report import (
     write_per_ear,
     write_per_landmark,
 )
-from ear_teacher.detector.measures.sheets import save_false_alarms, save_missed, save_worst_landmarks
-from ear_teacher.detector.measures.source import Source, open_source, trained_on, validated_on
 from ear_teacher.detector.model import EarDetector
-from ear_teacher.measures.report import write_metrics
-from ear_teacher.trained import located, output_folder
-from training.checkpoint import find_checkpoint, read_checkpoint
-from training.cli import parse_options
-from training.inference import choose_device
-from training.options import option
+from ear_teacher.loading import located, output_folder
+from ear_teacher.metrics.report import write_metrics
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.options import option
+from earface.data.annotations import HIDDEN, UNLABELLED, Annotations
+from earface.nn.checkpoint import find_checkpoint, read_checkpoint
+from earface.nn.inference import choose_device
 
 FEW_EARS = 100  # of fewer, a figure moves visibly with each
 NOT_ALWAYS = (  # written; what an earlier evaluation left would be taken for this one's

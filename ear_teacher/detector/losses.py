@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ear_teacher.detector.boxes import assign
-from ear_teacher.detector.landmarks import cell_centres
+from ear_teacher.detector.box_detector import assign
+from ear_teacher.detector.landmarker import cell_centres
 
 HEAT_SIGMA = 1.0  # cells
 

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data.annotations import Floats
-from data.errors import InputError
-from data.images import Pixels
-from data.placement import around, fit
 from ear_teacher.backbones import Backbone
-from ear_teacher.detector.boxes import BoxDetector, suppress
+from ear_teacher.detector.box_detector import BoxDetector, suppress
 from ear_teacher.detector.config import FROM_VAE, EarDetectorConfig, vae_options
-from ear_teacher.detector.landmarks import MARGIN, Landmarker
+from ear_teacher.detector.landmarker import MARGIN, Landmarker
 from ear_teacher.encoders import build_backbone
-from training.checkpoint import model_state, read_checkpoint
-from training.pixels import to_model_range
+from earface.core.errors import InputError
+from earface.data.affine import around, fit
+from earface.data.annotations import Floats
+from earface.data.images import Pixels
+from earface.data.pixels import to_model_range
+from earface.nn.checkpoint import model_state, read_checkpoint
 
 CANDIDATES = 300  # a picture, before suppression
 MAX_DETECTIONS = 100  # a picture, as COCO's AP counts

@@ -8,17 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.annotations import Photograph
-from data.images import read_image, write_image
 from ear_teacher.detector.config import DetectorTrainingConfig
 from ear_teacher.detector.drawing import draw_detections, sheet
 from ear_teacher.detector.losses import box_losses, landmark_losses
-from ear_teacher.detector.measures.detection import BoxResult, coco_figures
-from ear_teacher.detector.measures.landmarks import ear_lengths, ear_means, normalised_errors
+from ear_teacher.detector.metrics.average_precision import BoxResult, coco_figures
+from ear_teacher.detector.metrics.landmark_error import ear_lengths, ear_means, normalised_errors
 from ear_teacher.detector.model import EarDetector, candidates
-from training.checkpoint import read_checkpoint
-from training.module import TrainingModule
-from training.optim import backbone_groups, check_groups, named_group
+from earface.data.annotations import Photograph
+from earface.data.images import read_image, write_image
+from earface.nn.checkpoint import read_checkpoint
+from earface.training.module import TrainingModule
+from earface.training.optim import backbone_groups, check_groups, named_group
 
 SHEET_SIDE, SHEET_COLUMNS = 480, 4
 SHOWN_SCORE = 0.3  # of the ears that are drawn each epoch

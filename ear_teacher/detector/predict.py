@@ -25,7 +25,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from data.annotations import (
+from ear_teacher.detector.drawing import Skeleton, draw_detections
+from ear_teacher.detector.model import EarDetector
+from ear_teacher.loading import located, output_folder
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
+from earface.core.files import atomic_write
+from earface.core.options import check_options, option
+from earface.data.annotations import (
     HIDDEN,
     VISIBLE,
     Annotations,
@@ -37,17 +44,10 @@ from data.annotations import (
     no_points,
     stacked_boxes,
 )
-from data.atomic import atomic_write
-from data.cache import crop_to_box
-from data.coco import write_coco
-from data.errors import InputError, entry_point
-from data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
-from ear_teacher.detector.drawing import Skeleton, draw_detections
-from ear_teacher.detector.model import EarDetector
-from ear_teacher.trained import located, output_folder
-from training.cli import parse_options
-from training.inference import choose_device
-from training.options import check_options, option
+from earface.data.coco import write_coco
+from earface.data.image_cache import crop_to_box
+from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
+from earface.nn.inference import choose_device
 
 DETECTIONS, RESULTS, OVERLAYS, CROPS = "detections.json", "results.json", "overlays", "crops"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from data.errors import entry_point
 from ear_teacher.detector.config import ALIASES, DetectorTrainingConfig
-from training.cli import parse_options
+from earface.core.command_line import parse_options
+from earface.core.errors import entry_point
 
 
 @entry_point
@@ -29,8 +29,8 @@ def train(config: DetectorTrainingConfig) -> None:
     from ear_teacher.detector.datamodule import DetectorDataModule
     from ear_teacher.detector.model import EarDetector
     from ear_teacher.detector.module import EarDetectorLightning
-    from training.resume import open_run
-    from training.trainer import announce, build_trainer, fit, report
+    from earface.training.resume import open_run
+    from earface.training.trainer import announce, build_trainer, fit, report
 
     datamodule = DetectorDataModule(config)
     datamodule.config = config = config.resolved(datamodule.num_landmarks)

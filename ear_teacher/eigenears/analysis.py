@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import InputError
 from ear_teacher.eigenears.appearance import appearance, parts
 from ear_teacher.eigenears.components import Components, picture_metric, principal_components, share_of_pictures
 from ear_teacher.eigenears.config import EigenearOptions
 from ear_teacher.eigenears.factors import default_index, explained_by_group, read_factors, subject_share
 from ear_teacher.eigenears.report import Findings, write_components, write_scores
-from ear_teacher.eigenears.showing import save_pictures
-from ear_teacher.measures.baselines import PixelPCA
-from ear_teacher.measures.measurement import encode_all, encode_posteriors
+from ear_teacher.eigenears.traversals import save_pictures
+from ear_teacher.loading import Ears
+from ear_teacher.metrics.baselines import PixelPCA
+from ear_teacher.metrics.reconstruction import encode_all, encode_posteriors
 from ear_teacher.model import EarVAE
-from ear_teacher.trained import Ears
+from earface.core.errors import InputError
 
 FEW_EARS = 100  # fewer, and chance alone explains several percent of a component
 MIN_SUBJECTS = 3  # for cross-validation inside cross-validation

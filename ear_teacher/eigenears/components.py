@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from data.errors import InputError
-from ear_teacher.measures.measurement import Autoencoder, decode_unit
+from ear_teacher.metrics.reconstruction import Autoencoder, decode_unit
+from earface.core.errors import InputError
 
 METRIC_EARS = (
     4  # the decoder's derivative is averaged over; on 518 real ears 1 and 8 find the same components (r > .97)

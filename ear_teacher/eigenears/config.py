@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from training.options import option
+from earface.core.options import option
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 
 from rich.console import Console
 
-from data.errors import InputError, entry_point
 from ear_teacher.eigenears.config import EigenearOptions
-from training.cli import parse_options
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
 
 
 @entry_point
@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from ear_teacher.eigenears.analysis import create_eigenears, find_factors
     from ear_teacher.eigenears.report import CONVENTION, print_report
-    from ear_teacher.measures.report import write_metrics
-    from ear_teacher.trained import load_run, open_ears, output_folder
-    from training.inference import choose_device
+    from ear_teacher.loading import load_run, open_ears, output_folder
+    from ear_teacher.metrics.report import write_metrics
+    from earface.nn.inference import choose_device
 
     device = choose_device(options.device)
     model, checkpoint, run = load_run(options.checkpoint, device, options.weights)

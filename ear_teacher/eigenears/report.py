@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from data.atomic import atomic_write
 from ear_teacher.eigenears.appearance import PARTS
 from ear_teacher.eigenears.components import Components
+from earface.core.files import atomic_write
 
 FIRST = 5  # components that are also summed up; the figure that eigenears are usually quoted by
 

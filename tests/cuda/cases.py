@@ -11,8 +11,8 @@ from unittest.mock import patch
 import torch
 from torch.utils.data import default_collate
 
+from earface.nn.weights import load_timm_backbone
 from tests.cuda.fake import CUDA, HostTraffic, fake_cuda, on_cuda, precision
-from training.weights import load_timm_backbone
 
 NEVER = 10**6  # steps between two readings of the terms: readings are no part of a step
 TIMM = "timm:test_resnet.r160_in1k"  # timm's own test model, 0.4 M parameters
@@ -128,7 +128,7 @@ def ear_teacher(files: Files, **options: Any) -> Case:
     config = EarTeacherConfig(**{**shape, **perceptual, **data, "encoder_weights": "none", **options})
     datamodule = EarDataModule(config)
     datamodule.setup()
-    with patch("training.perceptual.load_timm_backbone", _untrained):
+    with patch("earface.nn.perceptual.load_timm_backbone", _untrained):
         return _case(EarVAELightning(config), datamodule)
 
 
@@ -165,7 +165,7 @@ def dsr(files: Files, **options: Any) -> Case:
     first, second = (
         load_recognizer(flag, getattr(config, flag), config.face_crop) for flag in ("recognizer", "second_recognizer")
     )
-    with patch("training.perceptual.load_timm_backbone", _untrained):
+    with patch("earface.nn.perceptual.load_timm_backbone", _untrained):
         perceptual_loss = load_perceptual(config)
     return _case(DSRLightning(config, first, second, perceptual_loss), datamodule)
 

@@ -26,11 +26,11 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-import training.module
+import earface.training.module
 
 CUDA = torch.device("cuda", 0)
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-ROOT = Path(training.module.__file__).resolve().parents[1]
+ROOT = Path(earface.training.module.__file__).resolve().parents[2]
 MODE = FakeTensorMode(allow_non_fake_inputs=True)  # one for all: tensors of two modes do not meet
 
 SYNCHRONISING = {  # operations whose result the host needs before it can go on

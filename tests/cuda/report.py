@@ -17,12 +17,12 @@ from tests.cuda.fake import PRECISIONS
 
 def make_files(folder: Path) -> Files:
     """Synthetic ears, faces and scenes, and an EdgeFace at random weights."""
-    from data.prepare_faces import main as prepare
-    from data.synthetic.ears import EarSet
-    from data.synthetic.ears import draw_dataset as draw_ears
-    from data.synthetic.faces import FaceSet
-    from data.synthetic.faces import draw_dataset as draw_faces
-    from data.synthetic.scenes import SceneSet, draw_scenes
+    from earface.data.prepare_faces import main as prepare
+    from earface.synthetic.draw_ears import EarSet
+    from earface.synthetic.draw_ears import draw_dataset as draw_ears
+    from earface.synthetic.draw_faces import FaceSet
+    from earface.synthetic.draw_faces import draw_dataset as draw_faces
+    from earface.synthetic.draw_scenes import SceneSet, draw_scenes
     from tests.conftest import random_edgeface
 
     draw_ears(folder / "ears", EarSet(6, 3, 64, seed=3), val_fraction=0.3, workers=1, overwrite=True)

@@ -22,17 +22,17 @@ from dsr.model import DSR
 from dsr.upscale import super_resolve
 from ear_teacher.model import EarVAE
 from ear_teacher.train import main as train_ears
+from earface.nn.checkpoint import read_checkpoint
+from earface.nn.inference import choose_device
+from earface.training.optim import LearningRate, adamw_with_schedule
 from facial_rec.contract import FaceContract
-from facial_rec.extraction import embed_faces
+from facial_rec.embedding import embed_faces
 from facial_rec.model import EdgeFace
 from pipeline.search import score_chunks
 from tests.conftest import TINY
 from tests.cuda.cases import CASES, NEVER, THOROUGH, Case, Files, Standing
 from tests.cuda.fake import CUDA, on_cuda, precision
 from tests.cuda.operations import FREE, SYNCHRONISING, TO_DEVICE, TO_HOST, Operation
-from training.checkpoint import read_checkpoint
-from training.inference import choose_device
-from training.optim import LearningRate, adamw_with_schedule
 
 pytestmark = pytest.mark.cuda
 LOSS, GRADIENT = 1e-3, 2e-2  # relative differences between devices in float32: other kernels, other sums

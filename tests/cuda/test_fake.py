@@ -7,9 +7,9 @@ import inspect
 import pytest
 import torch
 
+from earface.nn.inference import weights_digest
 from tests.cuda.fake import CUDA, HostTraffic, Kind, fake, fake_cuda, on_cuda, precision
 from tests.cuda.operations import FREE, SYNCHRONISING, TO_DEVICE, TO_HOST, Operation
-from training.inference import weights_digest
 
 
 def traffic_of(operation: Operation) -> HostTraffic:
@@ -40,7 +40,7 @@ def test_what_a_gpu_does_alone_is_not_counted(operation: Operation) -> None:
 
 
 def test_the_line_of_the_project_is_named() -> None:
-    """A digest of weights reads each of them, in a line of training/inference.py."""
+    """A digest of weights reads each of them, in a line of earface/nn/inference.py."""
     layer = torch.nn.Linear(3, 4)
     with fake_cuda() as traffic:
         on_cuda(layer)
@@ -49,7 +49,7 @@ def test_the_line_of_the_project_is_named() -> None:
     assert [event.kind for event in traffic.events] == ["to host"] * 2
     lines = inspect.getsourcelines(weights_digest)
     numbers = range(lines[1], lines[1] + len(lines[0]))
-    assert {event.line for event in traffic.events} <= {f"training/inference.py:{number}" for number in numbers}
+    assert {event.line for event in traffic.events} <= {f"earface/nn/inference.py:{number}" for number in numbers}
 
 
 def test_tensors_of_two_devices_raise() -> None:

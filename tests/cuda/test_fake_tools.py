@@ -11,29 +11,29 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.face_rows import read_faces
-from data.images import list_images, read_image
 from dsr.config import DSRConfig
 from dsr.losses import Recognizer
-from dsr.measures import measure as measure_faces
+from dsr.metrics import measure as measure_faces
 from dsr.model import DSR
 from dsr.upscale import SmallFaces, super_resolve, write_faces, write_sheet
 from ear_teacher.detector.model import EarDetector
-from ear_teacher.latents import LatentMoments
-from ear_teacher.measures.baselines import PixelPCA
-from ear_teacher.measures.measurement import decode_unit, encode_all, encode_posteriors, latent_use, measure
+from ear_teacher.metrics.baselines import PixelPCA
+from ear_teacher.metrics.reconstruction import decode_unit, encode_all, encode_posteriors, latent_use, measure
 from ear_teacher.model import AggregatePosterior, EarVAE
+from ear_teacher.posterior import LatentMoments
+from earface.data.face_rows import read_faces
+from earface.data.image_grid import save_sheet
+from earface.data.images import list_images, read_image
+from earface.metrics.identification import rank_one_hits
 from facial_rec.contract import FaceContract
-from facial_rec.extraction import Face, embed_faces, embed_pictures
-from facial_rec.inputs import Route
+from facial_rec.embedding import Face, embed_faces, embed_pictures
+from facial_rec.input_cache import Route
 from facial_rec.model import EMBEDDING_DIM, EdgeFace
-from pipeline.recognizer import Recognizer as PipelineRecognizer
-from pipeline.recognizer import route_named
+from pipeline.embedding import Recognizer as PipelineRecognizer
+from pipeline.embedding import route_named
 from pipeline.search import NOBODY, score_chunks, search, top_candidates
 from tests.cuda.cases import CASES, Files, Standing
 from tests.cuda.fake import CUDA, PRECISIONS, fake, fake_cuda, on_cuda
-from training.identification import rank_one_hits
-from training.sheets import save_sheet
 
 SIDE, LATENTS = 64, 16
 HALF = {"16": "float16", "bf16": "bfloat16"}

@@ -14,17 +14,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from data.degradation import bicubic, picture_key, realistic
-from data.errors import InputError
-from data.face_rows import read_faces
-from data.images import read_image
 from dsr.config import DSRTrainingConfig
 from dsr.datamodule import FaceDataModule
 from dsr.train_dsr import main
+from earface.core.errors import InputError
+from earface.data.degradation import bicubic, picture_key, realistic
+from earface.data.face_dataset import FaceDataset, usable_faces, with_vlr
+from earface.data.face_rows import read_faces
+from earface.data.images import read_image
+from earface.data.pixels import to_model_range
 from tests.conftest import only_line
 from tests.dsr.conftest import ALONE, Arguments
-from training.faces import FaceDataset, usable_faces, with_vlr
-from training.pixels import to_model_range
 
 Change = Callable[[Path], object]
 

@@ -14,16 +14,16 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from data.errors import InputError
-from data.images import read_image
 from dsr import DSR
 from dsr.evaluate import main, names_of
 from dsr.losses import Recognizer
-from dsr.measures import MeasuredFaces, figures, identified
+from dsr.metrics import MeasuredFaces, figures, identified
+from earface.core.errors import InputError
+from earface.data.images import read_image
+from earface.nn.checkpoint import read_checkpoint
 from facial_rec.contract import FaceContract
 from tests.conftest import only_line
 from tests.dsr.conftest import metric_rows
-from training.checkpoint import read_checkpoint
 
 BORDER = 8  # one VLR pixel of 16, in pixels of 128
 

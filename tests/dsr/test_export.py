@@ -15,12 +15,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError
 from dsr import DSR, DSRConfig
 from dsr.config import Provenance
 from dsr.export import examples, main, write_onnx
-from training import onnx_export
-from training.inference import weights_digest
+from earface.core.errors import InputError
+from earface.export import onnx_export
+from earface.nn.inference import weights_digest
 
 SIZES = ("32", "24", "16", "14x16")
 

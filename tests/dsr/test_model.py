@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError
-from data.identity_split import identity_digests
 from dsr import DSR, DSRConfig
 from dsr.config import HR_SIZE, PRESETS, Provenance
-from training.checkpoint import read_checkpoint
-from training.pixels import interpolate
+from earface.core.errors import InputError
+from earface.data.identity_split import identity_digests
+from earface.data.pixels import interpolate
+from earface.nn.checkpoint import read_checkpoint
 
 SIZES = ["32", "24", "16", "14x16"]
 TINY = DSRConfig(base_channels=8, residual_blocks=1, vlr_size="16")

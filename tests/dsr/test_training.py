@@ -11,15 +11,15 @@ import cv2
 import pytest
 import torch
 
-from data.identity_split import identity_digests
 from dsr import DSR
 from dsr.config import ALIASES, PRESETS, DSRTrainingConfig
 from dsr.train_dsr import main
+from earface.core.command_line import parse_options
+from earface.data.identity_split import identity_digests
+from earface.nn.checkpoint import read_checkpoint
 from tests.conftest import VLR, only_line
 from tests.dsr.conftest import ALONE, PERCEPTUAL, Arguments, metric_rows
 from tests.ear_teacher.test_resume import assert_same
-from training.checkpoint import read_checkpoint
-from training.cli import parse_options
 
 GUIDE = {  # shared/reference/vlr_32x32_guide.md
     "epochs": 100,

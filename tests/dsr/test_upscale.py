@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from data.degradation import VLRSize
-from data.images import Pixels, read_image
 from dsr import DSR, DSRConfig
 from dsr.upscale import INFERENCE_BATCH, at_size, main, super_resolve
+from earface.data.degradation import VLRSize
+from earface.data.image_grid import LABEL_WIDTH
+from earface.data.images import Pixels, read_image
 from tests.conftest import only_line
-from tests.data.conftest import draw_picture
-from training.sheets import LABEL_WIDTH
+from tests.earface.data.conftest import draw_picture
 
 COUNT = 11  # over INFERENCE_BATCH
 

@@ -3,8 +3,8 @@ import warnings
 
 import pytest
 
-from data.errors import InputError
 from ear_teacher.annealing import KLAnnealing, cosine_ramp, cyclic_ramp
+from earface.core.errors import InputError
 
 STRATEGIES = ["threshold", "epoch", "linear", "monotonic", "cyclic", "none"]
 

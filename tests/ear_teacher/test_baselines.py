@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from ear_teacher.measures import baselines
-from ear_teacher.measures.baselines import PixelPCA, hog_features
-from training.pixels import to_model_range
+from ear_teacher.metrics import baselines
+from ear_teacher.metrics.baselines import PixelPCA, hog_features
+from earface.data.pixels import to_model_range
 
 
 def pictures(count=20, side=16, channels=3, seed=0):

@@ -16,7 +16,7 @@ from ear_teacher.blocks import ConvAttentionBlock, ResidualBlock
 from ear_teacher.config import EarVAEConfig
 from ear_teacher.losses import LossWeights, VAELoss
 from ear_teacher.model import EarVAE
-from training.perceptual import PerceptualLoss
+from earface.nn.perceptual import PerceptualLoss
 
 WHOLE = {"fullgraph": True, "backend": "aot_eager"}  # traced and differentiated as ever, without generated code
 

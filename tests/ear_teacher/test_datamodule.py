@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from data.augment import _run, geometric, photometric
-from data.errors import InputError
-from data.npy import read_teacher_npy
 from ear_teacher.config import EarTeacherConfig
 from ear_teacher.datamodule import FIT_VIEWS, EarDataModule
-from training.pixels import to_model_range
+from earface.core.errors import InputError
+from earface.data.augmentation import _run, geometric, photometric
+from earface.data.npy import read_teacher_npy
+from earface.data.pixels import to_model_range
 
 
 def module_of(folder: Path, **options: Any) -> EarDataModule:

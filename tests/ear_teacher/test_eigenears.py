@@ -14,8 +14,6 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 
-from data.npy import read_teacher_npy
-from data.synthetic.ears import FACTOR_GROUPS, EarSet, draw_dataset, draw_many, sample_shape, sample_view
 from ear_teacher import train
 from ear_teacher.eigenears.appearance import PARTS, appearance, parts, r_squared
 from ear_teacher.eigenears.components import picture_metric, principal_components, share_of_pictures
@@ -29,10 +27,12 @@ from ear_teacher.eigenears.factors import (
     ridge_path,
     subject_share,
 )
-from ear_teacher.eigenears.showing import nearest_rows, pairs
+from ear_teacher.eigenears.traversals import nearest_rows, pairs
 from ear_teacher.linear_path import LinearPath
-from ear_teacher.measures.measurement import unit_images
+from ear_teacher.metrics.reconstruction import unit_images
 from ear_teacher.model import EarVAE
+from earface.data.npy import read_teacher_npy
+from earface.synthetic.draw_ears import FACTOR_GROUPS, EarSet, draw_dataset, draw_many, sample_shape, sample_view
 
 PICTURES = ("eigenears_grid", "explained_variance", "traversal", "interpolation")
 

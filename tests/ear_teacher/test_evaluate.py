@@ -9,11 +9,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from sklearn.decomposition import PCA
 from torch.distributions import Normal, kl_divergence
 
-from data.npy import read_teacher_npy
-from data.synthetic.ears import EarSet, draw_dataset
 from ear_teacher import train
 from ear_teacher.evaluate import main
 from ear_teacher.model import EarVAE
+from earface.data.npy import read_teacher_npy
+from earface.synthetic.draw_ears import EarSet, draw_dataset
 
 PICTURES = ("reconstructions", "worst", "best", "samples", "kl_per_dimension", "psnr_histogram")
 

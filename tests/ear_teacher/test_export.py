@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError
 from ear_teacher import EarVAE
 from ear_teacher.export import main
 from ear_teacher.model import AggregatePosterior
-from ear_teacher.onnx_files import write_onnx
-from training import onnx_export
-from training.inference import weights_digest
+from ear_teacher.onnx_export import write_onnx
+from earface.core.errors import InputError
+from earface.export import onnx_export
+from earface.nn.inference import weights_digest
 
 SHAPES = {
     "conv with linear path": {"encoder": "conv", "linear_path_size": 16},

@@ -17,13 +17,13 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
-from data.errors import InputError
-from data.npy import read_teacher_npy, write_teacher_npy
 from ear_teacher import EarVAE, train
+from ear_teacher.embeddings.neighbors import cluster, most_similar
+from ear_teacher.embeddings.plots import Shown, save_neighbors, thumbnail_side, tile
+from ear_teacher.embeddings.table import Embeddings, read_embeddings, write_embeddings
 from ear_teacher.extract import main
-from ear_teacher.extraction.embeddings import Embeddings, read_embeddings, write_embeddings
-from ear_teacher.extraction.neighbors import cluster, most_similar
-from ear_teacher.extraction.pictures import Shown, save_neighbors, thumbnail_side, tile
+from earface.core.errors import InputError
+from earface.data.npy import read_teacher_npy, write_teacher_npy
 from tests.conftest import TINY
 
 

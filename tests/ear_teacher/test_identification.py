@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from ear_teacher.measures import identification
-from ear_teacher.measures.identification import identify, nearest_other, pair_scores, unit_rows
-from training.verification import equal_error_rate
+from ear_teacher.metrics import identification
+from ear_teacher.metrics.identification import identify, nearest_other, pair_scores, unit_rows
+from earface.metrics.verification import equal_error_rate
 
 
 def clustered(subjects=12, images=5, dim=8, spread=1.0, seed=0):

@@ -20,7 +20,7 @@ from ear_teacher.losses import (
     kl_divergence,
     reconstruction_loss,
 )
-from training.image_quality import ssim
+from earface.metrics.image_quality import ssim
 
 IMAGE_LOSSES = [
     reconstruction_loss,

@@ -11,17 +11,17 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
-from data.errors import InputError
 from ear_teacher import EarVAE, EarVAELightning
 from ear_teacher.config import EarVAEConfig
 from ear_teacher.encoders import LOGVAR_LIMIT
-from ear_teacher.latents import LatentMoments
 from ear_teacher.linear_path import LinearPath, bicubic_matrix
 from ear_teacher.model import AggregatePosterior
+from ear_teacher.posterior import LatentMoments
 from ear_teacher.train import main
+from earface.core.errors import InputError
+from earface.data.pixels import to_model_range
+from earface.nn.checkpoint import read_checkpoint
 from tests.conftest import TINY
-from training.checkpoint import read_checkpoint
-from training.pixels import to_model_range
 
 RESNET, CONVNEXT, VIT = "resnet18", "timm:convnext_atto", "timm:test_vit"
 
@@ -55,8 +55,8 @@ def checkpoint(ear_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def ears(ear_set: Path) -> Tensor:
     """13 of the synthetic training ears, in [-1, 1]."""
-    from data.cache import open_image_cache
-    from data.npy import read_teacher_npy
+    from earface.data.image_cache import open_image_cache
+    from earface.data.npy import read_teacher_npy
 
     data = read_teacher_npy(ear_set / "train_teacher.npy")
     cache = open_image_cache(data, image_size=64, channels=3, cache_dir=ear_set / ".cache")

@@ -93,7 +93,7 @@ def test_resumed_with_other_workers(ear_set: Path, tmp_path: Path, uninterrupted
 DIE_AFTER_SAVING = """
 import os, sys
 from ear_teacher.train import main
-from training.callbacks import LastCheckpoint
+from earface.training.callbacks import LastCheckpoint
 
 save = LastCheckpoint._save
 

@@ -16,9 +16,9 @@ from timm.models.vision_transformer_sam import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from data.errors import InputError
 from ear_teacher.model import EarVAE
 from ear_teacher.sam import WindowBlock
+from earface.core.errors import InputError
 
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 3, "num_heads": 2, "global_attn_indexes": (1,), "num_classes": 0}
 

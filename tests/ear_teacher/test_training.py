@@ -19,19 +19,19 @@ import pytorch_lightning as pl
 import timm
 import torch
 
-from data.cache import open_image_cache
-from data.npy import read_teacher_npy
 from ear_teacher import EarVAE
 from ear_teacher.annealing import KLAnnealing
 from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
 from ear_teacher.datamodule import EarDataModule
 from ear_teacher.module import EarVAELightning
 from ear_teacher.train import main
+from earface.core.command_line import parse_options
+from earface.data.image_cache import open_image_cache
+from earface.data.npy import read_teacher_npy
+from earface.nn.checkpoint import read_checkpoint
+from earface.training.resume import open_run
+from earface.training.trainer import build_trainer
 from tests.conftest import TINY
-from training.checkpoint import read_checkpoint
-from training.cli import parse_options
-from training.resume import open_run
-from training.trainer import build_trainer
 
 PERCEPTUAL = "timm:test_resnet.r160_in1k"  # timm's own test model, 0.4 M parameters
 WEIGHTS = {"ssim": 0.5, "edge": 0.25, "contrastive": 0.125, "center": 2.0, "kl": 0.0625, "perceptual": 0.75}

@@ -12,17 +12,17 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor
 
-from data.errors import InputError
 from ear_teacher.backbones import DINOV2_VARIANTS, DINOv2Backbone
 from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
 from ear_teacher.model import EarVAE
 from ear_teacher.module import EarVAELightning
 from ear_teacher.train import main
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError
+from earface.nn.checkpoint import model_state, read_checkpoint
+from earface.nn.perceptual import PerceptualLoss
+from earface.training.trainer import group_table
 from tests.ear_teacher.test_training import arguments, metric_rows, only_line
-from training.checkpoint import model_state, read_checkpoint
-from training.cli import parse_options
-from training.perceptual import PerceptualLoss
-from training.trainer import group_table
 
 DIM, MLP = {"dinov2": 384, "sam": 768}, 4
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from facial_rec.arcface import Margin, MarginHead, margin_loss
+from earface.nn.margin_head import Margin, MarginHead, margin_loss
 from facial_rec.config import FinetuneConfig
 from facial_rec.datamodule import HR
 from facial_rec.model import EdgeFace

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.errors import InputError
+from earface.core.errors import InputError
 from facial_rec.contract import Crop, FaceContract
-from facial_rec.extraction import read_face
+from facial_rec.embedding import read_face
 
 # InsightFace's five points in 112x112: eyes, nose, corners of the mouth
 TEMPLATE = [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from data.errors import InputError
-from data.images import read_image
+from earface.core.errors import InputError
+from earface.data.images import read_image
+from earface.nn.inference import weights_digest
 from facial_rec.contract import FaceContract
 from facial_rec.embed import main
-from facial_rec.embeddings import FaceEmbeddings, read_embeddings, write_embeddings
-from facial_rec.extraction import INFERENCE_BATCH, embed_faces, embed_pictures, faces_of
+from facial_rec.embedding import INFERENCE_BATCH, embed_faces, embed_pictures, faces_of
+from facial_rec.embedding_table import FaceEmbeddings, read_embeddings, write_embeddings
 from facial_rec.model import EdgeFace
-from training.inference import weights_digest
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 SIDES = (128, 112, 160)

@@ -14,18 +14,18 @@ import onnxruntime
 import pytest
 import torch
 
-from data.face_rows import read_faces
-from data.identity_split import identity_digests
-from data.images import read_image
 from dsr import DSR, DSRConfig
+from earface.data.face_rows import read_faces
+from earface.data.identity_split import identity_digests
+from earface.data.images import read_image
+from earface.data.pixels import interpolate, to_model_range
 from facial_rec.contract import FaceContract
 from facial_rec.evaluate import main as evaluate
 from facial_rec.export import main as export
 from facial_rec.finetune_edgeface import main as finetune
+from facial_rec.hub import Tuning, load_tuned, save_tuned
 from facial_rec.model import EdgeFace
-from facial_rec.tuned import Tuning, load_tuned, save_tuned
 from tests.conftest import VLR, only_line
-from training.pixels import interpolate, to_model_range
 
 
 @pytest.fixture(scope="module")

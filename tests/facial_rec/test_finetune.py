@@ -13,22 +13,22 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import InputError
 from dsr.config import DSRConfig
 from dsr.model import DSR
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError
+from earface.data.pixels import to_model_range
 from facial_rec.config import ALIASES, FinetuneConfig, parse_mixture
 from facial_rec.datamodule import UNSEEN, FinetuneData
 from facial_rec.finetune_edgeface import main
-from facial_rec.inputs import Route
+from facial_rec.hub import load_tuned
+from facial_rec.input_cache import Route
+from facial_rec.metrics import selection_loss
 from facial_rec.model import EdgeFace, load_edgeface
 from facial_rec.module import FinetuneLightning
-from facial_rec.recognition import selection_loss
 from facial_rec.routes import enlarging
-from facial_rec.tuned import load_tuned
 from tests.conftest import VLR, only_line
 from tests.ear_teacher.test_resume import assert_same
-from training.cli import parse_options
-from training.pixels import to_model_range
 
 Arguments = Callable[..., list[str]]
 
@@ -171,9 +171,9 @@ def test_the_checkpoint_is_chosen_by_rank_1_and_tar_and_not_if_hr_is_forgotten()
 
 
 def test_the_tuned_folder_is_the_best_checkpoint_and_embeds(finished: Path, face_set: Path, tmp_path: Path) -> None:
+    from earface.nn.inference import weights_digest
     from facial_rec.embed import main as embed
-    from facial_rec.embeddings import read_embeddings
-    from training.inference import weights_digest
+    from facial_rec.embedding_table import read_embeddings
 
     folder = finished / "checkpoints" / "tuned"
     model, tuning = load_tuned(folder)

@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from timm.models.edgenext import PositionalEncodingFourier
 from torch import Tensor, nn
 
-from data.errors import InputError
-from facial_rec import pretrained
+from earface.core.errors import InputError
+from earface.nn.inference import weights_digest
+from earface.nn.positional_encoding import SharedPositionalEncoding
+from facial_rec import published_weights as pretrained
 from facial_rec.model import EdgeFace, LoRaLin
-from facial_rec.pretrained import VARIANTS
-from training.inference import weights_digest
-from training.positional_encoding import SharedPositionalEncoding
+from facial_rec.published_weights import VARIANTS
 
 OFFICIAL = Path(__file__).parents[2].parent / "shared" / "weights"
 PARAMETERS = {  # millions, as published

@@ -12,21 +12,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data.degradation import degrade, parse_vlr_size, picture_key
-from data.face_rows import FaceRow
-from data.identity_split import identity_digests
-from data.images import read_image
-from data.synthetic.faces import FaceSet, draw_dataset
 from dsr import DSR, DSRConfig
 from dsr.config import Provenance
+from earface.data.degradation import degrade, parse_vlr_size, picture_key
+from earface.data.face_rows import FaceRow
+from earface.data.identity_split import identity_digests
+from earface.data.images import read_image
+from earface.data.pixels import interpolate, to_model_range
+from earface.synthetic.draw_faces import FaceSet, draw_dataset
 from facial_rec.contract import FaceContract
+from facial_rec.hub import Tuning, save_tuned
 from facial_rec.model import EdgeFace
-from facial_rec.tuned import Tuning, save_tuned
+from pipeline.configurations import Condition, Embeddings, Faces, Models
 from pipeline.evaluate_dataset import main
 from pipeline.evaluation import ConditionResult, Settings, Stages, evaluate
-from pipeline.grid import Condition, Embeddings, Faces, Models
 from pipeline.protocol import Protocol
-from training.pixels import interpolate, to_model_range
 
 SEED = 42
 

@@ -18,21 +18,21 @@ import pytest
 import torch
 from PIL import Image
 
-from data.degradation import VLRSize
-from data.images import Pixels, list_images, read_image
-from data.synthetic.faces import FaceSet, draw_many
 from dsr import DSR, DSRConfig
 from dsr.upscale import at_size
+from earface.data.degradation import VLRSize
+from earface.data.images import Pixels, list_images, read_image
+from earface.data.pixels import interpolate, to_model_range
+from earface.synthetic.draw_faces import FaceSet, draw_many
 from facial_rec.contract import FaceContract
 from facial_rec.embed import main as embed
-from facial_rec.embeddings import read_embeddings
+from facial_rec.embedding_table import read_embeddings
 from facial_rec.model import EdgeFace
+from pipeline.candidate_grid import CAPTION, DPI, INCHES, MOST_CANDIDATES
 from pipeline.enroll import main as enroll
 from pipeline.gallery import Gallery
 from pipeline.identify import main as identify
-from pipeline.pictures import CAPTION, DPI, INCHES, MOST_CANDIDATES
 from tests.conftest import only_line, random_edgeface
-from training.pixels import interpolate, to_model_range
 
 YUNET = Path(__file__).parents[2].parent / "shared" / "weights" / "face_detection_yunet_2023mar.onnx"
 NAMES = ("al", "bo", "cy", "di", "ed")

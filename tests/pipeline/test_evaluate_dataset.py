@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.errors import InputError
-from data.face_rows import FaceRow, read_faces
-from data.images import read_image, write_image
-from data.multipie import CAMERA_YAW
 from dsr.evaluate import main as evaluate_dsr
+from earface.core.errors import InputError
+from earface.data.face_rows import FaceRow, read_faces
+from earface.data.images import read_image, write_image
+from earface.data.multipie import CAMERA_YAW
 from facial_rec.evaluate import main as evaluate_recognisers
 from facial_rec.routes import super_resolution
+from pipeline.configurations import Condition, Models, conditions_of
+from pipeline.embedding import load_recognizer
 from pipeline.evaluate_dataset import main
-from pipeline.grid import Condition, Models, conditions_of
 from pipeline.leakage import leakless
 from pipeline.protocol import Enrolment, GalleryRule, Protocol, from_dataset
-from pipeline.recognizer import load_recognizer
-from pipeline.usable import readable
+from pipeline.protocol_checks import readable
 from tests.conftest import VLR, only_line
 from tests.pipeline.small import (
     arguments,

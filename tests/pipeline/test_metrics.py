@@ -11,10 +11,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_curve, top_k_accuracy_score
 
+from earface.metrics.verification import FEWEST_FALSE_ACCEPTS, equal_error_rate, true_accept_rate
 from pipeline import metrics
 from pipeline.metrics import LEVEL, Figure, Resampling, TradeOff, fpir_in_gallery, too_few
 from pipeline.search import search
-from training.verification import FEWEST_FALSE_ACCEPTS, equal_error_rate, true_accept_rate
 
 RATES = [0.1, 0.25]
 

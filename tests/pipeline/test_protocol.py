@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.errors import InputError
-from data.face_rows import FaceRow
-from data.identity_split import SPLIT_OF_ROLE, read_splits
-from data.images import Pixels, read_image
-from data.synthetic.faces import FaceSet, draw_many
+from earface.core.errors import InputError
+from earface.data.face_rows import FaceRow
+from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
+from earface.data.images import Pixels, read_image
+from earface.synthetic.draw_faces import FaceSet, draw_many
 from pipeline.leakage import Leak, find_leaks, without_leaks
 from pipeline.protocol import (
     Enrolment,

@@ -15,13 +15,13 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from data.face_rows import FaceRow
-from data.images import read_image
+from earface.data.face_rows import FaceRow
+from earface.data.images import read_image
 from facial_rec.routes import super_resolution
+from pipeline.configurations import Faces, Models, conditions_of
+from pipeline.embedding import load_recognizer
 from pipeline.evaluation import ConditionResult, notes_of
-from pipeline.grid import Faces, Models, conditions_of
 from pipeline.protocol import Enrolment, GalleryRule, Protocol, from_dataset
-from pipeline.recognizer import load_recognizer
 from pipeline.report import About, print_report, write_probes, write_report
 from tests.conftest import VLR
 from tests.pipeline.small import drawn, dsr_folder, evaluated, read_probes, read_report

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from data.errors import InputError
+from earface.core.errors import InputError
 from pipeline.search import (
     BLOCK,
     CHUNK_SCORES,

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.annotations import Annotations, Floats, Photograph
-from data.coco import write_coco
-from data.errors import InputError
-from data.images import Pixels, write_image
-from data.placement import PAD
 from ear_teacher.detector.config import DetectorTrainingConfig
 from ear_teacher.detector.datamodule import MIN_CROPPED, DetectorDataModule, PhotographDataset, collate_photographs
 from ear_teacher.detector.train import main
+from earface.core.errors import InputError
+from earface.data.affine import PAD
+from earface.data.annotations import Annotations, Floats, Photograph
+from earface.data.coco import write_coco
+from earface.data.images import Pixels, write_image
 
 ELLIPSE, DOTS = 235, (0, 130)  # grey levels; the ground is that of the padding, so that nothing else has an edge
 SHAPE: dict[str, Any] = {"image_size": 160, "crop_size": 96, "channels": 3, "landmarks": True}

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from data.annotations import Photograph
-from data.images import Pixels
 from ear_teacher.detector.drawing import FOUND, MIN_SIDE, TRUE, draw_detections, sheet, zoomed
+from earface.data.annotations import Photograph
+from earface.data.images import Pixels
 
 SIDE = MIN_SIDE  # photographs of this size are not enlarged
 

@@ -19,14 +19,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
-from data.annotations import Annotations, Photograph
-from data.coco import read_coco, write_coco
-from data.images import Pixels, read_image
-from data.synthetic.scenes import SceneSet, draw_scenes
 from ear_teacher.detector import train
 from ear_teacher.detector.evaluate import EvaluationOptions, evaluate, main
-from ear_teacher.detector.measures.source import open_source
+from ear_teacher.detector.metrics.evaluation_set import open_source
 from ear_teacher.detector.model import EarDetector
+from earface.data.annotations import Annotations, Photograph
+from earface.data.coco import read_coco, write_coco
+from earface.data.images import Pixels, read_image
+from earface.synthetic.draw_scenes import SceneSet, draw_scenes
 
 SHAPE = {"encoder": "conv", "base_channels": 4, "image_size": 64, "crop_size": 32, "pyramid_width": 16}
 FILES = ("detections.json", "metrics.json", "per_ear.csv", "per_landmark.csv")

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_iou, complete_box_iou_loss
 
-from ear_teacher.detector.boxes import STRIDES, assign, places_of
-from ear_teacher.detector.landmarks import cell_centres
+from ear_teacher.detector.box_detector import STRIDES, assign, places_of
+from ear_teacher.detector.landmarker import cell_centres
 from ear_teacher.detector.losses import (
     HEAT_SIGMA,
     box_losses,
@@ -21,7 +21,7 @@ from ear_teacher.detector.losses import (
     landmark_losses,
     quality_focal_loss,
 )
-from tests.ear_teacher.detector.test_boxes import answers_by_loop, random_ears
+from tests.ear_teacher.detector.test_box_detector import answers_by_loop, random_ears
 
 GRIDS = [math.ceil(96 / stride) for stride in STRIDES]
 PLACES, PLACE_STRIDES = places_of(96, GRIDS)

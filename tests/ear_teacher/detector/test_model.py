@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from data.errors import InputError
-from data.images import Pixels
-from data.placement import fit
 from ear_teacher.detector.model import CANDIDATES, EarDetector, Suppression
-from training.pixels import to_model_range
+from earface.core.errors import InputError
+from earface.data.affine import fit
+from earface.data.images import Pixels
+from earface.data.pixels import to_model_range
 
 SHAPE: dict[str, Any] = {
     **{"encoder": "conv", "base_channels": 4, "pyramid_width": 16},
@@ -204,8 +204,8 @@ def test_the_smallest_shape_answers_a_single_photograph() -> None:
 
 
 def saved(model: EarDetector, path: Any) -> str:
-    from training.checkpoint import AtomicCheckpointIO
-    from training.cli import plain
+    from earface.core.command_line import plain
+    from earface.nn.checkpoint import AtomicCheckpointIO
 
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     AtomicCheckpointIO().save_checkpoint(

@@ -12,16 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from data.annotations import Annotations
-from data.coco import read_coco, write_coco
-from data.images import list_images, read_image, write_image
-from data.prepare_ears import main as prepare_ears
-from data.synthetic.ear_anatomy import EAR_LANDMARKS
-from data.synthetic.ear_dataset import EAR_SKELETON
-from data.synthetic.scenes import SceneSet, draw_scenes
 from ear_teacher import EarVAE
 from ear_teacher.detector.model import EarDetector
 from ear_teacher.detector.predict import main, storable
+from earface.data.annotations import Annotations
+from earface.data.coco import read_coco, write_coco
+from earface.data.images import list_images, read_image, write_image
+from earface.data.prepare_ears import main as prepare_ears
+from earface.synthetic.draw_scenes import SceneSet, draw_scenes
+from earface.synthetic.ear_anatomy import EAR_LANDMARKS
+from earface.synthetic.ear_set import EAR_SKELETON
 
 SHAPE = {"encoder": "conv", "base_channels": 4, "image_size": 64, "crop_size": 32, "pyramid_width": 16}
 

@@ -13,18 +13,18 @@ import pytest
 import torch
 from torchmetrics.detection import MeanAveragePrecision
 
-from data.coco import read_coco
-from data.images import read_image
-from data.synthetic.ear_anatomy import EAR_LANDMARKS
-from data.synthetic.ear_dataset import EAR_SKELETON
-from data.synthetic.scenes import SceneSet, draw_scenes
 from ear_teacher.detector.config import ALIASES, DetectorTrainingConfig
 from ear_teacher.detector.model import EarDetector
 from ear_teacher.detector.module import EarDetectorLightning
 from ear_teacher.detector.train import main
+from earface.core.command_line import parse_options
+from earface.data.coco import read_coco
+from earface.data.images import read_image
+from earface.nn.checkpoint import model_state, read_checkpoint
+from earface.synthetic.draw_scenes import SceneSet, draw_scenes
+from earface.synthetic.ear_anatomy import EAR_LANDMARKS
+from earface.synthetic.ear_set import EAR_SKELETON
 from tests.ear_teacher.test_resume import assert_same
-from training.checkpoint import model_state, read_checkpoint
-from training.cli import parse_options
 
 TINY = (
     *("--encoder", "conv", "--base-channels", "4", "--image-size", "64", "--crop-size", "32", "--pyramid-width", "16"),

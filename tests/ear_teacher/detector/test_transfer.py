@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError
-from data.synthetic.scenes import SceneSet, draw_scenes
 from ear_teacher import EarVAE
 from ear_teacher.detector.model import EarDetector
 from ear_teacher.detector.train import main as train_detector
 from ear_teacher.train import main as train_vae
+from earface.core.command_line import plain
+from earface.core.errors import InputError
+from earface.nn.checkpoint import AtomicCheckpointIO, model_state, read_checkpoint
+from earface.synthetic.draw_scenes import SceneSet, draw_scenes
 from tests.conftest import TINY
 from tests.ear_teacher.detector.test_model import SHAPE, saved
-from training.checkpoint import AtomicCheckpointIO, model_state, read_checkpoint
-from training.cli import plain
 
 BACKBONE = "model.encoder.backbone."
 SMALL = {"pyramid_width": 16, "image_size": 64, "crop_size": 32}

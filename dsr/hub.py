@@ -1,0 +1,52 @@
+"""What the folder of a saved DSR says: its faces, and how it is read again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from dsr.config import HR_SIZE, DSRConfig, Provenance
+from earface.core.errors import InputError
+from earface.nn.pretrained_folder import CONFIG, PROVENANCE, PretrainedFormat
+
+RESIZE = "an aligned face, each axis by itself: bicubic with antialiasing, as Pillow's BICUBIC"
+
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+A face super-resolver that keeps identity. `config.json` says which faces it takes: size, resize rule, value range.
+
+```python
+from dsr import DSR
+
+model = DSR.from_pretrained("THIS FOLDER, OR ITS NAME ON THE HUB")
+faces = model(vlr)  # vlr as config.json says -> (B, 3, 128, 128), RGB in [-1, 1]
+```
+"""
+
+
+def image_contract(config: DSRConfig) -> dict[str, Any]:
+    """What a VLR face must be before the model takes it; values of [0, 1] minus mean, divided by std, are in range."""
+    return {
+        "width": config.vlr.width,
+        "height": config.vlr.height,
+        "output_size": HR_SIZE,
+        "channels": "RGB",
+        "resize": RESIZE,
+        "mean": [0.5] * 3,
+        "std": [0.5] * 3,
+        "range": [-1.0, 1.0],
+    }
+
+
+FORMAT = PretrainedFormat(model="DSR", title="DSR", config=DSRConfig, needed="vlr_size", contract=image_contract)
+
+
+def read_provenance(folder: Path) -> Provenance:
+    """Of a folder that FORMAT reads; empty where an older version wrote it. Raises InputError if it is damaged."""
+    stored = FORMAT.read_provenance(folder)
+    people, degradation = stored.get("trained_on", []), stored.get("degradation", "")
+    if not isinstance(degradation, str) or not isinstance(people, list) or not all(isinstance(o, str) for o in people):
+        raise InputError(f"{folder / CONFIG}: {PROVENANCE} is damaged")
+    return Provenance(tuple(people), degradation)

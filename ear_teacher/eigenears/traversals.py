@@ -1,0 +1,175 @@
+"""What is drawn of a model's components: latents chosen, decoded and laid out on sheets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ear_teacher.eigenears.config import EigenearOptions
+from ear_teacher.eigenears.plots import (
+    ComponentPictures,
+    save_component,
+    save_explained_variance,
+    save_factors,
+    save_grid,
+    save_rows,
+    sigmas,
+)
+from ear_teacher.eigenears.report import Findings
+from ear_teacher.loading import Ears
+from ear_teacher.metrics.reconstruction import decode_unit, latent_use, unit_images
+from ear_teacher.model import EarVAE
+
+TRAVERSED = 8  # latents on the traversal sheet
+PAIRS = 6  # of ears on the interpolation sheet
+NEAR_MEAN = 40  # ears, among which the clearest is shown along every component
+
+
+def save_pictures(
+    out: Path,
+    model: EarVAE,
+    ears: Ears,
+    mu: Tensor,
+    logvar: Tensor,
+    found: Findings,
+    options: EigenearOptions,
+    device: str,
+) -> None:
+    """Every PNG of eigenears; those that an earlier call left and this one does not make go."""
+    count = len(found.pictures)
+    for stale in out.glob("pc_*.png"):
+        if (number := re.fullmatch(r"pc_(\d+)\.png", stale.name)) and int(number[1]) > count:
+            stale.unlink()
+    shown = along(model, mu.double().numpy(), ears.images, found, options, device)
+    for component in shown:
+        save_component(out / f"pc_{component.number}.png", component)
+    save_grid(out / "eigenears_grid.png", shown, f"eigenears: {count} principal components of {len(mu)} ears")
+    of_what = "decoded pictures" if options.metric == "picture" else "latents"
+    save_explained_variance(
+        out / "explained_variance.png",
+        found.components.variance,
+        found.parts,
+        {
+            "eigenears, of the input pictures": found.pictures,
+            "pixel PCA, of the input pictures": found.pixel_pca,
+            "plain PCA of the latents, of the latents": found.plain,
+        },
+        f"share of the variance of the {of_what}",
+    )
+    if found.factors:
+        save_factors(out / "factors.png", found.factors)
+    else:
+        (out / "factors.png").unlink(missing_ok=True)
+    save_traversal(out / "traversal.png", model, mu, latent_use(mu, logvar).kl_per_dimension, options, device)
+    save_interpolation(out / "interpolation.png", model, mu, ears, options, device)
+
+
+def along(
+    model: EarVAE,
+    mu: NDArray[np.float64],
+    images: NDArray[np.uint8],
+    found: Findings,
+    options: EigenearOptions,
+    device: str,
+) -> list[ComponentPictures]:
+    """What is shown of each component: from the mean ear, and from one typical ear."""
+    components = found.components
+    positions = np.linspace(-options.sigmas, options.sigmas, options.steps)
+    start = mu[typical_row(model, mu, images, components.scores, options.batch_size, device)]
+    shown = []
+    for row, share in enumerate(components.variance):
+        scores = components.scores[:, row]
+        nearest = nearest_rows(scores, positions)
+        steps = positions[:, None] * components.directions[row]
+        decoded = decode(model, np.concatenate([components.mean + steps, start + steps]), options.batch_size, device)
+        shown.append(
+            ComponentPictures(
+                number=row + 1,
+                title=f"PC {row + 1}: {share:.1%} of the variance",
+                remark=f"factors: {found.best_factors(row)}" if found.factors else "",
+                positions=positions,
+                from_mean=decoded[: options.steps],
+                from_ear=decoded[options.steps :],
+                nearest=unit_images(images[nearest]),
+                nearest_scores=scores[nearest],
+                parts={name: float(shares[row]) for name, shares in found.parts.items()},
+            )
+        )
+    return shown
+
+
+def typical_row(
+    model: EarVAE,
+    mu: NDArray[np.float64],
+    images: NDArray[np.uint8],
+    scores: NDArray[np.float64],
+    batch_size: int,
+    device: str,
+) -> int:
+    """Of the ears that differ least from the mean in scores (N, K), the one whose picture comes back best."""
+    near = np.argsort(np.square(scores).sum(axis=1), kind="stable")[:NEAR_MEAN]
+    pictures = unit_images(images[near])
+    lost = (decode(model, mu[near], batch_size, device) - pictures).square().mean(dim=(1, 2, 3))
+    return int(near[(lost / pictures.var(dim=(1, 2, 3)).clamp_min(1e-6)).argmin()])
+
+
+def nearest_rows(scores: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.intp]:
+    """For each position the row of nearest score; none twice while there are others, the outermost choose first."""
+    rows = np.zeros(len(positions), np.intp)
+    distance = np.abs(scores[None, :] - positions[:, None])
+    for place in np.argsort(-np.abs(positions), kind="stable"):
+        rows[place] = distance[place].argmin()
+        if len(scores) > len(positions):
+            distance[:, rows[place]] = np.inf
+    return rows
+
+
+def decode(model: EarVAE, latents: NDArray[np.float64], batch_size: int, device: str) -> Tensor:
+    """(N, D) -> (N, C, S, S) in [0, 1]."""
+    parts = torch.from_numpy(latents).float().split(batch_size)
+    return torch.cat([decode_unit(model, part, device) for part in parts])
+
+
+def save_traversal(
+    path: Path, model: EarVAE, mu: Tensor, kl: NDArray[np.float64], options: EigenearOptions, device: str
+) -> None:
+    """The latents (N, D) with the most nats (D,), each from -k to k standard deviations about the mean ear."""
+    latents = mu.double().numpy()
+    positions = np.linspace(-options.sigmas, options.sigmas, options.steps)
+    rows = {}
+    for latent in np.argsort(-kl, kind="stable")[:TRAVERSED]:
+        moved = np.tile(latents.mean(axis=0), (options.steps, 1))
+        moved[:, latent] += positions * latents[:, latent].std()
+        rows[f"latent {latent}\n{kl[latent]:.2f} nats"] = decode(model, moved, options.batch_size, device)
+    save_rows(path, [sigmas(position) for position in positions], rows, "the latents that carry most, one at a time")
+
+
+def save_interpolation(
+    path: Path, model: EarVAE, mu: Tensor, ears: Ears, options: EigenearOptions, device: str
+) -> None:
+    """Straight lines between the latents of pairs of ears, of different subjects where these are known."""
+    latents = mu.double().numpy()
+    shares = np.linspace(0.0, 1.0, options.steps)
+    rows = {}
+    for number, (first, second) in enumerate(pairs(len(latents), ears.subjects), 1):
+        line = latents[first] + shares[:, None] * (latents[second] - latents[first])
+        ends = unit_images(ears.images[np.array([first, second])])
+        rows[f"pair {number}"] = torch.cat([ends[:1], decode(model, line, options.batch_size, device), ends[1:]])
+    columns = ["input", *(f"{share:.0%}" for share in shares), "input"]
+    save_rows(path, columns, rows, "decoded straight lines between two ears")
+
+
+def pairs(count: int, subjects: Sequence[str] | None) -> list[tuple[int, int]]:
+    """Rows evenly spread over half the file, each with the one half the file away, or the next of another subject."""
+    found = []
+    for first in np.unique(np.linspace(0, (count - 1) // 2, PAIRS).round().astype(int)).tolist():
+        others = [(first + count // 2 + step) % count for step in range(count)]
+        different = [row for row in others if row != first and (not subjects or subjects[row] != subjects[first])]
+        found.append((first, (different or [row for row in others if row != first])[0]))
+    return found

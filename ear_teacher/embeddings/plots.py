@@ -1,0 +1,145 @@
+"""Ears side by side: a query and its neighbours, a sheet of clusters, and TensorBoard's projector."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # without pyplot: always the Agg canvas, no global state
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from ear_teacher.embeddings.neighbors import MEASURE
+from ear_teacher.embeddings.table import Embeddings
+from ear_teacher.metrics.plots import BLUE, GREY, ORANGE
+from earface.core.errors import InputError
+from earface.core.files import atomic_write
+from earface.data.image_grid import save_sheet
+from earface.data.images import Pixels
+
+TILE = 224  # height in pixels of an ear beside others; its proportions are kept
+COLUMNS = 6
+MAX_SHOWN = 36  # neighbours on one picture
+SHEET_TILE, SHEET_COLUMNS = 96, 12
+SPRITE_SIDE, MAX_THUMBNAIL, MIN_THUMBNAIL = 8192, 64, 16  # TensorBoard takes one square picture of all thumbnails
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An ear on a picture. A subject is empty where it is not known, a picture None where it is gone."""
+
+    picture: Pixels | None
+    name: str
+    subject: str
+
+
+def tile(picture: Pixels | None, height: int, width: int) -> Pixels:
+    """(height, width, 3): the whole picture (H, W, C), its proportions kept, centered on white; grey if it is gone."""
+    if picture is None:
+        return np.full((height, width, 3), 224, np.uint8)
+    scale = min(height / picture.shape[0], width / picture.shape[1])
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+    canvas = np.full((height, width, 3), 255, np.uint8)
+    top, left = (height - size[1]) // 2, (width - size[0]) // 2
+    canvas[top : top + size[1], left : left + size[0]] = resized.reshape(size[1], size[0], -1)
+    return canvas
+
+
+def common_width(pictures: Sequence[Pixels | None], height: int) -> int:
+    """Of tiles that most of the pictures fill at full height: ears are narrow, drawn ones may be square."""
+    shares = [picture.shape[1] / picture.shape[0] for picture in pictures if picture is not None] or [1.0]
+    return round(height * float(np.clip(np.quantile(shares, 0.9), 0.5, 1.0)))
+
+
+def save_neighbors(path: Path, query: Shown, neighbors: Sequence[tuple[Shown, float]]) -> None:
+    """The query and its neighbours (with their cosines), most similar first, MAX_SHOWN of them at most.
+
+    Where both subjects are known the frame is blue for the query's own subject and orange for another.
+    """
+    shown = neighbors[:MAX_SHOWN]
+    columns = min(COLUMNS, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    width = common_width([query.picture, *(neighbor.picture for neighbor, _ in shown)], TILE)
+    figure = Figure(figsize=((columns + 1) * (0.25 + 1.9 * width / TILE), 0.4 + 2.65 * rows))
+    figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
+    grid = figure.add_gridspec(rows, columns + 1)
+    _draw(figure.add_subplot(grid[0, 0]), query, width, "query", "black")
+    for rank, (neighbor, similarity) in enumerate(shown, 1):
+        color = GREY
+        if query.subject and neighbor.subject:
+            color = BLUE if query.subject == neighbor.subject else ORANGE
+        axes = figure.add_subplot(grid[(rank - 1) // columns, 1 + (rank - 1) % columns])
+        _draw(axes, neighbor, width, f"{rank}.  {similarity:.2f}", color)
+    legend = "; frames: blue same subject, orange another" if query.subject else ""
+    figure.supxlabel(f"{MEASURE}{legend}", x=0.01, ha="left", fontsize=8, color="#444444")
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+
+
+def _draw(axes: Axes, ear: Shown, width: int, title: str, color: str) -> None:
+    axes.imshow(tile(ear.picture, TILE, width))
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(color=color, linewidth=2.5)
+    axes.set_title(title, fontsize=11, fontweight="bold" if title == "query" else "normal")
+    subject = f"subject {ear.subject}\n" if ear.subject else ""
+    axes.set_xlabel(f"{subject}{_shortened(ear.name)}", fontsize=7.5)
+    if ear.picture is None:
+        axes.text(width / 2, TILE / 2, "picture not found", ha="center", fontsize=8, color="#666666")
+
+
+def _shortened(name: str, length: int = 24) -> str:
+    """The end of a path, from its last folder on."""
+    end = "/".join(Path(name).parts[-2:]).replace("$", r"\$")
+    return end if len(end) <= length else "…" + end[1 - length :]
+
+
+def save_clusters(path: Path, rows: Sequence[tuple[str, Sequence[Pixels | None]]]) -> None:
+    """One row a cluster: its label and up to SHEET_COLUMNS of its ears."""
+    width = common_width([picture for _, pictures in rows for picture in pictures], SHEET_TILE)
+    save_sheet(path, {label: to_tensor([tile(p, SHEET_TILE, width) for p in pictures]) for label, pictures in rows})
+
+
+def to_tensor(tiles: Sequence[Pixels]) -> Tensor:
+    """(N, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.stack(tiles)).permute(0, 3, 1, 2).float() / 255.0
+
+
+def thumbnail_side(count: int) -> int:
+    """So that a square of all thumbnails is within what TensorBoard shows. Raises InputError for too many ears."""
+    side = min(MAX_THUMBNAIL, SPRITE_SIDE // math.ceil(math.sqrt(count)))
+    if side < MIN_THUMBNAIL:
+        most = (SPRITE_SIDE // MIN_THUMBNAIL) ** 2
+        raise InputError(f"--projector: {count:,} ears are more than the {most:,} that TensorBoard can show")
+    return side
+
+
+def write_projector(folder: Path, table: Embeddings, pictures: Sequence[Pixels | None]) -> None:
+    """What `tensorboard --logdir folder` shows under Projector: embeddings, names, subjects, clusters, thumbnails."""
+    columns: dict[str, Sequence[object]] = {"path": table.paths}
+    if table.subjects is not None:
+        columns["subject"] = table.subjects
+    if table.cluster is not None:
+        columns["cluster"] = table.cluster.tolist()
+    side = thumbnail_side(len(table))
+    rows = [[_one_cell(value) for value in row] for row in zip(*columns.values(), strict=True)]
+    with SummaryWriter(str(folder)) as writer, contextlib.redirect_stdout(io.StringIO()):  # warns of what it replaces
+        writer.add_embedding(
+            torch.from_numpy(table.embeddings),
+            metadata=rows if len(columns) > 1 else [row[0] for row in rows],
+            metadata_header=list(columns) if len(columns) > 1 else None,
+            label_img=to_tensor([tile(picture, side, side) for picture in pictures]),
+            tag="ears",
+        )
+
+
+def _one_cell(value: object) -> str:
+    return " ".join(str(value).split()) or "unknown"  # a tab or a line break would shift the table

@@ -1,0 +1,42 @@
+"""What the folder of a saved ear VAE says: its images, and how it is read again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ear_teacher.config import EarVAEConfig
+from earface.nn.pretrained_folder import PretrainedFormat
+
+RESIZE = "stretch to a square, each axis by itself: OpenCV INTER_AREA where it shrinks, INTER_CUBIC where it grows"
+
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+A variational autoencoder over ear crops. `config.json` says which images it takes: size, resize rule, value range.
+
+```python
+from ear_teacher import EarVAE
+
+model = EarVAE.from_pretrained("THIS FOLDER, OR ITS NAME ON THE HUB")
+mu = model.encode(images)  # images as config.json says; equal bit for bit in any batch
+```
+"""
+
+
+def image_contract(config: EarVAEConfig) -> dict[str, Any]:
+    """What an image must be before the model takes it; values of [0, 1] minus mean, divided by std, are in range."""
+    channels = config.in_channels
+    return {
+        "size": config.image_size,
+        "channels": "RGB" if channels == 3 else "grey",
+        "resize": RESIZE,
+        "mean": [0.5] * channels,
+        "std": [0.5] * channels,
+        "range": [-1.0, 1.0],
+    }
+
+
+FORMAT = PretrainedFormat(
+    model="EarVAE", title="ear VAE", config=EarVAEConfig, needed="encoder", contract=image_contract
+)

@@ -1,0 +1,127 @@
+"""What tools that work on a trained ear VAE start from: the model and its run, ears as it takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ear_teacher.model import EarVAE
+from earface.core.errors import InputError
+from earface.data.image_cache import open_image_cache
+from earface.data.npy import read_teacher_npy
+from earface.nn.checkpoint import find_checkpoint, read_checkpoint
+from earface.nn.inference import weights_digest
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Ears:
+    """N ears, N >= 2, as the model takes them; the rows whose picture could be read."""
+
+    source: str
+    images: NDArray[np.uint8]  # (N, S, S, C)
+    names: list[str]  # paths, or rows of an image array
+    subjects: list[str] | None
+    skipped: int
+
+
+def located(path: str) -> str:
+    """A relative path that does not exist here but does from the project's folder, from there; any other as it is.
+
+    So that a command works inside a package's folder, too.
+    """
+    if not Path(path).is_absolute() and not Path(path).exists() and (PROJECT / path).exists():
+        return str(PROJECT / path)
+    return path
+
+
+def trained_with(checkpoint: Path) -> dict[str, Any]:
+    """The options of the run that wrote it. Raises InputError for a checkpoint of anything but an ear VAE."""
+    stored = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("options", {})
+    if not {"train_npy", "val_npy", "data_root", "cache_dir", "crop_to_bbox", "latent_dim"} <= stored.keys():
+        raise InputError(f"{checkpoint}: this checkpoint holds no ear VAE; give one written by ear_teacher.train")
+    return stored
+
+
+def open_ears(
+    npy: str, flag: str, model: EarVAE, run: dict[str, Any], data_root: str | None, cache_dir: str | None
+) -> Ears:
+    """The ears of an NPY or NPZ, cropped and sized as in training; data_root, cache_dir: None is as in training.
+
+    flag: what the user names the file with. Raises InputError, also for fewer than two ears.
+    """
+    npy = located(npy)
+    if not Path(npy).is_file():
+        raise InputError(f"{npy}: no such file; say by {flag} where the ears are")
+    root = data_root or (located(run["data_root"]) if run["data_root"] else None)
+    data = read_teacher_npy(npy, root)
+    cache = open_image_cache(
+        data,
+        image_size=model.config.image_size,
+        channels=model.config.in_channels,
+        crop_to_bbox=run["crop_to_bbox"],
+        cache_dir=cache_dir or (located(run["cache_dir"]) if run["cache_dir"] else Path(npy).parent / ".cache"),
+    )
+    if len(cache) < 2:
+        raise InputError(f"{npy}: {len(cache)} usable pictures; two or more are needed to compare")
+    names: Sequence[object] = data.image_paths or [f"{npy} row {row}" for row in range(len(data))]
+    return Ears(
+        source=npy,
+        images=cache.images,
+        names=[str(names[row]) for row in cache.kept],
+        subjects=None if data.subjects is None else [data.subjects[row] for row in cache.kept],
+        skipped=len(cache.skipped),
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in evaluation mode and where it comes from."""
+
+    model: EarVAE
+    source: Path  # the checkpoint, or the folder
+    weights: str  # averaged or raw; of a folder: exported
+    run: dict[str, Any] | None  # the options it was trained with; a folder does not tell
+
+    @cached_property
+    def digest(self) -> str:
+        return weights_digest(self.model, str(self.model.config.image_size))
+
+
+def load_trained(path: str, device: str, weights: str) -> Trained:
+    """path: a checkpoint, a pattern (the newest match), or a folder that `save_pretrained` wrote.
+
+    Raises InputError for anything else.
+    """
+    path = located(path)
+    if Path(path).is_dir():
+        model = EarVAE.from_pretrained(path, map_location=device)
+        return Trained(model, Path(path), "exported", None)
+    checkpoint = find_checkpoint(path)
+    run = trained_with(checkpoint)
+    model = EarVAE.load_from_checkpoint(str(checkpoint), device, weights)
+    return Trained(model, checkpoint, weights, run)
+
+
+def load_run(path: str, device: str, weights: str) -> tuple[EarVAE, Path, dict[str, Any]]:
+    """The model of a checkpoint, the file, and the options of its run. Raises InputError, also for a folder."""
+    trained = load_trained(path, device, weights)
+    if trained.run is None:
+        raise InputError(f"{path}: an exported folder does not tell what it was trained on; give the run's .ckpt file")
+    return trained.model, trained.source, trained.run
+
+
+def output_folder(given: str | None, default: Path) -> Path:
+    """`--out`, made if need be. Raises InputError if it is a file."""
+    out = Path(given) if given else default
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; give a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    return out

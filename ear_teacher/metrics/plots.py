@@ -1,0 +1,96 @@
+"""The pictures of an evaluation: contact sheets of reconstructions and samples, and two plots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # without pyplot: always the Agg canvas, no global state
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ear_teacher.model import EarVAE
+from earface.core.files import atomic_write
+from earface.data.image_grid import save_sheet
+from earface.metrics.image_quality import to_unit
+
+DIFFERENCE_GAIN = 4  # errors of a few percent would look black
+SAMPLE_SEED = 7
+BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#b8b8b8"  # distinct without colour vision, too
+
+
+def save_reconstructions(path: Path, images: Tensor, decoded: Mapping[str, Tensor]) -> None:
+    """One column an ear: the input, each method's reconstruction, and the methods' absolute differences, enlarged.
+
+    images, and each of `decoded` (row name -> reconstructions): (N, C, S, S) in [0, 1].
+    """
+    differences = {
+        f"{name.splitlines()[0]}\ndifference x{DIFFERENCE_GAIN}": (reconstruction - images).abs() * DIFFERENCE_GAIN
+        for name, reconstruction in decoded.items()
+    }
+    save_sheet(path, {"input": images, **decoded, **differences})
+
+
+@torch.no_grad()
+def save_samples(path: Path, model: EarVAE, count: int) -> None:
+    """`count` ears from the prior and as many from the aggregate posterior, the same at every call."""
+    generator = torch.Generator().manual_seed(SAMPLE_SEED)
+    rows = {"prior": model.sample(count, generator=generator)}
+    rows["aggregate\nposterior"] = model.sample(count, "posterior", generator)
+    save_sheet(path, {name: to_unit(images) for name, images in rows.items()})
+
+
+def save_kl_per_dimension(path: Path, kl: NDArray[np.float64], active: NDArray[np.bool_]) -> None:
+    """Bars of the KL of each latent dimension, (D,) in nats, largest first; `active` (D,) sets the colour."""
+    order = np.argsort(-kl, kind="stable")
+    edges = np.arange(len(kl) + 1) + 0.5
+
+    def draw(axes: Axes) -> None:
+        for chosen, color, name in ((active, BLUE, "active"), (~active, GREY, "inactive")):
+            heights = np.where(chosen, kl, 0.0)[order]
+            axes.stairs(heights, edges, fill=True, color=color, label=f"{name}: {int(chosen.sum())} dimensions")
+        axes.set(xlabel="latent dimension, by KL", ylabel="KL from the prior (nats)", xlim=(edges[0], edges[-1]))
+        axes.set_ylim(bottom=0.0)
+        axes.set_title(f"{kl.sum():.1f} nats over {len(kl)} dimensions", loc="left", fontsize="medium")
+
+    save_plot(path, draw)
+
+
+def save_psnr_histogram(path: Path, psnr: Mapping[str, NDArray[np.float64]]) -> None:
+    """The distributions of PSNR (N,) in dB of two methods over the same images, and their means; not finite: left out.
+
+    psnr: name in the legend -> values.
+    """
+    finite = {name: values[np.isfinite(values)] for name, values in psnr.items()}
+    everything = np.concatenate(list(finite.values()))
+    bins = np.histogram_bin_edges(everything, bins=min(40, max(8, round(len(everything) ** 0.5))))
+
+    def draw(axes: Axes) -> None:
+        styles: tuple[tuple[str, dict[str, Any]], ...] = (
+            (BLUE, {"histtype": "stepfilled", "alpha": 0.45}),
+            (ORANGE, {"histtype": "step", "linewidth": 1.8}),
+        )
+        for (name, values), (color, style) in zip(finite.items(), styles, strict=True):
+            mean = values.mean() if len(values) else np.nan
+            axes.hist(values, bins.tolist(), color=color, label=f"{name}: mean {mean:.2f} dB", **style)
+            axes.axvline(mean, color=color, linestyle="--", linewidth=1.5)
+        axes.set(xlabel="PSNR of an image (dB)", ylabel="validation images")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+
+    save_plot(path, draw)
+
+
+def save_plot(path: Path, draw: Callable[[Axes], None]) -> None:
+    """A PNG of what `draw` puts into one pair of axes, with a legend."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    draw(axes)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")

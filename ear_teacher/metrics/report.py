@@ -1,0 +1,121 @@
+"""The figures of an evaluation as JSON, as a CSV with a row per image, and as a table on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from ear_teacher.metrics.identification import Identification
+from ear_teacher.metrics.reconstruction import LatentUse, Reconstruction
+from earface.core.files import atomic_write
+
+PREFIXES = {"VAE": "", "pixel PCA": "pca_", "pixel PCA + mirror images": "pca_mirror_", "linear path": "linear_path_"}
+UNDECODED = {"encoder maps": "maps_", "HOG": "hog_"}  # embeddings that no decoder belongs to
+
+CONVENTION = (
+    "Images stretched to a square; the VAE reconstructs from mu, without augmentation, in float32. PSNR (dB) and SSIM "
+    "on [0, 1] pixels, per image, then the mean over images; SSIM with an 11x11 Gaussian, sigma 1.5, population "
+    "covariance. Pixel PCA at the full image size, fitted on exactly the training images (pca), and on these and their "
+    "mirror images (pca_mirror); what PCA and the linear path put outside [0, 1] is clipped. Active units: variance of "
+    "mu over the validation images above 0.01. rank1: leave one out over the validation images, nearest other image by "
+    "cosine; images whose subject has no other are no probes, but stay in the gallery. Before the cosine, mu and HOG "
+    "are centered on their mean over the training images, codes of PCA and of the linear path on that of the images "
+    "they were fitted on. eer: over all pairs of validation images by the same cosine, where the false match rate "
+    "equals the false non-match rate, straight lines between the thresholds that occur. maps: the encoder's coarsest "
+    "backbone map, averaged over its places, centered as mu is. HOG: 9 orientations, 8x8 cells, blocks of 2x2, L2-Hys. "
+    "null: cannot be measured on these data."
+)
+
+
+def figures(
+    reconstructions: Mapping[str, Reconstruction], use: LatentUse, identifications: Mapping[str, Identification | None]
+) -> dict[str, Any]:
+    """metrics.json's figures. Both mappings by a name in PREFIXES, identifications also in UNDECODED; None: nobody."""
+    found: dict[str, Any] = {}
+    for name, prefix in PREFIXES.items():
+        if name not in reconstructions:
+            continue
+        found[f"{prefix}psnr"] = float(reconstructions[name].psnr.mean())
+        found[f"{prefix}ssim"] = float(reconstructions[name].ssim.mean())
+        found[f"{prefix}rank1"] = _figure(identifications[name], "rank1")
+        found[f"{prefix}eer"] = _figure(identifications[name], "eer")
+        if prefix:
+            found[f"{prefix}components"] = reconstructions[name].codes.shape[1]
+    for name, prefix in UNDECODED.items():
+        found[f"{prefix}rank1"] = _figure(identifications[name], "rank1")
+        found[f"{prefix}eer"] = _figure(identifications[name], "eer")
+    vae = identifications["VAE"]
+    return found | {
+        "probes": _figure(vae, "probes"),
+        "single_image_subjects": _figure(vae, "single_image_subjects"),
+        "genuine_pairs": _figure(vae, "genuine_pairs"),
+        "impostor_pairs": _figure(vae, "impostor_pairs"),
+        "active_units": int(use.active.sum()),
+        "kl_nats": float(use.kl_nats.mean()),
+        "kl_per_dimension": use.kl_per_dimension.tolist(),
+    }
+
+
+def _figure(identification: Identification | None, name: str) -> Any:
+    return None if identification is None else getattr(identification, name)
+
+
+def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
+    """JSON; what is not finite (the PSNR of a perfect reconstruction) becomes null, which JSON has."""
+    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_per_image(
+    path: Path,
+    names: Sequence[str],
+    subjects: Sequence[str] | None,
+    vae: Reconstruction,
+    pca: Reconstruction,
+    kl_nats: NDArray[np.float64],
+    nearest: NDArray[np.int64],
+) -> None:
+    """CSV, one row an image; nearest: (N,) the row most similar by mu. Subjects are empty where they are unknown."""
+    subjects = subjects or [""] * len(names)
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(
+            ["path", "subject", "psnr", "ssim", "pca_psnr", "pca_ssim", "kl_nats", "nearest_path", "nearest_subject"]
+        )
+        for row, other in enumerate(nearest):
+            measured = (vae.psnr[row], vae.ssim[row], pca.psnr[row], pca.ssim[row], kl_nats[row])
+            numbers = [f"{value:.6g}" for value in measured]
+            writer.writerow([names[row], subjects[row], *numbers, names[other], subjects[other]])
+
+
+def print_report(console: Console, metrics: Mapping[str, Any]) -> None:
+    """One row a method, then what only the VAE has."""
+    table = Table("method", box=None, header_style="bold")
+    for column in ("components", "PSNR (dB)", "SSIM", "rank-1", "EER"):
+        table.add_column(column, justify="right")
+    for name, prefix in PREFIXES.items():
+        if f"{prefix}psnr" in metrics:
+            components = metrics.get(f"{prefix}components", metrics["latent_dim"])
+            quality = (f"{metrics[f'{prefix}psnr']:.2f}", f"{metrics[f'{prefix}ssim']:.4f}")
+            shares = (_percent(metrics[f"{prefix}rank1"]), _percent(metrics[f"{prefix}eer"]))
+            table.add_row("linear path alone" if name == "linear path" else name, str(components), *quality, *shares)
+    for name, prefix in UNDECODED.items():
+        shares = (_percent(metrics[f"{prefix}rank1"]), _percent(metrics[f"{prefix}eer"]))
+        table.add_row(f"VAE's {name}" if name != "HOG" else name, "-", "-", "-", *shares)
+    console.print(table)
+    used = f"active units {metrics['active_units']} of {metrics['latent_dim']}, {metrics['kl_nats']:.1f} nats"
+    console.print(used, highlight=False)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"

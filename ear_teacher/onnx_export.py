@@ -1,0 +1,62 @@
+"""A trained ear VAE as two ONNX files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ear_teacher.hub import image_contract
+from ear_teacher.model import EarVAE
+from earface.export.onnx_export import BATCHES, Difference, OnnxPart, write_parts
+
+ONNX_FILES = ("encoder.onnx", "decoder.onnx")
+CHECK_SEED = 7
+
+
+class EncoderPart(nn.Module):
+    """images (N, C, S, S) in [-1, 1] -> mu, logvar, each (N, D)."""
+
+    def __init__(self, model: EarVAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.encoder(images)
+
+
+class DecoderPart(nn.Module):
+    """latent (N, D) -> images (N, C, S, S) in [-1, 1]."""
+
+    def __init__(self, model: EarVAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return self.model.decode(latent)
+
+
+def write_onnx(folder: Path, model: EarVAE, tolerance: float, **metadata: str) -> list[Difference]:
+    """encoder.onnx and decoder.onnx, both or neither. model: in evaluation mode, on the CPU.
+
+    metadata: kept in the files beside the image contract. Raises InputError as `write_parts` does.
+    """
+    images, latents = _examples(model)
+    parts = [
+        OnnxPart(ONNX_FILES[0], EncoderPart(model), images, "images", ("mu", "logvar")),
+        OnnxPart(ONNX_FILES[1], DecoderPart(model), latents, "latent", ("images",)),
+    ]
+    about = {"latent_dim": str(model.config.latent_dim), "image": json.dumps(image_contract(model.config)), **metadata}
+    return write_parts(folder, parts, tolerance, about)
+
+
+@torch.no_grad()
+def _examples(model: EarVAE) -> tuple[Tensor, Tensor]:
+    """Pictures that look like ears, a fourth of them noise, and latents: what the parts meet in use."""
+    generator = torch.Generator().manual_seed(CHECK_SEED)
+    images = model.sample(max(BATCHES), "prior" if model.posterior is None else "posterior", generator)
+    noise = torch.rand(images.shape, generator=generator) * 2.0 - 1.0
+    images[::4] = noise[::4]
+    return images, model.encode(images)

@@ -1,0 +1,166 @@
+"""A command line from a frozen dataclass of options, through jsonargparse.
+
+jsonargparse gives typed flags, `--config FILE` and `--print_config`. This adds what it lacks: dashes equal
+underscores, a bare boolean flag means true, several values after one flag, aliases, an encoder's recipe as defaults,
+and errors of one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import islice, takewhile
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from earface.core.errors import InputError
+from earface.core.options import check_options, literal_choices, range_text
+
+Options = TypeVar("Options")
+
+
+class _Parser(ArgumentParser):
+    hints: Mapping[str, Any] = {}  # set once by build_parser
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        raise InputError(_one_line(str(message), self.hints))
+
+
+def parse_options(
+    options_type: type[Options],
+    argv: Sequence[str] | None = None,
+    *,
+    prog: str,
+    aliases: Mapping[str, str] | None = None,
+    preset_field: str | None = None,
+    presets: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Options:
+    """Command line (default: sys.argv) to a checked `options_type`.
+
+    presets: for a value of `preset_field`, defaults that replace the dataclass's own; flags and configuration files
+    override them. Raises InputError for anything unknown, of the wrong type or out of range.
+    """
+    parser = build_parser(options_type, prog, aliases or {})
+    arguments = normalise(sys.argv[1:] if argv is None else argv, options_type, aliases or {})
+    if preset_field and presets:
+        probe = [argument for argument in arguments if not argument.startswith("--print_config")]
+        if not {"-h", "--help"} & set(probe):
+            chosen = _parse(parser, probe)[preset_field]
+            parser.set_defaults(dict(presets.get(chosen, {})))
+    options = options_type(**_parse(parser, arguments))
+    check = getattr(options, "check", None)
+    check() if check else check_options(options)
+    return options
+
+
+def build_parser(options_type: type, prog: str, aliases: Mapping[str, str]) -> ArgumentParser:
+    """One typed flag a field, whose help is the field's reason and range."""
+    summary = (options_type.__doc__ or "").strip().split("\n")[0]
+    spelling = "Dashes and underscores are the same, and a bare true/false flag means true."
+    if aliases:
+        spelling += " Also: " + ", ".join(f"--{alias} = --{name}" for alias, name in aliases.items()) + "."
+    parser = _Parser(prog=prog, description=summary, epilog=spelling, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file of options; flags override it")
+    parser.hints = hints = get_type_hints(options_type)
+    for field in dataclasses.fields(options_type):
+        text = field.metadata.get("help", "")
+        interval = range_text(field.metadata)
+        if interval != "a number":
+            text += f" ({interval})"
+        parser.add_argument(f"--{field.name}", type=hints[field.name], default=field.default, help=text)
+    return parser
+
+
+def normalise(argv: Sequence[str], options_type: type, aliases: Mapping[str, str]) -> list[str]:
+    """Spell every flag as its field: dashes to underscores, aliases resolved, bare booleans made true.
+
+    A field that is a tuple takes all values up to the next flag.
+    """
+    hints = get_type_hints(options_type)
+    booleans = {name for name, hint in hints.items() if hint is bool or bool in get_args(hint)}
+    tuples = {name for name, hint in hints.items() if get_origin(hint) is tuple}
+    result: list[str] = []
+    argv = list(argv)
+    taken = 0  # arguments up to here are in the result
+    for position, argument in enumerate(argv):
+        if position < taken:
+            continue
+        if not argument.startswith("--"):
+            result.append(argument)
+            continue
+        name, equals, value = argument[2:].partition("=")
+        name = name.replace("-", "_")
+        name = aliases.get(name, name)
+        following = argv[position + 1] if position + 1 < len(argv) else "--"
+        if name.startswith("no_") and name.removeprefix("no_") in booleans and not equals:
+            name, equals, value = name.removeprefix("no_"), "=", "false"
+        if name in booleans and not equals and following.startswith("--"):
+            equals, value = "=", "true"
+        if name in tuples:
+            values = (
+                [value] if equals else list(takewhile(lambda text: not text.startswith("--"), argv[position + 1 :]))
+            )
+            taken = position + 1 + (0 if equals else len(values))
+            equals, value = "=", json.dumps(values)
+        result.append(f"--{name}{equals}{value}")
+    return _files_first(result)
+
+
+def _files_first(arguments: Sequence[str]) -> list[str]:
+    """Flags override configuration files wherever these stand; jsonargparse goes by position."""
+    files: list[str] = []
+    flags: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--config":
+            files += [argument, *islice(rest, 1)]
+        else:
+            (files if argument.startswith("--config=") else flags).append(argument)
+    return files + flags
+
+
+def write_options(options: Any, path: Path) -> None:
+    """The resolved options as YAML that `--config` reads back."""
+    path.write_text(yaml.safe_dump(plain(options), sort_keys=False))
+
+
+def plain(options: Any) -> dict[str, Any]:
+    """A dataclass as dicts, lists, strings and numbers: what a checkpoint may hold."""
+    return {key: _listed(value) for key, value in dataclasses.asdict(options).items()}
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:
+    parsed = parser.parse_args(arguments)
+    values = parsed.as_dict() if isinstance(parsed, Namespace) else dict(parsed)
+    values.pop("config", None)
+    return values
+
+
+def _one_line(message: str, hints: Mapping[str, Any]) -> str:
+    """jsonargparse's report of a value of the wrong type, in a sentence; anything else on one line."""
+    key = re.search(r'[Pp]arser key "(\w+)"', message)
+    value = re.search(r"(?:Got|Given) value: (.*)", message)
+    if key and value and key[1] in hints:
+        hint = hints[key[1]]
+        choices = literal_choices(hint)
+        wanted = f"choose one of {', '.join(map(str, choices))}" if choices else f"expected {_type_name(hint)}"
+        return f"--{key[1]} {value[1]}: {wanted}"
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    return "; ".join(lines[:3]) + " (see --help)"
+
+
+def _type_name(hint: Any) -> str:
+    names = {float: "a number", int: "a whole number", bool: "true or false"}
+    if get_origin(hint) is tuple:
+        return "a list"
+    return names.get(hint) or next((names[part] for part in get_args(hint) if part in names), str(hint))

@@ -1,0 +1,76 @@
+"""Typed options: a dataclass field with its default, its reason and its range in one place."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from earface.core.errors import InputError
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    plan: bool = True,
+) -> Any:
+    """A dataclass field. `low <= value <= high`, `value > above`.
+
+    plan: whether the value is part of what a run computes; a resumed run must have the same. Workers, devices,
+    paths and logging are not.
+    """
+    return dataclasses.field(
+        default=default, metadata={"help": help, "low": low, "high": high, "above": above, "plan": plan}
+    )
+
+
+def check_options(options: Any) -> None:
+    """Raise InputError for the first field that is outside its range or not one of its choices."""
+    hints = get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        value, meta = getattr(options, field.name), field.metadata
+        choices = literal_choices(hints[field.name])
+        if choices and value not in choices:
+            raise InputError(f"--{field.name} {value!r}: choose one of {', '.join(map(str, choices))}")
+        if value is None or isinstance(value, (str, bool)):
+            continue
+        low, high, above = meta.get("low"), meta.get("high"), meta.get("above")
+        outside = (
+            value != value
+            or (low is not None and value < low)
+            or (high is not None and value > high)
+            or (above is not None and value <= above)
+        )
+        if outside:
+            raise InputError(f"--{field.name} {value}: must be {range_text(meta)}")
+
+
+def range_text(meta: Any) -> str:
+    """The range of a field in words; empty when it has none."""
+    low, high, above = meta.get("low"), meta.get("high"), meta.get("above")
+    parts = [
+        f"above {above:g}" if above is not None else "",
+        f"at least {low:g}" if low is not None else "",
+        f"at most {high:g}" if high is not None else "",
+    ]
+    return " and ".join(part for part in parts if part) or "a number"
+
+
+def literal_choices(hint: Any) -> tuple[Any, ...]:
+    """The values of `Literal[...]`, also inside `... | None`."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = [literal_choices(part) for part in get_args(hint)]
+        if any(inner):
+            return (*(value for values in inner for value in values), None)
+    return ()
+
+
+def plan_fields(options: Any) -> set[str]:
+    """Names of the fields that a resumed run must share."""
+    return {field.name for field in dataclasses.fields(options) if field.metadata.get("plan", True)}

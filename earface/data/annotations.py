@@ -1,0 +1,280 @@
+"""Photographs with the boxes and landmarks of their ears, and the files these come from.
+
+COCO keypoint JSON is in `earface/data/coco.py`; here are `boxes.csv` and folders of `.pts`.
+Coordinates are pixels of the upright picture. Boxes are measured from its top left corner, so that the picture is the
+box 0 0 width height; whole coordinates of landmarks are pixel centres, so that the picture spans [-.5, width - .5].
+That is COCO's custom.
+The order of landmarks is anatomical: it is the same on a left and a right ear.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earface.core.errors import InputError
+from earface.core.files import atomic_write
+from earface.data.ear_rows import read_csv
+from earface.data.images import DataRoot, image_size, list_images, read_ahead
+
+UNLABELLED, HIDDEN, VISIBLE = 0, 1, 2  # COCO's visibility
+SIDES = ("l", "r")
+BOX_COLUMNS = ("x", "y", "width", "height")
+MAX_POINTS = 1000
+Floats = NDArray[np.float32]
+Size = tuple[int, int]  # width, height
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One photograph with N ears of K landmarks each; N may be 0, and so may K."""
+
+    path: Path
+    size: Size | None  # None: it cannot be read, and no file says it
+    boxes: Floats  # (N, 4) x y width height of the visible extent
+    keypoints: Floats  # (N, K, 3) x y visibility: 0 not labelled (x y mean nothing), 1 hidden, 2 visible
+    has_boxes: bool = True  # False: the boxes only enclose the landmarks, and other ears may be unmarked
+    sides: tuple[str, ...] = ()  # of each ear: l, r or empty for unknown; () = unknown
+    subject: str = ""  # who it is; empty for unknown
+
+    @property
+    def has_landmarks(self) -> bool:
+        """Whether any landmark is labelled."""
+        return bool((self.keypoints[..., 2] != UNLABELLED).any())
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The photographs of one file or folder, which share their landmarks."""
+
+    source: Path
+    photographs: list[Photograph]
+    landmark_names: tuple[str, ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()  # pairs of landmarks to join by a line, from 1 on as in COCO
+
+    def __len__(self) -> int:
+        return len(self.photographs)
+
+    @property
+    def num_ears(self) -> int:
+        return sum(len(photograph.boxes) for photograph in self.photographs)
+
+
+def read_boxes_csv(path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> Annotations:
+    """A CSV with the columns file, x, y, width, height and perhaps subject and side: one ear a row.
+
+    Rows of one file are one photograph's ears; a row whose four numbers are empty names a photograph without any.
+    data_root: what relative files resolve against and may not leave; default: the folder of `path`.
+    """
+    path = Path(path)
+    table = read_csv(path)
+    absent = [column for column in ("file", *BOX_COLUMNS) if column not in table[0]]
+    if absent:
+        raise InputError(f"{path}: no column {absent[0]!r} (it has {', '.join(table[0])})")
+    root = DataRoot(path.parent if data_root is None else data_root)
+    rows: dict[Path, list[tuple[int, dict[str, str]]]] = {}
+    for line, record in enumerate(table, start=2):
+        try:
+            rows.setdefault(root.resolve(record["file"]), []).append((line, record))
+        except InputError as error:
+            raise InputError(f"{path} line {line}: {error}") from None
+    sizes = photograph_sizes(path, rows)
+    photographs = []
+    for photograph, size in zip(rows, sizes, strict=True):
+        boxes, sides, subjects = [], [], set()
+        for line, record in rows[photograph]:
+            try:
+                subjects.add(record.get("subject", ""))
+                numbers = [record[column].strip() for column in BOX_COLUMNS]
+                if any(numbers):
+                    boxes.append(checked_box(numbers, size))
+                    sides.append(checked_side(record.get("side", "")))
+            except InputError as error:
+                raise InputError(f"{path} line {line} ({record['file']}): {error}") from None
+        subject = subjects.pop() if len(subjects) == 1 else ""  # two people in one picture: neither's
+        photographs.append(
+            Photograph(photograph, size, stacked_boxes(boxes), no_points(len(boxes)), True, tuple(sides), subject)
+        )
+    return Annotations(path, photographs)
+
+
+def write_boxes_csv(path: str | os.PathLike[str], annotations: Annotations) -> None:
+    """One row an ear, as `read_boxes_csv` reads them; landmarks are not kept."""
+    path = Path(path)
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        root, writer = DataRoot(path.parent), csv.writer(stream)
+        writer.writerow(("file", *BOX_COLUMNS, "subject", "side"))
+        for photograph in annotations.photographs:
+            name, sides = root.written(photograph.path), photograph.sides or ("",) * len(photograph.boxes)
+            for box, side in zip(photograph.boxes.tolist(), sides, strict=True):
+                writer.writerow((name, *(f"{value:.10g}" for value in box), photograph.subject, side))
+            if not len(photograph.boxes):
+                writer.writerow((name, "", "", "", "", photograph.subject, ""))
+
+
+def read_pts_folder(folder: str | os.PathLike[str]) -> Annotations:
+    """Every photograph below `folder` with a NAME.pts beside it: one ear each, whose box encloses the points.
+
+    The coordinates are taken as they stand, whole numbers at pixel centres from 0 on. ibug's tools number pixels from
+    1, but its ear set does not: it has points at x = 0 and -1 on a picture's edge, and over its 21 pictures the outer
+    contour meets the strongest image gradient at a shift of (0.0, -0.5) px. The box reaches half a pixel beyond the
+    outermost points' centres.
+    """
+    pictures = [path for path in list_images(folder) if path.with_suffix(".pts").is_file()]
+    alone = sorted(set(Path(folder).rglob("*.pts")) - {path.with_suffix(".pts") for path in pictures})
+    if alone:
+        raise InputError(f"{alone[0]}: no picture of that name beside it (and {len(alone) - 1} more such files)")
+    if not pictures:
+        raise InputError(f"{folder}: holds no picture with a .pts file of its name")
+    photographs: list[Photograph] = []
+    for picture, size in zip(pictures, photograph_sizes(Path(folder), pictures), strict=True):
+        file = picture.with_suffix(".pts")
+        try:
+            points = checked_points(read_pts(file), size)
+            if photographs and len(points) != photographs[0].keypoints.shape[1]:
+                first = photographs[0]
+                raise InputError(f"{len(points)} points, but {first.path.stem}.pts has {first.keypoints.shape[1]}")
+            boxes = stacked_boxes([enclosing_box(points, size)])
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
+        photographs.append(Photograph(picture, size, boxes, points[None], has_boxes=False))
+    count = photographs[0].keypoints.shape[1]
+    return Annotations(Path(folder), photographs, tuple(f"point_{number:02d}" for number in range(1, count + 1)))
+
+
+def read_pts(path: Path) -> Floats:
+    """The points of one file, (K, 3), all visible."""
+    try:
+        head, opened, rest = path.read_text(encoding="utf-8-sig").partition("{")
+        body, closed, _ = rest.partition("}")
+        fields = dict(line.split(":", 1) for line in head.splitlines() if ":" in line)
+        declared = int(fields["n_points"])
+        points = [[float(number) for number in line.split()] for line in body.splitlines() if line.strip()]
+    except OSError as error:
+        raise InputError(f"{error.strerror}") from None
+    except (ValueError, KeyError):
+        raise InputError('not a .pts file: "n_points: K" and K lines "x y" between { and } wanted') from None
+    if not opened or not closed or len(points) != declared or any(len(point) != 2 for point in points):
+        raise InputError(f'declares {declared} points and holds {len(points)}: one line "x y" for each wanted')
+    return np.array([[*point, VISIBLE] for point in points], np.float32).reshape(-1, 3)
+
+
+def write_pts(path: str | os.PathLike[str], points: Floats) -> None:
+    """One ear's (K, 2) or (K, 3) points; the format has no visibility."""
+    lines = [f"{x:.3f} {y:.3f}" for x, y in points[:, :2].tolist()]
+    with atomic_write(path, sync=False) as temporary:
+        temporary.write_text("\n".join(["version: 1", f"n_points: {len(lines)}", "{", *lines, "}", ""]))
+
+
+def photograph_sizes(source: Path, paths: Iterable[Path]) -> list[Size | None]:
+    """Of each photograph, from its header. Raises InputError if one is missing; an unreadable one is for the loader."""
+    paths = list(paths)
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"{source}: {len(missing)} of {len(paths)} photographs are missing: {'; '.join(missing[:3])}; "
+            "name the folder that they lie in"
+        )
+
+    def size(path: Path) -> Size | None:
+        try:
+            return image_size(path)
+        except InputError:
+            return None
+
+    return list(read_ahead(size, paths))
+
+
+def checked_box(box: Sequence[object], size: Size | None) -> Floats:
+    """(4,) x y width height, cut to the picture. A box may leave it by a slip of the hand, `_slack`, and no more."""
+    numbers = _numbers(box, "box")
+    if len(numbers) != 4:
+        raise InputError(f"box of {len(numbers)} numbers: x y width height wanted")
+    written = " ".join(f"{value:g}" for value in numbers)
+    x, y, width, height = numbers.tolist()
+    right, bottom = x + width, y + height
+    if min(x, y) >= 0 and 0 < right <= 1 and 0 < bottom <= 1:
+        raise InputError(f"box {written} looks like fractions of the picture: multiply by its width and height")
+    if width <= 0 or height <= 0:
+        raise InputError(f"box {written} has no size: x y width height in pixels wanted")
+    if size is not None:
+        slack = _slack(size)
+        if min(x, y) < -slack or right > size[0] + slack or bottom > size[1] + slack:
+            raise InputError(
+                f"box {written} leaves the {size[0]}x{size[1]} picture: x y width height in pixels wanted, not corners"
+            )
+        x, y, right, bottom = max(x, 0), max(y, 0), min(right, size[0]), min(bottom, size[1])
+        if right <= x or bottom <= y:
+            raise InputError(f"box {written} lies beside the {size[0]}x{size[1]} picture")
+    return np.array([x, y, right - x, bottom - y], np.float32)
+
+
+def checked_points(points: Sequence[object] | Floats, size: Size | None) -> Floats:
+    """(K, 3) x y visibility, not labelled ones at 0 0; those just outside the picture are drawn to its edge."""
+    numbers = _numbers(np.ravel(np.asarray(points, object)).tolist(), "landmarks")
+    if len(numbers) % 3 or len(numbers) > 3 * MAX_POINTS:
+        raise InputError(f"landmarks of {len(numbers)} numbers: x y visibility of each wanted")
+    table = numbers.reshape(-1, 3)
+    if not np.isin(table[:, 2], (UNLABELLED, HIDDEN, VISIBLE)).all():
+        raise InputError("a landmark's visibility is not 0 (not labelled), 1 (hidden) or 2 (visible)")
+    labelled = table[:, 2] != UNLABELLED
+    table[~labelled] = 0
+    places = table[labelled, :2]
+    if len(places) > 1 and places.min() >= 0 and places.max() <= 1:
+        raise InputError("landmarks look like fractions of the picture: multiply by its width and height")
+    if size is not None and len(places):
+        slack, last = _slack(size), np.array(size) - 1
+        outside = ((places < -slack) | (places > last + slack)).any(axis=1)
+        if outside.any():
+            number = int(np.flatnonzero(labelled)[outside][0]) + 1
+            raise InputError(f"landmark {number} lies outside the {size[0]}x{size[1]} picture: set its visibility to 0")
+        table[labelled, :2] = places.clip(0, last)
+    return table.astype(np.float32)
+
+
+def checked_side(side: object) -> str:
+    if side in (None, ""):
+        return ""
+    short = str(side).strip().lower()[:1]
+    if short not in SIDES:
+        raise InputError(f"side {side!r} is neither l nor r")
+    return short
+
+
+def enclosing_box(points: Floats, size: Size | None) -> Floats:
+    """(4,) x y width height around the labelled of (K, 3) points, half a pixel beyond their centres."""
+    places = points[points[:, 2] != UNLABELLED, :2] + 0.5
+    if not len(places):
+        raise InputError("neither a box nor a labelled landmark")
+    low, high = places.min(0) - 0.5, places.max(0) + 0.5
+    return checked_box([*low, *(high - low)], size)
+
+
+def stacked_boxes(boxes: Sequence[Floats]) -> Floats:
+    return np.stack(boxes) if boxes else np.empty((0, 4), np.float32)
+
+
+def no_points(num_ears: int, num_landmarks: int = 0) -> Floats:
+    return np.zeros((num_ears, num_landmarks, 3), np.float32)
+
+
+def _slack(size: Size) -> float:
+    return max(2.0, 0.01 * max(size))
+
+
+def _numbers(values: Sequence[object], name: str) -> NDArray[np.float64]:
+    try:
+        if any(isinstance(value, bool | list | tuple | dict) for value in values):
+            raise TypeError
+        numbers = np.array([float(value) for value in values])  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name} {str(list(values))[:80]} is not numbers") from None
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{name} holds NaN or infinity")
+    return numbers

@@ -1,0 +1,205 @@
+"""Annotated photographs of any kind to COCO keypoint JSON, in whole and split for training.
+
+    python -m data.convert_annotations --boxes boxes.csv --out annotations.json
+    python -m data.convert_annotations --pts FOLDER --out annotations.json
+    python -m data.convert_annotations --coco FILE --images FOLDER --out annotations.json
+
+Beside annotations.json it writes annotations_train.json and annotations_val.json, which share no photograph; for
+cross-validation, `--folds 5`, five pairs annotations_fold1_train.json, annotations_fold1_val.json, ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from earface.core.errors import InputError, OneLineParser, entry_point
+from earface.data.annotations import Annotations, Photograph, read_boxes_csv, read_pts_folder
+from earface.data.coco import read_coco, write_coco
+from earface.data.duplicates import DuplicatePair, collect_signatures, find_duplicates, picture_signature
+from earface.data.image_cache import MAX_UNREADABLE
+from earface.data.images import Pixels, read_ahead, read_image
+from earface.data.prepare_ears import joined_subjects
+from earface.data.splits import folds_by_subject, split_by_subject
+
+
+def build_parser() -> OneLineParser:
+    """The flags and their defaults."""
+    parser = OneLineParser(
+        prog="python -m data.convert_annotations",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--boxes", type=Path, help="CSV with columns file, x, y, width, height (subject, side)")
+    source.add_argument("--pts", type=Path, help="folder of photographs with a .pts of the same name beside each")
+    source.add_argument("--coco", type=Path, help="COCO keypoint JSON, to check and to split")
+    parser.add_argument(
+        "--images", type=Path, help="folder of the file names in --boxes or --coco; default: the file's"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="JSON to write; the split's names come from it")
+    parser.add_argument(
+        "--val-fraction", type=float, default=0.2, help="at least 0 and below 1; 0 writes no split (0.2)"
+    )
+    parser.add_argument(
+        "--folds", type=int, default=0, help="write this many splits for cross-validation instead of one; 0: one (0)"
+    )
+    parser.add_argument("--seed", type=int, default=42, help="decides what is validation (42)")
+    parser.add_argument(
+        "--split-by", choices=("photograph", "subject"), default="photograph", help="what stays whole (photograph)"
+    )
+    parser.add_argument(
+        "--duplicates",
+        choices=("error", "keep-together"),
+        default="error",
+        help="two pictures that show one photograph, one on each side: stop, or put both on one side (error)",
+    )
+    return parser
+
+
+def read_source(boxes: Path | None, pts: Path | None, coco: Path | None, images: Path | None) -> Annotations:
+    """The one of three that is given."""
+    if boxes is not None:
+        return read_boxes_csv(boxes, images)
+    if coco is not None:
+        return read_coco(coco, images)
+    if images is not None:
+        raise InputError("--images belongs to --boxes and --coco: the photographs of --pts lie beside their points")
+    assert pts is not None, "the parser wants one of the three"
+    return read_pts_folder(pts)
+
+
+def inspect(annotations: Annotations) -> tuple[Annotations, list[tuple[bytes, Pixels]], list[str]]:
+    """Decode every photograph: those that can be read, their signatures, and what the others fail of."""
+
+    def read(photograph: Photograph) -> tuple[bytes, Pixels] | str:
+        try:
+            return picture_signature(read_image(photograph.path))
+        except InputError as error:
+            return str(error)
+
+    photographs, console = annotations.photographs, Console(stderr=True)
+    results = track(
+        read_ahead(read, photographs), "reading", len(photographs), console=console, disable=not console.is_terminal
+    )
+    kept, signatures, rejects = [], [], []
+    for photograph, result in zip(photographs, results, strict=True):
+        if isinstance(result, str):
+            rejects.append(result)
+        else:
+            kept.append(photograph)
+            signatures.append(result)
+    if len(rejects) > MAX_UNREADABLE * len(photographs):
+        raise InputError(
+            f"{annotations.source}: {len(rejects)} of {len(photographs)} photographs cannot be read, over "
+            f"{MAX_UNREADABLE:.0%}: {'; '.join(rejects[:3])}"
+        )
+    return dataclasses.replace(annotations, photographs=kept), signatures, rejects
+
+
+def kept_whole(
+    annotations: Annotations, pairs: Sequence[DuplicatePair], *, by: str, together: bool
+) -> tuple[list[str], list[str]]:
+    """Of each photograph, its name, and what may not be divided: its file or its subject.
+
+    pairs: pictures of one photograph; with `together` they stay on one side.
+    """
+    photographs = annotations.photographs
+    names = _names(annotations)
+    if by == "subject":
+        nameless = [name for name, photograph in zip(names, photographs, strict=True) if not photograph.subject]
+        if nameless:
+            raise InputError(
+                f"{annotations.source}: {len(nameless)} of {len(names)} photographs have no subject ({nameless[0]}): "
+                "add them, or use --split-by photograph"
+            )
+    groups = [photograph.subject for photograph in photographs] if by == "subject" else names
+    return names, joined_subjects(groups, pairs) if together else groups
+
+
+def divide(
+    annotations: Annotations, names: Sequence[str], pairs: Sequence[DuplicatePair], is_val: NDArray[np.bool_]
+) -> tuple[Annotations, Annotations]:
+    """Training and validation part. Raises InputError for a pair of pictures of one photograph that is divided."""
+    across = [pair for pair in pairs if is_val[pair.first] != is_val[pair.second]]
+    if across:
+        first = "; ".join(f"{names[pair.first]} = {names[pair.second]} ({pair.score:.2f})" for pair in across[:3])
+        raise InputError(
+            f"{len(across)} pair(s) of pictures show one photograph on both sides of the split: {first}; "
+            "use --duplicates keep-together"
+        )
+    train, val = (
+        dataclasses.replace(annotations, photographs=[annotations.photographs[row] for row in np.flatnonzero(side)])
+        for side in (~is_val, is_val)
+    )
+    return train, val
+
+
+def split_paths(out: Path, fold: int | None = None) -> tuple[Path, Path]:
+    """Where training and validation part of `out` stand; folds are counted from 1."""
+    stem = out.stem if fold is None else f"{out.stem}_fold{fold}"
+    return out.with_name(f"{stem}_train.json"), out.with_name(f"{stem}_val.json")
+
+
+def described(annotations: Annotations) -> str:
+    """What it holds, in words."""
+    photographs = annotations.photographs
+    marked = sum(photograph.has_landmarks for photograph in photographs)
+    empty = sum(not len(photograph.boxes) for photograph in photographs)
+    text = f"{len(photographs)} photographs, {annotations.num_ears} ears"
+    if annotations.landmark_names:
+        text += f", {len(annotations.landmark_names)} landmarks in {marked} of them"
+    return text + (f", {empty} without ears" if empty else "")
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, check, split, write; 0, or 2 with one line on stderr."""
+    args = build_parser().parse_args(argv)
+    if not 0.0 <= args.val_fraction < 1.0:
+        raise InputError(f"--val-fraction {args.val_fraction} is out of range: at least 0 and below 1 wanted")
+    if args.out.suffix.lower() != ".json":
+        raise InputError(f"--out {args.out}: a name that ends in .json wanted")
+    annotations, signatures, rejects = inspect(read_source(args.boxes, args.pts, args.coco, args.images))
+    parts = [(args.out, annotations)]
+    if args.val_fraction or args.folds:
+        pairs = find_duplicates(collect_signatures(signatures))
+        together = args.duplicates == "keep-together"
+        names, groups = kept_whole(annotations, pairs, by=args.split_by, together=together)
+        masks: list[tuple[int | None, NDArray[np.bool_]]]
+        if args.folds:
+            folds = folds_by_subject(groups, args.folds, args.seed)
+            masks = [(number + 1, folds == number) for number in range(args.folds)]
+        else:
+            masks = [(None, split_by_subject(groups, args.val_fraction, args.seed))]
+        for fold, is_val in masks:
+            parts += zip(split_paths(args.out, fold), divide(annotations, names, pairs, is_val), strict=True)
+    for path, _ in parts:
+        if path.exists() and args.coco is not None and path.samefile(args.coco):
+            raise InputError(f"--out {path} would replace the file that is read: choose another name")
+    for path, part in parts:
+        write_coco(path, part)
+        print(f"{path}: {described(part)}")
+    for reject in rejects:
+        print(f"left out: {reject}")
+    return 0
+
+
+def _names(annotations: Annotations) -> list[str]:
+    """Paths below the photographs' common folder, so that the split does not depend on where that lies."""
+    paths = [photograph.path.absolute() for photograph in annotations.photographs]
+    common = set(paths[0].parents).intersection(*(path.parents for path in paths)) if paths else set()
+    base = max(common, key=lambda folder: len(folder.parts), default=Path())
+    return [path.relative_to(base).as_posix() for path in paths]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

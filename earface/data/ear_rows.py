@@ -1,0 +1,159 @@
+"""Which ears there are, from a folder or a CSV, and which subjects a file puts in validation."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earface.core.errors import InputError
+from earface.data.images import DataRoot, list_images
+
+BOX_COLUMNS = "x,y,width,height"
+SUBJECT_COLUMN = "subject"
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class EarRow:
+    """One ear: a photograph, whose it is, and where in it."""
+
+    path: Path
+    name: str  # the path below the images folder, or as the index writes it
+    subject: str
+    box: Box | None  # x y width height, pixels
+
+
+def rows_from_folder(images: Path, pattern: re.Pattern[str] | None) -> tuple[list[EarRow], list[str]]:
+    """Every photograph below `images`, and warnings. Its subject is the first folder, or what `pattern` finds."""
+    rows, flat = [], 0
+    for path in list_images(images):
+        name = path.relative_to(images).as_posix()
+        rows.append(EarRow(path, name, _subject_of(name, pattern), None))
+        flat += pattern is None and "/" not in name
+    if not rows:
+        raise InputError(f"{images}: holds no pictures")
+    warning = (
+        f"{flat} of {len(rows)} pictures lie in no folder, so each counts as a subject of its own: two pictures of one "
+        "person may come on both sides. Name subjects by folders, --subject-pattern or --index."
+    )
+    return rows, [warning] if flat else []
+
+
+def rows_from_index(
+    images: Path,
+    index: Path,
+    file_column: str,
+    subject_column: str,
+    box_columns: str,
+    pattern: re.Pattern[str] | None,
+) -> tuple[list[EarRow], list[str]]:
+    """The rows of a CSV, and warnings. Without a subject column the subject is what the path tells, as in a folder."""
+    table = read_csv(index)
+    names = table[0].keys()
+    boxes = [column.strip() for column in box_columns.split(",")]
+    if file_column not in names:
+        raise InputError(f"{index}: no column {file_column!r} (it has {', '.join(names)}); name it by --file-column")
+    if len(boxes) != 4:
+        raise InputError(f"--box-columns {box_columns!r}: four column names wanted, as in {BOX_COLUMNS}")
+    absent = [column for column in boxes if column not in names]
+    if absent and box_columns != BOX_COLUMNS:
+        raise InputError(f"{index}: no column {absent[0]!r} (it has {', '.join(names)})")
+    has_subjects = subject_column in names
+    if not has_subjects and subject_column != SUBJECT_COLUMN:
+        raise InputError(f"{index}: no column {subject_column!r} (it has {', '.join(names)})")
+    root, rows, missing = DataRoot(images), [], []
+    for number, record in enumerate(table, start=2):
+        try:
+            path = root.resolve(record[file_column] or "")
+            box = None if absent else _box(record, boxes)
+            subject = record[subject_column] if has_subjects else _subject_of(_name_below(images, path), pattern)
+            if not subject:
+                raise InputError(f"column {subject_column!r} is empty")
+        except InputError as error:
+            raise InputError(f"{index} line {number}: {error}") from None
+        if not path.is_file():
+            missing.append(f"line {number} {record[file_column]}")
+        rows.append(EarRow(path, record[file_column], subject, box))
+    if missing:
+        raise InputError(f"{index}: {len(missing)} of its files are not in {images}: {'; '.join(missing[:3])}")
+    guessed = (
+        ""
+        if has_subjects
+        else (f"{index} has no column {subject_column!r}: each folder, or picture in no folder, counts as one subject")
+    )
+    return rows, [guessed] if guessed and pattern is None else []
+
+
+def fixed_split(path: Path, subjects: Sequence[str]) -> NDArray[np.bool_]:
+    """(N,) bool, True = validation, of a JSON {"val": [subjects], ...} or a CSV with columns subject and split."""
+    if path.suffix.lower() == ".json":
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from None
+        except ValueError as error:
+            raise InputError(f"{path}: not JSON ({error})") from None
+        listed = content.get("val") if isinstance(content, dict) else None
+        if not isinstance(listed, list):
+            raise InputError(f'{path}: {{"val": [subjects]}} wanted')
+        validation = {str(subject) for subject in listed}
+    else:
+        table = read_csv(path)
+        if not {"subject", "split"} <= table[0].keys():
+            raise InputError(f"{path}: columns subject and split wanted (it has {', '.join(table[0])})")
+        wrong = next((record["split"] for record in table if record["split"] not in ("train", "val")), None)
+        if wrong is not None:
+            raise InputError(f"{path}: split {wrong!r} is neither train nor val")
+        validation = {record["subject"] for record in table if record["split"] == "val"}
+    unknown = sorted(validation - set(subjects))
+    if unknown:
+        raise InputError(f"{path}: {len(unknown)} validation subject(s) have no picture: {', '.join(unknown[:5])}")
+    is_val = np.array([subject in validation for subject in subjects])
+    if is_val.all() or not is_val.any():
+        raise InputError(f"{path}: puts all {len(set(subjects))} subjects on one side")
+    return is_val
+
+
+def _name_below(images: Path, path: Path) -> str:
+    return (path.relative_to(images) if path.is_relative_to(images) else path).as_posix()
+
+
+def _subject_of(name: str, pattern: re.Pattern[str] | None) -> str:
+    if pattern is None:
+        return name if name.startswith("/") else name.split("/")[0]  # a picture in no folder is its own subject
+    match = pattern.search(name)
+    subject = "" if match is None else match.group(1 if pattern.groups else 0)
+    if not subject:
+        raise InputError(f"--subject-pattern {pattern.pattern!r} finds nothing in {name!r}")
+    return subject
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Its rows by column, at least one. Raises InputError for a file that is missing, empty or not UTF-8."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            table = list(csv.DictReader(stream, restval=""))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    if not table:
+        raise InputError(f"{path}: has no rows")
+    return table
+
+
+def _box(record: dict[str, str], columns: Sequence[str]) -> Box:
+    try:
+        x, y, width, height = (float(record[column]) for column in columns)
+    except ValueError:
+        raise InputError(f"box {[record[column] for column in columns]} is not four numbers") from None
+    if not np.isfinite([x, y, width, height]).all():
+        raise InputError(f"box {x} {y} {width} {height} is not finite")
+    return x, y, width, height

@@ -1,0 +1,179 @@
+"""Faces of a prepared set, as super-resolver and recogniser are trained on them: HR pictures with VLR made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from earface.core.errors import InputError
+from earface.data.augmentation import FaceAugmentation
+from earface.data.degradation import VLRSize, degrade, picture_key, realistic
+from earface.data.face_alignment import FACE_SIZE
+from earface.data.face_rows import HR_FOLDER, VLR_FOLDER, FaceRow, read_faces, split_folder
+from earface.data.identity_split import identity_digests
+from earface.data.image_cache import MAX_UNREADABLE
+from earface.data.images import read_ahead, read_image
+from earface.data.pixels import to_model_range
+
+
+class FaceDataset(Dataset[dict[str, Any]]):
+    """Items by (epoch, index): `image` (128, 128, 3) uint8; `key`, three numbers that its degradation depends on;
+    `identity`, `index`; and `vlr` (h, w, 3) uint8 where `files` or `realistic_size`.
+
+    With `files` the two are mirrored together and changed in no other way. realistic_size: of VLR faces that are
+    degraded here, by the loader's workers: their recipes are numbers of the CPU, for which a device would wait.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[FaceRow],
+        *,
+        seed: int,
+        augment: Literal["none", "light", "full"] = "none",
+        files: bool = False,
+        realistic_size: VLRSize | None = None,
+    ) -> None:
+        self.rows, self.seed, self.files, self.realistic_size = list(rows), seed, files, realistic_size
+        self.augmentation = FaceAugmentation(augment, mirror_only=files) if augment != "none" else None
+        number = {name: place for place, name in enumerate(sorted({row.identity for row in self.rows}))}
+        self.identities = np.array([number[row.identity] for row in self.rows])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+        epoch, index = key if isinstance(key, tuple) else (0, key)
+        row = self.rows[index]
+        pictures = [read_image(row.path)]
+        if self.files and row.vlr_path is not None:
+            pictures.append(read_image(row.vlr_path))
+        degradation = picture_key(self.seed, row.path.stem)
+        if self.augmentation is not None:
+            pictures = self.augmentation(pictures, (self.seed, epoch, index))
+            degradation = (self.seed, epoch + 1, index)  # a picture's own keys have 0 there
+        item = {name: torch.from_numpy(pixels) for name, pixels in zip(("image", "vlr"), pictures, strict=False)}
+        if self.realistic_size is not None:
+            item["vlr"] = _realistic_pixels(item["image"], self.realistic_size, degradation)
+        return {**item, "key": torch.tensor(degradation), "identity": int(self.identities[index]), "index": index}
+
+
+def _realistic_pixels(image: Tensor, size: VLRSize, key: tuple[int, int, int]) -> Tensor:
+    """(H, W, 3) uint8 -> (h, w, 3) uint8: exact, since `realistic` gives values that an 8-bit file holds."""
+    (vlr,) = realistic(to_model_range(image[None]), size, [key])
+    return ((vlr + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+
+
+def with_vlr(batch: dict[str, Any], degradation: str, size: VLRSize) -> dict[str, Any]:
+    """A batch of FaceDataset with `hr` and `vlr` in [-1, 1] on its device; `vlr` is made of `hr` unless it is there."""
+    hr = to_model_range(batch["image"])
+    if "vlr" in batch:
+        return {**batch, "hr": hr, "vlr": to_model_range(batch["vlr"])}
+    keys = batch["key"].tolist() if degradation == "realistic" else [()] * len(hr)
+    return {**batch, "hr": hr, "vlr": degrade(degradation, hr, size, keys)}
+
+
+def training_faces(dataset_root: str, need_vlr: bool) -> tuple[list[FaceRow], list[FaceRow]]:
+    """The training and validation faces of a prepared set, given by its root or by one of its splits.
+
+    need_vlr: whether their VLR pictures are wanted. Raises InputError.
+    """
+    root = Path(dataset_root)
+    if (root / HR_FOLDER).is_dir():
+        root = root.parent
+    for split in ("train", "val"):
+        if not (root / split_folder(split) / HR_FOLDER).is_dir():
+            raise InputError(
+                f"--dataset_root {dataset_root}: no {split_folder(split)}/{HR_FOLDER} in it; python -m "
+                "data.prepare_faces makes it from photographs, or with --aligned from faces of 128x128"
+            )
+    train, val = read_faces(root, ("train",)), read_faces(root, ("val",))
+    people, others = {row.identity for row in train}, {row.identity for row in val}
+    if len(people) == 1:
+        raise InputError(f"{root / split_folder('train')}: one identity, {min(people)}: more people wanted to train on")
+    if shared := people & others:
+        raise InputError(
+            f"{root}: {len(shared)} identities are in {split_folder('train')} and in {split_folder('val')} (such as "
+            f"{min(shared)}); split by identity, as python -m data.prepare_faces does"
+        )
+    if need_vlr:
+        require_vlr([*train, *val])
+    return train, val
+
+
+def require_vlr(rows: Sequence[FaceRow]) -> None:
+    """Raise InputError for a face without a VLR picture."""
+    if lacking := next((row for row in rows if row.vlr_path is None), None):
+        folder = lacking.path.parent.parent / VLR_FOLDER
+        raise InputError(f"{folder}: no such folder; --degradation bicubic or realistic makes VLR faces of HR ones")
+
+
+def usable_faces(rows: Sequence[FaceRow], vlr: VLRSize | None) -> list[FaceRow]:
+    """Those that can be read. vlr: the size that their VLR pictures must have, if these are wanted.
+
+    Raises InputError for a picture of another size or none, and if more than 5 % cannot be read.
+    """
+    if vlr is not None:
+        require_vlr(rows)
+    failures = list(read_ahead(lambda row: _failure(row, vlr), rows))
+    skipped = [failure for failure in failures if failure]
+    if len(skipped) > MAX_UNREADABLE * len(rows):
+        raise InputError(
+            f"{rows[0].path.parent}: {len(skipped)} of {len(rows)} faces cannot be read, over {MAX_UNREADABLE:.0%}: "
+            f"{'; '.join(skipped[:3])}"
+        )
+    _report_skipped(rows[0].path.parent, skipped)
+    return [row for row, failure in zip(rows, failures, strict=True) if not failure]
+
+
+def _failure(row: FaceRow, vlr: VLRSize | None) -> str:
+    """What reading fails of; empty if it does not. Raises InputError for a picture of another size."""
+    wanted = {row.path: VLRSize(FACE_SIZE, FACE_SIZE)}
+    if vlr is not None and row.vlr_path is not None:
+        wanted[row.vlr_path] = vlr
+    for path, size in wanted.items():
+        try:
+            height, width, _ = read_image(path).shape
+        except InputError as error:
+            return str(error)
+        if (width, height) != size:
+            cure = "prepare the set again" if path == row.path else "prepare the set with that --vlr-size, or change it"
+            raise InputError(f"{path}: {width}x{height}, {size.width}x{size.height} wanted: {cure}")
+    return ""
+
+
+@rank_zero_only
+def _report_skipped(folder: Path, skipped: Sequence[str]) -> None:
+    if skipped:
+        print(f"{folder}: {len(skipped)} faces cannot be read and are left out ({'; '.join(skipped[:3])})")
+
+
+def faces_to_score(dataset_root: str, split: str, known: Mapping[Path, frozenset[str]]) -> list[FaceRow]:
+    """The faces of a split. known: of each model, digests of the people it was trained on.
+
+    Raises InputError if there is no such split, and for a model that knows one of these people.
+    """
+    rows = read_faces(dataset_root, (split,))
+    if not all(row.split == split for row in rows):
+        raise InputError(
+            f"--dataset_root {dataset_root}: no prepared set with {split}; python -m data.prepare_faces makes one"
+        )
+    refuse_known(rows, split, known)
+    return rows
+
+
+def refuse_known(rows: Sequence[FaceRow], split: str, known: Mapping[Path, frozenset[str]]) -> None:
+    """Raise InputError for a model that was trained on one of these people. split: what they are called."""
+    people = {digest: row.identity for row in rows for digest in identity_digests([row.identity])}
+    for path, trained_on in known.items():
+        if seen := sorted(people[digest] for digest in trained_on & people.keys()):
+            raise InputError(
+                f"{path}: was trained on {len(seen)} of the {len(people)} people of {split} (such as {seen[0]}); "
+                "measure it on others"
+            )

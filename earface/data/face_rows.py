@@ -1,0 +1,220 @@
+"""Which faces there are and whose, from any of the layouts that face sets come in, or from a prepared set.
+
+A prepared set (`python -m data.prepare_faces`) is ROOT/{train,val,test}_processed/{hr_images,vlr_images}/NAME.png with
+ROOT/splits.json beside them. NAME tells the identity: IDENTITY__PICTURE, or a name of CMU Multi-PIE as it stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import unquote
+
+from earface.core.errors import InputError
+from earface.data.ear_rows import read_csv
+from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
+from earface.data.images import DataRoot, list_images
+from earface.data.multipie import MultiPieName
+
+SPLITS = ("train", "val", "test")
+HR_FOLDER, VLR_FOLDER = "hr_images", "vlr_images"
+SPLITS_FILE = "splits.json"
+SEPARATOR = "__"
+UNSAFE = re.compile(r'[\x00-\x1f\x7f"%*/:<>?\\|]|^[. ]|[. ]$')  # some file system refuses it, or a leading dot hides
+LIKE_SEPARATOR = re.compile(r"^_|_$|(?<=_)_")
+MAX_NAME_BYTES = 200  # file systems allow 255, temporary names are longer
+
+
+@dataclass(frozen=True)
+class FaceRow:
+    """One picture of a face."""
+
+    path: Path  # in a prepared set the high-resolution one
+    name: str  # the path below the folder that was read, or as the CSV writes it
+    identity: str
+    vlr_path: Path | None = None  # its very-low-resolution copy, if the set has them
+    split: str = ""  # train, val or test in a prepared set
+    role: str = ""  # in the identity split, earface/data/identity_split.py; empty without a splits.json
+    session: str = ""  # of a Multi-PIE name, as are the next two
+    camera: str = ""  # 051 is the frontal one
+    illumination: str = ""
+
+
+def split_folder(split: str) -> str:
+    """The folder of train, val or test below the root of a prepared set."""
+    return f"{split}_processed"
+
+
+def identity_of(path: str | os.PathLike[str]) -> str:
+    """Whose face a picture shows, by its name alone: a Multi-PIE name, IDENTITY__PICTURE, else its folder's name.
+
+    Raises InputError for a picture in a prepared set's folder whose own name does not tell.
+    """
+    path = Path(path)
+    told = _identity_in_name(path.name)
+    if told is None and path.parent.name in (HR_FOLDER, VLR_FOLDER, ""):
+        raise InputError(f"{path}: tells no identity: IDENTITY{SEPARATOR}PICTURE or a Multi-PIE name wanted")
+    return path.parent.name if told is None else told
+
+
+def prepared_names(rows: Sequence[FaceRow]) -> list[str]:
+    """The stem of each picture in a prepared set, such that `identity_of` gives the identity back; all differ.
+
+    A Multi-PIE name stays as it is; else it is IDENTITY__PICTURE, where PICTURE leaves out the identity's folder and a
+    repetition of its name. Characters that a file name cannot hold, and underscores that would look like the separator,
+    are percent-encoded. Stems that differ in nothing but case, or are too long, end in a digest of the picture's name.
+    """
+    stems = [_prepared_name(row) for row in rows]
+    count = Counter(stem.casefold() for stem in stems)
+    return [
+        _with_digest(stem, row.name) if count[stem.casefold()] > 1 or len(stem.encode()) > MAX_NAME_BYTES else stem
+        for stem, row in zip(stems, rows, strict=True)
+    ]
+
+
+def read_faces(source: str | os.PathLike[str], splits: Iterable[str] = SPLITS) -> list[FaceRow]:
+    """Every face of a set, sorted by path.
+
+    source: the root of a prepared set, one of its split folders, a CSV with the columns file and identity, or a folder
+        of pictures: all with Multi-PIE names, or in one folder per identity, or named IDENTITY__PICTURE.
+    splits: of a prepared set's root, which to read; those that it lacks are an error.
+    Raises InputError for a source without faces, a picture whose identity nothing tells, a low-resolution picture that
+    is missing, and an identity that does not stand where splits.json puts it.
+    """
+    path = Path(source)
+    if path.is_file():
+        return faces_from_index(path, path.parent)
+    folder = DataRoot(path).folder
+    if (folder / HR_FOLDER).is_dir():
+        return _prepared_split(folder, _split_name(folder), folder.parent)
+    if any((folder / split_folder(split) / HR_FOLDER).is_dir() for split in SPLITS):
+        return [row for split in splits for row in _prepared_split(folder / split_folder(split), split, folder)]
+    return faces_from_folder(folder)
+
+
+def faces_from_folder(folder: Path) -> list[FaceRow]:
+    """Every picture below `folder`: by Multi-PIE names if all have one, else by the first folder below it.
+
+    A picture directly in `folder` must tell its identity by its name. Raises InputError if one does not.
+    """
+    paths = list_images(folder)
+    if not paths:
+        raise InputError(f"{folder}: holds no pictures")
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    by_name = all(MultiPieName.parse(path.name) for path in paths)
+    rows, nameless = [], []
+    for path, name in zip(paths, names, strict=True):
+        first, _, rest = name.partition("/")
+        identity = first if rest and not by_name else _identity_in_name(path.name)
+        if identity is None:
+            nameless.append(name)
+        else:
+            rows.append(_with_conditions(FaceRow(path, name, identity)))
+    if nameless:
+        raise InputError(
+            f"{folder}: {len(nameless)} of {len(names)} pictures lie in no folder, so nobody tells whose they are "
+            f"({nameless[0]}): one folder per identity, Multi-PIE names or a CSV wanted"
+        )
+    return rows
+
+
+def faces_from_index(index: Path, images: Path) -> list[FaceRow]:
+    """The rows of a CSV with the columns file and identity; files are below `images`, or absolute.
+
+    Raises InputError for a missing column, an empty identity and files that are not there.
+    """
+    table = read_csv(index)
+    absent = [column for column in ("file", "identity") if column not in table[0]]
+    if absent:
+        raise InputError(f"{index}: no column {absent[0]!r} (it has {', '.join(table[0])})")
+    root, rows, missing = DataRoot(images), [], []
+    for line, record in enumerate(table, start=2):
+        try:
+            path = root.resolve(record["file"])
+            if not record["identity"].strip():
+                raise InputError("column 'identity' is empty")
+        except InputError as error:
+            raise InputError(f"{index} line {line}: {error}") from None
+        if not path.is_file():
+            missing.append(f"line {line} {record['file']}")
+        rows.append(_with_conditions(FaceRow(path, record["file"], record["identity"].strip())))
+    if missing:
+        raise InputError(f"{index}: {len(missing)} of its files are not in {images}: {'; '.join(missing[:3])}")
+    twice = len(rows) - len({row.path for row in rows})
+    if twice:
+        raise InputError(f"{index}: {twice} of its {len(rows)} rows name a file again")
+    return rows
+
+
+def _prepared_split(folder: Path, split: str, root: Path) -> list[FaceRow]:
+    if not (folder / HR_FOLDER).is_dir():
+        raise InputError(f"{folder / HR_FOLDER}: no such folder (python -m data.prepare_faces makes it)")
+    roles = read_splits(root / SPLITS_FILE).roles if (root / SPLITS_FILE).is_file() else {}
+    low = {path.name for path in list_images(folder / VLR_FOLDER)} if (folder / VLR_FOLDER).is_dir() else None
+    rows = []
+    for path in list_images(folder / HR_FOLDER):
+        if low is not None and path.name not in low:
+            raise InputError(f"{folder / VLR_FOLDER / path.name}: missing, but {path} is there: prepare the set again")
+        identity, vlr = identity_of(path), folder / VLR_FOLDER / path.name
+        role = roles.get(identity, "")
+        if roles and split and SPLIT_OF_ROLE.get(role) != split:
+            says = f"puts {identity} in {SPLIT_OF_ROLE[role]}" if role else f"does not know {identity}"
+            raise InputError(f"{path}: {root / SPLITS_FILE} {says}, not in {split}")
+        row = FaceRow(path, path.name, identity, None if low is None else vlr, split, role)
+        rows.append(_with_conditions(row))
+    if not rows:
+        raise InputError(f"{folder / HR_FOLDER}: holds no pictures")
+    return rows
+
+
+def _split_name(folder: Path) -> str:
+    return next((split for split in SPLITS if folder.resolve().name == split_folder(split)), "")
+
+
+def _identity_in_name(name: str) -> str | None:
+    multi_pie = MultiPieName.parse(name)
+    if multi_pie is not None:
+        return multi_pie.subject
+    identity, separator, picture = name.partition(SEPARATOR)
+    return unquote(identity) if identity and separator and Path(picture).stem else None
+
+
+def _prepared_name(row: FaceRow) -> str:
+    path = Path(row.name)
+    if _identity_in_name(path.name) == row.identity:
+        return path.stem
+    parts = [part for part in path.with_suffix("").parts if part not in (path.anchor, "..")]
+    below = parts[1:] if len(parts) > 1 and parts[0] == row.identity else parts
+    picture = "-".join(below)
+    shortened = picture.removeprefix(f"{row.identity}_")
+    identity = LIKE_SEPARATOR.sub(_percent, UNSAFE.sub(_percent, row.identity))
+    return f"{identity}{SEPARATOR}{UNSAFE.sub(_percent, shortened or picture)}"
+
+
+def _with_digest(stem: str, name: str) -> str:
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    identity, separator, picture = stem.partition(SEPARATOR)
+    if not separator:
+        raise InputError(f"{name}: another picture has the same Multi-PIE name")
+    room = MAX_NAME_BYTES - len(f"{identity}{separator}".encode()) - 9
+    if room < 0:
+        raise InputError(f"{name}: its identity is too long for a file name: shorten it")
+    kept = picture.encode()[:room].decode(errors="ignore")
+    return f"{identity}{separator}{kept}~{digest}"
+
+
+def _percent(found: re.Match[str]) -> str:
+    return f"%{ord(found[0]):02X}"
+
+
+def _with_conditions(row: FaceRow) -> FaceRow:
+    name = row.path.name
+    told = MultiPieName.parse(name) or MultiPieName.parse(name.partition(SEPARATOR)[2])
+    if told is None:
+        return row
+    return replace(row, session=told.session, camera=told.camera, illumination=told.illumination)

@@ -1,0 +1,203 @@
+"""Pictures decoded, cropped and resized once, into a memory map that every later run opens."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from earface.core.errors import InputError
+from earface.core.files import atomic_write, remove_abandoned
+from earface.data.images import Pixels, read_ahead, read_image, resize_image
+from earface.data.npy import TeacherData
+
+RULE = 1  # raise it when the same files would become other pixels
+MAX_UNREADABLE = 0.05  # of the rows; more is a wrong folder rather than a few bad files
+
+
+@dataclass(frozen=True)
+class ImageCache:
+    """The rows that could be read, in their order."""
+
+    images: np.memmap[Any, np.dtype[np.uint8]]  # (N, S, S, C) read-only
+    kept: NDArray[np.int64]  # (N,) the row of TeacherData that each image is
+    skipped: list[tuple[str, str]]  # path, reason
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Workers that are started rather than forked map the file again instead of receiving its content."""
+        images = self.images
+        return _reopen, (images.filename, images.offset, images.shape, self.kept, self.skipped)
+
+
+def _reopen(
+    path: str, offset: int, shape: tuple[int, ...], kept: NDArray[np.int64], skipped: list[tuple[str, str]]
+) -> ImageCache:
+    return ImageCache(np.memmap(path, np.uint8, mode="r", offset=offset, shape=shape), kept, skipped)
+
+
+def open_image_cache(
+    data: TeacherData,
+    *,
+    image_size: int,
+    channels: int,
+    crop_to_bbox: bool = False,
+    cache_dir: str | os.PathLike[str],
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageCache:
+    """The pictures of `data` as uint8 (N, image_size, image_size, channels), made at the first call.
+
+    The file's name is a digest of all that decides its content: paths, sizes and times of change, image size, channels,
+    boxes if they are used, library versions. It appears whole or not at all, so a kill, or several processes at once,
+    do no harm. crop_to_bbox: each picture is cut to its box, clipped to the picture, before the resize.
+    An image array that has this form already is used as it is, without a copy.
+    Unreadable pictures, and boxes without a pixel inside, are skipped, and reported again when the cache is found.
+    progress: called with (rows done, rows in all).
+    Raises InputError if more than 5 % are unreadable or the disk has no room.
+    """
+    if channels not in (1, 3) or image_size < 1:
+        raise InputError(f"image size {image_size}, {channels} channels: 1 pixel or more, 1 or 3 channels wanted")
+    if crop_to_bbox and data.bboxes is None:
+        raise InputError(f"{data.source}: has no bboxes to crop to")
+    shape = (len(data), image_size, image_size, channels)
+    images = data.images
+    if isinstance(images, np.memmap) and images.shape == shape and images.flags.c_contiguous and not crop_to_bbox:
+        return ImageCache(images, np.arange(len(data)), [])
+    path = Path(cache_dir) / f"{_digest(data, image_size, channels, crop_to_bbox)}.bin"
+    cache = _open(path, shape)
+    if cache is None:
+        check_free_space(path, int(np.prod(shape)))
+        _build(path, data, shape, crop_to_bbox, progress)
+        cache = _open(path, shape)
+    if cache is None:
+        raise InputError(f"{path}: vanished while it was opened; run the same command again")
+    return cache
+
+
+def read_picture(data: TeacherData, row: int, *, channels: int, crop_to_bbox: bool = False) -> Pixels:
+    """One row of `data` at its own size: (H, W, channels) uint8, cut to its box if asked for.
+
+    Raises InputError for what cannot be read and for a box without a pixel inside.
+    """
+    image = _source_image(data, row, channels)
+    if crop_to_bbox and data.bboxes is not None:
+        image = crop_to_box(image, data.bboxes[row])
+    return image
+
+
+def crop_to_box(image: Pixels, box: NDArray[np.float32]) -> Pixels:
+    """(H, W, C) -> (h, w, C): the pixels of the box x y width height, clipped to the picture.
+
+    Edges are rounded to whole pixels. Raises InputError if no pixel remains.
+    """
+    height, width = image.shape[:2]
+    edges = np.rint([box[0], box[1], box[0] + box[2], box[1] + box[3]])
+    left, top, right, bottom = edges.clip(0, [width, height, width, height]).astype(np.int64)
+    cropped = image[top:bottom, left:right]
+    if cropped.size == 0:
+        written = " ".join(f"{value:g}" for value in box)
+        raise InputError(f"box {written} (x y width height) holds no pixel of the {width}x{height} picture")
+    return cropped
+
+
+def _digest(data: TeacherData, image_size: int, channels: int, crop_to_bbox: bool) -> str:
+    digest = hashlib.sha256()
+    digest.update(repr((RULE, image_size, channels, crop_to_bbox, cv2.__version__, PIL.__version__)).encode())
+    for path in [data.source] if data.image_paths is None else data.image_paths:
+        digest.update(repr(file_identity(path)).encode())
+    if crop_to_bbox and data.bboxes is not None:
+        digest.update(np.ascontiguousarray(data.bboxes).tobytes())
+    return digest.hexdigest()[:32]
+
+
+def file_identity(path: Path) -> tuple[object, ...]:
+    """What changes when a file's content does: its path, size and time of change."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return str(path.absolute()), "unreadable"
+    return str(path.absolute()), status.st_size, status.st_mtime_ns
+
+
+def _open(path: Path, shape: tuple[int, int, int, int]) -> ImageCache | None:
+    """The finished cache, or None if there is none. Its JSON is written last."""
+    try:
+        skipped = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["skipped"]
+        rows = [entry["row"] for entry in skipped]
+        kept = np.setdiff1d(np.arange(shape[0]), np.array(rows, np.int64))
+        if path.stat().st_size != len(kept) * int(np.prod(shape[1:])):
+            return None
+        images = np.memmap(path, np.uint8, mode="r", shape=(len(kept), *shape[1:]))
+        return ImageCache(images, kept, [(entry["path"], entry["reason"]) for entry in skipped])
+    except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged by hand: made again
+        return None
+
+
+def _build(
+    path: Path,
+    data: TeacherData,
+    shape: tuple[int, int, int, int],
+    crop_to_bbox: bool,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    def make(row: int) -> bytes | InputError:
+        try:
+            image = read_picture(data, row, channels=shape[3], crop_to_bbox=crop_to_bbox)
+            return resize_image(image, shape[1]).tobytes()
+        except InputError as error:
+            return error
+
+    skipped: list[dict[str, object]] = []
+    remove_abandoned(path)
+    with atomic_write(path) as temporary:
+        # written, not mapped: a full disk under a map kills the process
+        with temporary.open("wb") as stream:
+            for row, made in enumerate(read_ahead(make, range(shape[0]))):
+                if isinstance(made, bytes):
+                    stream.write(made)
+                else:
+                    name = f"{data.source} row {row}" if data.image_paths is None else str(data.image_paths[row])
+                    skipped.append({"row": row, "path": name, "reason": str(made).removeprefix(f"{name}: ")})
+                if progress is not None:
+                    progress(row + 1, shape[0])
+        if len(skipped) > MAX_UNREADABLE * shape[0]:
+            first = "; ".join(f"{entry['path']}: {entry['reason']}" for entry in skipped[:3])
+            raise InputError(
+                f"{data.source}: {len(skipped)} of {shape[0]} pictures cannot be used, "
+                f"over {MAX_UNREADABLE:.0%}: {first}"
+            )
+    with atomic_write(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps({"shape": shape, "skipped": skipped}, indent=1), encoding="utf-8")
+
+
+def _source_image(data: TeacherData, row: int, channels: int) -> Pixels:
+    if data.image_paths is not None:
+        return read_image(data.image_paths[row], channels)
+    assert data.images is not None, "TeacherData holds paths or images"
+    image = np.ascontiguousarray(data.images[row])
+    if image.shape[2] == channels:
+        return image
+    conversion = cv2.COLOR_RGB2GRAY if channels == 1 else cv2.COLOR_GRAY2RGB
+    return np.asarray(cv2.cvtColor(image, conversion), np.uint8).reshape(*image.shape[:2], channels)
+
+
+def check_free_space(path: Path, wanted: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if free < wanted:
+        raise InputError(
+            f"{path.parent}: {wanted / 1e9:.2f} GB wanted for decoded pictures, {free / 1e9:.2f} GB free: "
+            "free some space or choose another cache folder"
+        )

@@ -1,0 +1,267 @@
+"""Photographs of ears to `train_teacher.npy` and `val_teacher.npy`: `python -m data.prepare_ears --images FOLDER`.
+
+The split is by subject, no photograph is on both sides, and `prepare_report.json` beside them says what was left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from earface.core.errors import InputError, OneLineParser, entry_point
+from earface.core.files import atomic_write
+from earface.data.duplicates import DuplicatePair, Signatures, collect_signatures, find_duplicates, picture_signature
+from earface.data.ear_rows import BOX_COLUMNS, SUBJECT_COLUMN, EarRow, fixed_split, rows_from_folder, rows_from_index
+from earface.data.image_cache import MAX_UNREADABLE, crop_to_box
+from earface.data.images import DataRoot, Pixels, read_ahead, read_image
+from earface.data.npy import write_teacher_npy
+from earface.data.splits import split_by_subject
+
+
+@dataclass(frozen=True)
+class InspectedEar:
+    """What reading it gave."""
+
+    signature: tuple[bytes, Pixels]
+    size: tuple[int, int]  # width, height of the ear's pixels
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that was left out, and why."""
+
+    name: str
+    reason: str
+    unreadable: bool  # rather than too small
+
+
+def build_parser() -> OneLineParser:
+    """The flags and their defaults."""
+    parser = OneLineParser(prog="python -m data.prepare_ears", description=__doc__)
+    parser.add_argument("--images", type=Path, required=True, help="folder of photographs, searched through")
+    parser.add_argument("--index", type=Path, help="CSV of the photographs to take; its paths are below --images")
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/preprocessed"), help="where the two .npy and the report go"
+    )
+    parser.add_argument("--val-fraction", type=float, default=0.2, help="of the subjects, above 0 and below 1")
+    parser.add_argument("--seed", type=int, default=42, help="decides which subjects are validation")
+    parser.add_argument(
+        "--splits", type=Path, help='subjects fixed: JSON {"val": [...]} or CSV subject,split (train|val)'
+    )
+    parser.add_argument(
+        "--subject-pattern",
+        help="regular expression on the path below --images; its first group, or all it matches, is the subject",
+    )
+    parser.add_argument("--file-column", default="file", help="column of --index with the path")
+    parser.add_argument(
+        "--subject-column", default=SUBJECT_COLUMN, help="column of --index with the subject, if it has one"
+    )
+    parser.add_argument(
+        "--box-columns", default=BOX_COLUMNS, help="four columns of --index, pixels; used if all four are there"
+    )
+    parser.add_argument("--min-size", type=int, default=16, help="pixels; an ear narrower or lower is left out")
+    parser.add_argument(
+        "--duplicates",
+        choices=("error", "drop", "keep-together"),
+        default="error",
+        help="one photograph on both sides: stop; drop the validation copy; or put its subjects on one side",
+    )
+    return parser
+
+
+def inspect(rows: Sequence[EarRow], min_size: int) -> tuple[list[EarRow], list[InspectedEar], list[Reject]]:
+    """Read every photograph: the rows that can be used, what was found in them, and the rejects."""
+
+    def read(row: EarRow) -> InspectedEar | Reject:
+        try:
+            photograph = read_image(row.path)
+            ear = photograph if row.box is None else crop_to_box(photograph, np.array(row.box, np.float32))
+        except InputError as error:
+            return Reject(row.name, str(error).removeprefix(f"{row.path}: "), True)
+        height, width = ear.shape[:2]
+        if min(height, width) < min_size:
+            return Reject(row.name, f"{width}x{height} is smaller than --min-size {min_size}", False)
+        # the whole photograph's pixels, the ear's likeness: a photograph with two ears is on one side
+        return InspectedEar((picture_signature(photograph)[0], picture_signature(ear)[1]), (width, height))
+
+    kept, found, rejects = [], [], []
+    console = Console(stderr=True)
+    results = track(
+        read_ahead(read, rows), "reading", total=len(rows), console=console, disable=not console.is_terminal
+    )
+    for row, result in zip(rows, results, strict=True):
+        if isinstance(result, Reject):
+            rejects.append(result)
+        else:
+            kept.append(row)
+            found.append(result)
+    unreadable = [f"{reject.name}: {reject.reason}" for reject in rejects if reject.unreadable]
+    if len(unreadable) > MAX_UNREADABLE * len(rows):
+        raise InputError(
+            f"{len(unreadable)} of {len(rows)} pictures cannot be read, over {MAX_UNREADABLE:.0%}: "
+            + "; ".join(unreadable[:3])
+        )
+    if not kept:
+        raise InputError(f"none of {len(rows)} pictures can be used: {rejects[0].name}: {rejects[0].reason}")
+    return kept, found, rejects
+
+
+def joined_subjects(subjects: Sequence[str], pairs: Sequence[DuplicatePair]) -> list[str]:
+    """One name per row, shared by all subjects that duplicates connect: the first of them in the alphabet."""
+    leader = {subject: subject for subject in subjects}
+
+    def find(subject: str) -> str:
+        while leader[subject] != subject:
+            subject = leader[subject]
+        return subject
+
+    for pair in pairs:
+        low, high = sorted((find(subjects[pair.first]), find(subjects[pair.second])))
+        leader[high] = low
+    return [find(subject) for subject in subjects]
+
+
+def write_split(path: Path, rows: Sequence[EarRow]) -> None:
+    """Paths are relative if they lie below the folder of `path`, so that both can be moved together; else absolute."""
+    root = DataRoot(path.parent)
+    written = [root.written(row.path) for row in rows]
+    boxes = None if any(row.box is None for row in rows) else np.array([row.box for row in rows], np.float32)
+    write_teacher_npy(path, image_paths=written, bboxes=boxes, subjects=[row.subject for row in rows])
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, split, check, write; 0, or 2 with one line on stderr."""
+    args = build_parser().parse_args(argv)
+    _check(args)
+    pattern = None if args.subject_pattern is None else _compiled(args.subject_pattern)
+    rows, warnings = (
+        rows_from_folder(args.images, pattern)
+        if args.index is None
+        else rows_from_index(args.images, args.index, args.file_column, args.subject_column, args.box_columns, pattern)
+    )
+    kept, found, rejects = inspect(rows, args.min_size)
+    signatures = collect_signatures(ear.signature for ear in found)
+    subjects = [row.subject for row in kept]
+    groups, together = subjects, []
+    if args.duplicates == "keep-together":
+        together = find_duplicates(signatures)
+        groups = joined_subjects(subjects, together)
+    if args.splits is None:
+        is_val = split_by_subject(groups, args.val_fraction, args.seed)
+    else:
+        is_val = fixed_split(args.splits, subjects)
+    pairs = _across(signatures, is_val)
+    report = {
+        "images": str(args.images),
+        "index": None if args.index is None else str(args.index),
+        "seed": args.seed,
+        "val_fraction": args.val_fraction,
+        "splits": None if args.splits is None else str(args.splits),
+        "duplicates": args.duplicates,
+        "warnings": warnings,
+        "rejected": [asdict(reject) for reject in rejects],
+        "duplicates_across_the_split": [_described(pair, kept) for pair in pairs],
+        "kept_together": [_described(pair, kept) for pair in together if subjects[pair.first] != subjects[pair.second]],
+    }
+    if pairs and args.duplicates != "drop":
+        _write_report(args.out, report)
+        first = "; ".join(f"{kept[p.first].name} = {kept[p.second].name} ({p.kind}, {p.score:.2f})" for p in pairs[:3])
+        way_out = "--duplicates drop" + (" or keep-together" if args.splits is None else ", or change --splits")
+        raise InputError(
+            f"{len(pairs)} pair(s) of pictures show one photograph on both sides of the split: {first}; "
+            f"all are in {args.out / 'prepare_report.json'}; use {way_out}"
+        )
+    usable = np.ones(len(kept), np.bool_)
+    usable[[pair.first for pair in pairs]] = False
+    if not (usable & is_val).any():
+        raise InputError(
+            "every validation picture has a copy among the training pictures: nothing is left to validate on"
+        )
+    sides = {"train": np.flatnonzero(~is_val), "val": np.flatnonzero(is_val & usable)}
+    table = Table("split", "pictures", "subjects", "median size", "file", title="ears")
+    for side, chosen in sides.items():
+        path = args.out / f"{side}_teacher.npy"
+        write_split(path, [kept[index] for index in chosen])
+        width, height = np.median([found[index].size for index in chosen], axis=0)
+        side_subjects = sorted({subjects[index] for index in chosen})
+        report[side] = {
+            "file": path.name,
+            "pictures": len(chosen),
+            "subjects": side_subjects,
+            "median_size": [float(width), float(height)],
+        }
+        table.add_row(side, str(len(chosen)), str(len(side_subjects)), f"{width:.0f}x{height:.0f}", str(path))
+    _write_report(args.out, report)
+    console = Console()
+    console.print(table)
+    _print_notes(console, warnings, rejects, len(pairs), args.out)
+    return 0
+
+
+def _across(signatures: Signatures, is_val: NDArray[np.bool_]) -> list[DuplicatePair]:
+    """Pairs (validation row, training row) of one photograph."""
+    val, train = np.flatnonzero(is_val), np.flatnonzero(~is_val)
+    return [
+        DuplicatePair(int(val[pair.first]), int(train[pair.second]), pair.score, pair.kind)
+        for pair in find_duplicates(signatures[val], signatures[train])
+    ]
+
+
+def _described(pair: DuplicatePair, rows: Sequence[EarRow]) -> dict[str, object]:
+    return {"files": [rows[pair.first].name, rows[pair.second].name], "kind": pair.kind, "score": round(pair.score, 4)}
+
+
+def _write_report(out: Path, report: dict[str, object]) -> None:
+    with atomic_write(out / "prepare_report.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _print_notes(
+    console: Console, warnings: Sequence[str], rejects: Sequence[Reject], num_dropped: int, out: Path
+) -> None:
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False)
+    if num_dropped:
+        console.print(f"{num_dropped} pair(s) of copies: the validation picture was dropped", markup=False)
+    kinds = Counter("unreadable" if reject.unreadable else "too small" for reject in rejects)
+    for kind, count in kinds.items():
+        console.print(f"{count} {kind}, left out", markup=False)
+    for reject in rejects[:10]:
+        console.print(f"  {reject.name}: {reject.reason}", markup=False)
+    console.print(f"all of it: {out / 'prepare_report.json'}", markup=False)
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not 0.0 < args.val_fraction < 1.0:
+        raise InputError(f"--val-fraction {args.val_fraction} is out of range: above 0 and below 1 wanted")
+    if args.min_size < 1:
+        raise InputError(f"--min-size {args.min_size} is out of range: 1 or more wanted")
+    DataRoot(args.images)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)  # before hours of reading
+    except OSError as error:
+        raise InputError(f"--out {args.out}: {error.strerror}") from None
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--subject-pattern {pattern!r}: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

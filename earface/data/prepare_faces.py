@@ -1,0 +1,297 @@
+"""Photographs of people to aligned faces, their very-low-resolution copies, and one split of the identities.
+
+    python -m data.prepare_faces --images PHOTOGRAPHS --out ROOT
+    python -m data.prepare_faces --images ALIGNED_128 --aligned --out ROOT
+
+PHOTOGRAPHS has a folder for each identity, or Multi-PIE names (001_01_01_051_07_crop_128.png), or comes with --index, a
+CSV of file and identity. ROOT gets {train,val,test}_processed/{hr_images,vlr_images}/NAME.png, splits.json, faces.csv
+(each face's identity, role and photograph) and prepare_report.json. Run again after an interruption, it goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from earface.core.errors import InputError, OneLineParser, entry_point
+from earface.core.files import atomic_write
+from earface.data.degradation import DEGRADATIONS, VLRSize, degrade, parse_vlr_size, picture_key
+from earface.data.duplicates import DuplicatePair, collect_signatures, find_duplicates, picture_signature
+from earface.data.face_detection import FaceDetector, detector_file
+from earface.data.face_inspection import AlignedFace, FaceFinder, Reject, inspect_faces
+from earface.data.face_rows import (
+    HR_FOLDER,
+    SPLITS,
+    SPLITS_FILE,
+    VLR_FOLDER,
+    FaceRow,
+    faces_from_folder,
+    faces_from_index,
+    prepared_names,
+    split_folder,
+)
+from earface.data.identity_split import (
+    SPLIT_OF_ROLE,
+    IdentitySplit,
+    as_json,
+    deal_identities,
+    read_splits,
+    write_splits,
+)
+from earface.data.images import DataRoot, read_ahead, read_image, write_image
+from earface.data.prepare_ears import joined_subjects
+
+REPORT, INDEX, WORK = "prepare_report.json", "faces.csv", ".prepare"
+ALIGNED_COARSE = 0.9  # of 300 copies that were turned, scaled, recoloured, compressed or mirrored, none is below .96
+BATCH = 64
+
+
+def build_parser() -> OneLineParser:
+    """The flags and their defaults."""
+    parser = OneLineParser(
+        prog="python -m data.prepare_faces",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--images", type=Path, required=True, help="folder of photographs, searched through")
+    parser.add_argument("--index", type=Path, help="CSV with the columns file and identity; files are below --images")
+    parser.add_argument("--out", type=Path, required=True, help="ROOT, a new or empty folder")
+    parser.add_argument("--aligned", action="store_true", help="the pictures are aligned faces of 128x128 already")
+    parser.add_argument("--detector", type=Path, help="YuNet's ONNX file (downloaded once and cached)")
+    parser.add_argument("--min-score", type=float, default=0.7, help="of a face, above 0 and below 1 (0.7)")
+    parser.add_argument(
+        "--min-face", type=int, default=64, help="pixels; a smaller box would be enlarged more than 1.5 times (64)"
+    )
+    parser.add_argument(
+        "--several",
+        choices=("central", "reject"),
+        default="central",
+        help="photographs with several faces: take the large one near the middle, or leave it out (central)",
+    )
+    parser.add_argument("--vlr-size", default="32", help="32, 24, 16 or 14x16, width x height (32)")
+    parser.add_argument("--degradation", choices=DEGRADATIONS, default="bicubic", help="how VLR is made (bicubic)")
+    parser.add_argument("--seed", type=int, default=42, help="decides the split, and realistic degradation (42)")
+    parser.add_argument("--splits", type=Path, help="splits.json to keep to; only identities that it lacks are dealt")
+    parser.add_argument(
+        "--duplicates",
+        choices=("error", "keep-together"),
+        default="error",
+        help="one picture under two identities in two splits: stop, or put both identities in one (error)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the set that is in --out")
+    return parser
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    """Find, align, split, check, degrade, write; 0, or 2 with one line on stderr."""
+    args = build_parser().parse_args(argv)
+    size = _checked(args)
+    rows = faces_from_folder(args.images) if args.index is None else faces_from_index(args.index, args.images)
+    if len({row.identity for row in rows}) == 1:
+        raise InputError(f"{args.images}: holds one identity, {rows[0].identity}: nothing to tell apart; more wanted")
+    fixed = None if args.splits is None else _fixed_split(args.splits, rows)
+    detector = None if args.aligned else FaceDetector(detector_file(args.detector), args.min_score)
+    finder = FaceFinder(detector, args.min_face, args.several == "reject")
+    _check_out(args.out, args.overwrite)
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
+        reading = bar.add_task("finding faces", total=len(rows))
+        faces, rejects = inspect_faces(
+            rows, prepared_names(rows), finder, args.out / WORK, lambda done, _: bar.update(reading, completed=done)
+        )
+        identities = [face.row.identity for face in faces]
+        pairs = shared_pictures(faces)
+        groups = None
+        if args.duplicates == "keep-together":
+            groups = dict(zip(identities, joined_subjects(identities, pairs), strict=True))
+        split = deal_identities(identities, args.seed, fixed, groups)
+        report = _report(args, size, finder.settings(), faces, rejects, pairs, split)
+        across = [p for p in pairs if split.split_of(identities[p.first]) != split.split_of(identities[p.second])]
+        if across:
+            _refuse(args.out, report, faces, across)
+        writing = bar.add_task("writing", total=len(faces))
+        clear(args.out)
+        for start in range(0, len(faces), BATCH):
+            part = faces[start : start + BATCH]
+            write_faces(args.out, part, split, size, args.degradation, args.seed)
+            bar.update(writing, advance=len(part))
+    write_index(args.out / INDEX, faces, split)
+    write_splits(args.out / SPLITS_FILE, split, identities)
+    _write_report(args.out, report)
+    shutil.rmtree(args.out / WORK, ignore_errors=True)
+    _print_summary(args.out, faces, rejects, split)
+    return 0
+
+
+def shared_pictures(faces: Sequence[AlignedFace]) -> list[DuplicatePair]:
+    """Pairs of one picture under two identities."""
+    signatures = collect_signatures(read_ahead(lambda face: picture_signature(read_image(face.path)), faces))
+    pairs = find_duplicates(signatures, min_coarse=ALIGNED_COARSE)
+    return [pair for pair in pairs if faces[pair.first].row.identity != faces[pair.second].row.identity]
+
+
+def write_faces(
+    root: Path, faces: Sequence[AlignedFace], split: IdentitySplit, size: VLRSize, degradation: str, seed: int
+) -> None:
+    """hr_images/NAME.png and vlr_images/NAME.png of each, whose degradation depends on the seed and its name alone."""
+    pixels = list(read_ahead(lambda face: read_image(face.path), faces))
+    hr = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    keys = [picture_key(seed, face.stem) for face in faces]
+    vlr = degrade(degradation, hr, size, keys).add(1.0).mul_(127.5).round_().to(torch.uint8)
+    for face, high, low in zip(faces, pixels, vlr.permute(0, 2, 3, 1).numpy(), strict=True):
+        folder = root / split_folder(split.split_of(face.row.identity))
+        write_image(folder / HR_FOLDER / f"{face.stem}.png", high)
+        write_image(folder / VLR_FOLDER / f"{face.stem}.png", low)
+
+
+def write_index(path: Path, faces: Sequence[AlignedFace], split: IdentitySplit) -> None:
+    """faces.csv: one row a face, in the order of the photographs."""
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
+        writer = csv.writer(stream)
+        writer.writerow(("file", "identity", "role", "photograph", "score", "enlargement", "residual", "others"))
+        for face in faces:
+            role = split.roles[face.row.identity]
+            file = f"{split_folder(SPLIT_OF_ROLE[role])}/{HR_FOLDER}/{face.stem}.png"
+            known = (face.score, face.enlargement, face.residual, face.others)
+            writer.writerow((file, face.row.identity, role, face.row.name, *known))
+
+
+def clear(root: Path) -> None:
+    """Remove what an earlier run wrote, the report first: without it the set is not complete."""
+    for name in (REPORT, SPLITS_FILE, INDEX):
+        (root / name).unlink(missing_ok=True)
+    for split in SPLITS:
+        for kind in (HR_FOLDER, VLR_FOLDER):
+            folder = root / split_folder(split) / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob("*.png"):
+                path.unlink()
+
+
+def _fixed_split(path: Path, rows: Sequence[FaceRow]) -> IdentitySplit:
+    fixed = read_splits(path)
+    present = {row.identity for row in rows}
+    if present.isdisjoint(fixed.roles):
+        raise InputError(f"{path}: names none of the {len(present)} identities here ({min(present)}, ...)")
+    return fixed
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    """Make the work folder. An unfinished set, which has one and no report, is gone on with."""
+    unfinished = (out / WORK).is_dir() and not (out / REPORT).exists()
+    if not unfinished and not overwrite and out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty: choose another --out, or give --overwrite to replace the set in it")
+    try:
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}") from None
+
+
+def _report(
+    args: argparse.Namespace,
+    size: VLRSize,
+    detection: dict[str, object],
+    faces: Sequence[AlignedFace],
+    rejects: Sequence[Reject],
+    pairs: Sequence[DuplicatePair],
+    split: IdentitySplit,
+) -> dict[str, object]:
+    identities: dict[str, set[str]] = defaultdict(set)
+    pictures: Counter[str] = Counter()
+    for face in faces:
+        role = split.roles[face.row.identity]
+        identities[role].add(face.row.identity)
+        pictures[role] += 1
+    report: dict[str, object] = {
+        "images": str(args.images),
+        "index": None if args.index is None else str(args.index),
+        "vlr_size": str(size),
+        "degradation": args.degradation,
+        "seed": args.seed,
+        "splits": None if args.splits is None else str(args.splits),
+        "detection": detection,
+        "pictures": len(faces) + len(rejects),
+        "faces": len(faces),
+        "roles": {
+            role: {"split": split_folder(SPLIT_OF_ROLE[role]), "identities": len(identities[role]), "pictures": count}
+            for role in SPLIT_OF_ROLE
+            for count in (pictures[role],)
+        },
+        "rejected_by_kind": Counter(reject.kind for reject in rejects),
+        "rejected": [asdict(reject) for reject in rejects],
+        "one_picture_two_identities": [_described(pair, faces) for pair in pairs],
+    }
+    if not args.aligned:
+        report["chosen_among_several"] = [face.row.name for face in faces if face.others]
+        for name in ("score", "enlargement", "residual"):
+            values = np.quantile([getattr(face, name) for face in faces], [0.05, 0.5, 0.95])
+            report[name] = dict(zip(("5%", "50%", "95%"), np.round(values, 3).tolist(), strict=True))
+    return report
+
+
+def _described(pair: DuplicatePair, faces: Sequence[AlignedFace]) -> dict[str, object]:
+    names = [faces[pair.first].row.name, faces[pair.second].row.name]
+    return {"files": names, "kind": pair.kind, "score": round(pair.score, 4)}
+
+
+def _refuse(out: Path, report: dict[str, object], faces: Sequence[AlignedFace], pairs: Sequence[DuplicatePair]) -> None:
+    _write_report(out / WORK, report)
+    first = "; ".join(
+        f"{faces[p.first].row.name} = {faces[p.second].row.name} ({p.kind}, {p.score:.2f})" for p in pairs[:3]
+    )
+    raise InputError(
+        f"{len(pairs)} picture(s) stand under two identities in two splits: {first}; all are in "
+        f"{out / WORK / REPORT}; correct the identities, or use --duplicates keep-together"
+    )
+
+
+def _write_report(folder: Path, report: dict[str, object]) -> None:
+    with atomic_write(folder / REPORT) as temporary:
+        temporary.write_text(as_json(report), encoding="utf-8", errors="backslashreplace")
+
+
+def _print_summary(out: Path, faces: Sequence[AlignedFace], rejects: Sequence[Reject], split: IdentitySplit) -> None:
+    table = Table("role", "identities", "pictures", "folder", title="faces")
+    for role, name in SPLIT_OF_ROLE.items():
+        own = [face.row.identity for face in faces if split.roles[face.row.identity] == role]
+        table.add_row(role, str(len(set(own))), str(len(own)), split_folder(name))
+    console = Console()
+    console.print(table)
+    for kind, count in Counter(reject.kind for reject in rejects).items():
+        console.print(f"{count} {kind}, left out", markup=False)
+    for reject in rejects[:10]:
+        console.print(f"  {reject.name}: {reject.reason}", markup=False)
+    console.print(f"all of it: {out / REPORT}", markup=False)
+
+
+def _checked(args: argparse.Namespace) -> VLRSize:
+    if not 0.0 < args.min_score < 1.0:
+        raise InputError(f"--min-score {args.min_score} is out of range: above 0 and below 1 wanted")
+    if args.min_face < 1:
+        raise InputError(f"--min-face {args.min_face} is out of range: 1 or more wanted")
+    if args.seed < 0:
+        raise InputError(f"--seed {args.seed} is out of range: 0 or more wanted")
+    root = DataRoot(args.images)
+    if args.out.resolve().is_relative_to(root.folder.resolve()):
+        raise InputError(f"--out {args.out} lies in --images {args.images}: its faces would be photographs next time")
+    return parse_vlr_size(args.vlr_size)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

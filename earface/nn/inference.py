@@ -1,0 +1,72 @@
+"""What every tool that uses a trained model starts from: a device, and the name of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import nn
+
+from earface.core.errors import InputError
+
+
+def choose_device(name: str) -> str:
+    """`cuda` or `cpu`, set to float32 and to the same result at every run. Raises InputError if there is no GPU.
+
+    name: `auto` is the GPU if there is one.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device cuda: {why_no_gpu()}; use --device cpu")
+    if name != "cpu" and torch.cuda.is_available():
+        check_gpu_age("--device cpu")
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False  # its default is True, 10 bits of mantissa
+    torch.backends.cudnn.deterministic = True
+    return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
+
+
+def why_no_gpu() -> str:
+    """Why PyTorch has no CUDA here, in one clause."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "this PyTorch is built for CPUs alone"
+    return "PyTorch sees no GPU here"
+
+
+def check_gpu_age(advice: str) -> None:
+    """Raise InputError for a GPU that this PyTorch holds no code for. advice: the flag to use instead."""
+    built = [int(name.split("_")[1].rstrip("af")) for name in torch.cuda.get_arch_list() if "_" in name]
+    found = torch.cuda.get_device_capability()
+    if built and 10 * found[0] + found[1] < min(built):
+        raise InputError(
+            f"{torch.cuda.get_device_name()}: its compute capability is {found[0]}.{found[1]}, and this PyTorch is "
+            f"built for {min(built) / 10:.1f} and later; install a build for older GPUs, or use {advice}"
+        )
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether this error, or one that it was raised from, is that of a GPU's memory."""
+    while error is not None:
+        text = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or "CUDA out of memory" in text or "ALLOC_FAILED" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def autocast(device: str, precision: str) -> torch.autocast:
+    """precision: 16 or bf16; 32 leaves everything as it is. On a CPU 16 is bf16, as in training: far faster there."""
+    kinds = {"16": torch.bfloat16 if device == "cpu" else torch.float16, "bf16": torch.bfloat16}
+    return torch.autocast(device, kinds.get(precision), enabled=precision in kinds)
+
+
+def weights_digest(model: nn.Module, geometry: str = "") -> str:
+    """SHA-256 (64 hex digits) of `geometry` and of every weight's name, type, shape and bytes.
+
+    geometry: the image size where the weights do not tell it. A checkpoint and what is exported from it have the same
+    digest, an int8 file and its floats too; averaged and raw weights have not. Buffers that are not saved do not count.
+    """
+    digest = hashlib.sha256(geometry.encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

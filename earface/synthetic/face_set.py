@@ -1,0 +1,175 @@
+"""A set of drawn faces on disk: PNG files with Multi-PIE names, and an index of their landmarks and factors."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from earface.core.errors import InputError
+from earface.core.files import atomic_write
+from earface.data.images import write_image
+from earface.data.multipie import CAMERA_YAW, MultiPieName
+from earface.synthetic.ear_set import PNG_FLAGS
+from earface.synthetic.face_anatomy import FACE_LANDMARKS
+from earface.synthetic.face_factors import CODES, GALLERY, ViewCode, sample_shape, sample_view
+from earface.synthetic.face_rendering import MAX_SIZE, MIN_SIZE, FacePicture, draw_face
+from earface.synthetic.factors import MAX_SEED
+from earface.synthetic.workers import check_workers, map_processes
+
+MAX_SUBJECTS = 999  # what the names have digits for
+LAYOUTS = ("multipie", "folders")
+INDEX = "index.csv"
+
+
+@dataclass(frozen=True)
+class FaceSet:
+    """Which pictures of the population `seed`: subjects from 1 on, seen by the cameras within `max_yaw` degrees."""
+
+    subjects: int = 200
+    images_per_subject: int = 10
+    image_size: int = 128
+    max_yaw: int = 45
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("subjects", 1, MAX_SUBJECTS),
+            ("max_yaw", 0, 90),
+            ("images_per_subject", 1, len(self.codes)),
+            ("image_size", MIN_SIZE, MAX_SIZE),
+            ("seed", 0, MAX_SEED),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"{name} must lie in [{low}, {high}], not {getattr(self, name)}")
+
+    @property
+    def codes(self) -> tuple[ViewCode, ...]:
+        """Every picture that there is of one person, the frontal one first."""
+        return _codes(self.max_yaw)
+
+
+@functools.lru_cache(maxsize=4)
+def _codes(max_yaw: int) -> tuple[ViewCode, ...]:
+    cameras = [camera for camera in CODES["camera"] if abs(CAMERA_YAW[camera]) <= max_yaw]
+    others = itertools.product(CODES["session"], CODES["recording"], cameras, CODES["illumination"])
+    return GALLERY, *(code for code in itertools.starmap(ViewCode, others) if code != GALLERY)
+
+
+def view_codes(faces: FaceSet, subject: int) -> list[ViewCode]:
+    """The pictures of a subject: a frontal, neutral, evenly lit one for the gallery, then any others, none twice.
+
+    A set with more images per subject begins with the same ones.
+    """
+    codes = faces.codes
+    order = np.random.default_rng([faces.seed, subject, 2]).permutation(len(codes) - 1)[: faces.images_per_subject - 1]
+    return [GALLERY, *(codes[1 + place] for place in order)]
+
+
+def subject_name(subject: int) -> str:
+    return f"{subject:03d}"
+
+
+def image_name(faces: FaceSet, subject: int, code: ViewCode, layout: str) -> str:
+    """The path below the set's folder."""
+    name = str(MultiPieName(subject_name(subject), **dataclasses.asdict(code), size=faces.image_size))
+    return f"images/{subject_name(subject)}/{name}" if layout == "folders" else f"images/{name}"
+
+
+def _draw_subject(faces: FaceSet, subject: int) -> Iterator[tuple[ViewCode, FacePicture]]:
+    shape = sample_shape(faces.seed, subject)
+    for code in view_codes(faces, subject):
+        yield code, draw_face(shape, sample_view(faces.seed, subject, code), faces.image_size)
+
+
+def draw_many(faces: FaceSet) -> tuple[NDArray[np.uint8], list[str]]:
+    """The set in memory: images (N, H, W, 3) uint8 RGB and their N names, in the order of `draw_dataset`."""
+    drawn = [(n, *pair) for n in range(1, faces.subjects + 1) for pair in _draw_subject(faces, n)]
+    names = [Path(image_name(faces, subject, code, "multipie")).name for subject, code, _ in drawn]
+    return np.stack([picture.image for _, _, picture in drawn]), names
+
+
+def _write_subject(faces: FaceSet, out: Path, layout: str, subject: int) -> list[dict[str, object]]:
+    """Draw one subject's pictures into `out` and return their rows of the index. It runs in a worker process."""
+    rows = []
+    for code, picture in _draw_subject(faces, subject):
+        file = image_name(faces, subject, code, layout)
+        encoded = cv2.imencode(".png", cv2.cvtColor(picture.image, cv2.COLOR_RGB2BGR), PNG_FLAGS)[1]
+        with atomic_write(out / file, sync=False) as temporary:
+            temporary.write_bytes(encoded.tobytes())
+        row: dict[str, object] = {"file": file, "subject": subject_name(subject), **dataclasses.asdict(code)}
+        for name, (x, y), seen in zip(FACE_LANDMARKS, picture.landmarks, picture.visibility, strict=True):
+            row |= {f"{name}_x": f"{x:.3f}", f"{name}_y": f"{y:.3f}", f"{name}_visible": int(seen)}
+        row |= dataclasses.asdict(sample_view(faces.seed, subject, code))
+        rows.append(row | dataclasses.asdict(sample_shape(faces.seed, subject)))
+    return rows
+
+
+def _clear(out: Path, overwrite: bool) -> None:
+    """Make `out` ready. With `overwrite` an earlier set's own files go, the index first; others stay."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: --out wants a folder")
+    if out.is_dir() and any(out.iterdir()):
+        if not overwrite:
+            raise InputError(f"{out} is not empty: choose another --out, or give --overwrite to replace the set in it")
+        (out / INDEX).unlink(missing_ok=True)
+        images = out / "images"
+        for path in [*images.glob("*.png"), *images.glob("[0-9][0-9][0-9]/*.png")]:
+            if MultiPieName.parse(path.name):
+                path.unlink()
+        for folder in images.glob("[0-9][0-9][0-9]"):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def draw_dataset(
+    out: str | os.PathLike[str],
+    faces: FaceSet,
+    *,
+    layout: str = "multipie",
+    workers: int = 1,
+    overwrite: bool = False,
+    done: Callable[[int], None] = lambda count: None,
+) -> list[str]:
+    """Draw a set into the folder `out` and return lines that say what was written where.
+
+    `images/001_01_01_051_07_crop_128.png` and so on, with the layout "folders" in a folder per subject; and last
+    `index.csv`: file, subject, codes, the five landmarks with COCO's visibility (1 hidden, 2 visible), and every
+    factor. The files do not depend on `workers`. done: called with the number of pictures finished since its last call.
+    Raises InputError for bad values or a folder in use.
+    """
+    check_workers(workers)
+    if layout not in LAYOUTS:
+        raise InputError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
+    out = Path(out)
+    _clear(out, overwrite)
+    work = functools.partial(_write_subject, faces, out, layout)
+    subjects = map_processes(work, range(1, faces.subjects + 1), workers, lambda: done(faces.images_per_subject))
+    rows = [row for subject in subjects for row in subject]
+    with atomic_write(out / INDEX) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    size = faces.image_size
+    return [
+        f"{len(rows)} pictures of {faces.subjects} subjects, {size}x{size}, aligned: {out / 'images'}",
+        f"landmarks and every factor: {out / INDEX}",
+    ]
+
+
+def write_sheet(path: str | os.PathLike[str], faces: FaceSet, rows: int = 8, columns: int = 10) -> None:
+    """A contact sheet PNG: a row for each of the first subjects, with their first pictures."""
+    sheet = [
+        np.hstack([picture.image for _, picture in itertools.islice(_draw_subject(faces, subject), columns)])
+        for subject in range(1, min(rows, faces.subjects) + 1)
+    ]
+    write_image(path, np.vstack(sheet))

@@ -1,0 +1,78 @@
+"""Drawing in several processes, with a bar that tells how fast."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import TypeVar
+
+import cv2
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from earface.core.errors import InputError
+
+Result = TypeVar("Result")
+
+
+def num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_workers(workers: int) -> None:
+    if workers < 1:
+        raise InputError(f"workers must be 1 or more, not {workers}")
+
+
+def map_processes(
+    work: Callable[[int], Result], items: Sequence[int], workers: int, done: Callable[[], None]
+) -> list[Result]:
+    """work(item) of each item, in their order, by `workers` processes. done: called after each, in any order."""
+    results: dict[int, Result] = {}
+    if workers == 1:
+        for item in items:
+            results[item] = work(item)
+            done()
+    else:
+        spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of the progress bar's thread
+        pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=spawn, initializer=_start_worker)
+        try:
+            started = {pool.submit(work, item): item for item in items}
+            for future in as_completed(started):
+                results[started[future]] = future.result()
+                done()
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return [results[item] for item in items]
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(0)  # one process per core already
+
+
+@contextmanager
+def drawing_progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr; the function it yields takes the number of pictures drawn since its last call."""
+    columns = (
+        TextColumn("drawing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    progress = Progress(*columns, console=Console(stderr=True))
+    task = progress.add_task("drawing", total=total, rate="")
+
+    def done(count: int) -> None:
+        progress.start()  # not before: what is refused is one line, without a bar
+        speed = progress.tasks[task].speed
+        progress.update(task, advance=count, rate=f"{speed:.0f} pictures/s" if speed else "")
+
+    try:
+        yield done
+    finally:
+        if progress.live.is_started:
+            progress.stop()

@@ -1,0 +1,313 @@
+"""Checkpoints, early stopping, weight averaging and the progress bar of every trainer."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    ModelCheckpoint,
+    RichProgressBar,
+    WeightAveraging,
+)
+from torch import Tensor
+
+from earface.training.loggers import MetricsCSV
+
+
+class TrainingPaused(Exception):  # noqa: N818  # not an error: the run goes on later
+    """Raised once the state is safely in last.ckpt. The message says where the run stands."""
+
+
+class Trained(Protocol):
+    """What these callbacks ask of the module beside Lightning's own hooks."""
+
+    def objective_is_warming_up(self) -> bool: ...
+
+    def images_per_step(self) -> int: ...
+
+    def log_training_row(self) -> None: ...
+
+
+def _trained(module: pl.LightningModule) -> Trained:
+    return module  # type: ignore[return-value]
+
+
+def best_checkpoints(folder: str, name: str, best: Mapping[str, Literal["min", "max"]]) -> list[Checkpoint]:
+    """The best three by `val/loss` and the best one by each of `best`: a metric's name without `val/`, and its mode.
+
+    File names never contain a metric's slash.
+    """
+    shared: dict[str, Any] = {
+        "dirpath": folder,
+        "auto_insert_metric_name": False,
+        "save_on_train_epoch_end": False,
+        "enable_version_counter": False,
+    }
+    return [
+        ModelCheckpoint(
+            monitor="val/loss",
+            mode="min",
+            save_top_k=3,
+            filename=f"{name}-epoch={{epoch:03d}}-val_loss={{val/loss:.4f}}",
+            **shared,
+        ),
+        *(
+            ModelCheckpoint(
+                monitor=f"val/{metric}",
+                mode=mode,
+                save_top_k=1,
+                filename=f"best-{metric}-epoch={{epoch:03d}}-val_{metric}={{val/{metric}:.4f}}",
+                **shared,
+            )
+            for metric, mode in best.items()
+        ),
+    ]
+
+
+class LastCheckpoint(Checkpoint):
+    """`last.ckpt` after every epoch, after every `every_n_steps`, and when the run is told to pause.
+
+    It comes last of all callbacks, so the file also holds the others' newest best scores. SIGINT, SIGTERM,
+    `max_time` and `stop_after_epoch` pause the run at the next optimiser step or epoch end, by TrainingPaused: no
+    end-of-epoch hook sees half an epoch.
+    """
+
+    def __init__(
+        self, folder: Path, *, every_n_steps: int = 0, stop_after_epoch: int | None, max_time: timedelta | None
+    ) -> None:
+        self.path = folder / "last.ckpt"
+        self.every_n_steps = every_n_steps
+        self.stop_after_epoch = stop_after_epoch
+        self.deadline = time.monotonic() + max_time.total_seconds() if max_time is not None else None
+        self.reason: str | None = None
+        self.previous_handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self.previous_handlers[number] = signal.signal(number, self._request)
+            except ValueError:  # only the main thread may set handlers
+                return
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for number, handler in self.previous_handlers.items():
+            signal.signal(number, handler)
+        self.previous_handlers.clear()
+
+    def _request(self, number: int, frame: Any) -> None:
+        if self.reason is not None:
+            raise KeyboardInterrupt  # asked twice: stop at once, the last checkpoint stays
+        self.reason = f"by {signal.Signals(number).name}"
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.fit_loop._should_accumulate() or trainer.is_last_batch:
+            return  # gradients of a half-done step are in no checkpoint; the epoch's end saves anyway
+        if self._pause_reason(trainer):
+            self._save(trainer)
+            raise TrainingPaused(f"{self.reason} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}")
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer)
+        done = trainer.current_epoch + 1
+        if done >= (trainer.max_epochs or 0) or trainer.should_stop:
+            return
+        if self.stop_after_epoch is not None and done >= self.stop_after_epoch:
+            self.reason = f"by --stop_after_epoch {self.stop_after_epoch}"
+        if self._pause_reason(trainer):
+            raise TrainingPaused(f"{self.reason} after epoch {done}, step {trainer.global_step}")
+
+    def _pause_reason(self, trainer: pl.Trainer) -> str | None:
+        if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline:
+            self.reason = "by --max_time"
+        if trainer.world_size > 1:  # every process must pause at the same step
+            paused = trainer.strategy.reduce(
+                torch.tensor(float(self.reason is not None), device=trainer.strategy.root_device), reduce_op="max"
+            )
+            if paused > 0 and self.reason is None:
+                self.reason = "by another process"
+        return self.reason
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+
+
+class EarlyStop(EarlyStopping):
+    """Stops when `val/loss` has not improved for `patience` epochs, counted from the end of the KL warm-up.
+
+    The module says by `objective_is_warming_up()` whether its objective still changes.
+    """
+
+    def __init__(self, patience: int) -> None:
+        super().__init__(monitor="val/loss", mode="min", patience=patience, check_on_train_epoch_end=False)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if _trained(pl_module).objective_is_warming_up():
+            self.wait_count = 0
+            return
+        super().on_validation_end(trainer, pl_module)
+
+
+class EMA(WeightAveraging):
+    """Exponential moving average of the weights with decay min(decay, (1 + n) / (10 + n)) at update n.
+
+    Validation runs on the average. A checkpoint holds it as `state_dict` and the optimised weights as
+    `current_model_state`, also when it is written, or an exception is raised, while the two are swapped.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.swapped = False
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning copies the model before it moves it. The number of updates stays on the CPU, where it is read."""
+        assert self._average_model is not None
+        self._average_model.module.to(pl_module.device)
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """As AveragedModel.update_parameters, which would copy and wait at every step, in a few kernels."""
+        if trainer.global_step <= self._latest_update_step:
+            return
+        self._latest_update_step = trainer.global_step
+        assert self._average_model is not None
+        updates = int(self._average_model.n_averaged)
+        weight = 1.0 - min(self.decay, (1 + updates) / (10 + updates)) if updates else 1.0
+        pairs = [
+            (mean.detach(), value.detach())
+            for mean, value in zip(_tensors(self._average_model.module), _tensors(pl_module), strict=True)
+        ]
+        for floating, combine in ((True, _lerp(weight)), (False, torch._foreach_copy_)):
+            chosen = [pair for pair in pairs if pair[0].is_floating_point() == floating]
+            if chosen:
+                combine([mean for mean, _ in chosen], [value for _, value in chosen])
+        self._average_model.n_averaged += 1
+
+    def _swap_models(self, pl_module: pl.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self.swapped = not self.swapped
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        if self.swapped:
+            self._swap_models(pl_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self.swapped:
+            averaged = checkpoint["current_model_state"]
+            checkpoint["current_model_state"], checkpoint["state_dict"] = checkpoint["state_dict"], averaged
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(module.parameters(), module.buffers())
+
+
+def _lerp(weight: float) -> Callable[[list[Tensor], list[Tensor]], object]:
+    return lambda means, values: torch._foreach_lerp_(means, values, weight)
+
+
+class RunState(Callback):
+    """Puts into every checkpoint which run it belongs to and how far that has come; see `earface.training.resume`."""
+
+    def __init__(self, name: str, version: str) -> None:
+        self.name, self.version = name, version
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        tables = [logger for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        checkpoint["run"] = {
+            "name": self.name,
+            "version": self.version,
+            # `processed` counts the epoch whose end hooks are running, `completed` does not
+            "epochs_done": progress.processed,
+            "csv_rows": len(tables[0].rows) if tables else 0,
+            "stopped_early": bool(trainer.should_stop),
+            "written": datetime.now(UTC).isoformat(timespec="seconds"),
+            "torch": str(torch.__version__),  # a TorchVersion would not load with weights_only
+        }
+
+
+class TrainingRows(Callback):
+    """Has the module log a row every so many optimiser steps, before a checkpoint of that step is written.
+
+    A module's own hooks run after all callbacks', so a row of its own would be lost between save and resume.
+    """
+
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.fit_loop._should_accumulate() and trainer.global_step % self.every_n_steps == 0:
+            _trained(pl_module).log_training_row()
+
+
+class EpochLines(Callback):
+    """One line an epoch, for terminals that show no bar and for logs."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._restart()  # an epoch that is resumed in its middle has no start of its own
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.batches += 1
+
+    def _restart(self) -> None:
+        self.started, self.batches = time.monotonic(), 0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        seconds, batches = time.monotonic() - self.started, self.batches
+        self._restart()
+        if not trainer.is_global_zero:
+            return
+        values = [
+            f"{name.removeprefix('val/')} {float(value):.4g}"
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("val/")
+        ]
+        rate = batches * _trained(pl_module).images_per_step() / max(seconds, 1e-9)
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        print(f"{epoch}  {'  '.join(values)}  {seconds:.1f} s  {rate:.0f} img/s", flush=True)
+
+
+class ProgressBar(RichProgressBar):
+    """Rich's bar with steps a second, images a second, and the time to the end of the run."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.started, self.first_step = time.monotonic(), trainer.fit_loop.total_batch_idx
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        done = trainer.fit_loop.total_batch_idx - self.first_step
+        if done > 0 and trainer.num_training_batches != float("inf"):
+            per_step = (time.monotonic() - self.started) / done
+            total = int(trainer.num_training_batches) * int(trainer.max_epochs or 0)
+            left = (total - trainer.fit_loop.total_batch_idx - 1) * per_step
+            metrics["img/s"] = f"{_trained(pl_module).images_per_step() / per_step:.0f}"
+            metrics["run ends in"] = str(timedelta(seconds=int(max(left, 0))))
+        return metrics

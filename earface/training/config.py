@@ -1,0 +1,77 @@
+"""The options that every trainer of this project shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from earface.core.options import option
+
+Precision = Literal["32", "16", "bf16", "16-mixed", "bf16-mixed", "32-true"]
+
+
+SHARED_ALIASES = {"learning_rate": "lr", "device": "accelerator"}
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """What every trainer of a pretrained backbone shares, beside TrainerOptions."""
+
+    backbone_lr_scale: float = option(1.0, "pretrained layers learn at lr times this", low=0, high=10)
+    layer_decay: float = option(1.0, "each layer below the last learns at this factor of the next", above=0, high=1)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What every trainer of this project shares. A subclass says how many `epochs` there are, and the rates."""
+
+    batch_size: int = option(8, "images per device and step", low=1)
+    accumulate_grad_batches: int = option(1, "steps whose gradients are summed before the weights move", low=1)
+    weight_decay: float = option(1e-5, "AdamW's decoupled decay, on weight matrices only", low=0, high=1)
+    grad_clip: float = option(1.0, "clip gradients to this norm; 0 does not clip", low=0)
+    schedule: Literal["cosine", "onecycle", "plateau", "constant"] = option("cosine", "how the learning rate moves")
+    warmup_epochs: float = option(5.0, "linear warm-up of the learning rate from a tenth, in epochs", low=0)
+    plateau_patience: int = option(10, "epochs without a better val/loss before plateau halves the rate", low=0)
+    ema_decay: float = option(0.0, "average the weights with this decay; 0 keeps no average", low=0, high=0.999999)
+    early_stop_patience: int = option(
+        30, "epochs without a better val/loss before stopping; 0 never stops", low=0, plan=False
+    )
+    precision: Precision = option("16-mixed", "16 and bf16 mean mixed; on a CPU 16-mixed runs as bf16-mixed")
+    accelerator: str = option("auto", "auto, cpu, gpu, cuda, mps, tpu", plan=False)
+    devices: str = option("auto", "how many devices, or a list such as 0,2", plan=False)
+    strategy: str = option("auto", "Lightning's strategy: auto, ddp, fsdp, ...", plan=False)
+    num_nodes: int = option(1, "machines under torchrun or SLURM", low=1, plan=False)
+    num_workers: int = option(4, "loader processes; they do not change the result", low=0, plan=False)
+    seed: int = option(42, "of initial weights, order, augmentation and noise", low=0, high=2**31 - 1)
+    tf32: bool = option(True, "float32 products on a GPU keep 10 bits of mantissa: far faster", plan=False)
+    deterministic: bool = option(False, "only deterministic kernels, where PyTorch has them", plan=False)
+    compile: bool = option(False, "compile the model with torch.compile, on a GPU", plan=False)
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = option(
+        "default", "torch.compile's mode", plan=False
+    )
+    max_time: str | None = option(None, "pause after DD:HH:MM:SS; the same command continues", plan=False)
+    stop_after_epoch: int | None = option(
+        None, "pause at the end of this epoch, or of the first after it, without changing the plan", low=1, plan=False
+    )
+    save_every_n_steps: int = option(
+        0, "also write last.ckpt every so many optimiser steps; 0: once an epoch", low=0, plan=False
+    )
+    log_every_n_steps: int = option(50, "optimiser steps between rows of training metrics", low=1, plan=False)
+    checkpoint_dir: str = option("checkpoints", "where checkpoints go, and where --resume auto looks", plan=False)
+    log_dir: str = option("logs", "TensorBoard events, metrics.csv and pictures", plan=False)
+    resume: str = option("auto", "auto: from last.ckpt of the checkpoint folder; never; or a path", plan=False)
+    init_from: str | None = option(None, "start from this checkpoint's weights with a fresh optimiser", plan=False)
+    fast_dev_run: bool = option(False, "one batch of training and validation, nothing written", plan=False)
+    progress: Literal["bar", "lines", "none"] = option("bar", "a bar, a line per epoch, or silence", plan=False)
+
+    @property
+    def epochs(self) -> int:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class TrainerOptions(RunOptions):
+    """Of a trainer with one stage."""
+
+    epochs: int = option(60, "passes over the training set", low=1, plan=False)
+    lr: float = option(3e-4, "peak learning rate of newly initialised layers", above=0, high=10)

@@ -1,0 +1,173 @@
+"""What every LightningModule of this project does alike: seeds, schedule, rows, and what a checkpoint remembers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import FSDPStrategy
+from torch import Tensor
+from torch.optim import Optimizer
+
+from earface.core.command_line import plain
+from earface.training.config import RunOptions
+from earface.training.loader import batches_per_epoch
+from earface.training.optim import LearningRate, adamw_with_schedule, mark_matrices
+from earface.training.term_log import TermLog, ValidationSums
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """The CPU's and this device's default generator, in microseconds; torch.manual_seed asks every kind of device."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type != "cpu":
+        torch.manual_seed(seed)
+
+
+class TrainingModule(pl.LightningModule):
+    """A subclass sets `self.model` and has `parameter_groups`; its datamodule has `train_set` and `describe`.
+
+    Training terms go to `self.terms`, sums over the validation set to `self.sums`.
+    """
+
+    def __init__(self, config: RunOptions, kind: str, model_config: Any) -> None:
+        """kind: the word under which a checkpoint keeps the model's own options."""
+        super().__init__()
+        self.config: Any = config
+        self.save_hyperparameters({kind: plain(model_config), "options": plain(config)})
+        self.rate: LearningRate | None = None
+        self.terms = TermLog(lambda indices: self.datamodule.describe(indices))
+        self.sums = ValidationSums()
+
+    @property
+    def datamodule(self) -> Any:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Named optimiser groups, each with its own rate."""
+        raise NotImplementedError
+
+    def compile_networks(self, **options: Any) -> None:
+        """What a training step computes, in place, so that no name in a checkpoint changes.
+
+        options: of torch.compile.
+        """
+        raise NotImplementedError
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit":
+            return
+        mark_matrices(self)
+        on_cpu = self.trainer.strategy.root_device.type == "cpu"
+        if self.config.compile and on_cpu:
+            self.print("note: --compile is left out: the code that PyTorch generates for CPUs crashes on some encoders")
+        elif self.config.compile:
+            self.compile_networks(mode=self.config.compile_mode)
+        self.terms.check_every = 1 if on_cpu else self.config.log_every_n_steps
+
+    def configure_optimizers(self) -> Any:
+        # Trainer.estimated_stepping_batches would set up the loader before Lightning restores where it stood
+        config = self.config
+        batches = batches_per_epoch(len(self.datamodule.train_set), config.batch_size, self.trainer.world_size)
+        steps = math.ceil(batches / config.accumulate_grad_batches)
+        self.rate = LearningRate(
+            config.schedule, round(steps * config.warmup_epochs), steps * config.epochs, config.plateau_patience
+        )
+        return adamw_with_schedule(self.parameter_groups(), self.rate)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # noise depends on where the run stands and on nothing that came before
+        key = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)
+        seed_generators(int(np.random.SeedSequence(key).generate_state(1)[0]), self.device)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if isinstance(self.trainer.strategy, FSDPStrategy) and gradient_clip_val:
+            sharded: Any = self.trainer.strategy.model  # knows the norm over all shards
+            sharded.clip_grad_norm_(gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_train_epoch_end(self) -> None:
+        self.log_row({f"train/{name}": value for name, value in self.terms.take_epoch().items()} | self.rates())
+
+    def log_training_row(self) -> None:
+        """Means since the last row, and the rates; called every `log_every_n_steps`."""
+        row = {f"train/{name}_step": value for name, value in self.terms.take_window().items()}
+        self.log_row({**row, **self.rates()})
+
+    def rates(self) -> dict[str, float]:
+        """The learning rate of each group."""
+        rates = {f"lr/{group['name']}": float(group["lr"]) for group in self.trainer.optimizers[0].param_groups}
+        return {name: rate for name, rate in rates.items() if not name.endswith(".no_decay")}
+
+    def objective_is_warming_up(self) -> bool:
+        """Whether what `val/loss` measures still changes."""
+        return False
+
+    def images_per_step(self) -> int:
+        return int(self.config.batch_size * self.trainer.world_size)
+
+    # -- validation --------------------------------------------------------------------------------------------------
+
+    # The names that every process has in every epoch, where a process may meet none of their samples.
+    validation_terms: tuple[str, ...] = ()
+
+    def on_validation_epoch_start(self) -> None:
+        self.sums = ValidationSums(self.validation_terms, self.terms.check_every, self.global_step)
+
+    def validation_means(self) -> dict[str, float]:
+        """`val/NAME` of all that was added to `self.sums`, over all processes."""
+        return {f"val/{name}": mean for name, mean in self.sums.means(self.over_processes).items()}
+
+    def log_validation(self, means: dict[str, float], shown: tuple[str, ...]) -> None:
+        """One row, and the figures that callbacks and the progress bar see."""
+        self.log_dict({key: means[key] for key in shown if key in means}, prog_bar=True, logger=False)
+        self.log_row(means)
+        if self.rate is not None:
+            self.rate.observe(means["val/loss"])
+
+    def over_processes(self, values: Tensor) -> Tensor:
+        """The sum of each process's values."""
+        device = self.trainer.strategy.root_device
+        if self.trainer.world_size == 1 or device.type == "mps":
+            return values
+        return self.trainer.strategy.reduce(values.to(device), reduce_op="sum").cpu()
+
+    # -- logging -----------------------------------------------------------------------------------------------------
+
+    @property
+    def draws_pictures(self) -> bool:
+        """Whether this process draws validation pictures: it logs, and has the whole network outside a step."""
+        sharded = isinstance(self.trainer.strategy, FSDPStrategy) and self.trainer.world_size > 1
+        return self.trainer.is_global_zero and bool(self.trainer.loggers) and not sharded
+
+    @property
+    def log_dir(self) -> Path:
+        return Path(self.trainer.loggers[0].log_dir or ".")
+
+    def tensorboard(self) -> list[Any]:
+        return [logger.experiment for logger in self.trainer.loggers if hasattr(logger, "experiment")]
+
+    def log_row(self, metrics: dict[str, float]) -> None:
+        for logger in self.trainer.loggers:
+            logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=self.global_step)
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["terms"] = self.terms.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.terms.load_state_dict(checkpoint["terms"])

@@ -1,0 +1,114 @@
+"""Decide whether a run starts, continues, or is finished, before anything is built."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from earface.core.command_line import plain
+from earface.core.errors import InputError
+from earface.core.options import plan_fields
+from earface.nn.checkpoint import find_checkpoint, read_checkpoint
+from earface.training.config import RunOptions
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run logs and what it continues from."""
+
+    name: str
+    log_dir: Path
+    checkpoint: Path | None = None
+    epoch: int = 0  # epochs that are complete
+    step: int = 0
+    csv_rows: int = 0
+    finished: bool = False
+
+
+def open_run(options: RunOptions, name: str) -> Run:
+    """Follow `--resume`. Raises InputError when the checkpoint is not one of this run, naming the fields."""
+    logs = Path(options.log_dir) / name
+    folder = Path(options.checkpoint_dir)
+    if not options.fast_dev_run:
+        for flag, path in (("--checkpoint_dir", folder), ("--log_dir", logs)):
+            _check_writable(flag, path)
+    if options.resume == "never":
+        if not options.fast_dev_run:
+            _set_aside(folder)
+        return Run(name, _next_version(logs))
+    if options.resume == "auto":
+        if options.fast_dev_run or options.init_from or not (folder / "last.ckpt").is_file():
+            if not options.fast_dev_run:
+                _refuse_to_mix(options, folder)
+            return Run(name, _next_version(logs))
+        path = folder / "last.ckpt"
+    else:
+        path = find_checkpoint(options.resume)
+    checkpoint = read_checkpoint(path)
+    state = checkpoint.get("run")
+    if not state or state.get("name") != name:
+        raise InputError(f"{path}: not a checkpoint of {name}; choose another --checkpoint_dir, or --resume never")
+    _compare(options, checkpoint["hyper_parameters"]["options"], path)
+    return Run(
+        name,
+        logs / state["version"],
+        checkpoint=path,
+        epoch=state["epochs_done"],
+        step=checkpoint["global_step"],
+        csv_rows=state["csv_rows"],
+        finished=state["epochs_done"] >= options.epochs or (state["stopped_early"] and options.resume == "auto"),
+    )
+
+
+def _check_writable(flag: str, folder: Path) -> None:
+    """Before hours are spent: can the folder be made, or written to?"""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"{flag} {folder}: {existing} is a file; give a folder")
+    if not os.access(existing, os.W_OK):
+        raise InputError(f"{flag} {folder}: {existing} may not be written to; give another folder")
+
+
+def _compare(options: RunOptions, stored: dict[str, Any], path: Path) -> None:
+    current = plain(options)
+    stored = plain(type(options)()) | stored  # an option that came later was at its default
+    differing = [
+        f"{field} {stored[field]!r} -> {current[field]!r}"
+        for field in sorted(plan_fields(options))
+        if stored[field] != current[field]
+    ]
+    if differing:
+        raise InputError(
+            f"{path} was made with other options ({', '.join(differing)}): give the same options to continue, another "
+            f"--checkpoint_dir, --resume never to start again, or --init_from {path} to keep only the weights"
+        )
+
+
+def _next_version(logs: Path) -> Path:
+    taken = [int(match[1]) for entry in logs.glob("version_*") if (match := re.fullmatch(r"version_(\d+)", entry.name))]
+    return logs / f"version_{max(taken, default=-1) + 1}"
+
+
+def _refuse_to_mix(options: RunOptions, folder: Path) -> None:
+    if options.init_from and options.resume == "auto" and (folder / "last.ckpt").is_file():
+        raise InputError(
+            f"--init_from starts a new run, but {folder} already holds one: choose another --checkpoint_dir, or add "
+            "--resume never (the old checkpoints are set aside)"
+        )
+
+
+def _set_aside(folder: Path) -> None:
+    """Move the checkpoints of an earlier run into `replaced_N`, so that none is overwritten."""
+    old = sorted(folder.glob("*.ckpt"))
+    if not old:
+        return
+    number = 0
+    while (folder / f"replaced_{number}").exists():
+        number += 1
+    target = folder / f"replaced_{number}"
+    target.mkdir()
+    for path in old:
+        path.rename(target / path.name)

@@ -1,0 +1,110 @@
+"""Tables of face embeddings: what facial_rec.embed writes as `.npz`, and galleries read again."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from earface.core.errors import InputError
+from earface.core.files import atomic_write
+
+MAX_BYTES = 16 * 1024**3  # unpacked: four million faces with long paths
+MEMBERS = ("embeddings", "paths", "identities", "contract", "digest", "metadata")
+UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class FaceEmbeddings:
+    """N >= 1 faces. Embeddings may be compared where contract and digest are equal."""
+
+    embeddings: NDArray[np.float32]  # (N, 512), each of length 1
+    paths: list[str]
+    identities: list[str]  # empty where unknown
+    contract: str  # FaceContract.id
+    digest: str  # of the weights
+    metadata: dict[str, Any]  # variant, weights, flip, skipped; plain values
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def check_name(path: Path) -> None:
+    if path.suffix != ".npz":
+        raise InputError(f"{path}: unknown extension {path.suffix!r}; use .npz")
+
+
+def write_embeddings(path: Path, table: FaceEmbeddings) -> None:
+    """Whole or not at all; the same table gives the same bytes. Raises InputError for one that is not as it says."""
+    check_name(path)
+    try:
+        _check(table)
+    except InputError as error:
+        raise InputError(f"{path}: not written: {error}") from None
+    members = {name: getattr(table, name) for name in MEMBERS} | {"metadata": json.dumps(table.metadata)}
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, **{name: np.asarray(value) for name, value in members.items()})  # type: ignore[arg-type]
+
+
+def read_embeddings(path: Path, *, contract: str | None = None, digest: str | None = None) -> FaceEmbeddings:
+    """What `write_embeddings` wrote. Nothing in the file is run.
+
+    contract, digest: what the table must have been made with, where it shall be compared with other embeddings.
+    Raises InputError for a table of another contract or of other weights, and for anything else.
+    """
+    check_name(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        table = _read(path)
+        _check(table)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except OSError:
+        raise
+    except Exception as error:  # zipfile and numpy raise almost anything on a broken file
+        raise InputError(f"{path}: damaged, or not written by facial_rec.embed ({type(error).__name__})") from None
+    again = "embed its faces again"
+    if contract is not None and table.contract != contract:
+        raise InputError(f"{path}: made under the face contract {table.contract}, not {contract}: {again}")
+    if digest is not None and table.digest != digest:
+        made_by = table.metadata.get("weights", "unknown")
+        raise InputError(f"{path}: made by other weights ({made_by}) than those given: {again}")
+    return table
+
+
+def _read(path: Path) -> FaceEmbeddings:
+    with zipfile.ZipFile(path) as archive:
+        declared = sum(info.file_size for info in archive.infolist())
+    if declared > MAX_BYTES:
+        raise InputError(f"unpacks to {declared:,} bytes, more than the limit of {MAX_BYTES:,}")
+    with np.load(path, allow_pickle=False) as archive:
+        found = {name: archive[name] for name in MEMBERS}
+    return FaceEmbeddings(
+        embeddings=found["embeddings"],
+        paths=found["paths"].tolist(),
+        identities=found["identities"].tolist(),
+        contract=str(found["contract"]),
+        digest=str(found["digest"]),
+        metadata=json.loads(str(found["metadata"])),
+    )
+
+
+def _check(table: FaceEmbeddings) -> None:
+    values = table.embeddings
+    if values.dtype != np.float32 or values.ndim != 2 or len(values) == 0:
+        raise InputError(f"embeddings are {values.dtype} {values.shape}, not float32 (N, D) with N >= 1")
+    lengths = np.linalg.norm(values, axis=1)
+    if not (np.abs(lengths - 1.0) <= UNIT_TOLERANCE).all():  # false for NaN, too
+        raise InputError("embeddings are not all of length 1")
+    for name in ("paths", "identities"):
+        texts = getattr(table, name)
+        if len(texts) != len(values) or not all(isinstance(text, str) for text in texts):
+            raise InputError(f"{name} are not {len(values)} texts")
+    if not isinstance(table.metadata, dict):
+        raise InputError("metadata is no table of names and values")

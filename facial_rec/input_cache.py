@@ -1,0 +1,93 @@
+"""What a recogniser is shown of a face: its HR picture, or its VLR copy, interpolated or super-resolved.
+
+The last two are made once and kept in a memory map, whose name is a digest of all that decides its content: another
+super-resolver, size, degradation, seed or picture is another file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from earface.core.errors import InputError
+from earface.core.files import atomic_write, remove_abandoned
+from earface.data.degradation import VLRSize
+from earface.data.face_alignment import FACE_SIZE
+from earface.data.face_rows import FaceRow
+from earface.data.image_cache import check_free_space, file_identity
+from earface.metrics.image_quality import to_unit
+
+RULE = 1  # raise it when the same route would make other pixels
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a VLR face (B, 3, h, w) becomes (B, 3, 128, 128), in [-1, 1].
+
+    origin: what decides that beside the code, such as the digest of a super-resolver's weights.
+    trained_on: digests of the people it knows. vlr: the size of the faces that it takes; None: any. source: the path
+    of its weights, and degradation: how the faces were made small on which it was trained.
+    """
+
+    name: str
+    enlarge: Callable[[Tensor], Tensor]
+    origin: str = ""
+    trained_on: frozenset[str] = frozenset()
+    vlr: VLRSize | None = None
+    source: str = ""
+    degradation: str = ""
+
+
+@dataclass(frozen=True)
+class VLRFaces:
+    """Where VLR faces come from: batches with `vlr` in [-1, 1], in the order of `rows`, and what decides them."""
+
+    rows: Sequence[FaceRow]
+    batches: Callable[[], Iterable[dict[str, Any]]]
+    origin: tuple[object, ...]  # size, degradation, seed
+
+
+def cache_path(folder: str | Path, route: Route, faces: VLRFaces) -> Path:
+    digest = hashlib.sha256(repr((RULE, route.name, route.origin, faces.origin)).encode())
+    for row in faces.rows:
+        for path in (row.path, row.vlr_path):
+            digest.update(repr(path and file_identity(path)).encode())
+    return Path(folder) / f"{route.name}-{digest.hexdigest()[:32]}.bin"
+
+
+def open_inputs(folder: str | Path, route: Route, faces: VLRFaces) -> NDArray[np.uint8]:
+    """The faces by this route, (N, 128, 128, 3) uint8 in a read-only memory map, made at the first call.
+
+    It appears whole or not at all. Raises InputError where the disk has no room.
+    """
+    path, shape = cache_path(folder, route, faces), (len(faces.rows), FACE_SIZE, FACE_SIZE, 3)
+    size = int(np.prod(shape))
+    if not path.is_file() or path.stat().st_size != size:
+        check_free_space(path, size)
+        remove_abandoned(path)
+        with atomic_write(path) as temporary:
+            _write(temporary, route, faces)
+            if temporary.stat().st_size != size:
+                raise InputError(f"{path}: {len(faces.rows)} faces wanted, others came; are the pictures changing?")
+        about = {"route": route.name, "origin": [route.origin, *map(str, faces.origin)], "faces": len(faces.rows)}
+        with atomic_write(path.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    return np.memmap(path, np.uint8, mode="r", shape=shape)
+
+
+@torch.no_grad()
+def _write(path: Path, route: Route, faces: VLRFaces) -> None:
+    with path.open("wb") as stream:  # written, not mapped: a full disk under a map kills the process
+        for batch in faces.batches():
+            made = to_unit(route.enlarge(batch["vlr"]).float()).clamp(0, 1)
+            pixels = (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+            stream.write(pixels.contiguous().cpu().numpy().tobytes())

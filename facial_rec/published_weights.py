@@ -1,0 +1,137 @@
+"""EdgeFace as its authors publish it: the variants, where their files lie, and reading one whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import shutil
+import urllib.request
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from earface.core.errors import InputError
+from earface.core.files import atomic_write
+from earface.nn.weight_layouts import LAYOUTS
+from earface.nn.weights import OFFLINE_TIMEOUT_S, hub_file, read_weights_file
+
+GITLAB = "https://gitlab.idiap.ch/bob/bob.paper.tbiom2023_edgeface/-/raw/master/checkpoints"  # as in their hubconf.py
+INT8_VALUES = 256
+ADVICE = (
+    "give a file of the authors (edgeface_xxs.pt and others, huggingface.co/Idiap or github.com/otroshi/"
+    "edgeface), or tuned weights in that layout"
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One published network: an EdgeNeXt with 512 outputs (George et al. 2024)."""
+
+    network: str  # timm's name
+    width: int  # channels of its stem
+    rank_ratio: float | None = None  # gamma of its low-rank linear layers
+    repository: str | None = None  # on the Hugging Face hub
+    sha256: str | None = None  # of the file where it is on the authors' GitLab alone
+
+    def same_network(self, other: Variant) -> bool:
+        return (self.network, self.rank_ratio) == (other.network, other.rank_ratio)
+
+
+VARIANTS = {
+    "edgeface_xxs": Variant("edgenext_xx_small", 24, repository="Idiap/EdgeFace-XXS"),
+    "edgeface_xs_gamma_06": Variant("edgenext_x_small", 32, 0.6, "Idiap/EdgeFace-XS-GAMMA"),
+    "edgeface_s_gamma_05": Variant("edgenext_small", 48, 0.5, "Idiap/EdgeFace-S-GAMMA"),
+    "edgeface_base": Variant("edgenext_base", 80, repository="Idiap/EdgeFace-Base"),
+    "edgeface_xxs_q": Variant(
+        "edgenext_xx_small", 24, sha256="46be7cc7e8d6e23501c0627fe5fbef101922ee9b85ccbef476987ab1a320b053"
+    ),
+    "edgeface_xs_q": Variant(
+        "edgenext_x_small", 32, sha256="a31314377876ab9fa2a75e5638bc528efe79fd17d5c9c0a228fb7f846d7581a6"
+    ),
+}
+
+
+def variant_named(name: str) -> Variant:
+    if name not in VARIANTS:
+        raise InputError(f"--variant {name}: choose one of {', '.join(VARIANTS)}")
+    return VARIANTS[name]
+
+
+def published_file(name: str) -> Path:
+    """The authors' file of a variant, downloaded the first time. Raises InputError where it cannot be had."""
+    variant = variant_named(name)
+    if variant.repository is not None:
+        return Path(hub_file(variant.repository, [f"{name}.pt"], what=name, advice=ADVICE))
+    path = Path(torch.hub.get_dir()) / "checkpoints" / f"{name}.pt"  # where torch.hub keeps the authors' own downloads
+    if not path.is_file():
+        _download(f"{GITLAB}/{name}.pt", path, variant.sha256)
+    return path
+
+
+def _download(url: str, path: Path, sha256: str | None) -> None:
+    try:
+        with atomic_write(path) as temporary:
+            with urllib.request.urlopen(url, timeout=OFFLINE_TIMEOUT_S) as source, temporary.open("wb") as stream:
+                shutil.copyfileobj(source, stream)
+            if hashlib.sha256(temporary.read_bytes()).hexdigest() != sha256:
+                raise InputError(f"{url}: not the file that was published; {ADVICE}")
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(f"cannot download {url} ({error}): {ADVICE}") from error
+
+
+def read_edgeface(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The variant whose weights a file seems to hold, and these, on the CPU, under the authors' names.
+
+    By the stem's width and the kind of the linear layers; of two variants that are one network, the float one.
+    Raises InputError for a file that is missing, damaged or of something else.
+    """
+    try:
+        state = read_weights_file(path)
+    except InputError as error:
+        raise InputError(f"{error}; {ADVICE}") from None
+    stem = state.get("model.stem.0.weight", torch.empty(0))
+    low_rank = any(".linear1." in key for key in state)
+    for name, variant in VARIANTS.items():
+        if stem.shape[:1] == (variant.width,) and low_rank == (variant.rank_ratio is not None):
+            return name, state
+    layout = next((layout.name for layout in LAYOUTS if all(mark in state for mark in layout.marks)), "EdgeFace")
+    held = "no EdgeFace weights that are known here" if layout == "EdgeFace" else f"{layout} weights"
+    raise InputError(f"{path}: holds {held}; {ADVICE}")
+
+
+def published_name(name: str, state: Mapping[str, Tensor]) -> str:
+    """The int8 variant of the same network where its output layer takes no more values than int8 has.
+
+    Such a file was published in int8, whatever its numbers are stored as now.
+    """
+    int8 = f"{name}_q"
+    if int8 in VARIANTS and state["model.head.fc.weight"].unique().numel() <= INT8_VALUES:
+        return int8
+    return name
+
+
+def check_fit(path: Path, name: str, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise InputError unless `state` has the names and shapes of `wanted`, and plain finite numbers in them."""
+    faults = {
+        "missing": [key for key in wanted if key not in state],
+        "unexpected": [key for key in state if key not in wanted],
+        "of another shape": [key for key in wanted if key in state and state[key].shape != wanted[key].shape],
+    }
+    if not any(faults.values()):  # so that nothing is looked at that is larger than what was asked for
+        faults["not finite numbers"] = [key for key, value in state.items() if not _plain_and_finite(value)]
+    listed = "; ".join(f"{fault} {_first(keys)}" for fault, keys in faults.items() if keys)
+    if listed:
+        raise InputError(f"{path}: not the weights of {name}: {listed}; {ADVICE}")
+
+
+def _plain_and_finite(value: Tensor) -> bool:
+    plain = value.layout == torch.strided and value.device.type == "cpu" and value.is_floating_point()
+    return plain and bool(value.isfinite().all())
+
+
+def _first(keys: Iterable[str], count: int = 2) -> str:
+    keys = list(keys)
+    return ", ".join(keys[:count]) + (f" and {len(keys) - count} more" if len(keys) > count else "")

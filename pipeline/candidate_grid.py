@@ -1,0 +1,110 @@
+"""Faces side by side with names and scores: what was asked, and whom the search proposed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from earface.core.errors import InputError
+from earface.core.files import atomic_write
+from earface.data.images import Pixels, resize_image
+from earface.metrics.image_quality import to_unit
+from facial_rec.contract import FaceContract
+from facial_rec.input_cache import Route
+from pipeline.embedding import HR, Reader, prepare
+
+if TYPE_CHECKING:
+    from pipeline.identify import Identified
+
+SIDE = 128  # pixels of a shown face
+INCHES, CAPTION, DPI = 1.35, 0.32, 110  # of a face with its margin, and of what stands over it
+FACE = 0.9 * INCHES
+MOST_CANDIDATES = 10  # side by side; matplotlib draws no picture of 2^16 pixels
+REACHED, BELOW = "#1a7f37", "black"  # the threshold
+ROUTE_NAMES = {"interpolation": "interpolated", "dsr": "DSR"}
+MISSING = np.full((SIDE, SIDE, 3), 225, np.uint8)
+LONGEST_NAME, BOLD = 18, 15  # letters over a face
+
+
+def as_pixels(face: torch.Tensor) -> Pixels:
+    """(3, H, W) in [-1, 1] -> (H, W, 3) uint8."""
+    return np.asarray((to_unit(face.float()).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+
+
+def save_candidates(
+    path: Path, found: Sequence[Identified], read: Reader, read_enrolled: Reader, route: Route, device: str
+) -> None:
+    """PNG: a row for each picture, as read and, if a route enlarges it, enlarged; then its candidates.
+
+    found: at least one. read, read_enrolled: what `face_reader` gives, for the pictures and for those enrolled.
+    """
+    seen = 1 if route.name == HR else 2
+    columns = seen + min(MOST_CANDIDATES, max(len(each.candidates) for each in found))
+    with mpl.rc_context({"font.family": "sans-serif", "font.size": 7}):
+        size = columns * INCHES, len(found) * (INCHES + CAPTION)
+        figure, margin = Figure(size, dpi=DPI), (INCHES - FACE) / 2
+        axes = figure.subplots(len(found), columns, squeeze=False)
+        figure.subplots_adjust(  # a layout engine would measure every axis: seconds
+            left=margin / size[0],
+            right=1 - margin / size[0],
+            bottom=margin / size[1],
+            top=1 - (margin + CAPTION) / size[1],
+            wspace=INCHES / FACE - 1,
+            hspace=(INCHES + CAPTION) / FACE - 1,
+        )
+        for row, each in zip(axes, found, strict=True):
+            for place in row:
+                place.set_axis_off()
+            face = read(each.path)
+            row[0].imshow(_shown(face), interpolation="nearest")
+            _title(row[0], f"{_short(each.path.name, BOLD)}\n→ {_short(each.decision, BOLD - 2)}", weight="bold")
+            if seen == 2:
+                row[1].imshow(_enlarged(face, route, device))
+                _title(row[1], ROUTE_NAMES[route.name])
+            for place, candidate in zip(row[seen:], each.candidates, strict=False):
+                enrolled = _enrolled(candidate.picture, read_enrolled)
+                place.imshow(MISSING if enrolled is None else enrolled)
+                if enrolled is None:
+                    place.text(0.5, 0.5, "cannot be\nread now", ha="center", va="center", transform=place.transAxes)
+                colour = REACHED if candidate.score >= each.threshold else BELOW
+                _title(place, f"{_short(candidate.identity)}\n{candidate.score:.3f}", color=colour)
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, format="png")
+
+
+def _title(place: Axes, text: str, **looks: Any) -> None:
+    place.set_title(text, loc="left", y=1.0, parse_math=False, **looks)  # a name may hold dollar signs
+
+
+def _shown(face: Pixels) -> Pixels:
+    """A small face with its pixels as they are, a large one shrunk."""
+    if face.shape[0] >= SIDE:
+        return resize_image(face, SIDE)
+    zoom = SIDE // face.shape[0]
+    return face.repeat(zoom, 0).repeat(zoom, 1)
+
+
+@torch.no_grad()
+def _enlarged(face: Pixels, route: Route, device: str) -> Pixels:
+    return as_pixels(route.enlarge(prepare(face, route, FaceContract())[None].to(device))[0])
+
+
+def _enrolled(picture: str, read: Reader) -> Pixels | None:
+    try:
+        return _shown(read(Path(picture)))
+    except InputError:  # moved or removed since
+        return None
+
+
+def _short(name: str, longest: int = LONGEST_NAME) -> str:
+    """Its middle left out: pictures of one person often differ at the end of their names."""
+    name = name.encode(errors="backslashreplace").decode()  # fonts take Unicode alone
+    kept = longest // 2
+    return name if len(name) <= longest else f"{name[: longest - kept - 1]}…{name[-kept:]}"

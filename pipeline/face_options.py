@@ -1,0 +1,53 @@
+"""Options that enrolling and identifying share: which faces, and how they are seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from earface.core.errors import InputError
+from earface.core.options import check_options, option
+from earface.data.face_detection import FaceDetector, detector_file
+from earface.data.face_inspection import FaceFinder
+
+
+@dataclass(frozen=True)
+class FaceOptions:
+    """A subclass is the options of a command."""
+
+    input: str = option("", "a picture, or a folder of them")
+    aligned: bool = option(False, "they are aligned faces, of any size; else photographs, whose faces are found")
+    detector: str | None = option(None, "YuNet's ONNX file, for photographs (downloaded once and cached)")
+    min_score: float = option(0.7, "of a face that is found", above=0, high=0.99)
+    min_face: int = option(20, "pixels; a smaller box in a photograph is no face", low=1)
+    route: Literal["hr", "interpolation", "dsr"] = option(
+        "hr", "how faces are enlarged: not at all, by bicubic interpolation, or by the super-resolver"
+    )
+    dsr_checkpoint: str = option(
+        "dsr/checkpoints/last.ckpt", "of --route dsr: a .ckpt file, a quoted pattern, or an exported folder"
+    )
+    precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU, scores differ by about .01")
+    batch_size: int = option(64, "faces sent to the device at once", low=1)
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    workers: int = option(4, "threads that read pictures and find faces", low=1, high=64)
+
+    def check(self) -> None:
+        """Raise InputError for the first one that cannot be."""
+        check_options(self)
+        if not self.input:
+            raise InputError("--input: give a picture or a folder of them")
+
+    def finder(self) -> FaceFinder | None:
+        """None for aligned faces. Raises InputError if the detector cannot be had."""
+        if self.aligned:
+            return None
+        path = detector_file(None if self.detector is None else Path(self.detector))
+        return FaceFinder(FaceDetector(path, self.min_score), self.min_face)
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """Raise InputError unless files can be put in `folder`, which need not be there yet. name: of the option."""
+    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{name}: {nearest} is a file; give a folder")

@@ -1,0 +1,56 @@
+"""What of a protocol can be measured: the pictures that can be read, and whether they are enough."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from earface.core.errors import InputError
+from earface.data.degradation import VLRSize
+from earface.data.face_dataset import usable_faces
+from pipeline.protocol import Enrolment, Protocol
+
+
+def check_people(protocol: Protocol) -> None:
+    """Raise InputError where there is nothing to measure."""
+    if not protocol.score.probes:
+        raise InputError("no probes: everyone has one picture, which is enrolled; two or more of each person wanted")
+    if not any(protocol.score.mated):
+        raise InputError("no probe shows anyone who is enrolled: two or more pictures of a person wanted")
+    people = {row.identity for row in protocol.score.rows}
+    if len(people) == 1:
+        raise InputError(f"one person, {min(people)}: nobody to be told apart from; two or more wanted")
+
+
+def readable(protocol: Protocol, vlr: VLRSize | None) -> tuple[Protocol, list[str]]:
+    """Without the pictures that cannot be read, and a line for each that is left out.
+
+    The probes of someone whose enrolled pictures all cannot be read go too: they would count as non-mated. vlr: the
+    size of the probes' own VLR pictures, where these are used.
+    Raises InputError as usable_faces does, for one of a pair, and where there is nothing left to measure.
+    """
+    parts = (protocol.score, protocol.tune)
+    enrolled = [row for part in parts for row in part.gallery]
+    searched = [row for part in parts for row in part.probes]
+    if vlr is None:
+        kept = set(usable_faces([*enrolled, *searched], None))
+    else:
+        kept = {*usable_faces(enrolled, None), *usable_faces(searched, vlr)}
+    lost = {row.identity for row in enrolled} - {row.identity for row in enrolled if row in kept}
+    left_out = [f"{row.name}: cannot be read" for row in (*enrolled, *searched) if row not in kept]
+    if left_out and protocol.pairs is not None:
+        raise InputError(f"{left_out[0]}, and it is one of a pair")
+    left_out += [
+        f"{row.name}: no enrolled picture of {row.identity} can be read"
+        for row in searched
+        if row in kept and row.identity in lost
+    ]
+    score, tune = (
+        Enrolment(
+            [row for row in part.gallery if row in kept],
+            [row for row in part.probes if row in kept and row.identity not in lost],
+        )
+        for part in parts
+    )
+    left = replace(protocol, score=score, tune=tune)
+    check_people(left)
+    return left, left_out

@@ -1,0 +1,267 @@
+"""The command line of a trainer, on the ear teacher's real options."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
+from earface.core.command_line import parse_options, plain, write_options
+from earface.core.errors import InputError
+from earface.core.options import option
+
+
+def parse(*argv: str) -> EarTeacherConfig:
+    return parse_options(EarTeacherConfig, argv, prog="ears", aliases=ALIASES, preset_field="encoder", presets=PRESETS)
+
+
+def refusal(*argv: str) -> str:
+    with pytest.raises(InputError) as caught:
+        parse(*argv)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+REFERENCE_FLAGS = (  # DESIGN, section 6: flag, value, field it sets, what the field then holds
+    ("train-npy", "a.npy", "train_npy", "a.npy"),
+    ("val-npy", "b.npy", "val_npy", "b.npy"),
+    ("train-data", "a.npy", "train_npy", "a.npy"),
+    ("val-data", "b.npy", "val_npy", "b.npy"),
+    ("epochs", "7", "epochs", 7),
+    ("batch-size", "5", "batch_size", 5),
+    ("lr", "2e-3", "lr", 2e-3),
+    ("learning-rate", "2e-3", "lr", 2e-3),
+    ("weight-decay", "0.25", "weight_decay", 0.25),
+    ("latent-dim", "33", "latent_dim", 33),
+    ("in-channels", "1", "in_channels", 1),
+    ("base-channels", "12", "base_channels", 12),
+    ("image-size", "96", "image_size", 96),
+    ("resnet-version", "resnet18", "encoder", "resnet18"),
+    ("freeze-layers", "2", "freeze_layers", 2),
+    ("warmup-epochs", "1.5", "warmup_epochs", 1.5),
+    ("accumulate-grad-batches", "4", "accumulate_grad_batches", 4),
+    ("perceptual-weight", "0.5", "perceptual_weight", 0.5),
+    ("ssim-weight", "0.25", "ssim_weight", 0.25),
+    ("edge-weight", "0.125", "edge_weight", 0.125),
+    ("contrastive-weight", "0.75", "contrastive_weight", 0.75),
+    ("center-weight", "0.375", "center_weight", 0.375),
+    ("kl-weight", "0.5", "kl_weight", 0.5),
+    ("kld-weight", "0.5", "kl_weight", 0.5),
+    ("kl-anneal-strategy", "cyclic", "kl_anneal_strategy", "cyclic"),
+    ("kl-anneal-epochs", "3", "kl_anneal_epochs", 3),
+    ("kl-anneal-threshold-psnr", "21.5", "kl_anneal_threshold_psnr", 21.5),
+    ("kld-anneal-strategy", "monotonic", "kl_anneal_strategy", "monotonic"),
+    ("kld-anneal-cycles", "9", "kl_anneal_cycles", 9),
+    ("kld-anneal-ratio", "0.75", "kl_anneal_ratio", 0.75),
+    ("kld-anneal-start", "0.125", "kl_anneal_start", 0.125),
+    ("kld-anneal-end", "0.875", "kl_anneal_end", 0.875),
+    ("accelerator", "cpu", "accelerator", "cpu"),
+    ("devices", "2", "devices", "2"),
+    ("precision", "32", "precision", "32"),
+    ("precision", "16", "precision", "16"),
+    ("precision", "bf16", "precision", "bf16"),
+    ("precision", "bf16-mixed", "precision", "bf16-mixed"),
+    ("num-workers", "3", "num_workers", 3),
+    ("checkpoint-dir", "c", "checkpoint_dir", "c"),
+    ("log-dir", "l", "log_dir", "l"),
+    ("resume", "never", "resume", "never"),
+    ("fast-dev-run", "true", "fast_dev_run", True),
+    ("seed", "11", "seed", 11),
+    ("compile", "true", "compile", True),
+    ("compile-mode", "max-autotune", "compile_mode", "max-autotune"),
+)
+
+
+@pytest.mark.parametrize("spell", [str, lambda flag: flag.replace("-", "_")], ids=["dashes", "underscores"])
+@pytest.mark.parametrize(("flag", "value", "field", "expected"), REFERENCE_FLAGS)
+def test_a_flag_of_the_references_sets_its_field_and_nothing_else(
+    flag: str, value: str, field: str, expected: Any, spell: Any
+) -> None:
+    assert getattr(EarTeacherConfig(), field) != expected
+    assert parse(f"--{spell(flag)}", value) == dataclasses.replace(EarTeacherConfig(), **{field: expected})
+
+
+@pytest.mark.parametrize(("alias", "field"), ALIASES.items())
+def test_an_alias_reaches_its_field(alias: str, field: str) -> None:
+    kind = type(getattr(EarTeacherConfig(), field))
+    value = {float: "0.625", int: "3", str: "linear" if field.endswith("strategy") else "cpu"}[kind]
+    if field == "encoder":
+        value = "resnet34"
+    assert getattr(parse(f"--{alias}", value), field) == kind(value)
+    assert getattr(parse(f"--{alias}={value}"), field) == kind(value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (("--crop-to-bbox",), True),
+        (("--crop_to_bbox", "--epochs", "3"), True),
+        (("--epochs", "3", "--crop-to-bbox"), True),
+        (("--crop-to-bbox=true",), True),
+        (("--crop-to-bbox", "true"), True),
+        (("--crop-to-bbox", "false"), False),
+        (("--no-crop-to-bbox",), False),
+        (("--crop-to-bbox", "--no_crop_to_bbox"), False),
+    ],
+)
+def test_a_boolean_flag_may_stand_alone(argv: tuple[str, ...], expected: bool) -> None:
+    assert parse(*argv).crop_to_bbox is expected
+
+
+@dataclasses.dataclass(frozen=True)
+class Several:
+    """An option of several values."""
+
+    files: tuple[str, ...] = option((), "files")
+    count: int = option(1, "another")
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (("--files", "a b", "-c", "1", "--count", "2"), (("a b", "-c", "1"), 2)),
+        (("--count", "2", "--files", "a,b"), (("a,b",), 2)),
+        (("--files=a", "--count=2"), (("a",), 2)),
+        ((), ((), 1)),
+    ],
+)
+def test_a_tuple_takes_the_values_up_to_the_next_flag(argv: tuple[str, ...], expected: tuple[Any, ...]) -> None:
+    options = parse_options(Several, argv, prog="p")
+    assert (tuple(options.files), options.count) == expected
+
+
+def test_a_tuple_from_a_file_is_a_list(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("files: [a, b]")
+    assert tuple(parse_options(Several, ("--config", f"{tmp_path}/run.yaml"), prog="p").files) == ("a", "b")
+    (tmp_path / "run.yaml").write_text("files: a")
+    with pytest.raises(InputError, match=r"^--files a: expected a list$"):
+        parse_options(Several, ("--config", f"{tmp_path}/run.yaml"), prog="p")
+
+
+def test_an_encoder_brings_its_preset() -> None:
+    assert parse("--encoder", "conv") == dataclasses.replace(EarTeacherConfig(), encoder="conv", **PRESETS["conv"])
+
+
+@pytest.mark.parametrize("argv", [("--lr", "0.5", "--encoder", "conv"), ("--encoder", "conv", "--lr", "0.5")])
+def test_a_flag_overrides_the_preset(argv: tuple[str, ...]) -> None:
+    expected = PRESETS["conv"] | {"encoder": "conv", "lr": 0.5}
+    assert parse(*argv) == dataclasses.replace(EarTeacherConfig(), **expected)
+
+
+def test_a_file_overrides_the_preset_that_it_names(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("encoder: conv\nlr: 0.25\n")
+    expected = PRESETS["conv"] | {"encoder": "conv", "lr": 0.25}
+    assert parse("--config", str(file)) == dataclasses.replace(EarTeacherConfig(), **expected)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["flag first", "file first"])
+@pytest.mark.parametrize("equals", [True, False])
+def test_a_flag_overrides_a_file_wherever_it_stands(tmp_path: Path, before: bool, equals: bool) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("lr: 0.25\nepochs: 3\n")
+    flag, config = ["--lr", "0.5"], [f"--config={file}"] if equals else ["--config", str(file)]
+    options = parse(*(flag + config if before else config + flag))
+    assert (options.lr, options.epochs) == (0.5, 3)
+
+
+def test_print_config_is_read_back_by_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--encoder", "conv", "--lr", "0.5", "--crop-to-bbox", "--precision", "16")
+    with pytest.raises(SystemExit) as stopped:
+        parse(*given, "--print_config")
+    assert stopped.value.code == 0
+    file = tmp_path / "printed.yaml"
+    file.write_text(capsys.readouterr().out)
+    assert parse("--config", str(file)) == parse(*given)
+
+
+@pytest.mark.parametrize("argv", [(), ("--encoder", "conv", "--max-time", "01:00", "--stop-after-epoch", "3")])
+def test_written_options_are_read_back_by_config(tmp_path: Path, argv: tuple[str, ...]) -> None:
+    write_options(parse(*argv), tmp_path / "config.yaml")
+    assert parse("--config", str(tmp_path / "config.yaml")) == parse(*argv)
+
+
+def test_plain_options_are_what_yaml_and_a_checkpoint_can_hold() -> None:
+    values = plain(parse("--encoder", "conv"))
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    buffer.seek(0)
+    assert torch.load(buffer, weights_only=True) == yaml.safe_load(yaml.safe_dump(values)) == values
+    assert values.keys() == {field.name for field in dataclasses.fields(EarTeacherConfig)}
+
+
+def test_help_gives_each_flag_its_reason_and_range(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parse("--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert stopped.value.code == 0
+    missing = [f.name for f in dataclasses.fields(EarTeacherConfig) if f" --{f.name} " not in shown]
+    assert missing == []
+    assert "peak learning rate of newly initialised layers (above 0 and at most 10)" in shown
+
+
+@pytest.mark.parametrize("flag", ["--epoc", "--batch", "--kl_weigh", "--conf"])
+def test_an_abbreviation_is_unknown(flag: str) -> None:
+    assert flag in refusal(flag, "3")
+
+
+@pytest.mark.parametrize(
+    ("argv", "parts"),
+    [
+        (("--nonsense", "3"), ("--nonsense",)),
+        (("stray",), ("stray",)),
+        (("--epochs",), ("--epochs", "expected one argument")),
+        (("--epochs", "three"), ("--epochs three", "a whole number")),
+        (("--epochs", "2.5"), ("--epochs 2.5", "a whole number")),
+        (("--lr", "fast"), ("--lr fast", "a number")),
+        (("--lr", "nan"), ("--lr nan", "a number")),
+        (("--crop-to-bbox", "maybe"), ("--crop_to_bbox maybe", "true or false")),
+        (("--stop-after-epoch", "soon"), ("--stop_after_epoch soon", "a whole number")),
+        (("--epochs", "0"), ("--epochs 0", "at least 1")),
+        (("--lr", "0"), ("--lr 0", "above 0 and at most 10")),
+        (("--learning-rate", "11"), ("--lr 11", "above 0 and at most 10")),
+        (("--ema-decay", "1"), ("--ema_decay 1", "at most 0.999999")),
+        (("--stop-after-epoch", "0"), ("--stop_after_epoch 0", "at least 1")),
+        (("--schedule", "cosin"), ("--schedule cosin", "cosine, onecycle, plateau, constant")),
+        (
+            ("--kld-anneal-strategy", "x"),
+            ("--kl_anneal_strategy x", "threshold, epoch, linear, monotonic, cyclic, none"),
+        ),
+        (("--precision", "8"), ("--precision 8", "32, 16, bf16, 16-mixed, bf16-mixed")),
+        (("--image-size", "100"), ("--image_size 100", "multiple of 32")),
+        (("--in-channels", "2"), ("--in_channels 2", "1 (grey) or 3 (RGB)")),
+        (("--linear-path-size", "256"), ("--linear_path_size 256", "at most --image_size 128")),
+        (("--denoise", "--augment", "none"), ("--denoise", "--augment light or full")),
+        (("--config", "absent.yaml"), ("absent.yaml", "not exist")),
+    ],
+)
+def test_a_bad_argument_is_one_line_that_names_it_and_what_is_allowed(
+    argv: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    message = refusal(*argv)
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("epoch: 3", ("epoch",)),
+        ("epochs: many", ("--epochs many", "a whole number")),
+        ("epochs: 0", ("--epochs 0", "at least 1")),
+        ("schedule: cosin", ("--schedule cosin", "cosine, onecycle, plateau, constant")),
+        ("lr: [", ("config",)),
+        ("- 1", ("config",)),
+    ],
+)
+def test_a_bad_file_is_one_line_that_names_the_key(tmp_path: Path, text: str, parts: tuple[str, ...]) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text + "\n")
+    message = refusal("--config", str(file))
+    assert all(part in message for part in parts), message

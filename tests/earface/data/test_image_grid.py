@@ -1,0 +1,72 @@
+"""Contact sheets, pixel by pixel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from earface.data.image_grid import GAP, LABEL_WIDTH, labelled_rows, save_sheet
+
+
+def pictures(count: int, side: int, channels: int = 3) -> torch.Tensor:
+    """Values that are whole in uint8."""
+    generator = torch.Generator().manual_seed(side)
+    return torch.randint(0, 256, (count, channels, side, side), generator=generator) / 255
+
+
+@pytest.mark.parametrize(("side", "zoom"), [(96, 1), (128, 1), (64, 2), (48, 2), (32, 3), (10, 10)])
+def test_every_picture_stands_in_its_place_enlarged_by_whole_pixels(side: int, zoom: int) -> None:
+    rows = {"input": pictures(3, side), "reconstruction\nof it": pictures(2, side)}
+    sheet = labelled_rows(rows)
+    step = side * zoom + GAP
+    assert sheet.dtype == np.uint8
+    assert sheet.shape == (2 * step, LABEL_WIDTH + 3 * step, 3)
+    for line, images in enumerate(rows.values()):
+        for column, image in enumerate(images):
+            left, top = LABEL_WIDTH + column * step, line * step
+            shown = sheet[top : top + side * zoom, left : left + side * zoom]
+            wanted = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+            assert np.array_equal(shown, np.kron(wanted, np.ones((zoom, zoom, 1), np.uint8)))
+
+
+def test_gaps_and_missing_pictures_are_white() -> None:
+    sheet = labelled_rows({"a": torch.zeros(2, 3, 96, 96), "b": torch.zeros(1, 3, 96, 96)})
+    assert (sheet[96 : 96 + GAP] == 255).all()
+    assert (sheet[:, LABEL_WIDTH + 96 : LABEL_WIDTH + 96 + GAP] == 255).all()
+    assert (sheet[96 + GAP :, LABEL_WIDTH + 96 :] == 255).all()
+
+
+def test_each_row_bears_its_name() -> None:
+    margins = [labelled_rows({name: torch.zeros(1, 3, 96, 96)})[:, :LABEL_WIDTH] for name in ("input", "prior", "")]
+    assert (margins[0] < 128).any()
+    assert (margins[0] != margins[1]).any()
+    assert (margins[2] == 255).all()
+
+
+def test_grey_pictures_are_shown_grey() -> None:
+    grey = pictures(2, 96, channels=1)
+    assert np.array_equal(labelled_rows({"grey": grey}), labelled_rows({"grey": grey.expand(-1, 3, -1, -1)}))
+
+
+def test_values_outside_the_range_are_clipped() -> None:
+    sheet = labelled_rows({"x": torch.stack([torch.full((3, 96, 96), -1.0), torch.full((3, 96, 96), 2.0)])})
+    assert (sheet[:96, LABEL_WIDTH : LABEL_WIDTH + 96] == 0).all()
+    assert (sheet[:96, LABEL_WIDTH + 96 + GAP : -GAP] == 255).all()
+
+
+def test_the_file_holds_the_sheet_in_rgb(tmp_path: Path) -> None:
+    sheet = save_sheet(tmp_path / "sheets" / "epoch_000.png", {"input": pictures(2, 96)})
+    read = cv2.cvtColor(cv2.imread(str(tmp_path / "sheets" / "epoch_000.png")), cv2.COLOR_BGR2RGB)
+    assert np.array_equal(read, sheet)
+
+
+def test_a_label_that_is_longer_than_the_margin_is_not_cut():
+    name = "a-checkpoint-with-a-long-name/last"
+    sheet = labelled_rows({name: torch.ones(1, 3, 96, 96)})
+    margin = sheet[:, : sheet.shape[1] - 96 - GAP]
+    inked = (margin < 128).any(axis=(0, 2)).nonzero()[0]
+    assert LABEL_WIDTH < inked.max() < margin.shape[1] - 2

@@ -1,0 +1,274 @@
+"""Reading, resizing, listing and writing pictures."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from earface.core.errors import InputError
+from earface.data.images import DataRoot, Pixels, list_images, read_ahead, read_image, resize_image, write_image
+
+ORIENTATION = 0x0112
+Draw = Callable[..., Pixels]
+
+
+def opencv_rgb(path: Path) -> Pixels:
+    return np.asarray(cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def forged_png(path: Path, width: int, height: int) -> None:
+    """A valid PNG header that declares any size, and next to no data."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("extension", ["png", "bmp", "tif", "webp"])
+def test_lossless_formats_give_the_written_pixels(tmp_path: Path, draw: Draw, extension: str) -> None:
+    options = {"lossless": True} if extension == "webp" else {}
+    Image.fromarray(draw(1)).save(tmp_path / f"a.{extension}", **options)
+    np.testing.assert_array_equal(read_image(tmp_path / f"a.{extension}"), draw(1))
+
+
+def test_a_jpeg_decodes_as_opencv_decodes_it(tmp_path: Path, draw: Draw) -> None:
+    Image.fromarray(draw(2, 333, 217)).save(tmp_path / "a.jpg", quality=80)
+    difference = read_image(tmp_path / "a.jpg").astype(int) - opencv_rgb(tmp_path / "a.jpg")
+    assert np.abs(difference).max() <= 2
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, draw: Draw, orientation: int, extension: str) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(draw(3, 40, 64)).save(tmp_path / f"a.{extension}", exif=exif)
+    with Image.open(tmp_path / f"a.{extension}") as picture:
+        upright = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+    assert upright.shape == ((64, 40, 3) if orientation > 4 else (40, 64, 3))
+    np.testing.assert_array_equal(read_image(tmp_path / f"a.{extension}"), upright)
+
+
+@pytest.mark.parametrize("extension", ["png", "tif"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_16_bits_are_scaled_and_rounded(tmp_path: Path, extension: str, channels: int) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (20, 30, channels), dtype=np.uint16)
+    values[..., 3:] = 65535
+    cv2.imwrite(str(tmp_path / f"a.{extension}"), values.squeeze())
+    expected = np.rint(values[..., :3] / 257.0).astype(np.uint8)
+    expected = np.repeat(expected, 3, axis=2) if channels == 1 else expected[..., ::-1]
+    np.testing.assert_array_equal(read_image(tmp_path / f"a.{extension}"), expected)
+
+
+def test_16_bits_are_turned_upright_too(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (20, 30), dtype=np.uint16)
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={ORIENTATION: 6})
+    upright = np.rot90(np.rint(values / 257.0).astype(np.uint8), -1)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png", 1)[..., 0], upright)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", 1)[..., 0], upright)
+
+
+def test_transparency_stands_on_white(tmp_path: Path) -> None:
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[..., 0], rgba[:2, :, 3], rgba[2:, :, 3] = 200, 0, 51
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    picture = read_image(tmp_path / "a.png")
+    assert (picture[0, 0] == 255).all()
+    np.testing.assert_array_equal(picture[3, 3], [244, 204, 204])  # a fifth of the colour, four fifths white
+
+
+def test_a_transparent_palette_stands_on_white(tmp_path: Path) -> None:
+    palette = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), mode="P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.save(tmp_path / "a.png", transparency=0)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0], [[255, 255, 255], [40, 50, 60]])
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA"])
+def test_grey_and_palette_pictures_become_rgb(tmp_path: Path, draw: Draw, mode: str) -> None:
+    picture = Image.fromarray(draw(4)).convert(mode)
+    picture.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.asarray(picture.convert("RGB")))
+
+
+def test_a_cmyk_jpeg_keeps_its_colours(tmp_path: Path) -> None:
+    colours = (
+        np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8).repeat(16, 0).repeat(16, 1)
+    )
+    Image.fromarray(colours).convert("CMYK").save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - colours).max() < 12
+
+
+def test_one_channel_is_the_luma(tmp_path: Path, draw: Draw) -> None:
+    Image.fromarray(draw(5)).save(tmp_path / "a.png")
+    grey = read_image(tmp_path / "a.png", 1)
+    luma = draw(5) @ np.array([0.299, 0.587, 0.114])
+    assert grey.shape == (60, 50, 1)
+    assert np.abs(grey[..., 0] - luma).max() <= 1
+
+
+@pytest.mark.parametrize("extension", ["png", "jpg", "bmp", "tif", "webp"])
+@pytest.mark.parametrize("part", [0.4, 0.8, 0.97])
+def test_a_truncated_file_is_refused(tmp_path: Path, draw: Draw, extension: str, part: float) -> None:
+    buffer = io.BytesIO()
+    noisy = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noisy).save(buffer, {"jpg": "jpeg", "tif": "tiff"}.get(extension, extension))
+    content = buffer.getvalue()
+    path = tmp_path / f"cut.{extension}"
+    path.write_bytes(content)
+    read_image(path)
+    path.write_bytes(content[: int(len(content) * part)])
+    with pytest.raises(InputError, match=f"cut.{extension}"):
+        read_image(path)
+
+
+def test_a_truncated_16_bit_file_is_refused(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 65536, (40, 40, 3), dtype=np.uint16)
+    content = cv2.imencode(".png", values)[1].tobytes()
+    (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="image file is truncated"):
+        read_image(tmp_path / "cut.png")
+
+
+def test_what_cannot_be_a_picture_is_one_line_each(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("not a picture\n" * 9)
+    os.mkfifo(tmp_path / "fifo.png")
+    expected = {"missing.png": "No such file", "empty.png": "empty file", "text.png": "not a picture that can be read"}
+    expected |= {".": "not a regular file", "fifo.png": "not a regular file", "a\0b.png": "null"}
+    for name, reason in expected.items():
+        with pytest.raises(InputError, match=reason) as caught:
+            read_image(tmp_path / name)
+        assert name.strip(".\0ab") in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_32_bit_picture_has_no_known_range(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="32-bit"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
+def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path, width: int, height: int) -> None:
+    forged_png(tmp_path / "bomb.png", width, height)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own, above 89 megapixels
+        with pytest.raises(InputError, match="more than the limit"):
+            read_image(tmp_path / "bomb.png")
+
+
+def test_the_limits_can_be_set(tmp_path: Path, draw: Draw) -> None:
+    Image.fromarray(draw(0)).save(tmp_path / "a.png")
+    read_image(tmp_path / "a.png", max_pixels=3000)
+    with pytest.raises(InputError, match="60 is more than the limit of 2,999 pixels"):
+        read_image(tmp_path / "a.png", max_pixels=2999)
+    with pytest.raises(InputError, match="bytes, more than the limit of 100"):
+        read_image(tmp_path / "a.png", max_file_bytes=100)
+
+
+def test_postscript_is_never_interpreted(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(InputError, match="not a picture that can be read"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("height", "width"), [(122, 63), (300, 400), (60, 200), (200, 60), (128, 300), (128, 40)])
+def test_each_axis_is_resized_by_its_own_rule(draw: Draw, height: int, width: int, channels: int) -> None:
+    image = np.ascontiguousarray(draw(6, height, width)[..., :channels])
+
+    def along(pixels: Pixels, new_width: int, new_height: int) -> Pixels:
+        shrinks = new_width < pixels.shape[1] or new_height < pixels.shape[0]
+        method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
+        return np.asarray(cv2.resize(pixels, (new_width, new_height), interpolation=method), np.uint8)
+
+    one_axis_at_a_time = along(along(image, 128, height), 128, 128).reshape(128, 128, channels)
+    resized = resize_image(image, 128)
+    assert resized.shape == (128, 128, channels)
+    assert resized.dtype == np.uint8
+    assert np.abs(resized.astype(int) - one_axis_at_a_time).max() <= 2  # rounded once more between the axes
+
+
+def test_resizing_to_the_same_size_changes_nothing(draw: Draw) -> None:
+    np.testing.assert_array_equal(resize_image(draw(7, 32, 32), 32), draw(7, 32, 32))
+
+
+def test_listing_is_sorted_recursive_and_stays_inside(tmp_path: Path) -> None:
+    folder = tmp_path / "root"
+    for name in ("b/2.png", "b/10.JPG", "a.webp", "b-c/1.tiff", "c/notes.txt", ".hidden/1.png", "._a.png", "a/1.jpeg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    (tmp_path / "outside.png").touch()
+    (folder / "leaves.png").symlink_to(tmp_path / "outside.png")
+    (folder / "stays.png").symlink_to(folder / "b" / "2.png")
+    (folder / "loop").symlink_to(folder)
+    found = [path.relative_to(folder).as_posix() for path in list_images(folder)]
+    assert found == ["a/1.jpeg", "a.webp", "b/10.JPG", "b/2.png", "b-c/1.tiff", "stays.png"]
+
+
+def test_listing_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        list_images(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("extension", ["png", "bmp", "tiff"])
+def test_writing_and_reading_give_the_same_pixels(tmp_path: Path, draw: Draw, extension: str) -> None:
+    write_image(tmp_path / "new" / f"a.{extension}", draw(8))
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / f"a.{extension}"), draw(8))
+    write_image(tmp_path / f"grey.{extension}", draw(8)[..., :1])
+    np.testing.assert_array_equal(read_image(tmp_path / f"grey.{extension}", 1), draw(8)[..., :1])
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_format_that_cannot_be_written_is_refused(tmp_path: Path, draw: Draw) -> None:
+    for name, image in (("a.gif", draw(0)), ("a", draw(0)), ("a.png", draw(0).astype(np.float32))):
+        with pytest.raises(InputError, match=name):
+            write_image(tmp_path / name, image)
+    assert not list(tmp_path.iterdir())
+
+
+def test_reading_ahead_keeps_the_order_and_passes_errors_on() -> None:
+    assert list(read_ahead(lambda item: item * item, range(500))) == [item * item for item in range(500)]
+    with pytest.raises(ZeroDivisionError):
+        list(read_ahead(lambda item: 1 // item, [1, 2, 0, 3]))
+
+
+def test_relative_paths_may_not_leave_the_root(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (root / "link").symlink_to(tmp_path / "outside")
+    (root / "sub" / "file.png").symlink_to(tmp_path / "outside" / "a.png")
+    inside = DataRoot(root)
+    for name in ("a.png", "sub/../a.png", "sub/b.png", "..a.png"):
+        assert inside.resolve(name) == root / name
+    for name in (
+        "../a.png",
+        "sub/../../a.png",
+        "..",
+        "link/a.png",
+        "sub/file.png",
+        "sub\\..\\..\\a.png",
+        "../root2/a.png",
+    ):
+        with pytest.raises(InputError, match="leaves"):
+            inside.resolve(name)
+    for name in ("", "a\0.png"):
+        with pytest.raises(InputError, match="not a path"):
+            inside.resolve(name)

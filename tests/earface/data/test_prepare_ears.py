@@ -1,0 +1,327 @@
+"""`python -m data.prepare_ears`, run as a user would."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from earface.data.ear_rows import SUBJECT_COLUMN
+from earface.data.images import Pixels, list_images, read_image
+from earface.data.npy import TeacherData, read_teacher_npy
+from earface.data.prepare_ears import main
+
+Draw = Callable[..., Pixels]
+
+
+def prepare(images: Path, out: Path, *flags: object) -> int:
+    return main(["--images", str(images), "--out", str(out), *map(str, flags)])
+
+
+def both(out: Path) -> tuple[TeacherData, TeacherData]:
+    return read_teacher_npy(out / "train_teacher.npy"), read_teacher_npy(out / "val_teacher.npy")
+
+
+def report_of(out: Path) -> dict[str, Any]:
+    return json.loads((out / "prepare_report.json").read_text(encoding="utf-8"))
+
+
+def write_csv(path: Path, rows: list[dict[str, object]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def index_rows(folder: Path, **columns: object) -> list[dict[str, object]]:
+    files = [path.relative_to(folder).as_posix() for path in list_images(folder)]
+    return [{"file": file, "subject": file.split("/")[0], **columns} for file in files]
+
+
+@pytest.fixture
+def copied(picture_folder: Path) -> Path:
+    """The pictures, where s4 has the first of s1 as a mirrored JPEG, and a split that parts the two."""
+    mirrored = np.ascontiguousarray(read_image(picture_folder / "s1" / "0.png")[:, ::-1])
+    Image.fromarray(mirrored).save(picture_folder / "s4" / "copy.jpg", quality=80)
+    (picture_folder / "splits.json").write_text('{"val": ["s1"]}')
+    return picture_folder
+
+
+def test_folders_are_subjects_and_no_subject_is_on_both_sides(picture_folder: Path, tmp_path: Path) -> None:
+    assert prepare(picture_folder, tmp_path / "out", "--val-fraction", 0.3) == 0
+    train, val = both(tmp_path / "out")
+    assert train.subjects is not None
+    assert val.subjects is not None
+    assert len(set(val.subjects)) == 2
+    assert set(train.subjects).isdisjoint(val.subjects)
+    assert sorted([*train.image_paths, *val.image_paths]) == list_images(picture_folder)  # type: ignore[misc]
+    for data in (train, val):
+        assert [path.parent.name for path in data.image_paths or []] == data.subjects
+
+
+def test_the_same_seed_gives_the_same_files(picture_folder: Path, tmp_path: Path) -> None:
+    contents = []
+    for out, seed in (("a", 1), ("b", 1), ("c", 2), ("d", 3), ("e", 4)):
+        prepare(picture_folder, tmp_path / out, "--seed", seed)
+        contents.append((tmp_path / out / "val_teacher.npy").read_bytes())
+    assert contents[0] == contents[1]
+    assert len(set(contents)) > 1
+
+
+def test_a_folder_can_be_moved_with_the_npy_above_it(picture_folder: Path, tmp_path: Path) -> None:
+    assert prepare(picture_folder, tmp_path) == 0
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("pictures", "train_teacher.npy", "val_teacher.npy"):
+        shutil.move(tmp_path / name, moved / name)
+    assert all(path.is_file() for data in both(moved) for path in data.image_paths or [])
+
+
+def test_flat_folders_warn_that_each_picture_is_a_subject(
+    tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "flat").mkdir()
+    for seed in range(10):
+        Image.fromarray(draw(seed)).save(tmp_path / "flat" / f"p{seed % 3}_{seed}.png")
+    assert prepare(tmp_path / "flat", tmp_path / "out") == 0
+    assert "10 of 10 pictures lie in no folder" in " ".join(capsys.readouterr().out.split())
+    assert len(both(tmp_path / "out")[1]) == 2
+    assert prepare(tmp_path / "flat", tmp_path / "out", "--subject-pattern", r"(p\d)_") == 0
+    assert "warning" not in capsys.readouterr().out
+    assert {subject for data in both(tmp_path / "out") for subject in data.subjects or []} == {"p0", "p1", "p2"}
+
+
+def test_an_index_gives_subjects_and_boxes(picture_folder: Path, tmp_path: Path) -> None:
+    rows = index_rows(picture_folder, x=2, y=3.5, width=20, height=30, note="ignored")
+    index = write_csv(tmp_path / "index.csv", rows[:-2])
+    assert prepare(picture_folder, tmp_path / "out", "--index", index) == 0
+    train, val = both(tmp_path / "out")
+    assert len(train) + len(val) == 22
+    assert train.bboxes is not None
+    np.testing.assert_array_equal(np.unique(train.bboxes, axis=0), [[2, 3.5, 20, 30]])
+
+
+def test_columns_can_have_other_names(picture_folder: Path, tmp_path: Path) -> None:
+    rows = [
+        {"pfad": row["file"], "wer": row["subject"], "l": 1, "t": 2, "w": 20, "h": 20}
+        for row in index_rows(picture_folder)
+    ]
+    index = write_csv(tmp_path / "index.csv", rows)  # type: ignore[arg-type]
+    flags = ("--file-column", "pfad", "--subject-column", "wer", "--box-columns", "l,t,w,h")
+    assert prepare(picture_folder, tmp_path / "out", "--index", index, *flags) == 0
+    assert both(tmp_path / "out")[0].bboxes is not None
+
+
+def test_width_and_height_without_a_corner_are_no_boxes(picture_folder: Path, tmp_path: Path) -> None:
+    index = write_csv(tmp_path / "index.csv", index_rows(picture_folder, width=20, height=30))
+    assert prepare(picture_folder, tmp_path / "out", "--index", index) == 0
+    assert both(tmp_path / "out")[0].bboxes is None
+
+
+def test_a_photograph_with_two_ears_is_on_one_side(
+    tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "p").mkdir()
+    rows: list[dict[str, object]] = []
+    for seed in range(6):
+        Image.fromarray(draw(seed, 100, 100)).save(tmp_path / "p" / f"{seed}.png")
+        rows += [{"file": f"{seed}.png", "x": x, "y": 20, "width": 30, "height": 60} for x in (5, 60)]
+    index = write_csv(tmp_path / "index.csv", rows)
+    assert prepare(tmp_path / "p", tmp_path / "out", "--index", index, "--val-fraction", 0.4) == 0
+    train, val = both(tmp_path / "out")
+    assert (len(train), len(val)) == (8, 4)
+    assert set(train.image_paths or []).isdisjoint(val.image_paths or [])
+    for row, other in zip(rows, "aabbccddeeff", strict=True):
+        row[SUBJECT_COLUMN] = other if row["x"] == 5 else other.upper()
+    index = write_csv(tmp_path / "index.csv", rows)
+    assert prepare(tmp_path / "p", tmp_path / "out", "--index", index, "--seed", 1) == 2
+    assert "exact" in capsys.readouterr().err
+
+
+def test_what_cannot_be_used_is_listed(picture_folder: Path, tmp_path: Path, draw: Draw, capsys: Any) -> None:
+    (picture_folder / "s2" / "broken.png").write_bytes((picture_folder / "s2" / "0.png").read_bytes()[:400])
+    Image.fromarray(draw(50, 40, 15)).save(picture_folder / "s2" / "narrow.png")
+    assert prepare(picture_folder, tmp_path / "out") == 0
+    rejected = {entry["name"]: entry for entry in report_of(tmp_path / "out")["rejected"]}
+    assert set(rejected) == {"s2/broken.png", "s2/narrow.png"}
+    assert rejected["s2/broken.png"]["unreadable"]
+    assert "15x40 is smaller than --min-size 16" in rejected["s2/narrow.png"]["reason"]
+    assert "1 unreadable" in capsys.readouterr().out
+    assert sum(map(len, both(tmp_path / "out"))) == 24
+
+
+def test_the_report_tells_what_was_written(picture_folder: Path, tmp_path: Path) -> None:
+    prepare(picture_folder, tmp_path / "out", "--seed", 9)
+    report = report_of(tmp_path / "out")
+    assert report["seed"] == 9
+    assert report["train"]["pictures"] + report["val"]["pictures"] == 24
+    assert set(report["train"]["subjects"]).isdisjoint(report["val"]["subjects"])
+    assert report["val"]["subjects"] == sorted(set(both(tmp_path / "out")[1].subjects or []))
+
+
+def test_a_copy_on_both_sides_is_an_error_that_names_it(copied: Path, tmp_path: Path, capsys: Any) -> None:
+    assert prepare(copied, tmp_path / "out", "--splits", copied / "splits.json") == 2
+    assert "s1/0.png = s4/copy.jpg (near, " in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob("*.npy"))
+    pairs = report_of(tmp_path / "out")["duplicates_across_the_split"]
+    assert [pair["files"] for pair in pairs] == [["s1/0.png", "s4/copy.jpg"]]
+
+
+def test_an_exact_copy_under_another_name_is_found_too(picture_folder: Path, tmp_path: Path, capsys: Any) -> None:
+    with Image.open(picture_folder / "s1" / "0.png") as picture:
+        picture.save(picture_folder / "s4" / "other.bmp")
+    (tmp_path / "s.csv").write_text("subject,split\ns1,val\ns4,train\n")
+    assert prepare(picture_folder, tmp_path / "out", "--splits", tmp_path / "s.csv") == 2
+    assert "s1/0.png = s4/other.bmp (exact, 1.00)" in capsys.readouterr().err
+
+
+def test_dropping_removes_the_validation_copy(copied: Path, tmp_path: Path) -> None:
+    flags = ("--splits", copied / "splits.json", "--duplicates", "drop")
+    assert prepare(copied, tmp_path / "out", *flags) == 0
+    train, val = both(tmp_path / "out")
+    assert [path.name for path in val.image_paths or []] == ["1.png", "2.png", "3.png"]
+    assert copied / "s4" / "copy.jpg" in (train.image_paths or [])
+
+
+def test_keeping_together_puts_both_subjects_on_one_side(copied: Path, tmp_path: Path) -> None:
+    sides = set()
+    for seed in range(8):
+        flags = ("--duplicates", "keep-together", "--seed", seed, "--val-fraction", 0.4)
+        assert prepare(copied, tmp_path / "out", *flags) == 0
+        train, val = both(tmp_path / "out")
+        assert len(train) + len(val) == 25
+        val_has = {"s1", "s4"} & set(val.subjects or [])
+        assert len(val_has) in (0, 2)
+        sides.add(len(val_has))
+    assert sides == {0, 2}
+    assert report_of(tmp_path / "out")["kept_together"][0]["files"] == ["s1/0.png", "s4/copy.jpg"]
+
+
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_a_split_file_fixes_the_validation_subjects(picture_folder: Path, tmp_path: Path, form: str) -> None:
+    split = tmp_path / f"split.{form}"
+    split.write_text('{"val": ["s5", "s0"]}' if form == "json" else "split,subject\nval,s5\ntrain,s1\nval,s0\n")
+    assert prepare(picture_folder, tmp_path / "out", "--splits", split) == 0
+    assert set(both(tmp_path / "out")[1].subjects or []) == {"s0", "s5"}
+
+
+def test_what_a_user_can_get_wrong_is_one_line(picture_folder: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    rows = index_rows(picture_folder)
+    good = write_csv(tmp_path / "good.csv", rows)
+    missing = write_csv(tmp_path / "missing.csv", [*rows, {"file": "s0/99.png", "subject": "s0"}])
+    outside = write_csv(tmp_path / "outside.csv", [{"file": "../good.csv", "subject": "s0"}])
+    boxes = write_csv(tmp_path / "boxes.csv", index_rows(picture_folder, x="?", y=1, width=1, height=1))
+    infinite = write_csv(tmp_path / "infinite.csv", index_rows(picture_folder, x="nan", y=1, width=1, height=1))
+    nobody = write_csv(tmp_path / "nobody.csv", [{"file": "s0/0.png", "subject": ""}])
+    (tmp_path / "no_rows.csv").write_text("file,subject\n")
+    (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
+    (tmp_path / "unknown.json").write_text('{"val": ["s0", "nobody"]}')
+    (tmp_path / "all.json").write_text(json.dumps({"val": [f"s{number}" for number in range(6)]}))
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "sides.csv").write_text("subject,split\ns0,test\n")
+    wrong: list[tuple[Path, list[object], str]] = [
+        (tmp_path / "nothing", [], "nothing: no such folder"),
+        (tmp_path / "empty", [], "empty: holds no pictures"),
+        (tmp_path / "file", [], "file: not a folder"),
+        (picture_folder, ["--val-fraction", 1], "--val-fraction 1.0 is out of range"),
+        (picture_folder, ["--val-fraction", 0], "out of range"),
+        (picture_folder, ["--val-fraction", 0.99], "each side needs at least one subject"),
+        (picture_folder, ["--min-size", 0], "--min-size 0 is out of range"),
+        (picture_folder, ["--min-size", 1000], "none of 24 pictures can be used"),
+        (picture_folder, ["--index", tmp_path / "no.csv"], "no.csv: No such file"),
+        (picture_folder, ["--index", tmp_path / "no_rows.csv"], "has no rows"),
+        (picture_folder, ["--index", tmp_path / "binary.csv"], "not a CSV file"),
+        (picture_folder, ["--index", good, "--file-column", "path"], "no column 'path' (it has file, subject)"),
+        (picture_folder, ["--index", good, "--subject-column", "who"], "no column 'who'"),
+        (picture_folder, ["--index", good, "--box-columns", "a,b,c,d"], "no column 'a'"),
+        (picture_folder, ["--index", good, "--box-columns", "a,b"], "four column names"),
+        (picture_folder, ["--index", missing], "1 of its files are not in"),
+        (picture_folder, ["--index", outside], "outside.csv line 2: '../good.csv' leaves"),
+        (picture_folder, ["--index", boxes], "boxes.csv line 2: box ['?', '1', '1', '1'] is not four numbers"),
+        (picture_folder, ["--index", infinite], "infinite.csv line 2: box nan 1.0 1.0 1.0 is not finite"),
+        (picture_folder, ["--index", nobody], "nobody.csv line 2: column 'subject' is empty"),
+        (picture_folder, ["--subject-pattern", "("], "--subject-pattern '('"),
+        (picture_folder, ["--subject-pattern", "zz"], "finds nothing in 's0/0.png'"),
+        (picture_folder, ["--splits", tmp_path / "unknown.json"], "1 validation subject(s) have no picture: nobody"),
+        (picture_folder, ["--splits", tmp_path / "all.json"], "puts all 6 subjects on one side"),
+        (picture_folder, ["--splits", tmp_path / "broken.json"], "not JSON"),
+        (picture_folder, ["--splits", tmp_path / "sides.csv"], "'test' is neither train nor val"),
+        (picture_folder, ["--splits", tmp_path / "no.json"], "no.json: No such file"),
+        (picture_folder, ["--duplicates", "maybe"], "invalid choice"),
+        (picture_folder, ["--val", 0.2], "unrecognized arguments"),
+        (picture_folder, ["--out", tmp_path / "file" / "sub"], "sub: Not a directory"),
+    ]
+    for images, flags, expected in wrong:
+        assert prepare(images, tmp_path / "out", *flags) == 2, flags
+        error = capsys.readouterr().err
+        assert expected in error
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_more_than_five_percent_unreadable_stops(picture_folder: Path, tmp_path: Path, capsys: Any) -> None:
+    for number in range(2):
+        (picture_folder / "s0" / f"{number}.png").write_bytes(b"")
+    assert prepare(picture_folder, tmp_path / "out") == 2
+    assert "2 of 24 pictures cannot be read, over 5%: s0/0.png: empty file; s0/1.png" in capsys.readouterr().err
+
+
+def test_the_module_runs_and_prints_a_table(picture_folder: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "data.prepare_ears",
+        "--images",
+        str(picture_folder),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    assert shown.returncode == 0
+    assert "subjects" in shown.stdout
+    assert shown.stderr == ""
+    assert subprocess.run([*command, "--seed", "x"], capture_output=True, text=True).returncode == 2
+
+
+def test_a_full_disk_is_one_line(picture_folder: Path, tmp_path: Path) -> None:
+    """On a file system of 8 kB, which holds no two NPY files of this set."""
+    mount = f"mkdir -p {tmp_path}/small && mount -t tmpfs -o size=8k tmpfs {tmp_path}/small"
+    private = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*private, mount], capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    for number in range(40):
+        shutil.copytree(picture_folder / "s0", picture_folder / f"{'x' * 200}{number}")
+    run = f"{sys.executable} -m data.prepare_ears --images {picture_folder} --out {tmp_path}/small --duplicates drop"
+    shown = subprocess.run(
+        [*private, f"{mount} && {run}; echo $?; ls -A {tmp_path}/small"], capture_output=True, text=True
+    )
+    assert shown.stderr.count("\n") == 1
+    assert "No space left on device" in shown.stderr
+    assert "teacher.npy" in shown.stderr
+    assert shown.stdout == "2\n"
+
+
+def test_photographs_are_found_mirrored_even_when_recompressed(tmp_path: Path, draw: Draw) -> None:
+    (tmp_path / "p").mkdir()
+    for seed in range(12):
+        Image.fromarray(draw(seed, 80, 60)).save(tmp_path / "p" / f"{seed}.png")
+        if seed < 3:
+            mirrored = np.ascontiguousarray(draw(seed, 80, 60)[:, ::-1, ::-1])
+            cv2.imwrite(str(tmp_path / "p" / f"again{seed}.jpg"), mirrored)
+    assert prepare(tmp_path / "p", tmp_path / "out", "--duplicates", "keep-together") == 0
+    names = {tuple(pair["files"]) for pair in report_of(tmp_path / "out")["kept_together"]}
+    assert names == {(f"{seed}.png", f"again{seed}.jpg") for seed in range(3)}

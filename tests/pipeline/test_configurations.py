@@ -1,0 +1,240 @@
+"""Which rows an evaluation has, and that their embeddings are those of a slow loop."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dsr import DSR, DSRConfig
+from earface.core.errors import InputError
+from earface.data.face_rows import FaceRow, read_faces
+from facial_rec.routes import super_resolution
+from pipeline.configurations import Condition, Embeddings, Faces, GridRow, Models, conditions_of
+from pipeline.embedding import Recognizer, load_recognizer
+from pipeline.evaluate_dataset import USUAL_DSR, USUAL_TUNED, EvaluateOptions, load_models
+from pipeline.evaluation import embeddings_wanted
+from pipeline.protocol import Enrolment, Protocol
+from tests.conftest import VLR
+from tests.pipeline.small import SEED, dsr_folder, slow_embeddings, tuned_folder
+
+BICUBIC, REALISTIC = Condition(VLR, "bicubic"), Condition(VLR, "realistic")
+FIVE = ["HR", "interpolation + stock", "interpolation + tuned", "DSR + stock", "DSR + tuned"]
+
+
+@pytest.fixture(scope="module")
+def shelf(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Super-resolvers and tuned recognisers, each in its folder."""
+    folder = tmp_path_factory.mktemp("shelf")
+    dsr_folder(folder / "dsr16", VLR)
+    dsr_folder(folder / "dsr16-realistic", VLR, seed=1, degradation="realistic")
+    dsr_folder(folder / "dsr24", "24")
+    tuned_folder(folder / "both16", edgeface, "dsr=.5,interpolation=.5", VLR)
+    tuned_folder(folder / "dsr-only16", edgeface, "dsr", VLR, seed=2)
+    tuned_folder(folder / "realistic16", edgeface, "interpolation", VLR, seed=3, degradation="realistic")
+    tuned_folder(folder / "both14x16", edgeface, "dsr,interpolation", "14x16")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stock(edgeface: Path) -> Recognizer:
+    return load_recognizer(str(edgeface), "arcface")
+
+
+def models(shelf: Path, stock: Recognizer, tuned: tuple[str, ...] = (), resolvers: tuple[str, ...] = ()) -> Models:
+    return Models(
+        stock,
+        [load_recognizer(str(shelf / name), "arcface") for name in tuned],
+        [super_resolution(str(shelf / name)) for name in resolvers],
+    )
+
+
+def names(rows: list[GridRow]) -> list[str]:
+    return [row.name for row in rows]
+
+
+# Which rows
+
+
+def test_five_rows_in_the_order_of_the_question(shelf: Path, stock: Recognizer) -> None:
+    made = models(shelf, stock, ("both16",), ("dsr16",))
+    rows = made.rows_of(BICUBIC)
+    assert names(rows) == FIVE
+    assert [row.route.name for row in rows] == ["hr", "interpolation", "interpolation", "dsr", "dsr"]
+    tuned = made.tuned[0]
+    assert [row.recognizer for row in rows] == [stock, stock, tuned, stock, tuned]  # a mixture serves both its routes
+    assert made.notes({BICUBIC: rows}) == []
+
+
+@pytest.mark.parametrize(
+    ("tuned", "resolvers", "wanted"),
+    [
+        ((), (), FIVE[:2]),
+        (("both16",), (), FIVE[:3]),
+        ((), ("dsr16",), [*FIVE[:2], "DSR + stock"]),
+        (("dsr-only16",), ("dsr16",), [*FIVE[:2], "DSR + stock", "DSR + tuned"]),
+        (("realistic16",), ("dsr16",), FIVE[:4]),
+    ],
+)
+def test_rows_without_a_model_are_left_out_and_told(
+    tuned: tuple[str, ...], resolvers: tuple[str, ...], wanted: list[str], shelf: Path, stock: Recognizer
+) -> None:
+    made = models(shelf, stock, tuned, resolvers)
+    rows = made.rows_of(BICUBIC)
+    assert names(rows) == wanted
+    absent = [name for name in FIVE if name not in wanted]
+    assert f"{BICUBIC}: no model for {', '.join(absent)}" in made.notes({BICUBIC: rows})
+
+
+def test_each_condition_takes_the_models_made_for_it(shelf: Path, stock: Recognizer) -> None:
+    made = models(shelf, stock, ("both16", "realistic16"), ("dsr24", "dsr16", "dsr16-realistic"))
+    sources = {}
+    for condition in conditions_of(["16", "24"], ["bicubic", "realistic"]):
+        rows = {row.name: row for row in made.rows_of(condition)}
+        resolver = rows["DSR + stock"].route.source
+        tuned = rows["interpolation + tuned"].recognizer.name if "interpolation + tuned" in rows else ""
+        sources[str(condition)] = (Path(resolver).name, Path(tuned).name)
+    assert sources == {
+        "16 px, bicubic": ("dsr16", "both16"),
+        "24 px, bicubic": ("dsr24", ""),
+        "16 px, realistic": ("dsr16-realistic", "realistic16"),
+        "24 px, realistic": ("dsr24", ""),
+    }
+
+
+def test_two_models_for_one_condition_are_one_line_with_both(shelf: Path, stock: Recognizer) -> None:
+    twins = models(shelf, stock, ("both16", "dsr-only16"), ("dsr16",))
+    with pytest.raises(InputError, match=r"both16 and .*dsr-only16 are both for 16 px, bicubic: give one of them"):
+        twins.rows_of(BICUBIC)
+    with pytest.raises(InputError, match=r"dsr16 and .*dsr16 are both for 16 px, bicubic"):
+        models(shelf, stock, (), ("dsr16", "dsr16")).rows_of(BICUBIC)
+
+
+def test_a_model_that_knows_another_degradation_is_used_and_told(shelf: Path, stock: Recognizer) -> None:
+    made = models(shelf, stock, ("both16",), ("dsr16",))
+    rows = made.rows_of(REALISTIC)
+    assert names(rows) == FIVE
+    assert made.notes({REALISTIC: rows}) == [
+        f"{REALISTIC}: {shelf / 'dsr16'} was trained on bicubic faces",
+        f"{REALISTIC}: {shelf / 'both16'} was trained on bicubic faces",
+    ]
+
+
+def test_a_super_resolver_that_does_not_tell_its_people_is_told(stock: Recognizer, tmp_path: Path) -> None:
+    silent = super_resolution(str(dsr_folder(tmp_path, "16", people=())))
+    made = Models(stock, [], [silent])
+    (note,) = (each for each in made.notes({BICUBIC: made.rows_of(BICUBIC)}) if str(tmp_path) in each)
+    assert note == f"{tmp_path} does not tell whom it was trained on: that it knows nobody here cannot be checked"
+
+
+def test_a_model_for_no_evaluated_size_is_told(shelf: Path, stock: Recognizer) -> None:
+    made = models(shelf, stock, ("both14x16",), ("dsr16", "dsr24"))
+    notes = made.notes({BICUBIC: made.rows_of(BICUBIC)})
+    assert f"{shelf / 'dsr24'} is in no row: super-resolver, 24 px, bicubic" in notes
+    assert any(note.startswith(f"{shelf / 'both14x16'} is in no row: ") and "14x16 px" in note for note in notes)
+    assert not any(note.startswith(f"{shelf / 'dsr16'} ") for note in notes)
+
+
+def test_sizes_are_the_super_resolvers_own_unless_given(shelf: Path, stock: Recognizer) -> None:
+    assert models(shelf, stock, (), ("dsr24", "dsr16", "dsr16-realistic")).sizes == ("24", "16")
+    assert models(shelf, stock, ("both16",)).sizes == ("32",)
+
+
+def test_one_size_spelled_twice_is_one_condition() -> None:
+    assert conditions_of(["16x16", "16", "14x16"], ["bicubic", "bicubic"]) == [
+        Condition("16", "bicubic"),
+        Condition("14x16", "bicubic"),
+    ]
+
+
+def test_files_of_several_sizes_are_refused() -> None:
+    with pytest.raises(InputError, match=r"--degradation files: .* one size: give one --vlr_size, not 16, 24"):
+        conditions_of(["16", "24"], ["bicubic", "files"])
+    assert conditions_of(["16", "16x16"], ["files"]) == [Condition("16", "files")]
+
+
+def test_auto_takes_what_training_left_and_none_takes_nothing(
+    edgeface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = EvaluateOptions(recognizer=str(edgeface))
+    nothing = load_models(options, "cpu")
+    assert (list(nothing.tuned), list(nothing.super_resolvers)) == ([], [])
+    tuned_folder(Path(USUAL_TUNED), edgeface, "dsr", VLR)
+    config = DSRConfig(8, 1, VLR)
+    state = {f"model.{name}": value for name, value in DSR(config).state_dict().items()}
+    Path(USUAL_DSR).parent.mkdir(parents=True)
+    torch.save({"state_dict": state, "hyper_parameters": {"dsr": asdict(config)}}, USUAL_DSR)
+    found = load_models(options, "cpu")
+    assert [each.name for each in found.tuned] == [USUAL_TUNED]
+    assert [each.source for each in found.super_resolvers] == [USUAL_DSR]
+    assert found.sizes == (VLR,)
+    nothing = load_models(EvaluateOptions(recognizer=str(edgeface), tuned=("none",), dsr_checkpoint=("none",)), "cpu")
+    assert (list(nothing.tuned), list(nothing.super_resolvers)) == ([], [])
+
+
+# Their embeddings
+
+
+@pytest.fixture(scope="module")
+def faces(face_set: Path) -> list[FaceRow]:
+    return read_faces(face_set, ("test",))
+
+
+def embeddings(batch_size: int = 4, workers: int = 0) -> Embeddings:
+    return Embeddings(Faces(SEED, batch_size, workers, "cpu"))
+
+
+@pytest.mark.parametrize("condition", [BICUBIC, REALISTIC, Condition("24", "bicubic")], ids=str)
+def test_every_row_is_embedded_as_a_loop_does(
+    condition: Condition, shelf: Path, stock: Recognizer, edgeface: Path, faces: list[FaceRow]
+) -> None:
+    dsr = shelf / ("dsr16" if condition.vlr_size == VLR else "dsr24")
+    made = models(shelf, stock, ("both16",), (dsr.name,))
+    rows = made.rows_of(condition)
+    assert names(rows) == (FIVE if condition.vlr_size == VLR else [*FIVE[:2], "DSR + stock"])
+    found = embeddings().of_rows(rows, faces, condition)
+    weights = {"stock": edgeface, "tuned": shelf / "both16" / "model.safetensors"}
+    routes = {"HR": "hr", "interpolation": "interpolation", "DSR": "dsr"}
+    for name in names(rows):
+        route, _, recognizer = name.partition(" + ")
+        wanted = slow_embeddings(faces, weights[recognizer or "stock"], routes[route], condition, dsr)
+        np.testing.assert_allclose(found[name].numpy(), wanted, atol=1e-5, err_msg=name)
+    different = [table for name, table in found.items() if name != "HR"]
+    assert all((one - other).abs().max() > 1e-2 for i, one in enumerate(different) for other in different[:i])
+
+
+def test_hr_faces_are_embedded_once_over_all_conditions(shelf: Path, stock: Recognizer, faces: list[FaceRow]) -> None:
+    made = models(shelf, stock, ("both16",), ("dsr16",))
+    grids = {condition: made.rows_of(condition) for condition in (BICUBIC, REALISTIC)}
+    counts: list[int] = []
+    table = Embeddings(Faces(SEED, 4, 0, "cpu"), counts.append)
+    protocol = Protocol("", Enrolment(faces[:3], faces[3:]), Enrolment([], []))
+    for condition, rows in grids.items():
+        table.of_rows(rows, faces[3:], condition)
+        for recognizer in (stock, made.tuned[0]):
+            table.sharp(recognizer, faces[:3])
+    gallery, probes = 3 * 2, len(faces[3:]) * (1 + 2 * 4)  # by both recognisers; HR once, and four rows twice
+    assert sum(counts) == gallery + probes == embeddings_wanted(protocol, grids)
+
+
+def test_batch_size_and_workers_change_no_bit(shelf: Path, stock: Recognizer, faces: list[FaceRow]) -> None:
+    rows = models(shelf, stock, ("both16",), ("dsr16",)).rows_of(REALISTIC)
+    wanted = embeddings().of_rows(rows, faces, REALISTIC)
+    for other in (embeddings(batch_size=3), embeddings(batch_size=64, workers=2)):
+        found = other.of_rows(rows, faces, REALISTIC)
+        assert all(torch.equal(found[name], wanted[name]) for name in FIVE)
+
+
+def test_files_are_the_set_s_own_vlr_pictures(shelf: Path, stock: Recognizer, faces: list[FaceRow]) -> None:
+    """face_set was prepared with bicubic at this size and this seed."""
+    made, files = models(shelf, stock, (), ("dsr16",)), Condition(VLR, "files")
+    found = embeddings().of_rows(made.rows_of(files), faces, files)
+    wanted = embeddings().of_rows(made.rows_of(BICUBIC), faces, BICUBIC)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    swapped = [FaceRow(row.path, row.name, row.identity, faces[0].vlr_path) for row in faces]
+    low = embeddings().of_rows(made.rows_of(files), swapped, files)["interpolation + stock"]
+    assert torch.equal(low, low[:1].expand_as(low))  # they are read, not made
