@@ -15,8 +15,8 @@ import torch
 from ear_teacher.backbones import DINOv2Backbone
 from earface.data.image_cache import open_image_cache
 from earface.data.npy import read_teacher_npy
-from earface.data.pixels import to_model_range
-from earface.metrics.image_quality import psnr, to_unit
+from earface.data.pixels import to_model_range, to_unit
+from earface.metrics.image_quality import psnr
 
 SIZES = (112, 126, 140, 154, 224)
 BATCH, ROUNDS = 8, 5

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.edsr import EDSR
+from benchmarks.edsr_model import EDSR
 from dsr.config import PRESETS, DSRConfig
 from dsr.losses import DSRLoss, LossWeights
 from dsr.model import DSR
-from dsr.train_dsr import load_recognizer
+from facial_rec.recognizer import load_frozen_recognizer
 
 NETWORKS = ("full", "small", "EDSR-baseline")
 BATCH, TRAINING_BATCH = 32, 14
@@ -67,7 +67,7 @@ def measure(name: str, vlr_size: str, device: str, recognizer: str) -> dict[str,
     network.train()
     vlr, hr = faces(TRAINING_BATCH, size.height, size.width), faces(TRAINING_BATCH, 128, 128)
     weights = LossWeights(identity=0.6, feature_match=0.18) if recognizer != "none" else LossWeights()
-    loss = DSRLoss(weights, load_recognizer("--recognizer", recognizer, "arcface"))
+    loss = DSRLoss(weights, load_frozen_recognizer("--recognizer", recognizer, "arcface"))
     optimizer = torch.optim.AdamW(network.parameters())
 
     def step() -> None:

@@ -15,22 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-from dsr.config import ALIASES, HR_SIZE, DSRConfig, DSRTrainingConfig
-from dsr.evaluate import EvaluationOptions, Faces, evaluate, report
-from dsr.train_dsr import best_figures, load_recognizer
+from benchmarks.edsr_model import EDSR
+from dsr.config import ALIASES, DSRConfig, DSRTrainingConfig, monitored_metrics
+from dsr.evaluation import EvaluationFaces, EvaluationOptions, evaluate, report
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.options import option
 from earface.data.face_dataset import faces_to_score
-from earface.data.pixels import interpolate
 from earface.nn.checkpoint import find_checkpoint, model_state, read_checkpoint
 from earface.training.resume import open_run
 from earface.training.trainer import announce, build_trainer, fit
 from earface.training.trainer import report as report_run
-
-CHANNELS = 64
+from facial_rec.recognizer import load_frozen_recognizer
 
 
 @dataclass(frozen=True)
@@ -44,37 +41,6 @@ class EDSROptions(DSRTrainingConfig):
     lambda_tv: float = option(0.0, "as of dsr.train_dsr", low=0)
 
 
-class Block(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1), nn.ReLU(), nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
-
-
-class EDSR(nn.Module):
-    """(B, 3, h, w) in [-1, 1] -> (B, 3, 128, 128)."""
-
-    def __init__(self, config: DSRConfig, blocks: int = 16) -> None:
-        super().__init__()
-        self.config = config
-        self.head = nn.Conv2d(3, CHANNELS, 3, padding=1)
-        self.body = nn.Sequential(*[Block() for _ in range(blocks)], nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1))
-        doublings: list[nn.Module] = []
-        side = config.grid
-        while side < HR_SIZE:
-            doublings += [nn.Conv2d(CHANNELS, 4 * CHANNELS, 3, padding=1), nn.PixelShuffle(2)]
-            side *= 2
-        self.tail = nn.Sequential(*doublings, nn.Conv2d(CHANNELS, 3, 3, padding=1))
-
-    def forward(self, vlr: Tensor) -> Tensor:
-        shallow = self.head(interpolate(vlr, self.config.grid))
-        return self.tail(shallow + self.body(shallow)).float()
-
-
 def train(argv: Sequence[str]) -> None:
     import pytorch_lightning as pl
 
@@ -84,10 +50,10 @@ def train(argv: Sequence[str]) -> None:
     config = parse_options(EDSROptions, argv, prog="python -m benchmarks.edsr train", aliases=ALIASES)
     run = open_run(config, "edsr")
     datamodule = FaceDataModule(config)
-    recognizer = load_recognizer("--recognizer", config.recognizer, config.face_crop)
-    second = load_recognizer("--second_recognizer", config.second_recognizer, config.face_crop)
+    recognizer = load_frozen_recognizer("--recognizer", config.recognizer, config.face_crop)
+    second = load_frozen_recognizer("--second_recognizer", config.second_recognizer, config.face_crop)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    trainer = build_trainer(config, run, best=best_figures(config))
+    trainer = build_trainer(config, run, best=monitored_metrics(config))
     module = DSRLightning(config, recognizer, second, model=EDSR(config, config.edsr_blocks))
     announce(config, run, module)
     report_run(trainer, run, fit(trainer, module, datamodule, run))
@@ -110,7 +76,7 @@ def score(argv: Sequence[str]) -> None:
     model, degradation, trained_on = load(path)
     rows = faces_to_score(options.dataset_root, options.split, {path: trained_on})
     Path(options.out).mkdir(parents=True, exist_ok=True)
-    faces = Faces(rows, model.config, options.degradation or degradation, options)
+    faces = EvaluationFaces(rows, model.config, options.degradation or degradation, options)
     with torch.no_grad():
         found = evaluate({"EDSR-baseline": model.to(faces.device)}, faces, options)
     report(found, faces, {"EDSR-baseline": str(path)}, options.out)

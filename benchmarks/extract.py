@@ -19,7 +19,7 @@ from ear_teacher.loading import load_trained
 from ear_teacher.model import EarVAE
 from earface.data.images import read_image, resize_image
 from earface.data.pixels import to_model_range
-from earface.synthetic.draw_ears import EarSet, draw_dataset
+from earface.synthetic.ear_set import EarSet, draw_dataset
 
 BASELINE = "one at a time, in batches of one"  # model.encode pads each to its batch shape, for equal bits
 ROUNDS = 3  # the fastest of each counts: what other processes do to the machine only slows a run

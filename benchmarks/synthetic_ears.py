@@ -7,8 +7,9 @@ import time
 
 import cv2
 
-from earface.synthetic.draw_ears import draw_ear, sample_shape, sample_view
-from earface.synthetic.ear_set import PNG_FLAGS
+from earface.synthetic.ear_factors import sample_shape, sample_view
+from earface.synthetic.ear_rendering import draw_ear
+from earface.synthetic.workers import PNG_FLAGS
 
 SUBJECTS, IMAGES_PER_SUBJECT, ROUNDS = 20, 10, 3
 

@@ -7,8 +7,10 @@ import time
 
 import cv2
 
-from earface.synthetic.draw_faces import FaceSet, draw_face, sample_shape, sample_view, view_codes
-from earface.synthetic.ear_set import PNG_FLAGS
+from earface.synthetic.face_factors import sample_shape, sample_view
+from earface.synthetic.face_rendering import draw_face
+from earface.synthetic.face_set import FaceSet, view_codes
+from earface.synthetic.workers import PNG_FLAGS
 
 SUBJECTS, IMAGES_PER_SUBJECT, ROUNDS = 10, 10, 3
 

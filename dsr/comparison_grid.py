@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsr.config import HR_SIZE
-from earface.data.pixels import interpolate
-from earface.metrics.image_quality import to_unit
+from earface.data.pixels import interpolate, to_unit
 
 
 def face_rows(vlr: Tensor, results: Mapping[str, Tensor], hr: Tensor | None = None) -> dict[str, Tensor]:

@@ -7,8 +7,7 @@ from typing import Any, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.data.degradation import VLRSize, parse_vlr_size
-from earface.data.face_alignment import FACE_SIZE
+from earface.data.face_sizes import FACE_SIZE, VLRSize, parse_vlr_size
 from earface.training.config import SHARED_ALIASES, TrainerOptions
 
 HR_SIZE = FACE_SIZE  # pixels a side of what comes out
@@ -41,19 +40,11 @@ class DSRConfig:
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """What is told of a trained super-resolver beside its shape and weights; empty for one that was not trained."""
-
-    trained_on: tuple[str, ...] = ()  # digests of the identities
-    degradation: str = ""  # how their VLR faces were made
-
-
-@dataclass(frozen=True)
 class DSRTrainingConfig(DSRConfig, TrainerOptions):
-    """Train a face super-resolver: `python -m dsr.train_dsr`. The defaults are the recipe for 32x32."""
+    """Train a face super-resolver: `earface dsr train`. The defaults are the recipe for 32x32."""
 
     variant: Literal["full", "small"] = option("full", "a width and depth; small takes a tenth of the multiply-adds")
-    dataset_root: str = option("dataset", "a face set as python -m data.prepare_faces makes it")
+    dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
     degradation: Literal["bicubic", "realistic", "files"] = option(
         "bicubic", "how VLR is made from the augmented HR face; files: the set's own VLR pictures, mirrored at most"
     )
@@ -105,3 +96,13 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
 
 PRESETS: dict[str, dict[str, Any]] = {"small": {"base_channels": 48, "residual_blocks": 8}}
 ALIASES = SHARED_ALIASES
+
+
+def monitored_metrics(config: DSRTrainingConfig) -> dict[str, Literal["min", "max"]]:
+    """The figures beside val/loss whose best checkpoints are kept: PSNR and likeness, by the second if there is one."""
+    best: dict[str, Literal["min", "max"]] = {"psnr": "max"}
+    if config.second_recognizer != "none":
+        best["cosine_second"] = "max"
+    elif config.recognizer != "none":
+        best["cosine"] = "max"
+    return best

@@ -7,7 +7,7 @@ from typing import Any
 from dsr.config import DSRTrainingConfig
 from earface.data.face_dataset import FaceDataset, training_faces, usable_faces, with_vlr
 from earface.data.identity_split import identity_digests
-from earface.training.datamodule import TrainingData
+from earface.training.datamodule import TrainingData, print_once
 
 
 class FaceDataModule(TrainingData):
@@ -22,7 +22,7 @@ class FaceDataModule(TrainingData):
         config = self.config
         files = config.degradation == "files"
         size = config.vlr if files else None
-        train, val = usable_faces(self.train_rows, size), usable_faces(self.val_rows, size)
+        train, val = (usable_faces(rows, size, print_once) for rows in (self.train_rows, self.val_rows))
         realistic = config.vlr if config.degradation == "realistic" else None
         self.train_set = FaceDataset(
             train, seed=config.seed, augment=config.augment, files=files, realistic_size=realistic

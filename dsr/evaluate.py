@@ -1,193 +1,29 @@
-"""Measure face super-resolvers beside bicubic interpolation: `python -m dsr.evaluate`, or `python dsr/evaluate.py`."""
+"""Measure face super-resolvers beside bicubic interpolation: `earface dsr evaluate`, or `python -m dsr.evaluate`."""
 
 from __future__ import annotations
 
-import csv
-import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
 
-from dsr.comparison_grid import face_rows
-from dsr.config import HR_SIZE, DSRConfig
-from dsr.metrics import CONVENTION, HR, MeasuredFaces, Upscale, figures, measure
+from dsr.evaluation import EvaluationFaces, EvaluationOptions, evaluate, names_of, report
 from dsr.model import load_dsr
-from dsr.train_dsr import load_recognizer
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import atomic_write
-from earface.core.options import check_options, option
-from earface.data.face_dataset import FaceDataset, faces_to_score, usable_faces, with_vlr
-from earface.data.face_rows import FaceRow
-from earface.data.image_grid import save_sheet
-from earface.data.pixels import interpolate
+from earface.data.face_dataset import faces_to_score
 from earface.nn.checkpoint import find_checkpoint
 from earface.nn.inference import choose_device
-
-SHEET_FACES = 8
-BICUBIC = "bicubic"
-TABLE_WIDTH = 120
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Measure face super-resolvers on people they were not trained on, beside bicubic interpolation."""
-
-    checkpoint: tuple[str, ...] = option(
-        ("dsr/checkpoints/last.ckpt",), "of one VLR size: .ckpt files, quoted patterns (newest match), exported folders"
-    )
-    dataset_root: str = option("dataset", "a face set as python -m data.prepare_faces makes it")
-    split: Literal["train", "val", "test"] = option("test", "which of its splits")
-    degradation: Literal["bicubic", "realistic", "files"] | None = option(
-        None, "how VLR faces are made; files: the set's own; default: as the first checkpoint was trained"
-    )
-    seed: int = option(42, "of realistic degradation; with that of data.prepare_faces VLR is as in its files", low=0)
-    recognizer: str = option("edgeface_xxs", "a published EdgeFace variant, a file of its weights, or none")
-    second_recognizer: str = option("edgeface_xs_gamma_06", "likewise")
-    face_crop: Literal["arcface", "center"] = option("arcface", "where their template lies in the 128 px")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    batch_size: int = option(32, "faces at once", low=1)
-    num_workers: int = option(2, "loader processes", low=0)
-    out: str = option("dsr/evaluation", "folder for metrics.json, per_face.csv and faces.png")
-
-    def check(self) -> None:
-        check_options(self)
-        if not self.checkpoint:
-            raise InputError("--checkpoint: give one or more")
-        if Path(self.out).exists() and not Path(self.out).is_dir():
-            raise InputError(f"--out {self.out}: is a file; give a folder")
-
-
-def names_of(paths: Sequence[Path]) -> list[str]:
-    """As few parts of each path as tell them apart: r/small/checkpoints/last.ckpt and r/full/... are small and full."""
-    parts = [path.with_suffix("").parts for path in paths]
-    shared = 0  # parts at the end
-    while len(paths) > 1 and shared < min(map(len, parts)) and len({own[-shared - 1] for own in parts}) == 1:
-        shared += 1
-    ends = [own[: len(own) - shared] for own in parts]
-    for count in range(1, max(map(len, ends)) + 1):
-        names = ["/".join(own[-count:]) for own in ends]
-        if len(set(names)) == len(names):
-            return names
-    raise InputError(f"--checkpoint: {paths[0]} is given twice")
-
-
-class Faces:
-    """A split's faces as batches with `hr` and `vlr` on a device, again at every iteration."""
-
-    def __init__(self, rows: Sequence[FaceRow], shape: DSRConfig, degradation: str, options: EvaluationOptions) -> None:
-        files = degradation == "files"
-        self.rows = usable_faces(rows, shape.vlr if files else None)
-        self.dataset = FaceDataset(self.rows, seed=options.seed, files=files)
-        self.loader = DataLoader(self.dataset, options.batch_size, num_workers=options.num_workers)
-        self.shape, self.degradation, self.device = shape, degradation, choose_device(options.device)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in track(self.loader, "measuring", disable=not sys.stdout.isatty(), transient=True):
-            yield self._ready(batch)
-
-    def evenly(self, count: int) -> dict[str, Any]:
-        """A batch of about `count` faces from all over the list."""
-        chosen = np.unique(np.linspace(0, len(self.rows) - 1, count).round().astype(int))
-        return self._ready(default_collate([self.dataset[int(place)] for place in chosen]))
-
-    def _ready(self, batch: dict[str, Any]) -> dict[str, Any]:
-        moved = {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in batch.items()}
-        return with_vlr(moved, self.degradation, self.shape.vlr)
-
-
-def evaluate(methods: Mapping[str, Upscale], faces: Faces, options: EvaluationOptions) -> dict[str, dict[str, float]]:
-    """The figures of bicubic interpolation, of each method and of HR; writes per_face.csv and faces.png."""
-    loaded = [
-        load_recognizer(flag, name, options.face_crop)
-        for flag, name in (("--recognizer", options.recognizer), ("--second_recognizer", options.second_recognizer))
-    ]
-    recognizers = {each.name: each for each in loaded if each is not None}
-    methods = {BICUBIC: lambda vlr: interpolate(vlr, HR_SIZE), **methods}
-    measured = measure(methods, faces, recognizers, HR_SIZE // faces.shape.grid)
-    write_per_face(Path(options.out) / "per_face.csv", faces.rows, measured)
-    shown = faces.evenly(SHEET_FACES)
-    with torch.no_grad():
-        results = {name: upscale(shown["vlr"]) for name, upscale in methods.items() if name != BICUBIC}
-    save_sheet(Path(options.out) / "faces.png", face_rows(shown["vlr"], results, shown["hr"]))
-    identities = [row.identity for row in faces.rows]
-    return {name: figures(own, measured[HR], identities) for name, own in measured.items()}
-
-
-def write_per_face(path: Path, rows: Sequence[FaceRow], measured: Mapping[str, MeasuredFaces]) -> None:
-    """CSV, one row a face and method."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(
-            ["file", "identity", "method", "psnr", "psnr_y", "ssim", *(f"cosine[{n}]" for n in measured[HR].embeddings)]
-        )
-        for name, own in measured.items():
-            if name == HR:
-                continue
-            columns = [*own.quality.values(), *own.cosines(measured[HR]).values()]
-            for row, values in zip(rows, zip(*columns, strict=True), strict=True):
-                writer.writerow([row.name, row.identity, name, *(f"{value:.6g}" for value in values)])
-
-
-def print_table(console: Console, title: str, found: Mapping[str, Mapping[str, float]]) -> None:
-    columns = list(dict.fromkeys(name for values in reversed(list(found.values())) for name in values))
-    table = Table("method", box=None, header_style="bold")
-    for column in columns:
-        name, _, recognizer = column.rstrip("]").partition("[")
-        table.add_column(f"{name}\n{recognizer.removeprefix('edgeface_')}", justify="right", no_wrap=True)
-    for method, values in found.items():
-        if values:  # HR has none without a recogniser
-            table.add_row(method, *(_cell(column, values.get(column)) for column in columns))
-    console.print(title, highlight=False)
-    console.print(table)
-
-
-def _cell(column: str, value: float | None) -> str:
-    if value is None:
-        return "-"
-    if column.startswith("rank1"):
-        return f"{value:.2%}"
-    return f"{value:.2f}" if column.startswith("psnr") else f"{value:.4f}"
-
-
-def report(found: Mapping[str, Mapping[str, float]], faces: Faces, made_of: Mapping[str, str], out: str) -> None:
-    """Print the table; write metrics.json, with which the evaluation is complete."""
-    shape, console = faces.shape, Console()
-    console.width = max(console.width, TABLE_WIDTH)
-    people = len({row.identity for row in faces.rows})
-    title = f"{shape.vlr_size} px, {faces.degradation}: {len(faces.rows)} faces of {people} people"
-    content = {
-        "faces": len(faces.rows),
-        "identities": people,
-        "vlr_size": shape.vlr_size,
-        "degradation": faces.degradation,
-        "checkpoints": dict(made_of),
-        "convention": CONVENTION,
-        "figures": found,
-    }
-    with atomic_write(Path(out) / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print_table(console, title, found)
-    console.print(f"metrics.json, per_face.csv and faces.png: {out}", soft_wrap=True, highlight=False)
+from facial_rec.recognizer import load_frozen_recognizer
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(EvaluationOptions, argv, prog="python -m dsr.evaluate")
+    options = parse_options(EvaluationOptions, argv, prog="earface dsr evaluate")
     device = choose_device(options.device)
     paths = [Path(given) if Path(given).is_dir() else find_checkpoint(given) for given in options.checkpoint]
     models = [load_dsr(str(path), device, options.weights) for path in paths]
@@ -201,9 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = {path: frozenset(model.provenance.trained_on) for path, model in zip(paths, models, strict=True)}
     rows = faces_to_score(options.dataset_root, options.split, known)
     Path(options.out).mkdir(parents=True, exist_ok=True)
-    faces = Faces(rows, shape, options.degradation or models[0].provenance.degradation or "bicubic", options)
+    recognizers = [
+        one
+        for flag, name in (("--recognizer", options.recognizer), ("--second_recognizer", options.second_recognizer))
+        if (one := load_frozen_recognizer(flag, name, options.face_crop)) is not None
+    ]
+    faces = EvaluationFaces(rows, shape, options.degradation or models[0].provenance.degradation or "bicubic", options)
     try:
-        found = evaluate(dict(zip(names, models, strict=True)), faces, options)
+        found = evaluate(dict(zip(names, models, strict=True)), faces, recognizers, Path(options.out))
     except torch.OutOfMemoryError as error:
         raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
     report(found, faces, dict(zip(names, map(str, paths), strict=True)), options.out)

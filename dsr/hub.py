@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsr.config import HR_SIZE, DSRConfig, Provenance
+from dsr.config import HR_SIZE, DSRConfig
 from earface.core.errors import InputError
 from earface.nn.pretrained_folder import CONFIG, PROVENANCE, PretrainedFormat
 
@@ -50,3 +51,11 @@ def read_provenance(folder: Path) -> Provenance:
     if not isinstance(degradation, str) or not isinstance(people, list) or not all(isinstance(o, str) for o in people):
         raise InputError(f"{folder / CONFIG}: {PROVENANCE} is damaged")
     return Provenance(tuple(people), degradation)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is told of a trained super-resolver beside its shape and weights; empty for one that was not trained."""
+
+    trained_on: tuple[str, ...] = ()  # digests of the identities
+    degradation: str = ""  # how their VLR faces were made

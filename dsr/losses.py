@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from earface.metrics.image_quality import float32_island, to_unit
-from earface.nn.frozen import move_frozen
-
-
-class RecognitionNetwork(Protocol):
-    """What EdgeFace offers: maps of its stages, finest first, and the embedding made of these."""
-
-    def features(self, faces: Tensor) -> list[Tensor]: ...
-
-    def from_features(self, maps: list[Tensor]) -> Tensor: ...
+from dsr.config import DSRTrainingConfig
+from earface.core.errors import InputError
+from earface.data.pixels import to_unit
+from earface.nn.frozen import FrozenRecognizer
+from earface.nn.perceptual import PerceptualLoss
+from earface.nn.precision import float32_island
 
 
 class Perceptual(Protocol):
@@ -28,36 +23,6 @@ class Perceptual(Protocol):
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor: ...
 
     def to(self, device: torch.device) -> object: ...
-
-
-class Recognizer:
-    """A frozen face recogniser, out of its owner's parameters, state_dict, train() and deep copies.
-
-    So it is in no optimiser, checkpoint or moving average. It follows its input's device.
-    contract: crops (B, 3, 128, 128) in [-1, 1] -> what the network takes, differentiable (`facial_rec.FaceContract`).
-    """
-
-    def __init__(self, network: RecognitionNetwork, contract: Callable[[Tensor], Tensor], name: str) -> None:
-        self.network, self.contract, self.name = network, contract, name
-        self._module.requires_grad_(False).eval()
-
-    @property
-    def _module(self) -> Any:
-        assert isinstance(self.network, nn.Module)
-        return self.network
-
-    def __call__(self, crops: Tensor) -> tuple[list[Tensor], Tensor]:
-        """(B, 3, 128, 128) in [-1, 1] -> the stages' maps, and embeddings (B, D) of length 1 in float32."""
-        self.to(crops.device)
-        maps = self.network.features(self.contract(crops))
-        return maps, F.normalize(self.network.from_features(maps).float(), dim=1)
-
-    def to(self, device: torch.device) -> None:
-        """Move the network, where it is elsewhere; calling it does it too."""
-        move_frozen(self._module, device)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Recognizer:
-        return self  # frozen: a copy of the owner can share it
 
 
 @dataclass(frozen=True)
@@ -86,7 +51,7 @@ class DSRLoss:
     """
 
     def __init__(
-        self, weights: LossWeights, recognizer: Recognizer | None = None, perceptual: Perceptual | None = None
+        self, weights: LossWeights, recognizer: FrozenRecognizer | None = None, perceptual: Perceptual | None = None
     ) -> None:
         if (weights.identity or weights.feature_match) and recognizer is None:
             raise ValueError("identity and feature matching need a recogniser")
@@ -170,3 +135,16 @@ def total_variation(images: Tensor) -> Tensor:
     down = (images[:, :, 1:] - images[:, :, :-1]).abs().sum(dim=(1, 2, 3))
     across = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().sum(dim=(1, 2, 3))
     return (down + across).mean() * 0.5
+
+
+def load_perceptual(config: DSRTrainingConfig) -> PerceptualLoss | None:
+    """None where its weight is 0. Raises InputError where its network cannot be had."""
+    if config.lambda_perceptual == 0:
+        return None
+    from earface.nn.perceptual import PerceptualLoss
+
+    try:
+        return PerceptualLoss(config.perceptual_backbone, config.perceptual_weights)
+    except InputError as error:
+        advice = str(error).replace("--perceptual-weight 0", "--lambda-perceptual 0")
+        raise InputError(advice if advice.startswith("--") else f"--perceptual_weights: {advice}") from None

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dsr.losses import Recognizer
 from earface.core.errors import InputError
+from earface.data.pixels import to_unit
 from earface.metrics.identification import one_gallery_picture, rank_one_hits
-from earface.metrics.image_quality import luma, psnr, ssim, to_unit
+from earface.metrics.image_quality import luma, psnr, ssim
+from earface.nn.frozen import FrozenRecognizer
 
 HR = "HR"  # the method that gives the truth itself
 QUALITIES = ("psnr", "psnr_y", "ssim")
@@ -47,7 +48,7 @@ class MeasuredFaces:
 def measure(
     methods: Mapping[str, Upscale],
     batches: Iterable[dict[str, Any]],
-    recognizers: Mapping[str, Recognizer],
+    recognizers: Mapping[str, FrozenRecognizer],
     border: int,
 ) -> dict[str, MeasuredFaces]:
     """Each method, and HR, on the same faces. batches: with `vlr` and `hr` in [-1, 1].

@@ -10,8 +10,8 @@ import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
-from dsr.config import HR_SIZE, DSRConfig, Provenance
-from dsr.hub import FORMAT, MODEL_CARD, read_provenance
+from dsr.config import HR_SIZE, DSRConfig
+from dsr.hub import FORMAT, MODEL_CARD, Provenance, read_provenance
 from earface.core.errors import InputError
 from earface.data.pixels import interpolate
 from earface.nn.checkpoint import load_fitting, network_state, read_checkpoint
@@ -101,7 +101,7 @@ class DSR(
         checkpoint = read_checkpoint(path, map_location)
         stored = checkpoint.get("hyper_parameters", {}).get("dsr") or {}
         if "residual_blocks" not in stored or not stored.keys() <= {field.name for field in fields(DSRConfig)}:
-            raise InputError(f"{path}: this checkpoint holds no DSR; give one written by dsr.train_dsr")
+            raise InputError(f"{path}: this checkpoint holds no DSR; give one written by earface dsr train")
         model = cls(DSRConfig(**stored))
         model.load_weights(checkpoint, path, weights)
         options = checkpoint["hyper_parameters"].get("options", {})

@@ -12,13 +12,14 @@ from torch.utils.data import default_collate
 
 from dsr.comparison_grid import face_rows
 from dsr.config import HR_SIZE, DSRTrainingConfig
-from dsr.losses import DSRLoss, DSRLossResult, LossWeights, Perceptual, Recognizer
+from dsr.losses import DSRLoss, DSRLossResult, LossWeights, Perceptual
 from dsr.model import DSR
-from earface.data.image_grid import save_sheet
-from earface.data.pixels import interpolate
+from earface.data.image_grid import save_image_grid
+from earface.data.pixels import interpolate, to_unit
 from earface.metrics.identification import one_gallery_picture, rank_one_hits
-from earface.metrics.image_quality import luma, psnr, ssim, to_unit
+from earface.metrics.image_quality import luma, psnr, ssim
 from earface.nn.checkpoint import read_checkpoint
+from earface.nn.frozen import FrozenRecognizer
 from earface.training.module import TrainingModule
 from earface.training.optim import check_groups, named_group
 
@@ -35,8 +36,8 @@ class DSRLightning(TrainingModule):
     def __init__(
         self,
         config: DSRTrainingConfig,
-        recognizer: Recognizer | None = None,
-        second: Recognizer | None = None,
+        recognizer: FrozenRecognizer | None = None,
+        second: FrozenRecognizer | None = None,
         perceptual: Perceptual | None = None,
         model: torch.nn.Module | None = None,
     ) -> None:
@@ -117,7 +118,7 @@ class DSRLightning(TrainingModule):
         batch = self.datamodule.on_after_batch_transfer(default_collate([dataset[int(i)] for i in chosen]), 0)
         sr = self.model(batch["vlr"].to(self.device))
         rows = face_rows(batch["vlr"], {"DSR": sr.to(batch["vlr"])}, batch["hr"])
-        sheet = save_sheet(self.log_dir / "faces" / f"epoch_{self.current_epoch:03d}.png", rows)
+        sheet = save_image_grid(self.log_dir / "faces" / f"epoch_{self.current_epoch:03d}.png", rows)
         for writer in self.tensorboard():
             writer.add_image("faces", sheet, self.global_step, dataformats="HWC")
 
@@ -147,7 +148,7 @@ class ValidationFaces:
     They stay on the device of the faces until an epoch is over. HR faces are embedded in the first whole epoch only.
     """
 
-    def __init__(self, recognizer: Recognizer | None, second: Recognizer | None) -> None:
+    def __init__(self, recognizer: FrozenRecognizer | None, second: FrozenRecognizer | None) -> None:
         named = {"": recognizer, "_second": second}
         self.recognizers = {suffix: each for suffix, each in named.items() if each is not None}
         self.hr: dict[str, Tensor] = {}  # (N, D), zero where another process has the face, until `hr_complete`

@@ -1,198 +1,28 @@
-"""Small faces to 128x128 PNG files: `python -m dsr.upscale`, or `python dsr/upscale.py`."""
+"""Small faces to 128x128 PNG files: `earface dsr upscale`, or `python -m dsr.upscale`."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from rich.progress import track
-from torch import Tensor
 
-from dsr.comparison_grid import face_rows
 from dsr.config import HR_SIZE
-from dsr.model import DSR, load_dsr
+from dsr.model import load_dsr
+from dsr.upscaling import SHEET, UpscaleOptions, planned, read_small_faces, write_faces, write_sheet
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.options import check_options, option
-from earface.data.degradation import VLRSize, bicubic
-from earface.data.image_cache import MAX_UNREADABLE
-from earface.data.image_grid import save_sheet
-from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
-from earface.data.pixels import to_model_range
-from earface.nn.inference import autocast, choose_device
-
-INFERENCE_BATCH = 8  # one shape for every call: kernels, and so the last bit, depend on it
-SHEET = "compare.png"
-SHEET_FACES = 12
-
-
-@dataclass(frozen=True)
-class UpscaleOptions:
-    """Super-resolve faces that are cropped already: a PNG file of 128x128 for each."""
-
-    checkpoint: str = option(
-        "dsr/checkpoints/last.ckpt", "a .ckpt file, a quoted pattern (the newest match), or an exported folder"
-    )
-    input: str = option("", "a picture of a face, or a folder of them, searched through")
-    out: str = option("", "folder for the results, in folders as in --input")
-    compare: bool = option(False, f"also {SHEET}: VLR, bicubic interpolation and DSR of some faces side by side")
-    overwrite: bool = option(False, "replace results that are in --out already")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU, some pixels differ by a level")
-    batch_size: int = option(64, "faces sent to the device at once; does not change the pixels", low=1)
-
-    def check(self) -> None:
-        check_options(self)
-        if not self.input:
-            raise InputError("--input: give a picture or a folder of faces")
-        if not self.out:
-            raise InputError("--out: give a folder")
-
-
-@dataclass(frozen=True)
-class SmallFaces:
-    """The pictures that could be read, at the size that the model takes."""
-
-    paths: list[Path]  # (N,)
-    pixels: Pixels  # (N, h, w, 3), RGB
-    resized: int  # how many were of another size
-    skipped: list[tuple[Path, str]]  # the others, and why
-
-
-def planned(given: str, out: Path, compare: bool, overwrite: bool) -> dict[Path, Path]:
-    """Each picture of a folder, or the one given, and the PNG file that it becomes.
-
-    Raises InputError where there is no picture, two would become one file, or a file is in the way.
-    """
-    path = Path(given)
-    if path.is_dir():
-        if out.resolve().is_relative_to(path.resolve()):
-            raise InputError(f"--out {out} lies in --input {path}: its faces would be small faces next time")
-        targets = {picture: out / picture.relative_to(path).with_suffix(".png") for picture in list_images(path)}
-    elif path.is_file() and path.suffix.lower() in EXTENSIONS:
-        targets = {path: out / f"{path.stem}.png"}
-    else:
-        what = "neither a folder nor a picture" if path.exists() else "no such file or folder"
-        raise InputError(f"{path}: {what} ({', '.join(EXTENSIONS)})")
-    if not targets:
-        raise InputError(f"{path}: holds no pictures ({', '.join(EXTENSIONS)})")
-    taken = {str(out / SHEET).casefold(): Path("the sheet of --compare")} if compare else {}
-    for picture, target in targets.items():
-        other = taken.setdefault(str(target).casefold(), picture)  # on some file systems A.png is a.png
-        if other != picture:
-            raise InputError(f"{picture}: would become {target}, as would {other}: rename one of them")
-    _check_free([*targets.values(), *([out / SHEET] if compare else [])], set(targets), overwrite)
-    return targets
-
-
-def _check_free(targets: Sequence[Path], pictures: set[Path], overwrite: bool) -> None:
-    """Before anything is computed: what would be written is not there yet, or may be replaced, and is no input."""
-    for folder in dict.fromkeys(target.parent for target in targets):
-        nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-        if not nearest.is_dir():
-            raise InputError(f"--out: {nearest} is a file; give a folder")
-    real = {picture.resolve() for picture in pictures}
-    if own := [target for target in targets if target.resolve() in real]:
-        raise InputError(f"--out: {own[0]} is one of the pictures that are read; give another folder")
-    there = [target for target in targets if target.exists()]
-    if folders := [target for target in there if target.is_dir()]:
-        raise InputError(f"--out: {folders[0]} is a folder; give another --out")
-    if there and not overwrite:
-        more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
-        raise InputError(f"{there[0]}{more} there already: give another --out, or --overwrite to replace")
-
-
-def read_small_faces(paths: Sequence[Path], size: VLRSize) -> SmallFaces:
-    """RGB, at `size`; 3 KB each at 32x32. Raises InputError if over 5 % are unreadable."""
-
-    def read(path: Path) -> tuple[Pixels, bool] | InputError:
-        try:
-            picture = read_image(path)
-        except InputError as error:
-            return error
-        return at_size(picture, size), picture.shape[:2] != (size.height, size.width)
-
-    found: list[tuple[Path, Pixels, bool]] = []
-    skipped: list[tuple[Path, str]] = []
-    for path, result in zip(paths, read_ahead(read, paths), strict=True):
-        if isinstance(result, InputError):
-            skipped.append((path, str(result).removeprefix(f"{path}: ")))
-            if len(skipped) > MAX_UNREADABLE * len(paths):
-                raise InputError(_too_many(skipped, len(paths)))
-        else:
-            found.append((path, *result))
-    resized = sum(other_size for *_, other_size in found)
-    return SmallFaces([path for path, *_ in found], np.stack([each for _, each, _ in found]), resized, skipped)
-
-
-def at_size(picture: Pixels, size: VLRSize) -> Pixels:
-    """(H, W, 3) uint8 -> (size.height, size.width, 3): as VLR faces are made to train on, each axis by itself."""
-    if picture.shape[:2] == (size.height, size.width):
-        return picture
-    made = bicubic(to_model_range(torch.from_numpy(picture[None])), size)[0]
-    return ((made + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy()
-
-
-def _too_many(skipped: Sequence[tuple[Path, str]], count: int) -> str:
-    first = "; ".join(f"{path}: {reason}" for path, reason in skipped[:3])
-    if count == 1:
-        return first
-    return f"{len(skipped)} or more of {count} pictures cannot be read, over {MAX_UNREADABLE:.0%}: {first}"
-
-
-@torch.no_grad()
-def super_resolve(model: DSR, vlr: Tensor, precision: str = "32") -> Tensor:
-    """(B, 3, h, w) in [-1, 1] -> (B, 3, 128, 128) float32 in [-1, 1], for a model in evaluation mode.
-
-    The batch is cut and padded to INFERENCE_BATCH, so a face's pixels are the same bit for bit alone and in any batch,
-    on one device. Raises InputError if they are no numbers.
-    """
-    parts = []
-    with autocast(vlr.device.type, precision):
-        for chunk in vlr.split(INFERENCE_BATCH):
-            padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, INFERENCE_BATCH - len(chunk))).contiguous()
-            parts.append(model(padded)[: len(chunk)].float())
-    sr = torch.cat(parts)
-    if not sr.isfinite().all():
-        cure = "its weights are damaged" if precision == "32" else "use --precision 32"
-        raise InputError(f"the model gives pixels that are not finite: {cure}")
-    return sr
-
-
-def write_faces(
-    model: DSR, faces: SmallFaces, targets: dict[Path, Path], device: str, precision: str, batch_size: int
-) -> None:
-    """The PNG file of each, whole or not at all."""
-    batches = range(0, len(faces.paths), batch_size)
-    for start in track(batches, "upscaling", disable=not sys.stdout.isatty(), transient=True):
-        vlr = to_model_range(torch.from_numpy(faces.pixels[start : start + batch_size]).to(device))
-        levels = super_resolve(model, vlr, precision).add(1).mul(127.5).round().to(torch.uint8)
-        pictures = levels.permute(0, 2, 3, 1).cpu().numpy()
-        for path, picture in zip(faces.paths[start : start + batch_size], pictures, strict=True):
-            write_image(targets[path], picture)
-
-
-def write_sheet(model: DSR, faces: SmallFaces, path: Path, device: str, precision: str) -> None:
-    """Up to SHEET_FACES of them, from all over the list."""
-    chosen = np.unique(np.linspace(0, len(faces.paths) - 1, SHEET_FACES).round().astype(int))
-    vlr = to_model_range(torch.from_numpy(faces.pixels[chosen]).to(device))
-    save_sheet(path, face_rows(vlr, {"DSR": super_resolve(model, vlr, precision)}))
+from earface.nn.inference import choose_device
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(UpscaleOptions, argv, prog="python -m dsr.upscale")
+    options = parse_options(UpscaleOptions, argv, prog="earface dsr upscale")
     out = Path(options.out)
     targets = planned(options.input, out, options.compare, options.overwrite)
     device = choose_device(options.device)

@@ -87,28 +87,3 @@ class ConvAttentionBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         return self.squeeze_excitation(self.channel_attention(self.residual(maps)))
-
-
-class UpBlock(nn.Module):
-    """Doubles the grid, lets the latent scale and shift every channel, and refines with a residual block.
-
-    maps (B, in_channels, H, W), latent (B, D), guide (B, guide_channels, 2H, 2W) -> (B, out_channels, 2H, 2W). The
-    scale and shift are FiLM's (Perez et al. 2018); they start at the identity. The guide is what the linear path
-    drew of the latent, at this scale.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, latent_dim: int, guide_channels: int = 0) -> None:
-        super().__init__()
-        self.upsample = nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=False)
-        self.norm = nn.BatchNorm2d(out_channels)
-        self.modulation = nn.Linear(latent_dim, 2 * out_channels)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-        self.refine = ResidualBlock(out_channels + guide_channels, out_channels)
-
-    def forward(self, maps: Tensor, latent: Tensor, guide: Tensor | None = None) -> Tensor:
-        scale, shift = self.modulation(latent)[:, :, None, None].chunk(2, dim=1)
-        maps = torch.relu(self.norm(self.upsample(maps)) * (1.0 + scale) + shift)
-        if guide is not None:
-            maps = torch.cat([maps, guide.to(maps.dtype)], dim=1)
-        return self.refine(maps)

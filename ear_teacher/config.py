@@ -62,7 +62,7 @@ class EarVAEConfig:
 
 @dataclass(frozen=True)
 class EarTeacherConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
-    """`python -m ear_teacher.train`. The defaults are the resnet recipe; PRESETS holds what others change."""
+    """`earface ears train`. The defaults are the resnet recipe; PRESETS holds what others change."""
 
     train_npy: str = option("data/preprocessed/train_teacher.npy", "training images: NPY or NPZ, paths or pixels")
     val_npy: str = option("data/preprocessed/val_teacher.npy", "validation images, of other people")

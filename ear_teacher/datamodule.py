@@ -82,7 +82,7 @@ class EarDataModule(TrainingData):
         if shared:
             raise InputError(
                 f"{config.val_npy}: {len(shared)} subjects are also in {config.train_npy} (such as {min(shared)}); "
-                "split by subject, for example with python -m data.prepare_ears"
+                "split by subject, for example with earface ears prepare"
             )
         self.train_set = EarDataset(
             self.train_cache.images,
@@ -139,8 +139,8 @@ class EarDataModule(TrainingData):
 def _check_file(path: str) -> None:
     if not Path(path).is_file():
         raise InputError(
-            f"{path}: no such file; make it from photographs with python -m data.prepare_ears, or draw ears with "
-            "python -m data.synthetic.ears"
+            f"{path}: no such file; make it from photographs with earface ears prepare, or draw ears with "
+            "earface ears synthesize"
         )
 
 

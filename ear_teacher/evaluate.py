@@ -1,149 +1,29 @@
-"""Measure a trained ear VAE: `python -m ear_teacher.evaluate`, or `python ear_teacher/evaluate.py`."""
+"""Measure a trained ear VAE: `earface ears evaluate`, or `python -m ear_teacher.evaluate`."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import numpy as np
 import torch
 from rich.console import Console
 
-from ear_teacher.loading import Ears, load_run, open_ears, output_folder
-from ear_teacher.metrics.baselines import PixelPCA, hog_features
-from ear_teacher.metrics.identification import Identification, identify, nearest_other, unit_rows
-from ear_teacher.metrics.plots import save_kl_per_dimension, save_psnr_histogram, save_reconstructions, save_samples
-from ear_teacher.metrics.reconstruction import (
-    Autoencoder,
-    LatentUse,
-    Reconstruction,
-    decode_unit,
-    encode_all,
-    encode_posteriors,
-    latent_use,
-    measure,
-    unit_images,
-)
-from ear_teacher.metrics.report import CONVENTION, UNDECODED, figures, print_report, write_metrics, write_per_image
-from ear_teacher.model import AggregatePosterior, EarVAE
+from ear_teacher.evaluation import EvaluationOptions, evaluate
+from ear_teacher.loading import load_run, open_ears
+from ear_teacher.metrics.report import CONVENTION, print_report
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.options import option
+from earface.core.files import output_folder, write_json
 from earface.nn.inference import choose_device
-
-COLUMNS = 8  # ears on a sheet
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Measure a trained ear VAE on validation ears, beside pixel PCA, its own linear path, and HOG."""
-
-    checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
-    train_npy: str | None = option(None, "what PCA is fitted on; default: what the checkpoint was trained on")
-    val_npy: str | None = option(None, "what is measured; default: what the checkpoint was validated on")
-    data_root: str | None = option(None, "folder that relative paths start from; default: as in training")
-    cache_dir: str | None = option(None, "where decoded images are kept; default: as in training")
-    out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    batch_size: int = option(32, "images decoded at once", low=1)
-    pca_components: int | None = option(None, "size of PCA; default: the latents; at most the images less one", low=1)
-
-
-def notes(train: Ears, val: Ears, vae: Identification | None) -> list[str]:
-    """What a reader of the figures must know, a sentence each."""
-    lines = [f"{ears.source}: {ears.skipped} unreadable pictures left out" for ears in (train, val) if ears.skipped]
-    shared = set(train.subjects or ()) & set(val.subjects or ())
-    if shared:
-        lines.append(f"{len(shared)} subjects are in both files: these figures are not those of unseen people")
-    if vae is None:
-        lines.append(f"{val.source} names no subjects: rank-1 and EER cannot be measured")
-    elif vae.rank1 is None:
-        lines.append(f"{val.source}: insufficient data for rank-1 and EER: two subjects, one with two images, wanted")
-    elif vae.single_image_subjects:
-        lines.append(f"{vae.single_image_subjects} subjects with a single image cannot be found: they are no probes")
-    return lines
-
-
-def save_pictures(
-    out: Path, model: EarVAE, val: Ears, reconstructions: dict[str, Reconstruction], use: LatentUse, device: str
-) -> None:
-    shown = {name: reconstructions[name] for name in ("VAE", "pixel PCA")}
-    by_psnr = np.argsort(shown["VAE"].psnr, kind="stable")
-    evenly = np.unique(np.linspace(0, len(val.names) - 1, COLUMNS).round().astype(int))
-    for name, rows in (("reconstructions", evenly), ("worst", by_psnr[:COLUMNS]), ("best", by_psnr[::-1][:COLUMNS])):
-        decoded = {
-            f"{label}\nmean {found.psnr[rows].mean():.1f} dB": decode_unit(
-                found.method, found.codes[rows.copy()], device
-            )
-            for label, found in shown.items()
-        }
-        save_reconstructions(out / f"{name}.png", unit_images(val.images[rows]), decoded)
-    save_samples(out / "samples.png", model, COLUMNS)
-    save_kl_per_dimension(out / "kl_per_dimension.png", use.kl_per_dimension, use.active)
-    save_psnr_histogram(out / "psnr_histogram.png", {name: found.psnr for name, found in shown.items()})
-
-
-def evaluate(
-    model: EarVAE, train: Ears, val: Ears, out: Path, options: EvaluationOptions, device: str
-) -> dict[str, Any]:
-    """Measure, write everything but metrics.json to `out`, and return its figures and notes."""
-    batch = options.batch_size
-    count = options.pca_components or model.config.latent_dim
-    methods: dict[str, Autoencoder] = {
-        "pixel PCA": PixelPCA.fit(train.images, count, device=device),
-        "pixel PCA + mirror images": PixelPCA.fit(train.images, count, mirror=True, device=device),
-    }
-    if model.linear_path is not None:
-        methods["linear path"] = model.linear_path
-
-    mu, logvar = encode_posteriors(model, val.images, batch, device)
-    center = encode_all(model.encode, train.images, batch, device).double().mean(dim=0).numpy()
-    reconstructions = {"VAE": measure(model, mu, val.images, batch, device)}
-    embeddings = {"VAE": unit_rows(mu.numpy(), center)}
-    for name, method in methods.items():
-        codes = encode_all(method.encode, val.images, batch, device)
-        reconstructions[name] = measure(method, codes, val.images, batch, device)
-        embeddings[name] = unit_rows(codes.numpy())
-    identifications: dict[str, Identification | None] = dict.fromkeys([*embeddings, *UNDECODED])
-    if val.subjects is not None:
-        maps, train_maps = (encode_all(model.pooled_features, ears.images, batch, device) for ears in (val, train))
-        embeddings["encoder maps"] = unit_rows(maps.numpy(), train_maps.double().mean(dim=0).numpy())
-        embeddings["HOG"] = unit_rows(hog_features(val.images), hog_features(train.images).mean(axis=0))
-        identifications = {name: identify(units, val.subjects) for name, units in embeddings.items()}
-
-    use = latent_use(mu, logvar)
-    model.posterior = model.posterior or AggregatePosterior.fit(use.moments)  # absent before the first validation
-    save_pictures(out, model, val, reconstructions, use, device)
-    write_per_image(
-        out / "per_image.csv",
-        val.names,
-        val.subjects,
-        reconstructions["VAE"],
-        reconstructions["pixel PCA"],
-        use.kl_nats,
-        nearest_other(embeddings["VAE"]),
-    )
-    return {
-        "train_images": len(train.names),
-        "val_images": len(val.names),
-        "val_subjects": None if val.subjects is None else len(set(val.subjects)),
-        "image_size": model.config.image_size,
-        "latent_dim": model.config.latent_dim,
-        **figures(reconstructions, use, identifications),
-        "notes": notes(train, val, identifications["VAE"]),
-    }
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(EvaluationOptions, argv, prog="python -m ear_teacher.evaluate")
+    options = parse_options(EvaluationOptions, argv, prog="earface ears evaluate")
     device = choose_device(options.device)
     model, checkpoint, run = load_run(options.checkpoint, device, options.weights)
     folders = options.data_root, options.cache_dir
@@ -159,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
     made_of = {"checkpoint": str(checkpoint), "weights": options.weights, "train_npy": train.source}
     metrics = made_of | {"val_npy": val.source} | found | {"convention": CONVENTION}
-    write_metrics(out / "metrics.json", metrics)  # last: with it the evaluation is complete
+    write_json(out / "metrics.json", metrics)  # last: with it the evaluation is complete
     print_report(console, metrics)
     for note in metrics["notes"]:
         console.print(f"[yellow]note[/] {note}", soft_wrap=True, highlight=False)

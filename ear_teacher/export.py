@@ -1,4 +1,4 @@
-"""A trained ear VAE for other programs: `python -m ear_teacher.export`, or `python ear_teacher/export.py`."""
+"""A trained ear VAE for other programs: `earface export ears`, or `python -m ear_teacher.export`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EarExportOptions(ExportOptions):
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(EarExportOptions, argv, prog="python -m ear_teacher.export")
+    options = parse_options(EarExportOptions, argv, prog="earface export ears")
     if options.format != "safetensors":
         require_onnx()
     trained = load_trained(options.checkpoint, choose_device("cpu"), options.weights)

@@ -1,229 +1,42 @@
-"""Embeddings of ears, and what to do with them: `python -m ear_teacher.extract`, or `python ear_teacher/extract.py`."""
+"""Embeddings of ears, and what to do with them: `earface ears extract`, or `python -m ear_teacher.extract`."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ear_teacher.embeddings.neighbors import MEASURE, center_of, cluster, most_similar
-from ear_teacher.embeddings.plots import (
-    SHEET_COLUMNS,
-    Shown,
-    save_clusters,
-    save_neighbors,
-    thumbnail_side,
-    write_projector,
+from ear_teacher.embeddings.extraction import (
+    ExtractionOptions,
+    check_places,
+    describe,
+    encode,
+    group,
+    read_tables,
+    say,
+    search,
+    shown,
 )
-from ear_teacher.embeddings.sources import (
-    EarSource,
-    encode_sources,
-    image_sources,
-    read_ears,
-    sources_of,
-    sources_of_table,
-)
-from ear_teacher.embeddings.table import (
-    Embeddings,
-    check_extension,
-    is_table,
-    joined,
-    read_embeddings,
-    write_embeddings,
-)
-from ear_teacher.loading import Trained, load_trained
-from ear_teacher.metrics.identification import unit_rows
+from ear_teacher.embeddings.plots import thumbnail_side, write_projector
+from ear_teacher.embeddings.sources import sources_of
+from ear_teacher.embeddings.table import is_table, joined, write_embeddings
+from ear_teacher.loading import load_trained
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.options import check_options, option
-from earface.data.images import read_image
 from earface.nn.inference import choose_device
-
-DEFAULT_OUT = "embeddings.npz"
-
-
-@dataclass(frozen=True)
-class ExtractionOptions:
-    """Encode ears into a table of embeddings; search it, group it, show it in TensorBoard."""
-
-    checkpoint: str = option(
-        "ear_teacher/checkpoints/last.ckpt", "a .ckpt file, a quoted pattern (the newest match), or an exported folder"
-    )
-    input: tuple[str, ...] = option((), "images, folders (searched through), teacher NPY or NPZ files; several")
-    embeddings: tuple[str, ...] = option((), "tables that were written earlier: their pictures are not encoded again")
-    out: str | None = option(None, f".npz or .parquet; default: {DEFAULT_OUT}, and no table if nothing was encoded")
-    logvar: bool = option(False, "write the posteriors' log variances too")
-    search: str | None = option(None, "a picture: find the ears most similar to it")
-    top: int = option(5, "how many of them", low=1)
-    clusters: int = option(0, "groups for k-means; 0: none", low=0)
-    projector: str | None = option(None, "folder for a TensorBoard projector")
-    data_root: str | None = option(None, "folder that relative paths in an NPY start from; default: the NPY's own")
-    crop_to_bbox: bool | None = option(None, "cut an NPY's pictures to their boxes; default: as in training")
-    folder_subjects: bool = option(False, "in a folder, the first folder below it is the subject, as in prepare_ears")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    batch_size: int = option(64, "images sent to the device at once; does not change the numbers", low=1)
-
-    def check(self) -> None:
-        check_options(self)
-        if not self.input and not self.embeddings:
-            raise InputError("--input: give images, folders or NPY files (or --embeddings, a table written earlier)")
-        if not (self.input or self.out or self.search or self.clusters or self.projector):
-            raise InputError("--embeddings alone leaves nothing to do: add --search, --clusters, --projector or --out")
-
-
-def say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def read_tables(paths: Sequence[str], trained: Trained, logvar: bool) -> list[Embeddings]:
-    """Raises InputError for a table that other weights made, and for one without logvar if that is asked for."""
-    tables = []
-    for path in paths:
-        table = read_embeddings(Path(path))
-        if table.metadata["digest"] != trained.digest:
-            made_by = table.metadata.get("checkpoint", "another checkpoint")
-            raise InputError(
-                f"{path}: made by other weights ({made_by}, {table.metadata.get('weights')}) than those of "
-                f"{trained.source} ({trained.weights}): encode its pictures again with --input"
-            )
-        if logvar and table.logvar is None:
-            raise InputError(f"{path}: holds no logvar; encode its pictures again with --input and --logvar")
-        tables.append(table)
-    return tables
-
-
-def encode(
-    trained: Trained, sources: Sequence[EarSource], device: str, batch_size: int, logvar: bool, console: Console
-) -> Embeddings:
-    """The table of what could be read; says how fast, and what could not."""
-    columns = (TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    start = time.perf_counter()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("encoding", total=len(sources))
-        found = encode_sources(
-            trained.model,
-            sources,
-            batch_size=batch_size,
-            device=device,
-            progress=lambda done: bar.update(task, completed=done),
-        )
-    seconds = time.perf_counter() - start
-    rate = f"{len(found.kept)} ears in {seconds:.1f} s, {len(found.kept) / seconds:.0f} images/s on {device}"
-    say(console, rate)
-    if found.skipped:
-        say(console, f"{len(found.skipped)} of {len(sources)} pictures cannot be used and are left out:")
-        for name, reason in found.skipped:
-            say(console, f"  {name}: {reason}")
-    kept = [sources[index] for index in found.kept]
-    subjects, boxes = [source.subject for source in kept], np.stack([source.box for source in kept])
-    return Embeddings(
-        paths=[source.name for source in kept],
-        embeddings=found.mu,
-        metadata={"skipped": [list(entry) for entry in found.skipped]},
-        logvar=found.logvar if logvar else None,
-        subjects=subjects if any(subjects) else None,
-        boxes=boxes if np.isfinite(boxes).any() else None,
-    )
-
-
-def describe(trained: Trained, parts: Sequence[Embeddings]) -> dict[str, Any]:
-    """The table's metadata."""
-    config = trained.model.config
-    return {
-        "checkpoint": str(trained.source),
-        "digest": trained.digest,
-        "weights": trained.weights,
-        "image_size": config.image_size,
-        "in_channels": config.in_channels,
-        "latent_dim": config.latent_dim,
-        "skipped": [entry for part in parts for entry in part.metadata.get("skipped", [])],
-    }
-
-
-def shown(table: Embeddings, rows: NDArray[np.int64], channels: int) -> list[Shown]:
-    sources = sources_of_table(table.paths, table.boxes)
-    pictures = read_ears([sources[row] for row in rows], channels)
-    subjects = table.subjects or [""] * len(table)
-    return [Shown(picture, table.paths[row], subjects[row]) for row, picture in zip(rows, pictures, strict=True)]
-
-
-def search(trained: Trained, table: Embeddings, query: str, top: int, out: Path, device: str, console: Console) -> None:
-    """Print the `top` ears most similar to a picture and draw them. Its own rows in the table are no answers."""
-    channels = trained.model.config.in_channels
-    name, real = Path(query).name, os.path.realpath(query)
-    own = np.array([path.endswith(name) and os.path.realpath(path) == real for path in table.paths])
-    if own.any():  # as it was encoded there, cut to its box perhaps
-        row = int(np.argmax(own))
-        asked, mu = shown(table, np.array([row]), channels)[0], table.embeddings[row]
-    else:
-        source = image_sources([Path(query)], Path(query))
-        mu = encode_sources(trained.model, source, batch_size=1, device=device).mu[0]
-        asked = Shown(source[0].read(channels), query, "")
-    if top > np.count_nonzero(~own):
-        raise InputError(f"--top {top}: there are {np.count_nonzero(~own)} ears to find besides the picture itself")
-    center = center_of(trained.model)
-    rows, similarity = most_similar(unit_rows(table.embeddings, center), unit_rows(mu[None], center)[0], top, own)
-    neighbors = list(zip(shown(table, rows, channels), similarity.tolist(), strict=True))
-    save_neighbors(out, asked, neighbors)
-    say(console, f"most similar to {query}, by {MEASURE}:")
-    for rank, (neighbor, cosine) in enumerate(neighbors, 1):
-        subject = f"  subject {neighbor.subject}" if neighbor.subject else ""
-        say(console, f"{rank:4d}  {cosine:7.4f}{subject}  {neighbor.name}")
-    say(console, f"picture of the search: {out}")
-
-
-def group(trained: Trained, table: Embeddings, count: int, out: Path, console: Console) -> Embeddings:
-    """The table with a cluster column; draws the ears nearest each centre."""
-    if count > len(table):
-        raise InputError(f"--clusters {count}: there are {len(table)} ears")
-    found = cluster(unit_rows(table.embeddings, center_of(trained.model)), count)
-    members = [np.flatnonzero(found.label == label) for label in range(count)]
-    nearest = [rows[np.argsort(-found.similarity[rows], kind="stable")[:SHEET_COLUMNS]] for rows in members]
-    pictures = iter(shown(table, np.concatenate(nearest), trained.model.config.in_channels))
-    sheet = []
-    for label, (rows, chosen) in enumerate(zip(members, nearest, strict=True)):
-        people = len({table.subjects[row] for row in rows} - {""}) if table.subjects else 0
-        name = f"cluster {label}\n{len(rows)} ears" + (f"\n{people} subject{'s' * (people > 1)}" if people else "")
-        sheet.append((name, [next(pictures).picture for _ in chosen]))
-    save_clusters(out, sheet)
-    sizes = " ".join(str(len(rows)) for rows in members)
-    say(console, f"{count} clusters, sizes {sizes}; sheet: {out}")
-    return dataclasses.replace(table, cluster=found.label)
-
-
-def check_places(options: ExtractionOptions) -> Path:
-    """Where the table goes, or would go: pictures are named after it. Raises InputError before anything is computed."""
-    out = Path(options.out or (DEFAULT_OUT if options.input else options.embeddings[0]))
-    check_extension(out)
-    if out.is_dir():
-        raise InputError(f"--out {out}: is a folder; give a file")
-    if options.projector and Path(options.projector).exists() and not Path(options.projector).is_dir():
-        raise InputError(f"--projector {options.projector}: is a file; give a folder")
-    if options.search:
-        if not Path(options.search).is_file():
-            raise InputError(f"--search {options.search}: no such picture")
-        read_image(options.search)
-    return out
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(ExtractionOptions, argv, prog="python -m ear_teacher.extract")
+    options = parse_options(ExtractionOptions, argv, prog="earface ears extract")
     written = [path for path in options.input if Path(path).is_file() and is_table(Path(path))]
     options = dataclasses.replace(
         options,

@@ -46,7 +46,7 @@ def trained_with(checkpoint: Path) -> dict[str, Any]:
     """The options of the run that wrote it. Raises InputError for a checkpoint of anything but an ear VAE."""
     stored = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("options", {})
     if not {"train_npy", "val_npy", "data_root", "cache_dir", "crop_to_bbox", "latent_dim"} <= stored.keys():
-        raise InputError(f"{checkpoint}: this checkpoint holds no ear VAE; give one written by ear_teacher.train")
+        raise InputError(f"{checkpoint}: this checkpoint holds no ear VAE; give one written by earface ears train")
     return stored
 
 
@@ -82,7 +82,7 @@ def open_ears(
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedEarVAE:
     """A model in evaluation mode and where it comes from."""
 
     model: EarVAE
@@ -95,7 +95,7 @@ class Trained:
         return weights_digest(self.model, str(self.model.config.image_size))
 
 
-def load_trained(path: str, device: str, weights: str) -> Trained:
+def load_trained(path: str, device: str, weights: str) -> TrainedEarVAE:
     """path: a checkpoint, a pattern (the newest match), or a folder that `save_pretrained` wrote.
 
     Raises InputError for anything else.
@@ -103,11 +103,11 @@ def load_trained(path: str, device: str, weights: str) -> Trained:
     path = located(path)
     if Path(path).is_dir():
         model = EarVAE.from_pretrained(path, map_location=device)
-        return Trained(model, Path(path), "exported", None)
+        return TrainedEarVAE(model, Path(path), "exported", None)
     checkpoint = find_checkpoint(path)
     run = trained_with(checkpoint)
     model = EarVAE.load_from_checkpoint(str(checkpoint), device, weights)
-    return Trained(model, checkpoint, weights, run)
+    return TrainedEarVAE(model, checkpoint, weights, run)
 
 
 def load_run(path: str, device: str, weights: str) -> tuple[EarVAE, Path, dict[str, Any]]:
@@ -116,12 +116,3 @@ def load_run(path: str, device: str, weights: str) -> tuple[EarVAE, Path, dict[s
     if trained.run is None:
         raise InputError(f"{path}: an exported folder does not tell what it was trained on; give the run's .ckpt file")
     return trained.model, trained.source, trained.run
-
-
-def output_folder(given: str | None, default: Path) -> Path:
-    """`--out`, made if need be. Raises InputError if it is a file."""
-    out = Path(given) if given else default
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; give a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    return out

@@ -15,7 +15,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from earface.metrics.image_quality import float32_island, ssim, to_unit
+from earface.data.pixels import to_unit
+from earface.metrics.image_quality import ssim
+from earface.nn.precision import float32_island
 
 PerImageLoss = Callable[[Tensor, Tensor], Tensor]
 Gather = Callable[[Tensor], Tensor]

@@ -1,84 +1,34 @@
-"""EarVAE: a variational autoencoder over ear crops. `python -m ear_teacher.model` checks it on this machine."""
+"""EarVAE: a variational autoencoder over ear crops. `earface ears check` checks it on this machine."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from itertools import pairwise
+import sys
+from dataclasses import asdict, fields
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if __name__ == "model":  # `from model import EarVAE` in this folder: the package's module takes this one's place
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.modules[__name__] = import_module("ear_teacher.model")
 
 import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ear_teacher.blocks import ResidualBlock, UpBlock
 from ear_teacher.config import EarVAEConfig
+from ear_teacher.decoder import Decoder
 from ear_teacher.encoders import LOGVAR_LIMIT, build_encoder
 from ear_teacher.hub import FORMAT, MODEL_CARD
 from ear_teacher.linear_path import LinearPath, share_linear_path
-from ear_teacher.posterior import LatentMoments
+from ear_teacher.posterior import AggregatePosterior
 from earface.core.errors import InputError
 from earface.nn.checkpoint import load_fitting, network_state, read_checkpoint
 from earface.nn.pretrained_folder import find_pretrained
 
 POSTERIOR_PREFIX = "aggregate_posterior."  # in a safetensors file, before its mean and factor
 INFERENCE_BATCH = 8  # one shape for every inference call: kernels, and so the last bit, depend on it
-
-
-@dataclass
-class AggregatePosterior:
-    """A Gaussian fitted to the posteriors of many images: what to sample from when the prior was barely enforced."""
-
-    mean: Tensor  # (D,)
-    factor: Tensor  # (D, D), lower triangular
-
-    @classmethod
-    def fit(cls, moments: LatentMoments) -> Self:
-        """Covariance of mu plus the mean posterior variance, so it is never singular."""
-        covariance = moments.covariance + torch.diag(moments.mean_variance + 1e-6)
-        return cls(moments.mean.float(), torch.linalg.cholesky(covariance).float().contiguous())
-
-    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Latents (count, D), drawn on the CPU so that a seed means the same everywhere."""
-        noise = torch.randn(count, len(self.mean), generator=generator)
-        return self.mean + noise @ self.factor.T
-
-
-class Decoder(nn.Module):
-    """Linear to a grid of size / 32, then five doublings; the latent enters every scale.
-
-    latent (B, D) -> (B, channels, S, S) in [-1, 1]. With `guided` it corrects what the linear path makes of the latent,
-    which it also sees at every scale, and its last layer starts at zero.
-    """
-
-    linear_path: LinearPath | None = None  # the VAE's own: `share_linear_path`
-
-    def __init__(self, latent_dim: int, image_size: int, channels: int, base_channels: int, guided: bool) -> None:
-        super().__init__()
-        self.grid = image_size // 32
-        widths = [max(int(base_channels * factor), 8) for factor in (8, 8, 4, 2, 1, 0.5)]
-        self.project = nn.Linear(latent_dim, widths[0] * self.grid**2)
-        self.stem = ResidualBlock(widths[0], widths[0])
-        self.ups = nn.ModuleList(
-            UpBlock(before, after, latent_dim, channels if guided else 0) for before, after in pairwise(widths)
-        )
-        self.to_pixels = nn.Conv2d(widths[-1], channels, 3, padding=1)
-        if guided:
-            nn.init.zeros_(self.to_pixels.weight)
-            nn.init.zeros_(self.to_pixels.bias)  # type: ignore[arg-type]
-
-    def forward(self, latent: Tensor) -> Tensor:
-        if self.linear_path is None:
-            return torch.tanh(self._pixels(latent, None))
-        guide = self.linear_path.decode(latent)
-        return (guide + self._pixels(latent, guide).float()).clamp(-1.0, 1.0)
-
-    def _pixels(self, latent: Tensor, guide: Tensor | None) -> Tensor:
-        maps = self.stem(self.project(latent).unflatten(1, (-1, self.grid, self.grid)))
-        for doubling, up in enumerate(self.ups, 1):
-            maps = up(maps, latent, None if guide is None else F.avg_pool2d(guide, 32 // 2**doubling))
-        return self.to_pixels(maps)
 
 
 class EarVAE(
@@ -198,7 +148,7 @@ class EarVAE(
         checkpoint = read_checkpoint(path, map_location)
         stored = checkpoint.get("hyper_parameters", {}).get("model") or {}
         if "encoder" not in stored or not stored.keys() <= {field.name for field in fields(EarVAEConfig)}:
-            raise InputError(f"{path}: this checkpoint holds no ear VAE; give one written by ear_teacher.train")
+            raise InputError(f"{path}: this checkpoint holds no ear VAE; give one written by earface ears train")
         model = cls(EarVAEConfig(**stored))
         model.load_weights(checkpoint, path, weights)
         model.load_posterior(checkpoint)
@@ -244,9 +194,15 @@ class EarVAE(
         return model.to(map_location).eval()
 
 
+if not TYPE_CHECKING:  # which would take every name for one of this module
+
+    def __getattr__(name: str) -> Any:
+        if name == "EarDetector":  # offered here as `EarVAE` is, and imported on first use
+            return import_module("ear_teacher.detector.model").EarDetector
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 if __name__ == "__main__":
-    import sys
+    import runpy
 
-    from ear_teacher.model_summary import main
-
-    sys.exit(main())
+    runpy.run_module("ear_teacher.model_summary", run_name="__main__")

@@ -1,4 +1,4 @@
-"""Build a model on this machine and say what it is and costs: `python -m ear_teacher.model`."""
+"""Build a model on this machine and say what it is and costs: `earface ears check`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BATCHES = (1, 4, 8)
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     defaults = EarVAEConfig()
-    parser = OneLineParser(prog="python -m ear_teacher.model", description=__doc__)
+    parser = OneLineParser(prog="earface ears check", description=__doc__)
     parser.add_argument("--encoder", default=defaults.encoder, help=f"{', '.join(ENCODERS)}")
     parser.add_argument("--image-size", type=int, help="default: the encoder's recipe")
     parser.add_argument("--latent-dim", type=int, help="default: the encoder's recipe")
@@ -143,3 +143,7 @@ def _check(model: EarVAE, images: torch.Tensor) -> None:
         together = model.encode(images)
         assert torch.equal(model.encode(images[3:4]), together[3:4]), "an embedding depends on its batch"
         assert torch.equal(model.decode(together), model.reconstruct(images)), "decode(encode(x)) is not reconstruct(x)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,11 +11,11 @@ from torch import Tensor
 from ear_teacher.annealing import KLAnnealing
 from ear_teacher.config import EarTeacherConfig
 from ear_teacher.losses import LossWeights, VAELoss
-from ear_teacher.model import AggregatePosterior, EarVAE
-from ear_teacher.posterior import LatentMoments
-from earface.data.image_grid import save_sheet
-from earface.data.pixels import to_model_range
-from earface.metrics.image_quality import psnr, ssim, to_unit
+from ear_teacher.model import EarVAE
+from ear_teacher.posterior import AggregatePosterior, LatentMoments
+from earface.data.image_grid import save_image_grid
+from earface.data.pixels import to_model_range, to_unit
+from earface.metrics.image_quality import psnr, ssim
 from earface.nn.checkpoint import read_checkpoint
 from earface.nn.perceptual import PerceptualLoss
 from earface.training.module import TrainingModule
@@ -166,7 +166,7 @@ class EarVAELightning(TrainingModule):
             drawn = self.model.sample(len(chosen), "posterior", generator)
             samples["aggregate\nposterior"] = to_unit(drawn)
         for name, content in (("reconstructions", rows), ("samples", samples)):
-            sheet = save_sheet(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", content)
+            sheet = save_image_grid(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", content)
             for writer in self.tensorboard():
                 writer.add_image(name, sheet, self.global_step, dataformats="HWC")
 

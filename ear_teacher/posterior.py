@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -77,3 +79,22 @@ class LatentMoments:
             f"posterior collapse: {self.active_units} of {self.latent_dim} latents are active "
             f"({self.kl_per_dimension.sum():.2f} nats in all): lower --kl_weight, or anneal it later or longer"
         )
+
+
+@dataclass
+class AggregatePosterior:
+    """A Gaussian fitted to the posteriors of many images: what to sample from when the prior was barely enforced."""
+
+    mean: Tensor  # (D,)
+    factor: Tensor  # (D, D), lower triangular
+
+    @classmethod
+    def fit(cls, moments: LatentMoments) -> Self:
+        """Covariance of mu plus the mean posterior variance, so it is never singular."""
+        covariance = moments.covariance + torch.diag(moments.mean_variance + 1e-6)
+        return cls(moments.mean.float(), torch.linalg.cholesky(covariance).float().contiguous())
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Latents (count, D), drawn on the CPU so that a seed means the same everywhere."""
+        noise = torch.randn(count, len(self.mean), generator=generator)
+        return self.mean + noise @ self.factor.T

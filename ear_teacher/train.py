@@ -1,13 +1,19 @@
-"""Train an ear VAE: `python -m ear_teacher.train`, or `python ear_teacher/train.py`."""
+"""Train an ear VAE: `earface ears train`, or `python -m ear_teacher.train`."""
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
+if __name__ == "__main__" and not __package__:  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    PATHS = "--(config|train|val|data|cache|checkpoint|log.dir|resume|init|.*weights)"
+    if Path.cwd() == Path(__file__).resolve().parent and not any(re.match(PATHS, each) for each in sys.argv):
+        sys.argv[0] = __file__  # absolute, since each further GPU's process starts it again
+        os.chdir(sys.path[0])  # where the default paths start
 
 from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
 from earface.core.command_line import parse_options
@@ -19,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse_options(
         EarTeacherConfig,
         argv,
-        prog="python -m ear_teacher.train",
+        prog="earface ears train",
         aliases=ALIASES,
         preset_field="encoder",
         presets=PRESETS,

@@ -6,6 +6,8 @@ from typing import Any
 _MODULES = {
     "EdgeFace": "facial_rec.model",
     "FaceContract": "facial_rec.contract",
+    "FaceRecognizer": "facial_rec.recognizer",
+    "load_recognizer": "facial_rec.recognizer",
 }
 __all__ = list(_MODULES)
 

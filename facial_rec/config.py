@@ -7,7 +7,7 @@ from typing import Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.data.degradation import VLRSize, parse_vlr_size
+from earface.data.face_sizes import VLRSize, parse_vlr_size
 from earface.training.config import SHARED_ALIASES, RunOptions
 
 STAGE2_ONLY = (
@@ -26,11 +26,11 @@ class EdgeFaceConfig:
 
 @dataclass(frozen=True)
 class FinetuneConfig(RunOptions):
-    """Fine-tune EdgeFace in two stages: `python -m facial_rec.finetune_edgeface`. The defaults are for 32x32."""
+    """Fine-tune EdgeFace in two stages: `earface faces finetune`. The defaults are for 32x32."""
 
     weights: str = option("edgeface_xxs", "what is tuned: a published EdgeFace variant, or a file of its weights")
     face_crop: Literal["arcface", "center"] = option("arcface", "where its template lies in the 128 px, see facial_rec")
-    dataset_root: str = option("dataset", "a face set as python -m data.prepare_faces makes it")
+    dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
     inputs: str = option("dsr", "what it is shown: dsr, interpolation, hr, or a mixture such as dsr=.7,hr=.3")
     dsr_checkpoint: str = option("dsr/checkpoints/last.ckpt", "the super-resolver of dsr inputs, or a quoted pattern")
     vlr_size: str = option("32", "of the faces before that: 32, 24, 16 or 14x16 (width x height)")

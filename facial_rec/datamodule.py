@@ -21,11 +21,11 @@ from earface.data.identity_split import identity_digests
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_model_range
 from earface.data.splits import in_seeded_order
-from earface.training.datamodule import TrainingData
+from earface.nn.upsampler import HR, Upsampler
+from earface.training.datamodule import TrainingData, print_once
 from facial_rec.config import FinetuneConfig
-from facial_rec.input_cache import Route, VLRFaces, open_inputs
+from facial_rec.input_cache import VLRFaces, open_inputs
 
-HR = "hr"
 HELD_OUT = 0.1  # of an identity's pictures, if it has three or more
 MAKING_BATCH = 32
 UNSEEN = -1  # the label of who is not trained on
@@ -98,7 +98,7 @@ class MeasuredInputs(Dataset[dict[str, Any]]):
 class FinetuneData(TrainingData):
     """Training and validation faces of a FinetuneConfig. routes: those of its mixture but HR."""
 
-    def __init__(self, config: FinetuneConfig, routes: Sequence[Route]) -> None:
+    def __init__(self, config: FinetuneConfig, routes: Sequence[Upsampler]) -> None:
         super().__init__(config)
         self.routes = list(routes)
         self.files = config.degradation == "files" and bool(routes)
@@ -140,7 +140,10 @@ class FinetuneData(TrainingData):
 
     def _usable(self) -> list[FaceRow]:
         size = self.config.vlr if self.files else None
-        return [*usable_faces(self.train_rows, size), *usable_faces(self.unseen_rows, size)]
+        return [
+            *usable_faces(self.train_rows, size, print_once),
+            *usable_faces(self.unseen_rows, size, print_once),
+        ]
 
     def _open(self, rows: Sequence[FaceRow]) -> dict[str, NDArray[np.uint8]]:
         config = self.config

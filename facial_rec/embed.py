@@ -1,4 +1,4 @@
-"""Embeddings of aligned faces: `python -m facial_rec.embed`, or `python facial_rec/embed.py`."""
+"""Embeddings of aligned faces: `earface faces embed`, or `python -m facial_rec.embed`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from earface.core.errors import InputError, entry_point
 from earface.core.options import check_options, option
 from earface.nn.inference import choose_device, weights_digest
 from facial_rec.contract import FaceContract
-from facial_rec.embedding import Embedded, Face, embed_pictures, faces_of
+from facial_rec.embedding import Embedded, FaceFile, embed_pictures, faces_of
 from facial_rec.embedding_table import FaceEmbeddings, check_name, write_embeddings
-from facial_rec.hub import is_tuned, load_tuned_for
 from facial_rec.model import EdgeFace
+from facial_rec.recognizer import is_tuned, load_tuned_for
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def say(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def embed(model: EdgeFace, faces: Sequence[Face], options: EmbedOptions, device: str, console: Console) -> Embedded:
+def embed(model: EdgeFace, faces: Sequence[FaceFile], options: EmbedOptions, device: str, console: Console) -> Embedded:
     """Says how fast, and what could not be read."""
     columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     start = time.perf_counter()
@@ -84,7 +84,7 @@ def embed(model: EdgeFace, faces: Sequence[Face], options: EmbedOptions, device:
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(EmbedOptions, argv, prog="python -m facial_rec.embed")
+    options = parse_options(EmbedOptions, argv, prog="earface faces embed")
     console = Console()
     out = Path(options.out)
     check_name(out)

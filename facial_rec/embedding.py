@@ -23,7 +23,7 @@ INFERENCE_BATCH = 16  # one shape for every call: kernels, and so the last bit, 
 
 
 @dataclass(frozen=True)
-class Face:
+class FaceFile:
     """A picture of one aligned face."""
 
     path: Path
@@ -39,7 +39,7 @@ class Embedded:
     skipped: list[tuple[str, str]]  # path, reason
 
 
-def faces_of(given: str) -> list[Face]:
+def faces_of(given: str) -> list[FaceFile]:
     """The faces of a picture or a folder, searched through; the first folder below it is the identity.
 
     Raises InputError for what is neither, and for a folder without pictures.
@@ -50,12 +50,12 @@ def faces_of(given: str) -> list[Face]:
         if not images:
             raise InputError(f"{path}: holds no pictures ({', '.join(EXTENSIONS)})")
         below = [image.relative_to(path).parts[:-1] for image in images]
-        return [Face(image, parts[0] if parts else "") for image, parts in zip(images, below, strict=True)]
+        return [FaceFile(image, parts[0] if parts else "") for image, parts in zip(images, below, strict=True)]
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.suffix.lower() not in EXTENSIONS:
         raise InputError(f"{path}: neither a folder nor a picture ({', '.join(EXTENSIONS)})")
-    return [Face(path, "")]
+    return [FaceFile(path, "")]
 
 
 def read_face(path: Path, contract: FaceContract) -> Tensor:
@@ -63,7 +63,7 @@ def read_face(path: Path, contract: FaceContract) -> Tensor:
     picture = read_image(path)
     height, width, _ = picture.shape
     if height != width:
-        raise InputError(f"{path}: {width}x{height} is not square; an aligned face is (data.prepare_faces)")
+        raise InputError(f"{path}: {width}x{height} is not square; an aligned face is (earface faces prepare)")
     return contract(to_model_range(torch.from_numpy(picture[None])))[0]
 
 
@@ -87,7 +87,7 @@ def embed_faces(model: EdgeFace, faces: Tensor, *, flip: bool = False) -> Tensor
 
 def embed_pictures(
     model: EdgeFace,
-    faces: Sequence[Face],
+    faces: Sequence[FaceFile],
     contract: FaceContract,
     *,
     flip: bool = False,
@@ -111,7 +111,7 @@ def embed_pictures(
 
 
 def embed_each(
-    faces: Sequence[Face],
+    faces: Sequence[FaceFile],
     read: Callable[[Path], Tensor],
     embed: Callable[[Tensor], Tensor],
     *,
@@ -127,7 +127,7 @@ def embed_each(
     all, cannot be used.
     """
 
-    def attempt(face: Face) -> Tensor | InputError:
+    def attempt(face: FaceFile) -> Tensor | InputError:
         try:
             return read(face.path)
         except InputError as error:

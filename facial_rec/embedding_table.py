@@ -1,4 +1,4 @@
-"""Tables of face embeddings: what facial_rec.embed writes as `.npz`, and galleries read again."""
+"""Tables of face embeddings: what earface faces embed writes as `.npz`, and galleries read again."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def read_embeddings(path: Path, *, contract: str | None = None, digest: str | No
     except OSError:
         raise
     except Exception as error:  # zipfile and numpy raise almost anything on a broken file
-        raise InputError(f"{path}: damaged, or not written by facial_rec.embed ({type(error).__name__})") from None
+        raise InputError(f"{path}: damaged, or not written by earface faces embed ({type(error).__name__})") from None
     again = "embed its faces again"
     if contract is not None and table.contract != contract:
         raise InputError(f"{path}: made under the face contract {table.contract}, not {contract}: {again}")

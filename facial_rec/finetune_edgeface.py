@@ -1,4 +1,4 @@
-"""Fine-tune EdgeFace in two stages: `python -m facial_rec.finetune_edgeface`, or as a file."""
+"""Fine-tune EdgeFace in two stages: `earface faces finetune`, or `python -m facial_rec.finetune_edgeface`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    config = parse_options(FinetuneConfig, argv, prog="python -m facial_rec.finetune_edgeface", aliases=ALIASES)
+    config = parse_options(FinetuneConfig, argv, prog="earface faces finetune", aliases=ALIASES)
     finetune(config)
     return 0
 
@@ -29,10 +29,10 @@ def finetune(config: FinetuneConfig) -> None:
     """Start, continue, or report as finished. Stage 2 starts from the last epoch of stage 1, and its best becomes
     `tuned` in the checkpoint folder."""
     # imported here: Lightning takes seconds, and --help and a mistyped flag should not wait for it
+    from dsr.upsampler import enlarging
     from earface.nn.checkpoint import best_of_run
     from facial_rec.datamodule import FinetuneData
-    from facial_rec.hub import load_tuned, save_tuned
-    from facial_rec.routes import enlarging
+    from facial_rec.model import load_tuned, save_tuned
 
     routes = enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size)
     datamodule = FinetuneData(config, routes)
@@ -53,8 +53,8 @@ def train_stage(config: StageConfig, datamodule: FinetuneData) -> bool:
 
     from earface.training.resume import open_run
     from earface.training.trainer import announce, build_trainer, fit, report
-    from facial_rec.model import load_edgeface
     from facial_rec.module import FinetuneLightning
+    from facial_rec.recognizer import load_edgeface
 
     run = open_run(config, f"edgeface_stage{config.stage}")
     if run.finished:

@@ -16,35 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write, remove_abandoned
-from earface.data.degradation import VLRSize
-from earface.data.face_alignment import FACE_SIZE
+from earface.core.files import atomic_write, check_free_space, remove_abandoned
 from earface.data.face_rows import FaceRow
-from earface.data.image_cache import check_free_space, file_identity
-from earface.metrics.image_quality import to_unit
+from earface.data.face_sizes import FACE_SIZE
+from earface.data.image_cache import file_identity
+from earface.data.pixels import to_uint8
+from earface.nn.upsampler import Upsampler
 
 RULE = 1  # raise it when the same route would make other pixels
-
-
-@dataclass(frozen=True)
-class Route:
-    """How a VLR face (B, 3, h, w) becomes (B, 3, 128, 128), in [-1, 1].
-
-    origin: what decides that beside the code, such as the digest of a super-resolver's weights.
-    trained_on: digests of the people it knows. vlr: the size of the faces that it takes; None: any. source: the path
-    of its weights, and degradation: how the faces were made small on which it was trained.
-    """
-
-    name: str
-    enlarge: Callable[[Tensor], Tensor]
-    origin: str = ""
-    trained_on: frozenset[str] = frozenset()
-    vlr: VLRSize | None = None
-    source: str = ""
-    degradation: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +37,7 @@ class VLRFaces:
     origin: tuple[object, ...]  # size, degradation, seed
 
 
-def cache_path(folder: str | Path, route: Route, faces: VLRFaces) -> Path:
+def cache_path(folder: str | Path, route: Upsampler, faces: VLRFaces) -> Path:
     digest = hashlib.sha256(repr((RULE, route.name, route.origin, faces.origin)).encode())
     for row in faces.rows:
         for path in (row.path, row.vlr_path):
@@ -64,7 +45,7 @@ def cache_path(folder: str | Path, route: Route, faces: VLRFaces) -> Path:
     return Path(folder) / f"{route.name}-{digest.hexdigest()[:32]}.bin"
 
 
-def open_inputs(folder: str | Path, route: Route, faces: VLRFaces) -> NDArray[np.uint8]:
+def open_inputs(folder: str | Path, route: Upsampler, faces: VLRFaces) -> NDArray[np.uint8]:
     """The faces by this route, (N, 128, 128, 3) uint8 in a read-only memory map, made at the first call.
 
     It appears whole or not at all. Raises InputError where the disk has no room.
@@ -85,9 +66,7 @@ def open_inputs(folder: str | Path, route: Route, faces: VLRFaces) -> NDArray[np
 
 
 @torch.no_grad()
-def _write(path: Path, route: Route, faces: VLRFaces) -> None:
+def _write(path: Path, route: Upsampler, faces: VLRFaces) -> None:
     with path.open("wb") as stream:  # written, not mapped: a full disk under a map kills the process
         for batch in faces.batches():
-            made = to_unit(route.enlarge(batch["vlr"]).float()).clamp(0, 1)
-            pixels = (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-            stream.write(pixels.contiguous().cpu().numpy().tobytes())
+            stream.write(to_uint8(route.enlarge(batch["vlr"])).cpu().numpy().tobytes())

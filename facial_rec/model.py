@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Self
 
 import timm
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from earface.core.errors import InputError
+from earface.core.files import atomic_write
+from earface.nn.checkpoint import find_checkpoint, load_fitting, network_state, read_checkpoint
+from earface.nn.lora import add_adapters, merge_adapters
 from earface.nn.positional_encoding import share_positional_encodings
-from facial_rec.contract import SIZE
+from earface.nn.pretrained_folder import CONFIG, WEIGHTS
+from facial_rec.contract import SIZE, FaceContract
+from facial_rec.hub import KIND, EdgeFaceProvenance
 from facial_rec.published_weights import (
     VARIANTS,
     Variant,
@@ -124,15 +132,72 @@ class EdgeFace(nn.Module):
         return [*groups, [self.model.norm_pre, self.model.head]]
 
 
-def load_edgeface(name: str) -> EdgeFace:
-    """A published variant by name (downloaded once), or a file of weights, in evaluation mode. Raises InputError."""
-    if name in VARIANTS:
-        return EdgeFace.from_weights("pretrained", name)
-    if not Path(name).exists():
-        raise InputError(f"{name}: neither a file nor one of {', '.join(VARIANTS)}")
-    return EdgeFace.from_weights(name)
-
-
 def unit(embeddings: Tensor) -> Tensor:
     """(B, D) -> (B, D) float32 of length 1."""
     return F.normalize(embeddings.float(), dim=1)
+
+
+def load_tuned(path: str | Path, weights: str = "averaged") -> tuple[EdgeFace, EdgeFaceProvenance]:
+    """Of a checkpoint of earface faces finetune, a pattern (the newest match), or what `save_tuned` wrote.
+
+    The model is in evaluation mode, on the CPU, with low-rank adapters merged. weights: of a checkpoint, `averaged` or
+    `raw`. Raises InputError for anything else.
+    """
+    if (folder := tuned_folder(path)) is not None:
+        return _read_folder(folder)
+    found = find_checkpoint(path)
+    checkpoint = read_checkpoint(found)
+    stored = checkpoint.get("hyper_parameters", {})
+    if "edgeface" not in stored:
+        raise InputError(f"{found}: not a checkpoint of earface faces finetune")
+    options = stored["options"]
+    model = EdgeFace(stored["edgeface"]["variant"])
+    if options["stage"] == 2 and options["lora_rank"]:
+        add_adapters(model, options["lora_rank"])
+    load_fitting(model, network_state(checkpoint, weights), found)
+    merge_adapters(model)
+    return model.requires_grad_(True).eval(), EdgeFaceProvenance(
+        variant=model.variant,
+        contract=FaceContract(options["face_crop"]).id,
+        crop=options["face_crop"],
+        **{name: options[name] for name in ("inputs", "vlr_size", "degradation")},
+        trained_on=tuple(checkpoint["trained_on"]),
+    )
+
+
+def tuned_folder(name: str | Path) -> Path | None:
+    """The folder that it is, or whose weights it is: with these comes whom they were trained on."""
+    path = Path(name)
+    if path.is_dir():
+        return path
+    return path.parent if path.name == WEIGHTS and (path.parent / CONFIG).is_file() else None
+
+
+def save_tuned(folder: Path, model: EdgeFace, tuning: EdgeFaceProvenance) -> None:
+    """Each file appears whole or not at all, config.json last. The weights have the names of the authors' files."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic_write(folder / WEIGHTS) as temporary:
+        temporary.write_bytes(save(plain, metadata={"format": "pt"}))
+    with atomic_write(folder / CONFIG) as temporary:
+        temporary.write_text(json.dumps({"kind": KIND, **asdict(tuning)}, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_folder(folder: Path) -> tuple[EdgeFace, EdgeFaceProvenance]:
+    path = folder / CONFIG
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder}: holds no {CONFIG}; give a folder that earface export edgeface wrote") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    if not isinstance(content, dict) or content.pop("kind", None) != KIND:
+        raise InputError(f"{path}: describes no tuned EdgeFace; give a folder that earface export edgeface wrote")
+    wanted = {field.name for field in fields(EdgeFaceProvenance)}
+    people = content.get("trained_on")
+    if content.keys() != wanted or not isinstance(people, list) or not all(isinstance(one, str) for one in people):
+        differing = ", ".join(sorted(content.keys() ^ wanted)) or "trained_on"
+        raise InputError(f"{path}: fields are missing, unknown or damaged ({differing})")
+    tuning = EdgeFaceProvenance(**{**content, "trained_on": tuple(people)})
+    if tuning.contract != FaceContract(tuning.crop).id:  # type: ignore[arg-type]
+        raise InputError(f"{path}: its faces are not those of this version (contract {tuning.contract})")
+    return EdgeFace.from_weights(folder / WEIGHTS, tuning.variant), tuning

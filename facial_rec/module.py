@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,15 @@ from torch import Tensor
 from earface.core.errors import InputError
 from earface.data.identity_split import identity_digests
 from earface.nn.checkpoint import load_fitting, model_state, read_checkpoint
-from earface.nn.frozen import move_frozen
+from earface.nn.frozen import FrozenCopy
 from earface.nn.lora import add_adapters
 from earface.nn.margin_head import MarginHead, margin_loss
+from earface.nn.upsampler import HR
 from earface.training.module import TrainingModule
 from earface.training.optim import backbone_groups, check_groups, named_group
 from facial_rec.config import EdgeFaceConfig, StageConfig
 from facial_rec.contract import FaceContract
-from facial_rec.datamodule import HR, UNSEEN
+from facial_rec.datamodule import UNSEEN
 from facial_rec.metrics import by_route, selection_loss
 from facial_rec.model import EMBEDDING_DIM, EdgeFace, unit
 
@@ -39,7 +39,7 @@ class FinetuneLightning(TrainingModule):
         super().__init__(config, "edgeface", EdgeFaceConfig(model.variant))
         self.identities = list(identities)
         self.contract = FaceContract(config.face_crop)
-        self.stock = Stock(model)  # before anything is adapted
+        self.stock = FrozenCopy(model)  # before anything is adapted
         self.model = model
         self.head = MarginHead(EMBEDDING_DIM, len(identities), config.head, config.arcface_margin, config.scale)
         self.adapters: list[Any] = []
@@ -98,7 +98,7 @@ class FinetuneLightning(TrainingModule):
         terms["arcface"] = margin_loss(self.head(embeddings, batch["label"]), batch["label"], config.label_smoothing)
         total = config.lambda_arcface * terms["arcface"]
         if config.stage == 2 and HR in batch:
-            wanted = self.stock(self.contract(batch[HR]))
+            wanted = unit(self.stock(self.contract(batch[HR])))
             terms["align"] = (1.0 - (unit(embeddings) * wanted).sum(dim=1)).mean()
             total = total + config.lambda_align * terms["align"]
             if keeping:
@@ -133,7 +133,7 @@ class FinetuneLightning(TrainingModule):
                 }
                 self.sums.add(values, held_out)
             if not self.stock_figures:
-                self._put(f"stock_{route}", batch["index"], self.stock(self.contract(batch[route])))
+                self._put(f"stock_{route}", batch["index"], unit(self.stock(self.contract(batch[route]))))
 
     def on_validation_epoch_end(self) -> None:
         means = self.validation_means()
@@ -189,26 +189,3 @@ class FinetuneLightning(TrainingModule):
         if name not in self.faces:
             self.faces[name] = embeddings.new_zeros(len(self.datamodule.val_set), EMBEDDING_DIM, dtype=torch.float32)
         self.faces[name].index_copy_(0, index, embeddings.float())
-
-
-class Stock:
-    """The network as it was: frozen, and out of its owner's parameters, state_dict, train() and copies.
-
-    So it is in no optimiser, checkpoint or moving average. It follows its input's device.
-    """
-
-    def __init__(self, model: EdgeFace) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
-
-    @torch.no_grad()
-    def __call__(self, faces: Tensor) -> Tensor:
-        """(B, 3, 112, 112) -> (B, 512) of length 1, float32."""
-        self.to(faces.device)
-        return self.model.embed(faces)
-
-    def to(self, device: torch.device) -> None:
-        """Move the network, where it is elsewhere; calling it does it too."""
-        move_frozen(self.model, device)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Stock:
-        return self

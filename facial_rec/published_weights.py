@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
-import shutil
-import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from earface.core.downloads import download, hub_file
 from earface.core.errors import InputError
-from earface.core.files import atomic_write
 from earface.nn.weight_layouts import LAYOUTS
-from earface.nn.weights import OFFLINE_TIMEOUT_S, hub_file, read_weights_file
+from earface.nn.weights import read_weights_file
 
 GITLAB = "https://gitlab.idiap.ch/bob/bob.paper.tbiom2023_edgeface/-/raw/master/checkpoints"  # as in their hubconf.py
 INT8_VALUES = 256
@@ -67,19 +63,8 @@ def published_file(name: str) -> Path:
         return Path(hub_file(variant.repository, [f"{name}.pt"], what=name, advice=ADVICE))
     path = Path(torch.hub.get_dir()) / "checkpoints" / f"{name}.pt"  # where torch.hub keeps the authors' own downloads
     if not path.is_file():
-        _download(f"{GITLAB}/{name}.pt", path, variant.sha256)
+        download(f"{GITLAB}/{name}.pt", path, variant.sha256, advice=ADVICE)
     return path
-
-
-def _download(url: str, path: Path, sha256: str | None) -> None:
-    try:
-        with atomic_write(path) as temporary:
-            with urllib.request.urlopen(url, timeout=OFFLINE_TIMEOUT_S) as source, temporary.open("wb") as stream:
-                shutil.copyfileobj(source, stream)
-            if hashlib.sha256(temporary.read_bytes()).hexdigest() != sha256:
-                raise InputError(f"{url}: not the file that was published; {ADVICE}")
-    except (OSError, http.client.HTTPException) as error:
-        raise InputError(f"cannot download {url} ({error}): {ADVICE}") from error
 
 
 def read_edgeface(path: Path) -> tuple[str, dict[str, Tensor]]:

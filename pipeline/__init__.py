@@ -3,15 +3,16 @@
 from importlib import import_module
 from typing import Any
 
-_MODULES = {
-    "Gallery": "pipeline.gallery",
-    "Recognizer": "pipeline.embedding",
+_NAMES = {
+    "Gallery": ("pipeline.gallery", "Gallery"),
+    "Recognizer": ("facial_rec.recognizer", "FaceRecognizer"),
 }
-__all__ = list(_MODULES)
+__all__ = list(_NAMES)
 
 
 def __getattr__(name: str) -> Any:
     # on first use: a gallery alone then needs no super-resolver
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name]), name)
+    if name in _NAMES:
+        module, original = _NAMES[name]
+        return getattr(import_module(module), original)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,31 +15,25 @@ from matplotlib.figure import Figure
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.data.images import Pixels, resize_image
-from earface.metrics.image_quality import to_unit
+from earface.data.pixels import to_uint8
+from earface.nn.upsampler import HR, ROUTE_NAMES, Upsampler
 from facial_rec.contract import FaceContract
-from facial_rec.input_cache import Route
-from pipeline.embedding import HR, Reader, prepare
+from pipeline.embedding import Reader, prepare
 
 if TYPE_CHECKING:
-    from pipeline.identify import Identified
+    from pipeline.gallery import Identified
 
 SIDE = 128  # pixels of a shown face
 INCHES, CAPTION, DPI = 1.35, 0.32, 110  # of a face with its margin, and of what stands over it
 FACE = 0.9 * INCHES
 MOST_CANDIDATES = 10  # side by side; matplotlib draws no picture of 2^16 pixels
 REACHED, BELOW = "#1a7f37", "black"  # the threshold
-ROUTE_NAMES = {"interpolation": "interpolated", "dsr": "DSR"}
 MISSING = np.full((SIDE, SIDE, 3), 225, np.uint8)
 LONGEST_NAME, BOLD = 18, 15  # letters over a face
 
 
-def as_pixels(face: torch.Tensor) -> Pixels:
-    """(3, H, W) in [-1, 1] -> (H, W, 3) uint8."""
-    return np.asarray((to_unit(face.float()).clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
-
-
 def save_candidates(
-    path: Path, found: Sequence[Identified], read: Reader, read_enrolled: Reader, route: Route, device: str
+    path: Path, found: Sequence[Identified], read: Reader, read_enrolled: Reader, route: Upsampler, device: str
 ) -> None:
     """PNG: a row for each picture, as read and, if a route enlarges it, enlarged; then its candidates.
 
@@ -92,8 +86,8 @@ def _shown(face: Pixels) -> Pixels:
 
 
 @torch.no_grad()
-def _enlarged(face: Pixels, route: Route, device: str) -> Pixels:
-    return as_pixels(route.enlarge(prepare(face, route, FaceContract())[None].to(device))[0])
+def _enlarged(face: Pixels, route: Upsampler, device: str) -> Pixels:
+    return to_uint8(route.enlarge(prepare(face, route, FaceContract())[None].to(device))[0]).cpu().numpy()
 
 
 def _enrolled(picture: str, read: Reader) -> Pixels | None:

@@ -44,7 +44,7 @@ class AtThreshold:
 
 
 @dataclass(frozen=True)
-class RowResult:
+class ConfigurationResult:
     """All of one row under one condition."""
 
     name: str
@@ -70,7 +70,7 @@ class Trials:
 
 def of_searches(
     name: str, searches: Searches, trials: Trials, tune: Searches | None, tune_size: int, given: float
-) -> RowResult:
+) -> ConfigurationResult:
     """Of P probes searched for in one gallery.
 
     tune: searches that thresholds are fitted on, in a gallery of tune_size; None: none. given: the user's threshold.
@@ -82,7 +82,7 @@ def of_searches(
     first = np.where(rank[right] == 1, searches.mated[right], -np.inf).astype(np.float32)
     identification = TradeOff(first, right, searches.best[wrong], wrong, resampling, "searches")
     comparisons = TradeOff(searches.mated[right], right, searches.impostor, searches.impostor_of, resampling)
-    return RowResult(
+    return ConfigurationResult(
         name=name,
         measured={
             **{f"rank{limit}": resampling.share((rank <= limit) & mated, mated) for limit in RANKS},
@@ -106,7 +106,7 @@ def of_searches(
 
 def of_pairs(
     name: str, first: Tensor, second: Tensor, pairs: Sequence[Pair], resampling: Resampling, given: float
-) -> RowResult:
+) -> ConfigurationResult:
     """Of pairs of pictures: verification alone. The accuracy is the mean over folds at the threshold of the others.
 
     first, second: embeddings that `pairs` number. resampling: of the pairs.
@@ -116,7 +116,7 @@ def of_pairs(
     same, fold = np.array([pair.same for pair in pairs]), np.array([pair.fold for pair in pairs])
     right, wrong = np.flatnonzero(same), np.flatnonzero(~same)
     comparisons = TradeOff(scores[right], right, scores[wrong], wrong, resampling)
-    return RowResult(
+    return ConfigurationResult(
         name=name,
         measured={**_one_to_one(comparisons), "fold_accuracy": fold_accuracy(scores, same, fold, resampling)},
         thresholds=[_at("verification", "given", comparisons, given)],

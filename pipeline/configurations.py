@@ -14,21 +14,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dsr.upsampler import build_upsampler
 from earface.core.errors import InputError
-from earface.data.degradation import VLRSize, parse_vlr_size
 from earface.data.face_dataset import FaceDataset, with_vlr
 from earface.data.face_rows import FaceRow
+from earface.data.face_sizes import VLRSize, parse_vlr_size
 from earface.data.pixels import to_model_range
+from earface.nn.upsampler import HR, SHARP, Upsampler
 from facial_rec.config import parse_mixture
-from facial_rec.input_cache import Route
 from facial_rec.model import EMBEDDING_DIM
-from pipeline.embedding import HR, SHARP, Recognizer, route_named
+from facial_rec.recognizer import FaceRecognizer
 
 ROWS = ("HR", "interpolation + stock", "interpolation + tuned", "DSR + stock", "DSR + tuned")
 FILES = "files"  # the degradation of a set's own VLR pictures
 USUAL_SIZE = "32"  # where no super-resolver says another
 
-Model = TypeVar("Model", Route, Recognizer)
+Model = TypeVar("Model", Upsampler, FaceRecognizer)
 
 
 @dataclass(frozen=True)
@@ -63,33 +64,33 @@ def conditions_of(sizes: Sequence[str], degradations: Sequence[str]) -> list[Con
 
 
 @dataclass(frozen=True)
-class GridRow:
+class Configuration:
     """One way to recognise a VLR probe; the gallery is HR, by the same recogniser."""
 
     name: str  # of ROWS
-    route: Route
-    recognizer: Recognizer
+    route: Upsampler
+    recognizer: FaceRecognizer
 
 
-Grids = Mapping[Condition, Sequence[GridRow]]
+Grids = Mapping[Condition, Sequence[Configuration]]
 
 
 @dataclass(frozen=True)
 class Models:
     """What the rows are made of: the tuned ones and the super-resolvers are of any sizes and degradations."""
 
-    stock: Recognizer
-    tuned: Sequence[Recognizer] = ()
-    super_resolvers: Sequence[Route] = ()
+    stock: FaceRecognizer
+    tuned: Sequence[FaceRecognizer] = ()
+    super_resolvers: Sequence[Upsampler] = ()
 
     @property
     def sizes(self) -> tuple[str, ...]:
         """That the super-resolvers take, the usual one without any."""
         return tuple(dict.fromkeys(str(each.vlr) for each in self.super_resolvers)) or (USUAL_SIZE,)
 
-    def rows_of(self, condition: Condition) -> list[GridRow]:
+    def rows_of(self, condition: Condition) -> list[Configuration]:
         """Those of ROWS that there are models for. Raises InputError where two are for the same."""
-        interpolation = route_named("interpolation", "")
+        interpolation = build_upsampler("interpolation", "")
         dsr = _only([(each, each.source) for each in self.super_resolvers if each.vlr == condition.vlr], condition)
         made = (
             (SHARP, self.stock),
@@ -99,12 +100,12 @@ class Models:
             (dsr, self._tuned_for(condition, "dsr") if dsr is not None else None),
         )
         return [
-            GridRow(name, route, recognizer)
+            Configuration(name, route, recognizer)
             for name, (route, recognizer) in zip(ROWS, made, strict=True)
             if route is not None and recognizer is not None
         ]
 
-    def _tuned_for(self, condition: Condition, route: str) -> Recognizer | None:
+    def _tuned_for(self, condition: Condition, route: str) -> FaceRecognizer | None:
         shown = [each for each in self.tuned if route in parse_mixture(each.inputs)]
         return _only([(each, each.name) for each in shown if parse_vlr_size(each.vlr_size) == condition.vlr], condition)
 
@@ -142,14 +143,14 @@ def _only(fitting: Sequence[tuple[Model, str]], condition: Condition) -> Model |
     return own[0][0] if own else None
 
 
-def about_recognizer(recognizer: Recognizer) -> str:
+def about_recognizer(recognizer: FaceRecognizer) -> str:
     """In words what it is."""
     if not recognizer.inputs:
         return "recogniser, as published"
     return f"recogniser, tuned on {recognizer.inputs} of {recognizer.vlr_size} px, {recognizer.degradation}"
 
 
-def about_route(route: Route) -> str:
+def about_route(route: Upsampler) -> str:
     """In words what a super-resolver is."""
     return f"super-resolver, {route.vlr} px" + (f", {route.degradation}" if route.degradation else "")
 
@@ -162,7 +163,7 @@ def known_people(grids: Grids) -> dict[Path, frozenset[str]]:
 
 
 @dataclass(frozen=True)
-class Faces:
+class FaceLoader:
     """How pictures are read for every row: a batch at a time, the same VLR copies each time."""
 
     seed: int
@@ -182,16 +183,16 @@ class Faces:
         return with_vlr(moved, condition.degradation, condition.vlr)
 
 
-class Embeddings:
+class EmbeddingCache:
     """Embeddings of the faces of an evaluation, each made once: HR ones do not change with the condition."""
 
-    def __init__(self, faces: Faces, progress: Callable[[int], None] = lambda done: None) -> None:
+    def __init__(self, faces: FaceLoader, progress: Callable[[int], None] = lambda done: None) -> None:
         """progress: called with how many embeddings were made since the last call."""
         self.faces, self.progress = faces, progress
         self._sharp: dict[tuple[tuple[str, str], str], Tensor] = {}
 
     @torch.no_grad()
-    def sharp(self, recognizer: Recognizer, rows: Sequence[FaceRow]) -> Tensor:
+    def sharp(self, recognizer: FaceRecognizer, rows: Sequence[FaceRow]) -> Tensor:
         """(N, 512) of HR faces, on the CPU."""
         wanted = [row for row in rows if (recognizer.key, str(row.path)) not in self._sharp]
         wanted = list({row.path: row for row in wanted}.values())
@@ -206,7 +207,9 @@ class Embeddings:
         return torch.stack([self._sharp[recognizer.key, str(row.path)] for row in rows]) if rows else empty
 
     @torch.no_grad()
-    def of_rows(self, grid: Sequence[GridRow], rows: Sequence[FaceRow], condition: Condition) -> Mapping[str, Tensor]:
+    def of_rows(
+        self, grid: Sequence[Configuration], rows: Sequence[FaceRow], condition: Condition
+    ) -> Mapping[str, Tensor]:
         """row's name -> (N, 512) of the probes, on the CPU. Each route runs once, whoever recognises what it gives."""
         low = [row for row in grid if row.route.name != HR]
         routes = {row.route.name: row.route for row in low}

@@ -1,4 +1,4 @@
-"""Pictures of people to a gallery: `python -m pipeline.enroll`, or `python pipeline/enroll.py`."""
+"""Pictures of people to a gallery: `earface enroll`, or `python -m pipeline.enroll`."""
 
 from __future__ import annotations
 
@@ -17,22 +17,18 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from dsr.upsampler import build_upsampler
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
+from earface.core.files import check_folder
 from earface.core.options import option
 from earface.data.face_rows import read_faces
 from earface.nn.inference import choose_device
-from facial_rec.embedding import Face
+from facial_rec.embedding import FaceFile
 from facial_rec.embedding_table import FaceEmbeddings, check_name, read_embeddings, write_embeddings
-from pipeline.embedding import (
-    Recognizer,
-    embed_with_progress,
-    face_reader,
-    load_recognizer,
-    route_named,
-    say_skipped,
-)
-from pipeline.face_options import FaceOptions, check_folder
+from facial_rec.recognizer import FaceRecognizer, load_recognizer
+from pipeline.embedding import embed_with_progress, face_reader, say_skipped
+from pipeline.face_options import FaceOptions
 from pipeline.gallery import TEMPLATE_RULE, Gallery
 
 
@@ -60,9 +56,11 @@ class EnrollOptions(FaceOptions):
             raise InputError(f"--add: there is no gallery {self.out}; leave --add out to make it")
 
 
-def enrolled(faces: Sequence[Face], options: EnrollOptions, recognizer: Recognizer, console: Console) -> FaceEmbeddings:
+def enrolled(
+    faces: Sequence[FaceFile], options: EnrollOptions, recognizer: FaceRecognizer, console: Console
+) -> FaceEmbeddings:
     """The pictures as rows of a gallery. Raises InputError if none can be used."""
-    route = route_named(options.route, options.dsr_checkpoint, recognizer.device, options.precision)
+    route = build_upsampler(options.route, options.dsr_checkpoint, recognizer.device, options.precision)
     found = embed_with_progress(recognizer, route, face_reader(options.finder()), options, faces, console)
     say_skipped(found.skipped, len(faces), console)
     kept = [faces[index] for index in found.kept]
@@ -88,7 +86,7 @@ def enrolled(faces: Sequence[Face], options: EnrollOptions, recognizer: Recogniz
     )
 
 
-def refuse_twice(gallery: Gallery, faces: Sequence[Face], path: Path) -> None:
+def refuse_twice(gallery: Gallery, faces: Sequence[FaceFile], path: Path) -> None:
     """Raise InputError for a picture that is enrolled already."""
     there = {Path(picture).resolve() for own in gallery.pictures for picture in own}
     if twice := [face.path for face in faces if face.path in there]:
@@ -124,11 +122,11 @@ def _written(name: str) -> str:
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(EnrollOptions, argv, prog="python -m pipeline.enroll")
+    options = parse_options(EnrollOptions, argv, prog="earface enroll")
     console, out = Console(), Path(options.out)
     device = choose_device(options.device)
     earlier = Gallery.load(out) if options.add else None
-    faces = [Face(row.path.resolve(), row.identity) for row in read_faces(options.input)]
+    faces = [FaceFile(row.path.resolve(), row.identity) for row in read_faces(options.input)]
     recognizer = load_recognizer(options.recognizer, options.crop, device, options.precision)
     if earlier is not None:
         earlier.check_key(recognizer.key, out)

@@ -1,4 +1,4 @@
-"""Does VLR -> DSR -> EdgeFace find the right person? `python -m pipeline.evaluate_dataset`, or as a file."""
+"""Does VLR -> DSR -> EdgeFace find the right person? `earface evaluate`, or `python -m pipeline.evaluate_dataset`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from dsr.upsampler import super_resolution
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.options import check_options, option
-from earface.data.degradation import DEGRADATIONS, parse_vlr_size
 from earface.data.face_dataset import refuse_known
+from earface.data.face_sizes import DEGRADATIONS, parse_vlr_size
 from earface.data.multipie import FRONTAL, FRONTAL_FLASH
 from earface.nn.inference import choose_device
-from facial_rec.routes import super_resolution
-from pipeline.configurations import FILES, Embeddings, Faces, Models, conditions_of, known_people
-from pipeline.embedding import load_recognizer
+from facial_rec.recognizer import load_recognizer
+from pipeline.configurations import FILES, EmbeddingCache, FaceLoader, Models, conditions_of, known_people
 from pipeline.evaluation import Settings, Stages, embeddings_wanted, evaluate, notes_of
 from pipeline.leakage import leakless
 from pipeline.protocol import NEUTRAL, GalleryRule, Protocol, from_dataset, from_lists, from_pairs
 from pipeline.protocol_checks import check_people, readable
-from pipeline.report import About, models_told, print_report, write_report
+from pipeline.report import print_report, write_report
+from pipeline.report_data import About, models_told
 
 AUTO, NONE = "auto", "none"
 USUAL_DSR, USUAL_TUNED = "dsr/checkpoints/last.ckpt", "facial_rec/checkpoints/tuned"  # where training puts them
@@ -115,9 +116,7 @@ def load_models(options: EvaluateOptions, device: str) -> Models:
     tuned = [load_recognizer(name, options.crop, device, precision) for name in given(options.tuned, USUAL_TUNED)]
     for each in tuned:
         if not each.inputs:
-            raise InputError(
-                f"--tuned {each.name}: weights as published; give a folder of facial_rec.finetune_edgeface"
-            )
+            raise InputError(f"--tuned {each.name}: weights as published; give a folder of earface faces finetune")
     names = given(options.dsr_checkpoint, USUAL_DSR)
     return Models(stock, tuned, [super_resolution(name, device, precision) for name in names])
 
@@ -142,10 +141,10 @@ def run(options: EvaluateOptions, console: Console) -> None:
         with stages("leakage"):
             task = bar.add_task("duplicates", total=len(protocol.score.rows) + len(protocol.tune.rows))
             protocol, leaking = leakless(protocol, options.leakage, lambda done: bar.update(task, completed=done))
-        faces = Faces(options.seed, options.batch_size, options.num_workers, device)
+        faces = FaceLoader(options.seed, options.batch_size, options.num_workers, device)
         embedding = bar.add_task("embeddings", total=embeddings_wanted(protocol, grids))
         figures = bar.add_task("rows", total=sum(map(len, grids.values())))
-        embeddings = Embeddings(faces, lambda count: bar.advance(embedding, count))
+        embeddings = EmbeddingCache(faces, lambda count: bar.advance(embedding, count))
         settings = Settings(
             options.threshold, options.bootstrap, options.seed, options.failures, options.max_comparisons, device
         )
@@ -173,7 +172,7 @@ def run(options: EvaluateOptions, console: Console) -> None:
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(EvaluateOptions, argv, prog="python -m pipeline.evaluate_dataset")
+    options = parse_options(EvaluateOptions, argv, prog="earface evaluate")
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     try:

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from earface.data.face_rows import FaceRow
 from earface.data.multipie import CAMERA_YAW
-from pipeline.configuration_metrics import RowResult, Trials, of_pairs, of_searches
-from pipeline.configurations import Condition, Embeddings, GridRow, Grids
-from pipeline.embedding import HR
+from earface.nn.upsampler import HR
+from pipeline.configuration_metrics import ConfigurationResult, Trials, of_pairs, of_searches
+from pipeline.configurations import Condition, Configuration, EmbeddingCache, Grids
 from pipeline.gallery import templates_of
 from pipeline.metrics import Figure, Resampling
 from pipeline.protocol import Enrolment, Protocol
@@ -53,8 +53,8 @@ class ConditionResult:
     """All rows under one condition."""
 
     condition: Condition
-    grid: list[GridRow]
-    rows: list[RowResult]
+    grid: list[Configuration]
+    rows: list[ConfigurationResult]
     differences: list[Difference]
     failures: list[Failure]  # of the last row, the most wrong first
 
@@ -99,7 +99,7 @@ def embeddings_wanted(protocol: Protocol, grids: Grids) -> int:
 def evaluate(
     protocol: Protocol,
     grids: Grids,
-    embeddings: Embeddings,
+    embeddings: EmbeddingCache,
     settings: Settings,
     stages: Stages,
     progress: Callable[[], None] = lambda: None,
@@ -114,12 +114,14 @@ class _Evaluation:
     """What all conditions and rows share."""
 
     protocol: Protocol
-    embeddings: Embeddings
+    embeddings: EmbeddingCache
     settings: Settings
     stages: Stages
     trials: Trials
 
-    def under(self, condition: Condition, grid: Sequence[GridRow], progress: Callable[[], None]) -> ConditionResult:
+    def under(
+        self, condition: Condition, grid: Sequence[Configuration], progress: Callable[[], None]
+    ) -> ConditionResult:
         with self.stages("embedding"):
             score = self.embeddings.of_rows(grid, self.protocol.score.probes, condition)
             tune = self.embeddings.of_rows(grid, self.protocol.tune.probes, condition)
@@ -130,7 +132,7 @@ class _Evaluation:
         failures = _failures(self.protocol.score, rows[-1].searches, self.settings.failures)
         return ConditionResult(condition, list(grid), rows, _differences(rows), failures)
 
-    def row(self, row: GridRow, score: Tensor, tune: Tensor) -> RowResult:
+    def row(self, row: Configuration, score: Tensor, tune: Tensor) -> ConfigurationResult:
         """score, tune: embeddings of the probes of the two, (P, 512)."""
         protocol, trials, given = self.protocol, self.trials, self.settings.threshold
         with self.stages("embedding"):
@@ -160,7 +162,7 @@ def _trials(protocol: Protocol, settings: Settings) -> Trials:
     )
 
 
-def _differences(rows: Sequence[RowResult]) -> list[Difference]:
+def _differences(rows: Sequence[ConfigurationResult]) -> list[Difference]:
     return [
         Difference(later.name, earlier.name, measure, later.measured[measure] - earlier.measured[measure])
         for earlier, later in itertools.combinations(rows, 2)

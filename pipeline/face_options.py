@@ -44,10 +44,3 @@ class FaceOptions:
             return None
         path = detector_file(None if self.detector is None else Path(self.detector))
         return FaceFinder(FaceDetector(path, self.min_score), self.min_face)
-
-
-def check_folder(folder: Path, name: str) -> None:
-    """Raise InputError unless files can be put in `folder`, which need not be there yet. name: of the option."""
-    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not nearest.is_dir():
-        raise InputError(f"{name}: {nearest} is a file; give a folder")

@@ -1,6 +1,6 @@
 """A gallery: one template for each enrolled identity, searched exactly.
 
-The file is a table of face embeddings as facial_rec.embed writes it, one row a picture, so that pictures can be added
+The file is a table of face embeddings as `earface faces embed` writes it, one row a picture, so pictures can be added
 later; templates are made of it when it is read.
 """
 
@@ -18,6 +18,8 @@ from torch import Tensor
 from earface.core.errors import InputError
 from facial_rec.embedding_table import FaceEmbeddings, read_embeddings
 from pipeline.search import top_candidates, top_candidates_faiss
+
+UNKNOWN = "unknown"
 
 TEMPLATE_RULE = "mean of the embeddings of an identity's pictures, each of length 1, brought to length 1"
 SHORTEST_MEAN = 1e-3  # pictures that point in opposite directions say nothing together
@@ -114,3 +116,18 @@ def templates_of(
     for row in torch.nonzero(lengths[:, 0] / counts < SHORTEST_MEAN)[:, 0].tolist():
         raise InputError(f"the {counts[row]} pictures of {names[row]} have no mean direction: are they of one person?")
     return sums.div_(lengths), names, named  # in place: a million templates are 2 GB
+
+
+@dataclass(frozen=True)
+class Identified:
+    """A picture and its candidates, best first."""
+
+    path: Path
+    candidates: list[Candidate]
+    threshold: float
+
+    @property
+    def decision(self) -> str:
+        """The best candidate's identity, or UNKNOWN where it does not reach the threshold."""
+        best = self.candidates[0]
+        return best.identity if best.score >= self.threshold else UNKNOWN

@@ -1,4 +1,4 @@
-"""Who is in these pictures? `python -m pipeline.identify`, or `python pipeline/identify.py`."""
+"""Who is in these pictures? `earface identify`, or `python -m pipeline.identify`."""
 
 from __future__ import annotations
 
@@ -17,28 +17,21 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dsr.upsampler import build_upsampler
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import atomic_write
+from earface.core.files import atomic_write, check_folder
 from earface.core.options import option
 from earface.data.images import EXTENSIONS, list_images
 from earface.nn.inference import choose_device
 from facial_rec.contract import Crop, FaceContract
-from facial_rec.embedding import Face
+from facial_rec.embedding import FaceFile
+from facial_rec.recognizer import FaceRecognizer, load_recognizer
 from pipeline.candidate_grid import MOST_CANDIDATES, save_candidates
-from pipeline.embedding import (
-    Reader,
-    Recognizer,
-    embed_with_progress,
-    face_reader,
-    load_recognizer,
-    route_named,
-    say_skipped,
-)
-from pipeline.face_options import FaceOptions, check_folder
-from pipeline.gallery import Candidate, Gallery
+from pipeline.embedding import Reader, embed_with_progress, face_reader, say_skipped
+from pipeline.face_options import FaceOptions
+from pipeline.gallery import UNKNOWN, Gallery, Identified
 
-UNKNOWN = "unknown"
 SHOWN_ON_CONSOLE = 50
 TABLE_WIDTH = 120
 
@@ -47,7 +40,7 @@ TABLE_WIDTH = 120
 class IdentifyOptions(FaceOptions):
     """Find the people of a gallery in pictures."""
 
-    gallery: str = option("gallery.npz", "as python -m pipeline.enroll wrote it")
+    gallery: str = option("gallery.npz", "as earface enroll wrote it")
     threshold: float = option(0.35, "cosine from which on the best candidate is the person", low=-1, high=1)
     top_k: int = option(5, "candidates told for each picture", low=1)
     recognizer: str | None = option(None, "default: the one that the gallery was enrolled with, where it was then")
@@ -65,22 +58,7 @@ class IdentifyOptions(FaceOptions):
         check_folder(Path(self.out), "--out")
 
 
-@dataclass(frozen=True)
-class Identified:
-    """A picture and its candidates, best first."""
-
-    path: Path
-    candidates: list[Candidate]
-    threshold: float
-
-    @property
-    def decision(self) -> str:
-        """The best candidate's identity, or UNKNOWN where it does not reach the threshold."""
-        best = self.candidates[0]
-        return best.identity if best.score >= self.threshold else UNKNOWN
-
-
-def probes_of(given: str) -> list[Face]:
+def probes_of(given: str) -> list[FaceFile]:
     """The pictures of a folder, or the one. Raises InputError."""
     path = Path(given)
     if path.is_dir():
@@ -91,10 +69,10 @@ def probes_of(given: str) -> list[Face]:
         raise InputError(f"--input {path}: {'neither a folder nor a picture' if path.exists() else 'no such file'}")
     if not paths:
         raise InputError(f"--input {path}: holds no pictures ({', '.join(EXTENSIONS)})")
-    return [Face(each, "") for each in paths]
+    return [FaceFile(each, "") for each in paths]
 
 
-def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> Recognizer:
+def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> FaceRecognizer:
     """The one that the gallery's pictures were embedded with. Raises InputError if it is another, or cannot be had."""
     name = options.recognizer or str(gallery.metadata.get("weights", ""))
     crop: Crop = "center" if gallery.contract == FaceContract("center").id else "arcface"
@@ -140,7 +118,7 @@ def enrolled_reader(gallery: Gallery, options: IdentifyOptions) -> Reader:
 
     Raises InputError if it cannot be had.
     """
-    aligned = bool(gallery.metadata.get("aligned", True))  # tables of facial_rec.embed are of aligned faces
+    aligned = bool(gallery.metadata.get("aligned", True))  # tables of earface faces embed are of aligned faces
     detector = options.detector or gallery.metadata.get("detector")
     try:
         return face_reader(replace(options, aligned=aligned, detector=detector).finder())
@@ -152,13 +130,13 @@ def enrolled_reader(gallery: Gallery, options: IdentifyOptions) -> Reader:
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(IdentifyOptions, argv, prog="python -m pipeline.identify")
+    options = parse_options(IdentifyOptions, argv, prog="earface identify")
     console, out, device = Console(), Path(options.out), choose_device(options.device)
     faces, gallery = probes_of(options.input), Gallery.load(Path(options.gallery))
     recognizer = recognizer_of(gallery, options, device)
     read = face_reader(options.finder())
     read_enrolled = enrolled_reader(gallery, options) if options.pictures else read
-    route = route_named(options.route, options.dsr_checkpoint, device, options.precision)
+    route = build_upsampler(options.route, options.dsr_checkpoint, device, options.precision)
     try:
         embedded = embed_with_progress(recognizer, route, read, options, faces, console)
     except torch.OutOfMemoryError as error:

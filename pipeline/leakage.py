@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from earface.core.errors import InputError
-from earface.data.duplicates import collect_signatures, find_duplicates, picture_signature
+from earface.data.duplicates import ALIGNED_COARSE, collect_signatures, find_duplicates, picture_signature
 from earface.data.face_rows import FaceRow
 from earface.data.images import read_ahead, read_image
 from earface.data.multipie import MultiPieName
-from earface.data.prepare_faces import ALIGNED_COARSE
 from pipeline.protocol import Protocol
 from pipeline.protocol_checks import check_people
 

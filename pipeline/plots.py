@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from pipeline.configuration_metrics import BIN_EDGES, RowResult
+from earface.metrics.plots import STYLE
+from pipeline.configuration_metrics import BIN_EDGES, ConfigurationResult
 from pipeline.metrics import Curve
 
 # distinct without colour vision, too (Okabe & Ito 2008)
@@ -23,13 +22,11 @@ COLOURS = {
     "DSR + stock": "#56B4E9",
     "DSR + tuned": "#0072B2",
 }
-STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "earface"}
 WIDTH, HEIGHT = 5.2, 4.0  # inches
-DPI = 130
 LOWEST_ERROR = 1e-3  # of the drawn axis
 
 
-def draw(rows: Sequence[RowResult]) -> dict[str, Figure]:
+def draw(rows: Sequence[ConfigurationResult]) -> dict[str, Figure]:
     """Name -> figure, of what there is to draw."""
     figures = {}
     if any(len(row.cmc) for row in rows):
@@ -46,14 +43,6 @@ def draw(rows: Sequence[RowResult]) -> dict[str, Figure]:
     return figures
 
 
-def as_bytes(figure: Figure, kind: str) -> bytes:
-    """The figure as `png` or `svg`."""
-    stream = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(stream, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
-    return stream.getvalue()
-
-
 def _figure(fill: Callable[[Axes], None]) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure((WIDTH, HEIGHT), layout="constrained")
@@ -68,7 +57,7 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=3, fontsize="small")
 
 
-def _cmc(axes: Axes, rows: Sequence[RowResult]) -> None:
+def _cmc(axes: Axes, rows: Sequence[ConfigurationResult]) -> None:
     for row in rows:
         ranks = np.arange(1, len(row.cmc) + 1)
         axes.plot(ranks, row.cmc, color=COLOURS.get(row.name), label=row.name, marker="o", markersize=2.5)
@@ -98,7 +87,7 @@ def _det(axes: Axes, named: Sequence[tuple[str, Curve]], positive: str, negative
     axes.grid(alpha=0.25)
 
 
-def _histograms(rows: Sequence[RowResult]) -> Figure:
+def _histograms(rows: Sequence[ConfigurationResult]) -> Figure:
     """A small panel a row: scores of mated and non-mated comparisons, each set's area 1."""
     with mpl.rc_context(STYLE):
         figure = Figure((WIDTH, 0.95 * len(rows) + 0.7), layout="constrained")
@@ -115,7 +104,7 @@ def _histograms(rows: Sequence[RowResult]) -> Figure:
         return figure
 
 
-def _breakdown(axes: Axes, rows: Sequence[RowResult], kind: str) -> None:
+def _breakdown(axes: Axes, rows: Sequence[ConfigurationResult], kind: str) -> None:
     values = list(rows[0].breakdown[kind])
     places = np.arange(len(values))
     for shift, row in enumerate(rows):

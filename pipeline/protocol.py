@@ -137,7 +137,7 @@ def from_dataset(root: str, rule: GalleryRule, tune_fraction: float, seed: int) 
         where = f"people of {SPLITS_FILE}" if (inside / SPLITS_FILE).is_file() else folder
         return Protocol(f"{said}; {where}", score, tune)
     if not path.exists():
-        raise InputError(f"--dataset_root {root}: no such folder; python -m data.prepare_faces makes one")
+        raise InputError(f"--dataset_root {root}: no such folder; earface faces prepare makes one")
     tune_rows, score_rows = _dealt(read_faces(path), tune_fraction, seed)
     score, said = rule(score_rows)
     return Protocol(said, score, rule(tune_rows)[0] if tune_rows else Enrolment([], []))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from earface.core.errors import InputError
-from earface.data.degradation import VLRSize
 from earface.data.face_dataset import usable_faces
+from earface.data.face_sizes import VLRSize
 from pipeline.protocol import Enrolment, Protocol
 
 

@@ -26,7 +26,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def ear_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train_teacher.npy (40 ears of 8 subjects) and val_teacher.npy (10 of 2), 64x64."""
-    from earface.synthetic.draw_ears import EarSet, draw_dataset
+    from earface.synthetic.ear_set import EarSet, draw_dataset
 
     folder = tmp_path_factory.mktemp("ears")
     draw_dataset(folder, EarSet(10, 5, 64, seed=3), val_fraction=0.2, workers=1, overwrite=True)
@@ -57,7 +57,7 @@ VLR = "16"  # of face_set
 def face_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten people with three faces and two with one: 19 to train, 6 of two people to validate, 7 to test."""
     from earface.data.prepare_faces import main as prepare
-    from earface.synthetic.draw_faces import FaceSet, draw_dataset
+    from earface.synthetic.face_set import FaceSet, draw_dataset
 
     folder = tmp_path_factory.mktemp("faces")
     draw_dataset(folder / "drawn", FaceSet(12, 3, 128, seed=3))

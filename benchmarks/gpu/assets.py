@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.gpu.context import Context
+from benchmarks.gpu.context import Context, call
 
 TINY_PERCEPTUAL = "timm:test_resnet.r160_in1k"  # timm's own test model
 WORKERS = max(1, (os.cpu_count() or 1) // 4)  # sets are drawn side by side
@@ -85,7 +86,7 @@ def run(part: str, context: Context) -> None:
 
 
 def _draw_ears(assets: Assets) -> str:
-    from earface.synthetic.draw_ears import EarSet, draw_dataset
+    from earface.synthetic.ear_set import EarSet, draw_dataset
 
     size = 64 if assets.smoke else 128
     draw_dataset(assets.folder / "ears", EarSet(15, 4, size, seed=3), val_fraction=0.2, workers=WORKERS, overwrite=True)
@@ -93,19 +94,17 @@ def _draw_ears(assets: Assets) -> str:
 
 
 def _draw_faces(assets: Assets) -> str:
-    from earface.data.prepare_faces import main as prepare
-    from earface.synthetic.draw_faces import FaceSet, draw_dataset
+    from earface.synthetic.face_set import FaceSet, draw_dataset
 
     drawn = assets.folder / "faces" / "drawn"
     draw_dataset(drawn, FaceSet(14, 3, 128, seed=3), workers=WORKERS)
     argv = ["--images", str(drawn), "--aligned", "--out", assets.faces, "--vlr-size", "16", "--overwrite"]
-    if prepare(argv) != 0:
-        raise RuntimeError("prepare_faces failed")
+    call(importlib.import_module("earface.data.prepare_faces").main, argv)
     return "42 of 14 identities"
 
 
 def _draw_scenes(assets: Assets) -> str:
-    from earface.synthetic.draw_scenes import SceneSet, draw_scenes
+    from earface.synthetic.scene_set import SceneSet, draw_scenes
 
     for role, count, seed in (("train", 16, 1), ("val", 8, 2)):
         draw_scenes(assets.folder / "scenes" / role, SceneSet(count, 160, 120, seed=seed), workers=WORKERS)

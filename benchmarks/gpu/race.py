@@ -207,8 +207,8 @@ def pixel_pca(count: int, context: Context) -> dict[str, Any]:
 
     from ear_teacher.config import EarTeacherConfig
     from ear_teacher.datamodule import EarDataModule
-    from earface.data.pixels import to_model_range
-    from earface.metrics.image_quality import psnr, ssim, to_unit
+    from earface.data.pixels import to_model_range, to_unit
+    from earface.metrics.image_quality import psnr, ssim
 
     argv = dict(flag[2:].split("=", 1) for flag in Assets.of(context).many_ears)
     data = EarDataModule(EarTeacherConfig(**argv, image_size=64 if context.smoke else 128))  # type: ignore[arg-type]

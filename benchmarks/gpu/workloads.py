@@ -111,10 +111,11 @@ def linear_rows(module: Any) -> Tensor:
 
 def dsr(context: Context, flags: Sequence[str]) -> Workload:
     from dsr.config import ALIASES, PRESETS, DSRTrainingConfig
+    from dsr.losses import load_perceptual
     from dsr.module import DSRLightning
-    from dsr.train_dsr import load_perceptual, load_recognizer
     from earface.core.command_line import parse_options
     from earface.data.face_dataset import with_vlr
+    from facial_rec.recognizer import load_frozen_recognizer
 
     assets = Assets.of(context)
     own = [f"--recognizer={assets.edgeface}", "--second_recognizer=none", "--progress=none", *assets.perceptual]
@@ -128,7 +129,7 @@ def dsr(context: Context, flags: Sequence[str]) -> Workload:
         presets=PRESETS,
     )
     torch.manual_seed(0)
-    recognizer = load_recognizer("--recognizer", config.recognizer, config.face_crop)
+    recognizer = load_frozen_recognizer("--recognizer", config.recognizer, config.face_crop)
     module = DSRLightning(config, recognizer, None, load_perceptual(config))
     batch = {"image": pictures(config.batch_size, 128), "index": torch.arange(config.batch_size)}
     return Workload(
@@ -147,8 +148,8 @@ def edgeface(context: Context, flags: Sequence[str], identities: int = 1000) -> 
     from earface.core.command_line import parse_options
     from earface.nn.margin_head import margin_loss
     from facial_rec.config import ALIASES, FinetuneConfig
-    from facial_rec.model import load_edgeface
     from facial_rec.module import FinetuneLightning
+    from facial_rec.recognizer import load_edgeface
 
     argv = [f"--weights={Assets.of(context).edgeface}", "--progress=none", *flags]
     config = parse_options(FinetuneConfig, argv, prog="workload", aliases=ALIASES).of_stage(2)

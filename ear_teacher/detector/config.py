@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from ear_teacher.config import ENCODERS, EarVAEConfig
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.nn.checkpoint import read_checkpoint
 from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions
 
 FROM_VAE = ("encoder", "in_channels", "base_channels", "dinov2_variant")  # what a VAE's checkpoint decides
@@ -54,7 +54,7 @@ class EarDetectorConfig:
 
 @dataclass(frozen=True)
 class DetectorTrainingConfig(BackboneOptions, TrainerOptions):
-    """Train an ear detector: `python -m ear_teacher.detector.train`."""
+    """Train an ear detector: `earface ears detector train`."""
 
     train_json: tuple[str, ...] = option(
         ("data/preprocessed/annotations_train.json",), "COCO keypoint files of training photographs"
@@ -112,16 +112,15 @@ class DetectorTrainingConfig(BackboneOptions, TrainerOptions):
         if not self.train_boxes and self.num_landmarks == 0:
             raise InputError("--train_boxes false: with --num_landmarks 0 nothing is left to train")
 
-    def resolved(self, num_landmarks: int) -> DetectorTrainingConfig:
+    def resolved(self, num_landmarks: int, vae_options: Mapping[str, Any] | None = None) -> DetectorTrainingConfig:
         """What is left to the VAE's checkpoint and to the data, filled in. Raises InputError where they disagree.
 
-        num_landmarks: how many the data has.
+        num_landmarks: how many the data has. vae_options: the shape of the VAE in `vae_checkpoint`, if there is one.
         """
         values: dict[str, Any] = {name: getattr(EarDetectorConfig, name) for name in (*FROM_VAE, "crop_size")}
-        if self.vae_checkpoint is not None:
-            stored = vae_options(self.vae_checkpoint)
-            values |= {name: stored.get(name, values[name]) for name in FROM_VAE}
-            values["crop_size"] = stored["image_size"]
+        if vae_options is not None:
+            values |= {name: vae_options.get(name, values[name]) for name in FROM_VAE}
+            values["crop_size"] = vae_options["image_size"]
             for name in FROM_VAE:
                 given = getattr(self, name)
                 if given is not None and given != values[name]:
@@ -147,14 +146,6 @@ class DetectorTrainingConfig(BackboneOptions, TrainerOptions):
         if self.num_landmarks:
             shape |= {"landmark_names": landmark_names, "skeleton": skeleton}
         return EarDetectorConfig(**shape)
-
-
-def vae_options(path: str) -> dict[str, Any]:
-    """The shape of the ear VAE in a checkpoint. Raises InputError for any other file."""
-    stored = read_checkpoint(path).get("hyper_parameters", {}).get("model") or {}
-    if not {"encoder", "image_size", "latent_dim"} <= stored.keys():
-        raise InputError(f"{path}: this checkpoint holds no ear VAE; give one written by ear_teacher.train")
-    return stored
 
 
 ALIASES = SHARED_ALIASES | {"train_data": "train_json", "val_data": "val_json", "resnet_version": "encoder"}

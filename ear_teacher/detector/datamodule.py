@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from ear_teacher.detector.config import DetectorTrainingConfig
 from ear_teacher.detector.landmarker import MARGIN
 from earface.core.errors import InputError
-from earface.data.affine import Placement, around, hide_outside
+from earface.data.affine import AffineMap, crop_around, hide_outside
 from earface.data.annotations import Annotations, Floats, Photograph
 from earface.data.augmentation import PixelAugmentation, Strength
 from earface.data.coco import read_coco
@@ -96,15 +96,15 @@ class EarCrops:
             return np.empty((0, self.size, self.size, image.shape[2]), np.uint8), np.empty((0, count, 3), np.float32)
         return np.stack(crops), np.stack(keypoints)
 
-    def _placement(self, box: Floats, image: Pixels, rng: np.random.Generator) -> Placement:
+    def _placement(self, box: Floats, image: Pixels, rng: np.random.Generator) -> AffineMap:
         size = image.shape[1], image.shape[0]
         if not self.turn:
-            return around(box, size, self.size, MARGIN)
+            return crop_around(box, size, self.size, MARGIN)
         zoom = np.exp(rng.uniform(-1, 1, 2) * np.log(ZOOM))
         shift = rng.uniform(-SHIFT, SHIFT, 2) * max(box[2:])
         moved = np.concatenate([box[:2] + box[2:] * (1 - zoom) / 2 + shift, box[2:] * zoom]).astype(np.float32)
         turn = float(rng.uniform(-self.turn, self.turn))
-        return around(moved, size, self.size, MARGIN, turn, mirrored=bool(rng.random() < 0.5))
+        return crop_around(moved, size, self.size, MARGIN, turn, mirrored=bool(rng.random() < 0.5))
 
 
 def with_landmarks(photograph: Photograph) -> list[tuple[int, Floats]]:
@@ -146,7 +146,7 @@ class DetectorDataModule(TrainingData):
         if shared:
             raise InputError(
                 f"{config.val_json[0]}: {len(shared)} photographs are also trained on (such as {min(shared)}): split "
-                "them with python -m data.convert_annotations"
+                "them with earface ears annotations"
             )
 
     @property
@@ -193,9 +193,7 @@ def read_all(paths: Sequence[str], images: str | None) -> list[Annotations]:
     read = []
     for path in paths:
         if not Path(path).is_file():
-            raise InputError(
-                f"{path}: no such file; make it from your annotations with python -m data.convert_annotations"
-            )
+            raise InputError(f"{path}: no such file; make it from your annotations with earface ears annotations")
         annotations = read_coco(path, images)
         if not annotations.num_ears:
             raise InputError(f"{path}: {len(annotations)} photographs without any ear; annotations of ears wanted")

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from ear_teacher.backbones import Backbone
 from ear_teacher.detector.box_detector import BoxDetector, suppress
-from ear_teacher.detector.config import FROM_VAE, EarDetectorConfig, vae_options
+from ear_teacher.detector.config import FROM_VAE, EarDetectorConfig
 from ear_teacher.detector.landmarker import MARGIN, Landmarker
 from ear_teacher.encoders import build_backbone
 from earface.core.errors import InputError
-from earface.data.affine import around, fit
+from earface.data.affine import crop_around, letterbox
 from earface.data.annotations import Floats
 from earface.data.images import Pixels
-from earface.data.pixels import to_model_range
+from earface.data.pixels import to_model_range, to_uint8
 from earface.nn.checkpoint import model_state, read_checkpoint
 
 CANDIDATES = 300  # a picture, before suppression
@@ -79,7 +79,7 @@ class EarDetector(nn.Module):
     ) -> Self:
         """A detector, to be trained, whose encoders are a trained ear VAE's; pyramid and heads are new.
 
-        checkpoint_path: a .ckpt file of ear_teacher.train, or a glob: the newest match. weights: `averaged` (the EMA if
+        checkpoint_path: a .ckpt file of an ear VAE, or a glob: the newest match. weights: `averaged` (the EMA if
         the run kept one) or `raw`. shape: other fields of EarDetectorConfig, such as image_size. Raises InputError for
         any other file, and for a shape that its encoder does not have.
         """
@@ -116,8 +116,7 @@ class EarDetector(nn.Module):
 
     def forward(self, images: Sequence[Tensor]) -> list[Detections]:
         """Images, each float (C, H, W) in [-1, 1] of any size, to detections in torchvision's form; see `predict`."""
-        pixels = [((image.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8) for image in images]
-        return self.predict([image.permute(1, 2, 0).cpu().numpy() for image in pixels])
+        return self.predict([to_uint8(image).cpu().numpy() for image in images])
 
     @torch.no_grad()
     def predict(self, photographs: Sequence[Pixels]) -> list[Detections]:
@@ -129,7 +128,7 @@ class EarDetector(nn.Module):
         found: list[Detections] = []
         for start in range(0, len(photographs), INFERENCE_BATCH):
             chunk = photographs[start : start + INFERENCE_BATCH]
-            placements = [fit((image.shape[1], image.shape[0]), self.config.image_size) for image in chunk]
+            placements = [letterbox((image.shape[1], image.shape[0]), self.config.image_size) for image in chunk]
             squares = [
                 placement.image(self._channels(image)) for placement, image in zip(placements, chunk, strict=True)
             ]
@@ -195,7 +194,7 @@ class EarDetector(nn.Module):
 
     def _crop(self, photograph: Pixels, box: Tensor) -> Any:
         size = photograph.shape[1], photograph.shape[0]
-        return around(_sides(box[None])[0], size, self.config.crop_size, MARGIN)
+        return crop_around(_sides(box[None])[0], size, self.config.crop_size, MARGIN)
 
     def _channels(self, photograph: Pixels) -> Pixels:
         """As many as the model takes."""
@@ -283,3 +282,11 @@ def _sides(boxes: Tensor) -> Floats:
 def _corners(boxes: Floats) -> Tensor:
     """x y width height (N, 4) to corners."""
     return torch.from_numpy(np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1))
+
+
+def vae_options(path: str) -> dict[str, Any]:
+    """The shape of the ear VAE in a checkpoint. Raises InputError for any other file."""
+    stored = read_checkpoint(path).get("hyper_parameters", {}).get("model") or {}
+    if not {"encoder", "image_size", "latent_dim"} <= stored.keys():
+        raise InputError(f"{path}: this checkpoint holds no ear VAE; give one written by earface ears train")
+    return stored

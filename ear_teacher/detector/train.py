@@ -1,4 +1,4 @@
-"""Train an ear detector: `python -m ear_teacher.detector.train`, or `python ear_teacher/detector/train.py`."""
+"""Train an ear detector: `earface ears detector train`, or `python -m ear_teacher.detector.train`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from earface.core.errors import entry_point
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    config = parse_options(DetectorTrainingConfig, argv, prog="python -m ear_teacher.detector.train", aliases=ALIASES)
+    config = parse_options(DetectorTrainingConfig, argv, prog="earface ears detector train", aliases=ALIASES)
     train(config)
     return 0
 
@@ -27,13 +27,14 @@ def train(config: DetectorTrainingConfig) -> None:
     import pytorch_lightning as pl
 
     from ear_teacher.detector.datamodule import DetectorDataModule
-    from ear_teacher.detector.model import EarDetector
+    from ear_teacher.detector.model import EarDetector, vae_options
     from ear_teacher.detector.module import EarDetectorLightning
     from earface.training.resume import open_run
     from earface.training.trainer import announce, build_trainer, fit, report
 
     datamodule = DetectorDataModule(config)
-    datamodule.config = config = config.resolved(datamodule.num_landmarks)
+    stored = vae_options(config.vae_checkpoint) if config.vae_checkpoint is not None else None
+    datamodule.config = config = config.resolved(datamodule.num_landmarks, stored)
     run = open_run(config, "ear_detector")
     if run.finished:
         print(f"finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs; more with --epochs")

@@ -12,7 +12,7 @@ from ear_teacher.eigenears.appearance import appearance, parts
 from ear_teacher.eigenears.components import Components, picture_metric, principal_components, share_of_pictures
 from ear_teacher.eigenears.config import EigenearOptions
 from ear_teacher.eigenears.factors import default_index, explained_by_group, read_factors, subject_share
-from ear_teacher.eigenears.report import Findings, write_components, write_scores
+from ear_teacher.eigenears.report import EigenearResults, write_components, write_scores
 from ear_teacher.eigenears.traversals import save_pictures
 from ear_teacher.loading import Ears
 from ear_teacher.metrics.baselines import PixelPCA
@@ -60,7 +60,7 @@ def create_eigenears(
     out: Path,
     options: EigenearOptions,
     device: str,
-) -> tuple[Findings, list[str]]:
+) -> tuple[EigenearResults, list[str]]:
     """Measure, and write everything but eigenears.json to `out`."""
     batch = options.batch_size
     look = appearance(ears.images)
@@ -71,7 +71,7 @@ def create_eigenears(
     pixel_pca = PixelPCA.fit(ears.images, count, device=device)
     pixel_codes = encode_all(pixel_pca.encode, ears.images, batch, device).double().numpy()
     owners = np.unique(np.asarray(ears.subjects or ears.names), return_inverse=True)[1]
-    found = Findings(
+    found = EigenearResults(
         components=components,
         pictures=share_of_pictures(components.scores, ears.images),
         pixel_pca=share_of_pictures(pixel_codes, ears.images),

@@ -1,4 +1,4 @@
-"""Eigenears of a trained ear VAE: `python -m ear_teacher.eigenears.create_eigenears`, or run this file."""
+"""Eigenears of a trained ear VAE: `earface ears eigenears`, or `python -m ear_teacher.eigenears.create_eigenears`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from earface.core.errors import InputError, entry_point
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(EigenearOptions, argv, prog="python -m ear_teacher.eigenears.create_eigenears")
+    options = parse_options(EigenearOptions, argv, prog="earface ears eigenears")
     # imported here: PyTorch and Lightning take seconds, and --help and a mistyped flag should not wait for them
     import torch
 
     from ear_teacher.eigenears.analysis import create_eigenears, find_factors
     from ear_teacher.eigenears.report import CONVENTION, print_report
-    from ear_teacher.loading import load_run, open_ears, output_folder
-    from ear_teacher.metrics.report import write_metrics
+    from ear_teacher.loading import load_run, open_ears
+    from earface.core.files import output_folder, write_json
     from earface.nn.inference import choose_device
 
     device = choose_device(options.device)
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "notes": sentences,
         "convention": CONVENTION,
     }
-    write_metrics(out / "eigenears.json", results)  # last: with it everything is there
+    write_json(out / "eigenears.json", results)  # last: with it everything is there
     print_report(console, found, options.metric)
     for note in sentences:
         console.print(f"[yellow]note[/] {note}", soft_wrap=True, highlight=False)

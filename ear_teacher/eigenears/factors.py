@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from earface.core.errors import InputError
-from earface.synthetic.draw_ears import FACTOR_GROUPS
+from earface.synthetic.ear_factors import FACTOR_GROUPS
 
 PERIODS = {"light_azimuth": 360.0, "background_hue": 1.0}  # an angle becomes its sine and cosine
 SIDE = "side"  # of the head: mirrors nearly everything, so it is a group of its own and known to every other

@@ -22,7 +22,7 @@ DARK, LIGHT = "#222222", "#6b6b6b"
 Floats = NDArray[np.float64]
 
 
-class Sheet:
+class ImageGrid:
     """A white page; places and sizes are in pixels from the left and from the top."""
 
     def __init__(self, width: int, height: int) -> None:

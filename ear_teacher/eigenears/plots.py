@@ -18,7 +18,7 @@ from ear_teacher.eigenears.image_grid import (
     LIGHT,
     SIDE,
     Floats,
-    Sheet,
+    ImageGrid,
     colours,
     save_figure,
     signed,
@@ -67,7 +67,7 @@ def save_component(path: Path, shown: ComponentPictures) -> None:
     }
     width = NAMES + strip_width(len(shown.positions)) + MARGIN
     top = 84
-    sheet = Sheet(width, top + len(rows) * (SIDE + GAP) + 118)
+    sheet = ImageGrid(width, top + len(rows) * (SIDE + GAP) + 118)
     sheet.text(MARGIN, 24, shown.title, 12)
     sheet.text(width - MARGIN, 24, shown.remark, 9, LIGHT, ha="right")
     for place, position in enumerate(shown.positions):
@@ -93,7 +93,7 @@ def save_grid(path: Path, components: Sequence[ComponentPictures], heading: str)
     across = min(CELLS, len(components))
     cell_width, cell_height = strip_width(3) + 3 * MARGIN, SIDE + 106
     down = -(-len(components) // across)
-    sheet = Sheet(across * cell_width + MARGIN, 62 + down * cell_height + 44)
+    sheet = ImageGrid(across * cell_width + MARGIN, 62 + down * cell_height + 44)
     sheet.text(MARGIN + 8, 26, heading, 13)
     for place, shown in enumerate(components):
         left, top = MARGIN + 8 + place % across * cell_width, 56 + place // across * cell_height
@@ -111,7 +111,7 @@ def save_grid(path: Path, components: Sequence[ComponentPictures], heading: str)
 
 def save_rows(path: Path, columns: Sequence[str], rows: Mapping[str, Tensor], heading: str) -> None:
     """A sheet of pictures: row name -> (S, C, H, W) in [0, 1], the columns named."""
-    sheet = Sheet(NAMES + strip_width(len(columns)) + MARGIN, 84 + len(rows) * (SIDE + GAP) + MARGIN)
+    sheet = ImageGrid(NAMES + strip_width(len(columns)) + MARGIN, 84 + len(rows) * (SIDE + GAP) + MARGIN)
     sheet.text(MARGIN, 24, heading, 12)
     for place, name in enumerate(columns):
         sheet.text(NAMES + place * (SIDE + GAP) + SIDE / 2, 66, name, 9, ha="center")
@@ -123,7 +123,7 @@ def save_rows(path: Path, columns: Sequence[str], rows: Mapping[str, Tensor], he
 
 
 def _bar(
-    sheet: Sheet, left: float, top: float, width: float, height: float, parts: Mapping[str, float], shares: bool
+    sheet: ImageGrid, left: float, top: float, width: float, height: float, parts: Mapping[str, float], shares: bool
 ) -> None:
     """A bar split by the shares of PARTS."""
     axes = sheet.axes(left, top, width, height)
@@ -138,7 +138,7 @@ def _bar(
     axes.set(xlim=(0, 1), ylim=(-0.5, 0.5))
 
 
-def _legend(sheet: Sheet, left: float, top: float) -> None:
+def _legend(sheet: ImageGrid, left: float, top: float) -> None:
     for number, name in enumerate(PARTS):
         place = left + number * 150
         sheet.axes(place, top - 7, 22, 14).set_axis_on()

@@ -35,7 +35,7 @@ CONVENTION = (
 
 
 @dataclass(frozen=True)
-class Findings:
+class EigenearResults:
     """Everything measured about K components; each array is (K,)."""
 
     components: Components
@@ -84,7 +84,7 @@ class Findings:
         return ", ".join(f"{name} {shares[name]:.2f}" for name in leading) or "-"
 
 
-def write_components(path: Path, found: Findings) -> None:
+def write_components(path: Path, found: EigenearResults) -> None:
     _write_csv(path, list(found.rows[0]), [[_short(value) for value in row.values()] for row in found.rows])
 
 
@@ -106,7 +106,7 @@ def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object
         writer.writerows(rows)
 
 
-def print_report(console: Console, found: Findings, metric: str) -> None:
+def print_report(console: Console, found: EigenearResults, metric: str) -> None:
     table = Table("PC", box=None, header_style="bold")
     known = ["subject"] if found.subject is not None else []
     for column in ("variance", *PARTS, *known):

@@ -21,7 +21,7 @@ from ear_teacher.eigenears.plots import (
     save_rows,
     sigmas,
 )
-from ear_teacher.eigenears.report import Findings
+from ear_teacher.eigenears.report import EigenearResults
 from ear_teacher.loading import Ears
 from ear_teacher.metrics.reconstruction import decode_unit, latent_use, unit_images
 from ear_teacher.model import EarVAE
@@ -37,7 +37,7 @@ def save_pictures(
     ears: Ears,
     mu: Tensor,
     logvar: Tensor,
-    found: Findings,
+    found: EigenearResults,
     options: EigenearOptions,
     device: str,
 ) -> None:
@@ -74,7 +74,7 @@ def along(
     model: EarVAE,
     mu: NDArray[np.float64],
     images: NDArray[np.uint8],
-    found: Findings,
+    found: EigenearResults,
     options: EigenearOptions,
     device: str,
 ) -> list[ComponentPictures]:

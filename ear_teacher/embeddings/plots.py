@@ -19,11 +19,11 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ear_teacher.embeddings.neighbors import MEASURE
 from ear_teacher.embeddings.table import Embeddings
-from ear_teacher.metrics.plots import BLUE, GREY, ORANGE
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
-from earface.data.image_grid import save_sheet
+from earface.data.image_grid import save_image_grid
 from earface.data.images import Pixels
+from earface.metrics.plots import BLUE, GREY, ORANGE
 
 TILE = 224  # height in pixels of an ear beside others; its proportions are kept
 COLUMNS = 6
@@ -105,7 +105,9 @@ def _shortened(name: str, length: int = 24) -> str:
 def save_clusters(path: Path, rows: Sequence[tuple[str, Sequence[Pixels | None]]]) -> None:
     """One row a cluster: its label and up to SHEET_COLUMNS of its ears."""
     width = common_width([picture for _, pictures in rows for picture in pictures], SHEET_TILE)
-    save_sheet(path, {label: to_tensor([tile(p, SHEET_TILE, width) for p in pictures]) for label, pictures in rows})
+    save_image_grid(
+        path, {label: to_tensor([tile(p, SHEET_TILE, width) for p in pictures]) for label, pictures in rows}
+    )
 
 
 def to_tensor(tiles: Sequence[Pixels]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Tables of embeddings: what ear_teacher.extract writes as `.npz` or `.parquet`, and reads again."""
+"""Tables of embeddings: what earface ears extract writes as `.npz` or `.parquet`, and reads again."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def read_embeddings(path: Path) -> Embeddings:
     except OSError:
         raise
     except Exception as error:  # zipfile, numpy and pyarrow raise almost anything on a broken file
-        raise InputError(f"{path}: damaged, or not written by ear_teacher.extract ({type(error).__name__})") from None
+        raise InputError(f"{path}: damaged, or not written by earface ears extract ({type(error).__name__})") from None
     return table
 
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure  # without pyplot: always the Agg canvas, no global state
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ear_teacher.model import EarVAE
-from earface.core.files import atomic_write
-from earface.data.image_grid import save_sheet
-from earface.metrics.image_quality import to_unit
+from earface.data.image_grid import save_image_grid
+from earface.data.pixels import to_unit
+from earface.metrics.plots import BLUE, GREY, ORANGE, save_plot
 
 DIFFERENCE_GAIN = 4  # errors of a few percent would look black
 SAMPLE_SEED = 7
-BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#b8b8b8"  # distinct without colour vision, too
 
 
 def save_reconstructions(path: Path, images: Tensor, decoded: Mapping[str, Tensor]) -> None:
@@ -33,7 +31,7 @@ def save_reconstructions(path: Path, images: Tensor, decoded: Mapping[str, Tenso
         f"{name.splitlines()[0]}\ndifference x{DIFFERENCE_GAIN}": (reconstruction - images).abs() * DIFFERENCE_GAIN
         for name, reconstruction in decoded.items()
     }
-    save_sheet(path, {"input": images, **decoded, **differences})
+    save_image_grid(path, {"input": images, **decoded, **differences})
 
 
 @torch.no_grad()
@@ -42,7 +40,7 @@ def save_samples(path: Path, model: EarVAE, count: int) -> None:
     generator = torch.Generator().manual_seed(SAMPLE_SEED)
     rows = {"prior": model.sample(count, generator=generator)}
     rows["aggregate\nposterior"] = model.sample(count, "posterior", generator)
-    save_sheet(path, {name: to_unit(images) for name, images in rows.items()})
+    save_image_grid(path, {name: to_unit(images) for name, images in rows.items()})
 
 
 def save_kl_per_dimension(path: Path, kl: NDArray[np.float64], active: NDArray[np.bool_]) -> None:
@@ -83,14 +81,3 @@ def save_psnr_histogram(path: Path, psnr: Mapping[str, NDArray[np.float64]]) -> 
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
     save_plot(path, draw)
-
-
-def save_plot(path: Path, draw: Callable[[Axes], None]) -> None:
-    """A PNG of what `draw` puts into one pair of axes, with a legend."""
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    draw(axes)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")

@@ -14,8 +14,8 @@ from torch import Tensor
 from ear_teacher.losses import kl_divergence
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import ACTIVE_VARIANCE, LatentMoments
-from earface.data.pixels import to_model_range
-from earface.metrics.image_quality import psnr, ssim, to_unit
+from earface.data.pixels import to_model_range, to_unit
+from earface.metrics.image_quality import psnr, ssim
 
 
 class Autoencoder(Protocol):

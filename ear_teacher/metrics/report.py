@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from ear_teacher.metrics.identification import Identification
 from ear_teacher.metrics.reconstruction import LatentUse, Reconstruction
 from earface.core.files import atomic_write
+from earface.metrics.identification import Identification
 
 PREFIXES = {"VAE": "", "pixel PCA": "pca_", "pixel PCA + mirror images": "pca_mirror_", "linear path": "linear_path_"}
 UNDECODED = {"encoder maps": "maps_", "HOG": "hog_"}  # embeddings that no decoder belongs to
@@ -67,13 +65,6 @@ def figures(
 
 def _figure(identification: Identification | None, name: str) -> Any:
     return None if identification is None else getattr(identification, name)
-
-
-def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """JSON; what is not finite (the PSNR of a perfect reconstruction) becomes null, which JSON has."""
-    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_per_image(

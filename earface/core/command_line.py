@@ -20,7 +20,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from earface.core.errors import InputError
-from earface.core.options import check_options, literal_choices, range_text
+from earface.core.options import check_options, literal_choices, range_text, to_plain
 
 Options = TypeVar("Options")
 
@@ -127,16 +127,7 @@ def _files_first(arguments: Sequence[str]) -> list[str]:
 
 def write_options(options: Any, path: Path) -> None:
     """The resolved options as YAML that `--config` reads back."""
-    path.write_text(yaml.safe_dump(plain(options), sort_keys=False))
-
-
-def plain(options: Any) -> dict[str, Any]:
-    """A dataclass as dicts, lists, strings and numbers: what a checkpoint may hold."""
-    return {key: _listed(value) for key, value in dataclasses.asdict(options).items()}
-
-
-def _listed(value: Any) -> Any:
-    return [_listed(each) for each in value] if isinstance(value, tuple) else value
+    path.write_text(yaml.safe_dump(to_plain(options), sort_keys=False))
 
 
 def _parse(parser: ArgumentParser, arguments: list[str]) -> dict[str, Any]:

@@ -1,13 +1,22 @@
-"""Files appear whole or not at all: written under a temporary name beside the target, synced, then renamed."""
+"""Files that appear whole or not at all, and the folders and the room for them.
+
+A file is written under a temporary name beside the target, synced, then renamed.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from earface.core.errors import InputError
 
 ABANDONED_AFTER_S = 24 * 3600.0  # a live writer touches its file more often than that
 
@@ -61,3 +70,37 @@ def _flush_to_disk(path: Path, flags: int) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def output_folder(given: str | None, default: Path) -> Path:
+    """`--out`, made if need be. Raises InputError if it is a file."""
+    out = Path(given) if given else default
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: is a file; give a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def write_json(path: Path, metrics: Mapping[str, Any]) -> None:
+    """JSON; what is not finite (the PSNR of a perfect reconstruction) becomes null, which JSON has."""
+    plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def check_free_space(path: Path, wanted: int) -> None:
+    """Raise InputError unless `wanted` bytes of decoded pictures fit where `path` is to be, whose folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(path.parent).free
+    if free < wanted:
+        raise InputError(
+            f"{path.parent}: {wanted / 1e9:.2f} GB wanted for decoded pictures, {free / 1e9:.2f} GB free: "
+            "free some space or choose another cache folder"
+        )
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """Raise InputError unless files can be put in `folder`, which need not be there yet. name: of the option."""
+    nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{name}: {nearest} is a file; give a folder")

@@ -74,3 +74,12 @@ def literal_choices(hint: Any) -> tuple[Any, ...]:
 def plan_fields(options: Any) -> set[str]:
     """Names of the fields that a resumed run must share."""
     return {field.name for field in dataclasses.fields(options) if field.metadata.get("plan", True)}
+
+
+def to_plain(options: Any) -> dict[str, Any]:
+    """A dataclass as dicts, lists, strings and numbers: what a checkpoint may hold."""
+    return {key: _listed(value) for key, value in dataclasses.asdict(options).items()}
+
+
+def _listed(value: Any) -> Any:
+    return [_listed(each) for each in value] if isinstance(value, tuple) else value

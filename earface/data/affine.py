@@ -19,7 +19,7 @@ PAD = 114  # grey around a photograph: about the mean of photographs
 
 
 @dataclass(frozen=True, eq=False)
-class Placement:
+class AffineMap:
     """An affine map from a photograph into a picture of size x size.
 
     matrix: (2, 3) float64, on x y measured from the top left corners.
@@ -40,7 +40,7 @@ class Placement:
         Resized first, area down and cubic up as everywhere here, then turned and shifted; letterboxing is only a copy.
         """
         left, top, right, bottom = self._needed(photograph.shape[1], photograph.shape[0])
-        part = Placement(
+        part = AffineMap(
             np.column_stack([self.matrix[:, :2], self.matrix @ [left, top, 1]]), self.photograph, self.size
         )
         return part._placed(photograph[top:bottom, left:right])
@@ -93,25 +93,25 @@ class Placement:
         return _moved_boxes(self.inverse, boxes)
 
 
-def fit(photograph: Size, size: int) -> Placement:
+def letterbox(photograph: Size, size: int) -> AffineMap:
     """Letterbox: the whole photograph, as large as fits, its shape kept to the rounding of its sides, in the middle."""
     width, height = photograph
     scale = size / max(width, height)
     fitted = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = (size - fitted[0]) // 2, (size - fitted[1]) // 2
     matrix = np.array([[fitted[0] / width, 0, left], [0, fitted[1] / height, top]], np.float64)
-    return Placement(matrix, photograph, size)
+    return AffineMap(matrix, photograph, size)
 
 
-def around(
+def crop_around(
     box: Floats, photograph: Size, size: int, margin: float, turn: float = 0.0, mirrored: bool = False
-) -> Placement:
+) -> AffineMap:
     """The square around a box (4,) x y width height, of the longer side times 1 + margin, turned by `turn` degrees."""
     centre = np.array([box[0] + box[2] / 2, box[1] + box[3] / 2], np.float64)
     scale = size / (max(float(box[2]), float(box[3])) * (1 + margin))
     cos, sin = np.cos(np.radians(turn)) * scale, np.sin(np.radians(turn)) * scale
     linear = np.array([[cos, -sin], [sin, cos]]) @ np.diag([-1.0 if mirrored else 1.0, 1.0])
-    return Placement(np.column_stack([linear, size / 2 - linear @ centre]), photograph, size)
+    return AffineMap(np.column_stack([linear, size / 2 - linear @ centre]), photograph, size)
 
 
 def clipped_boxes(boxes: Floats, width: float, height: float) -> tuple[Floats, Floats]:

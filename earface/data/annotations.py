@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
-from earface.data.ear_rows import read_csv
 from earface.data.images import DataRoot, image_size, list_images, read_ahead
+from earface.data.tables import read_csv
 
 UNLABELLED, HIDDEN, VISIBLE = 0, 1, 2  # COCO's visibility
 SIDES = ("l", "r")

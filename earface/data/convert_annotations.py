@@ -1,8 +1,8 @@
 """Annotated photographs of any kind to COCO keypoint JSON, in whole and split for training.
 
-    python -m data.convert_annotations --boxes boxes.csv --out annotations.json
-    python -m data.convert_annotations --pts FOLDER --out annotations.json
-    python -m data.convert_annotations --coco FILE --images FOLDER --out annotations.json
+    earface ears annotations --boxes boxes.csv --out annotations.json
+    earface ears annotations --pts FOLDER --out annotations.json
+    earface ears annotations --coco FILE --images FOLDER --out annotations.json
 
 Beside annotations.json it writes annotations_train.json and annotations_val.json, which share no photograph; for
 cross-validation, `--folds 5`, five pairs annotations_fold1_train.json, annotations_fold1_val.json, ...
@@ -11,30 +11,25 @@ cross-validation, `--folds 5`, five pairs annotations_fold1_train.json, annotati
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from earface.core.errors import InputError, OneLineParser, entry_point
-from earface.data.annotations import Annotations, Photograph, read_boxes_csv, read_pts_folder
+from earface.data.annotation_split import described, divide, inspect_photographs, kept_whole
+from earface.data.annotations import Annotations, read_boxes_csv, read_pts_folder
 from earface.data.coco import read_coco, write_coco
-from earface.data.duplicates import DuplicatePair, collect_signatures, find_duplicates, picture_signature
-from earface.data.image_cache import MAX_UNREADABLE
-from earface.data.images import Pixels, read_ahead, read_image
-from earface.data.prepare_ears import joined_subjects
+from earface.data.duplicates import collect_signatures, find_duplicates
 from earface.data.splits import folds_by_subject, split_by_subject
 
 
 def build_parser() -> OneLineParser:
     """The flags and their defaults."""
     parser = OneLineParser(
-        prog="python -m data.convert_annotations",
+        prog="earface ears annotations",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -77,87 +72,10 @@ def read_source(boxes: Path | None, pts: Path | None, coco: Path | None, images:
     return read_pts_folder(pts)
 
 
-def inspect(annotations: Annotations) -> tuple[Annotations, list[tuple[bytes, Pixels]], list[str]]:
-    """Decode every photograph: those that can be read, their signatures, and what the others fail of."""
-
-    def read(photograph: Photograph) -> tuple[bytes, Pixels] | str:
-        try:
-            return picture_signature(read_image(photograph.path))
-        except InputError as error:
-            return str(error)
-
-    photographs, console = annotations.photographs, Console(stderr=True)
-    results = track(
-        read_ahead(read, photographs), "reading", len(photographs), console=console, disable=not console.is_terminal
-    )
-    kept, signatures, rejects = [], [], []
-    for photograph, result in zip(photographs, results, strict=True):
-        if isinstance(result, str):
-            rejects.append(result)
-        else:
-            kept.append(photograph)
-            signatures.append(result)
-    if len(rejects) > MAX_UNREADABLE * len(photographs):
-        raise InputError(
-            f"{annotations.source}: {len(rejects)} of {len(photographs)} photographs cannot be read, over "
-            f"{MAX_UNREADABLE:.0%}: {'; '.join(rejects[:3])}"
-        )
-    return dataclasses.replace(annotations, photographs=kept), signatures, rejects
-
-
-def kept_whole(
-    annotations: Annotations, pairs: Sequence[DuplicatePair], *, by: str, together: bool
-) -> tuple[list[str], list[str]]:
-    """Of each photograph, its name, and what may not be divided: its file or its subject.
-
-    pairs: pictures of one photograph; with `together` they stay on one side.
-    """
-    photographs = annotations.photographs
-    names = _names(annotations)
-    if by == "subject":
-        nameless = [name for name, photograph in zip(names, photographs, strict=True) if not photograph.subject]
-        if nameless:
-            raise InputError(
-                f"{annotations.source}: {len(nameless)} of {len(names)} photographs have no subject ({nameless[0]}): "
-                "add them, or use --split-by photograph"
-            )
-    groups = [photograph.subject for photograph in photographs] if by == "subject" else names
-    return names, joined_subjects(groups, pairs) if together else groups
-
-
-def divide(
-    annotations: Annotations, names: Sequence[str], pairs: Sequence[DuplicatePair], is_val: NDArray[np.bool_]
-) -> tuple[Annotations, Annotations]:
-    """Training and validation part. Raises InputError for a pair of pictures of one photograph that is divided."""
-    across = [pair for pair in pairs if is_val[pair.first] != is_val[pair.second]]
-    if across:
-        first = "; ".join(f"{names[pair.first]} = {names[pair.second]} ({pair.score:.2f})" for pair in across[:3])
-        raise InputError(
-            f"{len(across)} pair(s) of pictures show one photograph on both sides of the split: {first}; "
-            "use --duplicates keep-together"
-        )
-    train, val = (
-        dataclasses.replace(annotations, photographs=[annotations.photographs[row] for row in np.flatnonzero(side)])
-        for side in (~is_val, is_val)
-    )
-    return train, val
-
-
 def split_paths(out: Path, fold: int | None = None) -> tuple[Path, Path]:
     """Where training and validation part of `out` stand; folds are counted from 1."""
     stem = out.stem if fold is None else f"{out.stem}_fold{fold}"
     return out.with_name(f"{stem}_train.json"), out.with_name(f"{stem}_val.json")
-
-
-def described(annotations: Annotations) -> str:
-    """What it holds, in words."""
-    photographs = annotations.photographs
-    marked = sum(photograph.has_landmarks for photograph in photographs)
-    empty = sum(not len(photograph.boxes) for photograph in photographs)
-    text = f"{len(photographs)} photographs, {annotations.num_ears} ears"
-    if annotations.landmark_names:
-        text += f", {len(annotations.landmark_names)} landmarks in {marked} of them"
-    return text + (f", {empty} without ears" if empty else "")
 
 
 @entry_point
@@ -168,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"--val-fraction {args.val_fraction} is out of range: at least 0 and below 1 wanted")
     if args.out.suffix.lower() != ".json":
         raise InputError(f"--out {args.out}: a name that ends in .json wanted")
-    annotations, signatures, rejects = inspect(read_source(args.boxes, args.pts, args.coco, args.images))
+    annotations, signatures, rejects = inspect_photographs(read_source(args.boxes, args.pts, args.coco, args.images))
     parts = [(args.out, annotations)]
     if args.val_fraction or args.folds:
         pairs = find_duplicates(collect_signatures(signatures))
@@ -191,14 +109,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for reject in rejects:
         print(f"left out: {reject}")
     return 0
-
-
-def _names(annotations: Annotations) -> list[str]:
-    """Paths below the photographs' common folder, so that the split does not depend on where that lies."""
-    paths = [photograph.path.absolute() for photograph in annotations.photographs]
-    common = set(paths[0].parents).intersection(*(path.parents for path in paths)) if paths else set()
-    base = max(common, key=lambda folder: len(folder.parts), default=Path())
-    return [path.relative_to(base).as_posix() for path in paths]
 
 
 if __name__ == "__main__":

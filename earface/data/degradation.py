@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from earface.core.errors import InputError
+from earface.data.face_sizes import DEGRADATIONS, VLRSize
 from earface.data.jpeg import jpeg
-
-DEGRADATIONS = ("bicubic", "realistic")
-MIN_VLR, MAX_VLR = 8, 64  # pixels
 
 # The ranges are chosen by hand for faces in surveillance video; lengths are in pixels of the VLR face.
 BLUR_SIGMA = (0.1, 0.8)  # from sharp to a fixed lens out of focus; wider blurs are what motion does
@@ -43,16 +38,6 @@ FINEST_GRID = 8  # a face is halved while it has this many pixels to one of the 
 REACH = 3.0  # standard deviations of the blur beyond the border
 
 
-class VLRSize(NamedTuple):
-    """Width and height of a very-low-resolution face, pixels."""
-
-    width: int
-    height: int
-
-    def __str__(self) -> str:
-        return f"{self.width}" if self.width == self.height else f"{self.width}x{self.height}"
-
-
 @dataclass(frozen=True)
 class Recipe:
     """What happens to one face."""
@@ -66,17 +51,6 @@ class Recipe:
     grey: bool
     quality: int
     noise_key: tuple[int, ...]
-
-
-def parse_vlr_size(text: str) -> VLRSize:
-    """ "32", "24", "16" or "14x16" (width x height). Raises InputError for anything else and beyond 8 to 64."""
-    match = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text.strip())
-    if match is None:
-        raise InputError(f"VLR size {text!r}: 32, 24, 16 or 14x16 (width x height) wanted")
-    size = VLRSize(int(match[1]), int(match[2] or match[1]))
-    if not MIN_VLR <= min(size) <= max(size) <= MAX_VLR:
-        raise InputError(f"VLR size {text!r} is out of range: {MIN_VLR} to {MAX_VLR} pixels wanted")
-    return size
 
 
 def picture_key(seed: int, name: str) -> tuple[int, int, int]:

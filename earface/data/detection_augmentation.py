@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from earface.data.affine import Placement, clipped_boxes, fit, hide_outside
+from earface.data.affine import AffineMap, clipped_boxes, hide_outside, letterbox
 from earface.data.annotations import Floats, Photograph
 from earface.data.augmentation import PixelAugmentation, Strength
 from earface.data.images import Pixels
@@ -34,7 +34,7 @@ class Scene:
     sides: tuple[str, ...]  # of each ear: l, r or empty
     ears: NDArray[np.int64]  # (N,) which of the photograph's ears these are
     dropped: Floats  # (M, 4) what is left of the others, of more than no pixel: neither ear nor background
-    placement: Placement  # where the photograph lies; it leads back
+    placement: AffineMap  # where the photograph lies; it leads back
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ class SceneAugmentation:
     def __call__(self, photograph: Photograph, image: Pixels, key: Sequence[int] = ()) -> Scene:
         height, width = image.shape[:2]
         if self.range is None:
-            return place(photograph, image, fit((width, height), self.size))
+            return place(photograph, image, letterbox((width, height), self.size))
         rng = np.random.default_rng([*key, 2])  # another stream than the pixels'
         placement, mirrored = random_placement((width, height), self.size, photograph.boxes, self.range, rng)
         scene = place(photograph, image, placement, mirrored)
         return replace(scene, image=self.pixels(scene.image, key))
 
 
-def place(photograph: Photograph, image: Pixels, placement: Placement, mirrored: bool = False) -> Scene:
+def place(photograph: Photograph, image: Pixels, placement: AffineMap, mirrored: bool = False) -> Scene:
     """The photograph as the placement shows it, with the ears that are left."""
     size = placement.size
     boxes, share = clipped_boxes(placement.boxes(photograph.boxes), size, size)
@@ -93,7 +93,7 @@ def place(photograph: Photograph, image: Pixels, placement: Placement, mirrored:
 
 def random_placement(
     photograph: tuple[int, int], size: int, boxes: Floats, reach: _Range, rng: np.random.Generator
-) -> tuple[Placement, bool]:
+) -> tuple[AffineMap, bool]:
     """A mirrored, zoomed, stretched, turned and shifted view, and whether it is mirrored."""
     width, height = photograph
     zoom = np.exp(rng.uniform(*np.log(reach.zoom))) * size / max(width, height)
@@ -109,8 +109,8 @@ def random_placement(
     ends = np.stack([-corners.min(axis=0), size - corners.max(axis=0)])  # the photograph against either edge
     shift = ends[0] + across * (ends[1] - ends[0])
     if aim is not None:
-        unshifted = Placement(np.column_stack([linear, [0, 0]]), photograph, size)
+        unshifted = AffineMap(np.column_stack([linear, [0, 0]]), photograph, size)
         box = unshifted.boxes(boxes[aim : aim + 1])[0]
         shift = -box[:2] + across * (size - box[2:])
         shift = shift.clip(ends.min(axis=0), ends.max(axis=0))  # no more empty room for its sake
-    return Placement(np.column_stack([linear, shift]), photograph, size), mirrored
+    return AffineMap(np.column_stack([linear, shift]), photograph, size), mirrored

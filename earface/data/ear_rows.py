@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.data.images import DataRoot, list_images
+from earface.data.tables import read_csv
 
 BOX_COLUMNS = "x,y,width,height"
 SUBJECT_COLUMN = "subject"
@@ -133,20 +133,6 @@ def _subject_of(name: str, pattern: re.Pattern[str] | None) -> str:
     if not subject:
         raise InputError(f"--subject-pattern {pattern.pattern!r} finds nothing in {name!r}")
     return subject
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Its rows by column, at least one. Raises InputError for a file that is missing, empty or not UTF-8."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            table = list(csv.DictReader(stream, restval=""))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a CSV file in UTF-8 ({error})") from None
-    if not table:
-        raise InputError(f"{path}: has no rows")
-    return table
 
 
 def _box(record: dict[str, str], columns: Sequence[str]) -> Box:

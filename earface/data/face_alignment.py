@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
-from earface.data.affine import Placement
+from earface.data.affine import AffineMap
+from earface.data.face_sizes import ARCFACE_SIZE, FACE_SIZE
 from earface.data.images import Pixels, resize_image
 
-FACE_SIZE = 128  # side of a high-resolution face
-ARCFACE_SIZE = 112
 ARCFACE_POINTS = (  # insightface's, which nearly every published recogniser was trained with; Deng et al. 2019
     (38.2946, 51.6963),
     (73.5318, 51.5014),
@@ -52,18 +51,18 @@ def similarity(source: Points, target: Points) -> NDArray[np.float64]:
     return np.column_stack([linear, centre_target - linear @ centre])
 
 
-def face_placement(points: Points, photograph: tuple[int, int], size: int = FACE_SIZE) -> Placement:
+def face_placement(points: Points, photograph: tuple[int, int], size: int = FACE_SIZE) -> AffineMap:
     """Where a photograph (width, height) lies in the aligned face of size x size, by the five `points` in it."""
     corner = 0.5  # placements are measured from the corners, points from pixel centres
-    return Placement(similarity(points + corner, face_template(size) + corner), photograph, size)
+    return AffineMap(similarity(points + corner, face_template(size) + corner), photograph, size)
 
 
-def enlargement(placement: Placement) -> float:
+def enlargement(placement: AffineMap) -> float:
     """Pixels of the aligned face per pixel of the photograph, along a side."""
     return float(np.sqrt(np.linalg.det(placement.matrix[:, :2])))
 
 
-def alignment_residual(points: Points, placement: Placement) -> float:
+def alignment_residual(points: Points, placement: AffineMap) -> float:
     """Root mean square distance of the aligned points from the template, in pixels of the face.
 
     2 to 5 at 128 pixels on photographs of the press; more where a face is turned or its points are wrong.
@@ -80,5 +79,5 @@ def align_face(photograph: Pixels, points: Points, size: int = FACE_SIZE) -> Pix
     """
     height, width = photograph.shape[:2]
     placement = face_placement(points, (width, height), size)
-    finer = Placement(placement.matrix * OVERSAMPLING, placement.photograph, size * OVERSAMPLING)
+    finer = AffineMap(placement.matrix * OVERSAMPLING, placement.photograph, size * OVERSAMPLING)
     return resize_image(finer.image(photograph), size)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from earface.core.errors import InputError
 from earface.data.augmentation import FaceAugmentation
-from earface.data.degradation import VLRSize, degrade, picture_key, realistic
-from earface.data.face_alignment import FACE_SIZE
+from earface.data.degradation import degrade, picture_key, realistic
 from earface.data.face_rows import HR_FOLDER, VLR_FOLDER, FaceRow, read_faces, split_folder
+from earface.data.face_sizes import FACE_SIZE, VLRSize
 from earface.data.identity_split import identity_digests
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.images import read_ahead, read_image
-from earface.data.pixels import to_model_range
+from earface.data.pixels import to_model_range, to_uint8
 
 
 class FaceDataset(Dataset[dict[str, Any]]):
@@ -67,7 +66,7 @@ class FaceDataset(Dataset[dict[str, Any]]):
 def _realistic_pixels(image: Tensor, size: VLRSize, key: tuple[int, int, int]) -> Tensor:
     """(H, W, 3) uint8 -> (h, w, 3) uint8: exact, since `realistic` gives values that an 8-bit file holds."""
     (vlr,) = realistic(to_model_range(image[None]), size, [key])
-    return ((vlr + 1.0) * 127.5).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    return to_uint8(vlr)
 
 
 def with_vlr(batch: dict[str, Any], degradation: str, size: VLRSize) -> dict[str, Any]:
@@ -90,8 +89,8 @@ def training_faces(dataset_root: str, need_vlr: bool) -> tuple[list[FaceRow], li
     for split in ("train", "val"):
         if not (root / split_folder(split) / HR_FOLDER).is_dir():
             raise InputError(
-                f"--dataset_root {dataset_root}: no {split_folder(split)}/{HR_FOLDER} in it; python -m "
-                "data.prepare_faces makes it from photographs, or with --aligned from faces of 128x128"
+                f"--dataset_root {dataset_root}: no {split_folder(split)}/{HR_FOLDER} in it; earface "
+                "faces prepare makes it from photographs, or with --aligned from faces of 128x128"
             )
     train, val = read_faces(root, ("train",)), read_faces(root, ("val",))
     people, others = {row.identity for row in train}, {row.identity for row in val}
@@ -100,7 +99,7 @@ def training_faces(dataset_root: str, need_vlr: bool) -> tuple[list[FaceRow], li
     if shared := people & others:
         raise InputError(
             f"{root}: {len(shared)} identities are in {split_folder('train')} and in {split_folder('val')} (such as "
-            f"{min(shared)}); split by identity, as python -m data.prepare_faces does"
+            f"{min(shared)}); split by identity, as earface faces prepare does"
         )
     if need_vlr:
         require_vlr([*train, *val])
@@ -114,9 +113,10 @@ def require_vlr(rows: Sequence[FaceRow]) -> None:
         raise InputError(f"{folder}: no such folder; --degradation bicubic or realistic makes VLR faces of HR ones")
 
 
-def usable_faces(rows: Sequence[FaceRow], vlr: VLRSize | None) -> list[FaceRow]:
+def usable_faces(rows: Sequence[FaceRow], vlr: VLRSize | None, report: Callable[[str], None] = print) -> list[FaceRow]:
     """Those that can be read. vlr: the size that their VLR pictures must have, if these are wanted.
 
+    report: called with a line about those left out, if there are any.
     Raises InputError for a picture of another size or none, and if more than 5 % cannot be read.
     """
     if vlr is not None:
@@ -128,7 +128,9 @@ def usable_faces(rows: Sequence[FaceRow], vlr: VLRSize | None) -> list[FaceRow]:
             f"{rows[0].path.parent}: {len(skipped)} of {len(rows)} faces cannot be read, over {MAX_UNREADABLE:.0%}: "
             f"{'; '.join(skipped[:3])}"
         )
-    _report_skipped(rows[0].path.parent, skipped)
+    if skipped:
+        folder = rows[0].path.parent
+        report(f"{folder}: {len(skipped)} faces cannot be read and are left out ({'; '.join(skipped[:3])})")
     return [row for row, failure in zip(rows, failures, strict=True) if not failure]
 
 
@@ -148,12 +150,6 @@ def _failure(row: FaceRow, vlr: VLRSize | None) -> str:
     return ""
 
 
-@rank_zero_only
-def _report_skipped(folder: Path, skipped: Sequence[str]) -> None:
-    if skipped:
-        print(f"{folder}: {len(skipped)} faces cannot be read and are left out ({'; '.join(skipped[:3])})")
-
-
 def faces_to_score(dataset_root: str, split: str, known: Mapping[Path, frozenset[str]]) -> list[FaceRow]:
     """The faces of a split. known: of each model, digests of the people it was trained on.
 
@@ -162,7 +158,7 @@ def faces_to_score(dataset_root: str, split: str, known: Mapping[Path, frozenset
     rows = read_faces(dataset_root, (split,))
     if not all(row.split == split for row in rows):
         raise InputError(
-            f"--dataset_root {dataset_root}: no prepared set with {split}; python -m data.prepare_faces makes one"
+            f"--dataset_root {dataset_root}: no prepared set with {split}; earface faces prepare makes one"
         )
     refuse_known(rows, split, known)
     return rows

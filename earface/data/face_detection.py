@@ -20,8 +20,9 @@ import huggingface_hub as hub
 import numpy as np
 from numpy.typing import NDArray
 
+from earface.core.downloads import check_sha256
 from earface.core.errors import InputError
-from earface.data.affine import around
+from earface.data.affine import crop_around
 from earface.data.face_alignment import Points
 from earface.data.images import Pixels
 
@@ -39,7 +40,7 @@ MIRRORED_ORDER = [1, 0, 2, 4, 3]  # of the five points
 
 
 @dataclass(frozen=True)
-class Face:
+class DetectedFace:
     """One face in a photograph."""
 
     box: NDArray[np.float64]  # (4,) x y width height, pixels from the top left corner; it may leave the photograph
@@ -71,7 +72,7 @@ class FaceDetector:
             raise InputError(f"{path}: {what} ({FILE}, of https://huggingface.co/{REPOSITORY})") from None
         self.digest = hashlib.sha256(content).hexdigest()
 
-    def __call__(self, photograph: Pixels) -> list[Face]:
+    def __call__(self, photograph: Pixels) -> list[DetectedFace]:
         """The faces of (H, W, 3) uint8 RGB from `min_score` on, at the first of LONG_SIDES that shows any.
 
         No photograph is enlarged for it.
@@ -86,19 +87,19 @@ class FaceDetector:
             tried.add(size)
         return []
 
-    def refined(self, photograph: Pixels, face: Face) -> Face:
+    def refined(self, photograph: Pixels, face: DetectedFace) -> DetectedFace:
         """`face` with its points averaged over several looks at it, at two sizes and mirrored."""
         height, width = photograph.shape[:2]
         looks = []
         for size, mirrored in itertools.product(LOOKS, (False, True)):
-            view = around(face.box.astype(np.float32), (width, height), size, LOOK_MARGIN, mirrored=mirrored)
+            view = crop_around(face.box.astype(np.float32), (width, height), size, LOOK_MARGIN, mirrored=mirrored)
             found = self._detect(view.image(photograph), (size, size))
             if found:
                 points = view.points_back(subject_face(found, (size, size)).points.astype(np.float32))
                 looks.append(points[MIRRORED_ORDER] if mirrored else points)
         return dataclasses.replace(face, points=np.mean(looks, axis=0, dtype=np.float64)) if looks else face
 
-    def _detect(self, photograph: Pixels, size: tuple[int, int]) -> list[Face]:
+    def _detect(self, photograph: Pixels, size: tuple[int, int]) -> list[DetectedFace]:
         height, width = photograph.shape[:2]
         network = getattr(self._of_thread, "network", None)
         if network is None:
@@ -114,12 +115,12 @@ class FaceDetector:
             raise InputError(f"{self.path}: gives something else than boxes, points and scores")
         scale = np.array([width / size[0], height / size[1]])
         return [
-            Face(row[:4] * np.tile(scale, 2), (row[4:14].reshape(5, 2) + 0.5) * scale - 0.5, float(row[14]))
+            DetectedFace(row[:4] * np.tile(scale, 2), (row[4:14].reshape(5, 2) + 0.5) * scale - 0.5, float(row[14]))
             for row in rows
         ]
 
 
-def subject_face(faces: Sequence[Face], photograph: tuple[int, int]) -> Face:
+def subject_face(faces: Sequence[DetectedFace], photograph: tuple[int, int]) -> DetectedFace:
     """Whose photograph (width, height) it is: the face whose size times nearness to the middle is largest.
 
     Size is the root of the box's area; nearness falls from 1 in the middle of the photograph to 0 in its corners. So a
@@ -127,7 +128,7 @@ def subject_face(faces: Sequence[Face], photograph: tuple[int, int]) -> Face:
     """
     middle = np.array(photograph) / 2
 
-    def prominence(face: Face) -> float:
+    def prominence(face: DetectedFace) -> float:
         away = np.linalg.norm(face.box[:2] + face.box[2:] / 2 - middle) / np.linalg.norm(middle)
         return float(np.sqrt(face.box[2:].prod()) * (1 - away))
 
@@ -154,10 +155,3 @@ def detector_file(path: Path | None) -> Path:
         ) from None
     check_sha256(Path(cached), SHA256)
     return Path(cached)
-
-
-def check_sha256(path: Path, expected: str) -> None:
-    """Raises InputError if the file's digest is another."""
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise InputError(f"{path}: its SHA-256 is {found[:16]}..., {expected[:16]}... wanted: delete it and try again")

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from earface.core.errors import InputError
-from earface.data.face_alignment import FACE_SIZE, align_face, alignment_residual, enlargement, face_placement
+from earface.data.face_alignment import align_face, alignment_residual, enlargement, face_placement
 from earface.data.face_detection import FaceDetector, subject_face
 from earface.data.face_rows import FaceRow
+from earface.data.face_sizes import FACE_SIZE
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.images import Pixels, read_ahead, read_image, write_image
 
@@ -37,7 +38,7 @@ class AlignedFace:
 
 
 @dataclass(frozen=True)
-class Reject:
+class RejectedFace:
     """A picture that was left out, and why."""
 
     name: str
@@ -100,7 +101,7 @@ def inspect_faces(
     finder: FaceFinder,
     work: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> tuple[list[AlignedFace], list[Reject]]:
+) -> tuple[list[AlignedFace], list[RejectedFace]]:
     """The faces of `rows`, written to `work` as STEM.png, and the rejects; both in the order of the rows.
 
     Raises InputError if more than 5 % of the pictures cannot be read, or none can be used.
@@ -128,7 +129,7 @@ def inspect_faces(
             if record is not known.get(row.name):
                 _append(journal, record)
             if "reject" in record:
-                rejects.append(Reject(row.name, *record["reject"]))
+                rejects.append(RejectedFace(row.name, *record["reject"]))
             else:
                 faces.append(AlignedFace(row, stem, work / f"{stem}.png", **record["face"]))
             progress(done, len(rows))

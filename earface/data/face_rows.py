@@ -1,6 +1,6 @@
 """Which faces there are and whose, from any of the layouts that face sets come in, or from a prepared set.
 
-A prepared set (`python -m data.prepare_faces`) is ROOT/{train,val,test}_processed/{hr_images,vlr_images}/NAME.png with
+A prepared set (`earface faces prepare`) is ROOT/{train,val,test}_processed/{hr_images,vlr_images}/NAME.png with
 ROOT/splits.json beside them. NAME tells the identity: IDENTITY__PICTURE, or a name of CMU Multi-PIE as it stands.
 """
 
@@ -16,10 +16,10 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from earface.core.errors import InputError
-from earface.data.ear_rows import read_csv
 from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
 from earface.data.images import DataRoot, list_images
 from earface.data.multipie import MultiPieName
+from earface.data.tables import read_csv
 
 SPLITS = ("train", "val", "test")
 HR_FOLDER, VLR_FOLDER = "hr_images", "vlr_images"
@@ -153,7 +153,7 @@ def faces_from_index(index: Path, images: Path) -> list[FaceRow]:
 
 def _prepared_split(folder: Path, split: str, root: Path) -> list[FaceRow]:
     if not (folder / HR_FOLDER).is_dir():
-        raise InputError(f"{folder / HR_FOLDER}: no such folder (python -m data.prepare_faces makes it)")
+        raise InputError(f"{folder / HR_FOLDER}: no such folder (earface faces prepare makes it)")
     roles = read_splits(root / SPLITS_FILE).roles if (root / SPLITS_FILE).is_file() else {}
     low = {path.name for path in list_images(folder / VLR_FOLDER)} if (folder / VLR_FOLDER).is_dir() else None
     rows = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import PIL
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write, remove_abandoned
+from earface.core.files import atomic_write, check_free_space, remove_abandoned
 from earface.data.images import Pixels, read_ahead, read_image, resize_image
 from earface.data.npy import TeacherData
 
@@ -191,13 +190,3 @@ def _source_image(data: TeacherData, row: int, channels: int) -> Pixels:
         return image
     conversion = cv2.COLOR_RGB2GRAY if channels == 1 else cv2.COLOR_GRAY2RGB
     return np.asarray(cv2.cvtColor(image, conversion), np.uint8).reshape(*image.shape[:2], channels)
-
-
-def check_free_space(path: Path, wanted: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(path.parent).free
-    if free < wanted:
-        raise InputError(
-            f"{path.parent}: {wanted / 1e9:.2f} GB wanted for decoded pictures, {free / 1e9:.2f} GB free: "
-            "free some space or choose another cache folder"
-        )

@@ -17,8 +17,8 @@ FONT = (cv2.FONT_HERSHEY_SIMPLEX, 0.45)
 GAP = 2
 
 
-def labelled_rows(rows: Mapping[str, Tensor], min_side: int = 96) -> np.ndarray:
-    """name -> (N, C, S, S) in [0, 1], to one uint8 (H, W, 3) sheet on white; small images are enlarged by pixels."""
+def image_grid(rows: Mapping[str, Tensor], min_side: int = 96) -> np.ndarray:
+    """name -> (N, C, S, S) in [0, 1], to one uint8 (H, W, 3) picture on white; small images are enlarged by pixels."""
     lines = [line for label in rows for line in label.split("\n")]
     label_width = max(LABEL_WIDTH, *(cv2.getTextSize(line, *FONT, 1)[0][0] + 12 for line in lines))
     strips = []
@@ -39,9 +39,9 @@ def labelled_rows(rows: Mapping[str, Tensor], min_side: int = 96) -> np.ndarray:
     return np.concatenate(padded_strips)
 
 
-def save_sheet(path: Path, rows: Mapping[str, Tensor]) -> np.ndarray:
-    """`labelled_rows` written to `path` as PNG; returns the sheet."""
-    sheet = labelled_rows(rows)
+def save_image_grid(path: Path, rows: Mapping[str, Tensor]) -> np.ndarray:
+    """`image_grid` written to `path` as PNG; returns it."""
+    grid = image_grid(rows)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, sheet)
-    return sheet
+    write_image(path, grid)
+    return grid

@@ -20,3 +20,17 @@ def interpolate(faces: Tensor, side: int) -> Tensor:
     if tuple(faces.shape[2:]) == (side, side):
         return faces
     return F.interpolate(faces.float(), (side, side), mode="bicubic", align_corners=False)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Pixels from [-1, 1] to [0, 1], any shape, in float32 because half precision would round the sum.
+
+    Not clamped: a loss needs the gradient of what lies outside. float64 stays float64.
+    """
+    wide = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+    return (wide + 1.0) * 0.5
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """(..., C, H, W) in [-1, 1] -> (..., H, W, C) uint8 on the same device: rounded, and clamped to the range."""
+    return (to_unit(images.detach().float()).clamp(0, 1) * 255).round().to(torch.uint8).movedim(-3, -1).contiguous()

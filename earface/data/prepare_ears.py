@@ -1,4 +1,4 @@
-"""Photographs of ears to `train_teacher.npy` and `val_teacher.npy`: `python -m data.prepare_ears --images FOLDER`.
+"""Photographs of ears to `train_teacher.npy` and `val_teacher.npy`: `earface ears prepare --images FOLDER`.
 
 The split is by subject, no photograph is on both sides, and `prepare_report.json` beside them says what was left out.
 """
@@ -11,45 +11,26 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from earface.core.errors import InputError, OneLineParser, entry_point
 from earface.core.files import atomic_write
-from earface.data.duplicates import DuplicatePair, Signatures, collect_signatures, find_duplicates, picture_signature
+from earface.data.duplicates import DuplicatePair, Signatures, collect_signatures, find_duplicates, joined_subjects
+from earface.data.ear_inspection import RejectedEar, inspect_ears, write_split
 from earface.data.ear_rows import BOX_COLUMNS, SUBJECT_COLUMN, EarRow, fixed_split, rows_from_folder, rows_from_index
-from earface.data.image_cache import MAX_UNREADABLE, crop_to_box
-from earface.data.images import DataRoot, Pixels, read_ahead, read_image
-from earface.data.npy import write_teacher_npy
+from earface.data.images import DataRoot
 from earface.data.splits import split_by_subject
-
-
-@dataclass(frozen=True)
-class InspectedEar:
-    """What reading it gave."""
-
-    signature: tuple[bytes, Pixels]
-    size: tuple[int, int]  # width, height of the ear's pixels
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A row that was left out, and why."""
-
-    name: str
-    reason: str
-    unreadable: bool  # rather than too small
 
 
 def build_parser() -> OneLineParser:
     """The flags and their defaults."""
-    parser = OneLineParser(prog="python -m data.prepare_ears", description=__doc__)
+    parser = OneLineParser(prog="earface ears prepare", description=__doc__)
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs, searched through")
     parser.add_argument("--index", type=Path, help="CSV of the photographs to take; its paths are below --images")
     parser.add_argument(
@@ -81,66 +62,6 @@ def build_parser() -> OneLineParser:
     return parser
 
 
-def inspect(rows: Sequence[EarRow], min_size: int) -> tuple[list[EarRow], list[InspectedEar], list[Reject]]:
-    """Read every photograph: the rows that can be used, what was found in them, and the rejects."""
-
-    def read(row: EarRow) -> InspectedEar | Reject:
-        try:
-            photograph = read_image(row.path)
-            ear = photograph if row.box is None else crop_to_box(photograph, np.array(row.box, np.float32))
-        except InputError as error:
-            return Reject(row.name, str(error).removeprefix(f"{row.path}: "), True)
-        height, width = ear.shape[:2]
-        if min(height, width) < min_size:
-            return Reject(row.name, f"{width}x{height} is smaller than --min-size {min_size}", False)
-        # the whole photograph's pixels, the ear's likeness: a photograph with two ears is on one side
-        return InspectedEar((picture_signature(photograph)[0], picture_signature(ear)[1]), (width, height))
-
-    kept, found, rejects = [], [], []
-    console = Console(stderr=True)
-    results = track(
-        read_ahead(read, rows), "reading", total=len(rows), console=console, disable=not console.is_terminal
-    )
-    for row, result in zip(rows, results, strict=True):
-        if isinstance(result, Reject):
-            rejects.append(result)
-        else:
-            kept.append(row)
-            found.append(result)
-    unreadable = [f"{reject.name}: {reject.reason}" for reject in rejects if reject.unreadable]
-    if len(unreadable) > MAX_UNREADABLE * len(rows):
-        raise InputError(
-            f"{len(unreadable)} of {len(rows)} pictures cannot be read, over {MAX_UNREADABLE:.0%}: "
-            + "; ".join(unreadable[:3])
-        )
-    if not kept:
-        raise InputError(f"none of {len(rows)} pictures can be used: {rejects[0].name}: {rejects[0].reason}")
-    return kept, found, rejects
-
-
-def joined_subjects(subjects: Sequence[str], pairs: Sequence[DuplicatePair]) -> list[str]:
-    """One name per row, shared by all subjects that duplicates connect: the first of them in the alphabet."""
-    leader = {subject: subject for subject in subjects}
-
-    def find(subject: str) -> str:
-        while leader[subject] != subject:
-            subject = leader[subject]
-        return subject
-
-    for pair in pairs:
-        low, high = sorted((find(subjects[pair.first]), find(subjects[pair.second])))
-        leader[high] = low
-    return [find(subject) for subject in subjects]
-
-
-def write_split(path: Path, rows: Sequence[EarRow]) -> None:
-    """Paths are relative if they lie below the folder of `path`, so that both can be moved together; else absolute."""
-    root = DataRoot(path.parent)
-    written = [root.written(row.path) for row in rows]
-    boxes = None if any(row.box is None for row in rows) else np.array([row.box for row in rows], np.float32)
-    write_teacher_npy(path, image_paths=written, bboxes=boxes, subjects=[row.subject for row in rows])
-
-
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, split, check, write; 0, or 2 with one line on stderr."""
@@ -152,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.index is None
         else rows_from_index(args.images, args.index, args.file_column, args.subject_column, args.box_columns, pattern)
     )
-    kept, found, rejects = inspect(rows, args.min_size)
+    kept, found, rejects = inspect_ears(rows, args.min_size)
     signatures = collect_signatures(ear.signature for ear in found)
     subjects = [row.subject for row in kept]
     groups, together = subjects, []
@@ -230,7 +151,7 @@ def _write_report(out: Path, report: dict[str, object]) -> None:
 
 
 def _print_notes(
-    console: Console, warnings: Sequence[str], rejects: Sequence[Reject], num_dropped: int, out: Path
+    console: Console, warnings: Sequence[str], rejects: Sequence[RejectedEar], num_dropped: int, out: Path
 ) -> None:
     for warning in warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)

@@ -1,7 +1,7 @@
 """Photographs of people to aligned faces, their very-low-resolution copies, and one split of the identities.
 
-    python -m data.prepare_faces --images PHOTOGRAPHS --out ROOT
-    python -m data.prepare_faces --images ALIGNED_128 --aligned --out ROOT
+    earface faces prepare --images PHOTOGRAPHS --out ROOT
+    earface faces prepare --images ALIGNED_128 --aligned --out ROOT
 
 PHOTOGRAPHS has a folder for each identity, or Multi-PIE names (001_01_01_051_07_crop_128.png), or comes with --index, a
 CSV of file and identity. ROOT gets {train,val,test}_processed/{hr_images,vlr_images}/NAME.png, splits.json, faces.csv
@@ -11,7 +11,6 @@ CSV of file and identity. ROOT gets {train,val,test}_processed/{hr_images,vlr_im
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import sys
 from collections import Counter, defaultdict
@@ -20,28 +19,25 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from earface.core.errors import InputError, OneLineParser, entry_point
 from earface.core.files import atomic_write
-from earface.data.degradation import DEGRADATIONS, VLRSize, degrade, parse_vlr_size, picture_key
-from earface.data.duplicates import DuplicatePair, collect_signatures, find_duplicates, picture_signature
+from earface.data.duplicates import DuplicatePair, joined_subjects
 from earface.data.face_detection import FaceDetector, detector_file
-from earface.data.face_inspection import AlignedFace, FaceFinder, Reject, inspect_faces
+from earface.data.face_inspection import AlignedFace, FaceFinder, RejectedFace, inspect_faces
 from earface.data.face_rows import (
-    HR_FOLDER,
-    SPLITS,
     SPLITS_FILE,
-    VLR_FOLDER,
     FaceRow,
     faces_from_folder,
     faces_from_index,
     prepared_names,
     split_folder,
 )
+from earface.data.face_set_writer import BATCH, INDEX, REPORT, WORK, clear, shared_pictures, write_faces, write_index
+from earface.data.face_sizes import DEGRADATIONS, VLRSize, parse_vlr_size
 from earface.data.identity_split import (
     SPLIT_OF_ROLE,
     IdentitySplit,
@@ -50,18 +46,13 @@ from earface.data.identity_split import (
     read_splits,
     write_splits,
 )
-from earface.data.images import DataRoot, read_ahead, read_image, write_image
-from earface.data.prepare_ears import joined_subjects
-
-REPORT, INDEX, WORK = "prepare_report.json", "faces.csv", ".prepare"
-ALIGNED_COARSE = 0.9  # of 300 copies that were turned, scaled, recoloured, compressed or mirrored, none is below .96
-BATCH = 64
+from earface.data.images import DataRoot
 
 
 def build_parser() -> OneLineParser:
     """The flags and their defaults."""
     parser = OneLineParser(
-        prog="python -m data.prepare_faces",
+        prog="earface faces prepare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -136,54 +127,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def shared_pictures(faces: Sequence[AlignedFace]) -> list[DuplicatePair]:
-    """Pairs of one picture under two identities."""
-    signatures = collect_signatures(read_ahead(lambda face: picture_signature(read_image(face.path)), faces))
-    pairs = find_duplicates(signatures, min_coarse=ALIGNED_COARSE)
-    return [pair for pair in pairs if faces[pair.first].row.identity != faces[pair.second].row.identity]
-
-
-def write_faces(
-    root: Path, faces: Sequence[AlignedFace], split: IdentitySplit, size: VLRSize, degradation: str, seed: int
-) -> None:
-    """hr_images/NAME.png and vlr_images/NAME.png of each, whose degradation depends on the seed and its name alone."""
-    pixels = list(read_ahead(lambda face: read_image(face.path), faces))
-    hr = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
-    keys = [picture_key(seed, face.stem) for face in faces]
-    vlr = degrade(degradation, hr, size, keys).add(1.0).mul_(127.5).round_().to(torch.uint8)
-    for face, high, low in zip(faces, pixels, vlr.permute(0, 2, 3, 1).numpy(), strict=True):
-        folder = root / split_folder(split.split_of(face.row.identity))
-        write_image(folder / HR_FOLDER / f"{face.stem}.png", high)
-        write_image(folder / VLR_FOLDER / f"{face.stem}.png", low)
-
-
-def write_index(path: Path, faces: Sequence[AlignedFace], split: IdentitySplit) -> None:
-    """faces.csv: one row a face, in the order of the photographs."""
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(("file", "identity", "role", "photograph", "score", "enlargement", "residual", "others"))
-        for face in faces:
-            role = split.roles[face.row.identity]
-            file = f"{split_folder(SPLIT_OF_ROLE[role])}/{HR_FOLDER}/{face.stem}.png"
-            known = (face.score, face.enlargement, face.residual, face.others)
-            writer.writerow((file, face.row.identity, role, face.row.name, *known))
-
-
-def clear(root: Path) -> None:
-    """Remove what an earlier run wrote, the report first: without it the set is not complete."""
-    for name in (REPORT, SPLITS_FILE, INDEX):
-        (root / name).unlink(missing_ok=True)
-    for split in SPLITS:
-        for kind in (HR_FOLDER, VLR_FOLDER):
-            folder = root / split_folder(split) / kind
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in folder.glob("*.png"):
-                path.unlink()
-
-
 def _fixed_split(path: Path, rows: Sequence[FaceRow]) -> IdentitySplit:
     fixed = read_splits(path)
     present = {row.identity for row in rows}
@@ -208,7 +151,7 @@ def _report(
     size: VLRSize,
     detection: dict[str, object],
     faces: Sequence[AlignedFace],
-    rejects: Sequence[Reject],
+    rejects: Sequence[RejectedFace],
     pairs: Sequence[DuplicatePair],
     split: IdentitySplit,
 ) -> dict[str, object]:
@@ -266,7 +209,9 @@ def _write_report(folder: Path, report: dict[str, object]) -> None:
         temporary.write_text(as_json(report), encoding="utf-8", errors="backslashreplace")
 
 
-def _print_summary(out: Path, faces: Sequence[AlignedFace], rejects: Sequence[Reject], split: IdentitySplit) -> None:
+def _print_summary(
+    out: Path, faces: Sequence[AlignedFace], rejects: Sequence[RejectedFace], split: IdentitySplit
+) -> None:
     table = Table("role", "identities", "pictures", "folder", title="faces")
     for role, name in SPLIT_OF_ROLE.items():
         own = [face.row.identity for face in faces if split.roles[face.row.identity] == role]

@@ -2,44 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from earface.nn.precision import float32_island
+
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, K1 and K2 at data range 1
-
-
-def float32_island(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Decorate a function of tensors: half precision arguments become float32, and autocast is off inside.
-
-    float64 stays float64, integers stay integers; tensors may be positional or by name.
-    """
-
-    def widen(value: object) -> object:
-        half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
-        return value.float() if half else value  # type: ignore[attr-defined]
-
-    @functools.wraps(function)
-    def run(*args: object, **kwargs: object) -> Tensor:
-        device = [value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor)][0]  # noqa: RUF015  # torch.compile traces no generators
-        with torch.autocast(device, enabled=False):
-            return function(*[widen(value) for value in args], **{name: widen(kwargs[name]) for name in kwargs})
-
-    return run
-
-
-@float32_island
-def to_unit(images: Tensor) -> Tensor:
-    """Pixels from [-1, 1] to [0, 1], any shape, in float32 because half precision would round the sum.
-
-    Not clamped: a loss needs the gradient of what lies outside.
-    """
-    return (images + 1.0) * 0.5
 
 
 @float32_island

@@ -5,18 +5,15 @@ from __future__ import annotations
 import glob
 import pickle
 import re
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from torch import Tensor, nn
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -93,31 +90,3 @@ def load_fitting(
         reason = f"it was made with {', '.join(differing)}" if differing else f"first at {wrong[0]}"
         raise InputError(f"{path}: {len(wrong)} tensors do not fit this model; {reason}")
     model.load_state_dict(state)
-
-
-class AtomicCheckpointIO(CheckpointIO):
-    """Writes beside the target, syncs, then renames; reads with `weights_only=True`.
-
-    A kill or a full disk leaves the previous file as it was.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with atomic_write(path) as temporary:
-                torch.save(checkpoint, temporary)
-        except RuntimeError as error:  # torch's zip writer reports a failed write as a RuntimeError
-            if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
-                raise
-            free = shutil.disk_usage(path.parent).free / 2**20
-            raise InputError(
-                f"{path}: could not be written ({free:.0f} MiB free): make room or choose another --checkpoint_dir, "
-                "then run the same command; it continues from the last complete checkpoint"
-            ) from error
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_checkpoint(path, map_location or "cpu")
-
-    def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)

@@ -53,12 +53,6 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def autocast(device: str, precision: str) -> torch.autocast:
-    """precision: 16 or bf16; 32 leaves everything as it is. On a CPU 16 is bf16, as in training: far faster there."""
-    kinds = {"16": torch.bfloat16 if device == "cpu" else torch.float16, "bf16": torch.bfloat16}
-    return torch.autocast(device, kinds.get(precision), enabled=precision in kinds)
-
-
 def weights_digest(model: nn.Module, geometry: str = "") -> str:
     """SHA-256 (64 hex digits) of `geometry` and of every weight's name, type, shape and bytes.
 

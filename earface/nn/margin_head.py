@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from earface.metrics.image_quality import float32_island
+from earface.nn.precision import float32_island
 
 Margin = Literal["arcface", "cosface", "adaface"]
 NORM_CONCENTRATION = 0.333  # AdaFace's h: a norm of h deviations above the mean has the whole margin

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from earface.core.errors import InputError
-from earface.metrics.image_quality import float32_island
 from earface.nn.frozen import move_frozen
+from earface.nn.precision import float32_island
 from earface.nn.weights import load_timm_backbone, timm_config
 
 NAMED = {"vgg16": "vgg16.tv_in1k", "dinov2": "vit_small_patch14_dinov2.lvd142m"}  # torchvision's and Meta's weights

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub as hub
 import timm
 import torch
-from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import load_file
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
+from earface.core.downloads import hub_file
 from earface.core.errors import InputError
 from earface.nn.weight_layouts import dequantize_linears, recognise
 
 HEAD_KEYS = ("fc.", "classifier.", "head.")  # classifiers, which no backbone here keeps
 NESTS = ("state_dict", "model")
-OFFLINE_TIMEOUT_S = 5.0  # huggingface_hub alone retries for nearly a minute before it says that there is no network
 
 
 def read_weights_file(path: str | Path) -> dict[str, Tensor]:
@@ -118,31 +115,6 @@ def normalisation_of(model: nn.Module) -> dict[str, Any]:
     """The mean and std (and what else timm knows) that the weights of a loaded model were trained with."""
     config: Any = model.pretrained_cfg
     return dict(config)
-
-
-def hub_file(repository: str, files: Sequence[str], *, revision: str | None = None, what: str, advice: str) -> str:
-    """The path of the first of `files` that a repository on the Hugging Face hub has: cached, or downloaded now.
-
-    what: whose weights they are, advice: what to do instead; for the error's line. Raises InputError within seconds
-    where none can be had.
-    """
-    for file in files:
-        cached = hub.try_to_load_from_cache(repository, file, revision=revision)
-        if isinstance(cached, str):
-            return cached
-    url = hub.hf_hub_url(repository, files[0], revision=revision)
-    timeout = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", OFFLINE_TIMEOUT_S))
-    for file in files:
-        try:
-            # One request that is not repeated tells whether there is a network; the download's own would retry.
-            hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision), timeout=timeout)
-            return hub.hf_hub_download(repository, file, revision=revision)
-        except EntryNotFoundError:
-            continue
-        except Exception as error:  # the client's own kinds of failure differ between its versions
-            reason = " ".join(str(error).split())[:120]
-            raise InputError(f"cannot download the weights of {what} from {url} ({reason}): {advice}") from error
-    raise InputError(f"no weights of {what} at {url}: {advice}")
 
 
 def _pretrained_source(name: str, config: timm.models.PretrainedCfg, advice: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from earface.synthetic.canvas import Canvas, Frame
 from earface.synthetic.curves import Array
-from earface.synthetic.ear_surroundings import TILE, noise_tile
+from earface.synthetic.noise import TILE, noise_tile
 
 Random = np.random.Generator
 

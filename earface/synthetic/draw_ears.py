@@ -1,6 +1,6 @@
 """Draw ears from an anatomical model, so that every trainer runs with no download.
 
-    python -m data.synthetic.ears --out runs/synthetic_ears --subjects 200 --images-per-subject 10
+    earface ears synthesize --out runs/synthetic_ears --subjects 200 --images-per-subject 10
 
 Each picture follows from (seed, subject, picture) alone.
 The factors and their ranges: `earface/synthetic/ear_factors.py`.
@@ -12,35 +12,13 @@ import sys
 from collections.abc import Sequence
 
 from earface.core.errors import OneLineParser, entry_point
-from earface.synthetic.ear_anatomy import EAR_LANDMARKS, Relief, relief
-from earface.synthetic.ear_factors import FACTOR_GROUPS, RANGES, EarShape, EarView, sample_shape, sample_view
-from earface.synthetic.ear_rendering import EarPicture, draw_ear
-from earface.synthetic.ear_set import EarSet, draw_dataset, draw_many, write_sheet
+from earface.synthetic.ear_set import EarSet, draw_dataset, write_sheet
 from earface.synthetic.workers import drawing_progress, num_cores
-
-__all__ = [
-    "EAR_LANDMARKS",
-    "FACTOR_GROUPS",
-    "RANGES",
-    "EarPicture",
-    "EarSet",
-    "EarShape",
-    "EarView",
-    "Relief",
-    "draw_dataset",
-    "draw_ear",
-    "draw_many",
-    "main",
-    "relief",
-    "sample_shape",
-    "sample_view",
-    "write_sheet",
-]
 
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(
-        prog="python -m data.synthetic.ears", description="Draw ears with known factors, boxes and landmarks."
+        prog="earface ears synthesize", description="Draw ears with known factors, boxes and landmarks."
     )
     parser.add_argument("--out", required=True, help="folder to write; it must be new or empty")
     parser.add_argument("--subjects", type=int, default=EarSet.subjects, help="persons")

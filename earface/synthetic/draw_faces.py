@@ -1,6 +1,6 @@
 """Draw faces of fixed identities under pose, light and expression, so that every face trainer runs with no download.
 
-    python -m data.synthetic.faces --out runs/synthetic_faces --subjects 200 --images-per-subject 10
+    earface faces synthesize --out runs/synthetic_faces --subjects 200 --images-per-subject 10
 
 They are aligned to ArcFace's five points and named as in Multi-PIE. Each picture follows from (seed, subject, name)
 alone. The factors and their ranges: `earface/synthetic/face_factors.py`.
@@ -12,45 +12,13 @@ import sys
 from collections.abc import Sequence
 
 from earface.core.errors import OneLineParser, entry_point
-from earface.synthetic.face_anatomy import FACE_LANDMARKS
-from earface.synthetic.face_factors import (
-    FACTOR_GROUPS,
-    GALLERY,
-    RANGES,
-    FaceShape,
-    FaceView,
-    ViewCode,
-    sample_shape,
-    sample_view,
-)
-from earface.synthetic.face_rendering import FacePicture, draw_face
-from earface.synthetic.face_set import LAYOUTS, FaceSet, draw_dataset, draw_many, view_codes, write_sheet
+from earface.synthetic.face_set import LAYOUTS, FaceSet, draw_dataset, write_sheet
 from earface.synthetic.workers import drawing_progress, num_cores
-
-__all__ = [
-    "FACE_LANDMARKS",
-    "FACTOR_GROUPS",
-    "GALLERY",
-    "RANGES",
-    "FacePicture",
-    "FaceSet",
-    "FaceShape",
-    "FaceView",
-    "ViewCode",
-    "draw_dataset",
-    "draw_face",
-    "draw_many",
-    "main",
-    "sample_shape",
-    "sample_view",
-    "view_codes",
-    "write_sheet",
-]
 
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(
-        prog="python -m data.synthetic.faces", description="Draw faces with known identities, factors and landmarks."
+        prog="earface faces synthesize", description="Draw faces with known identities, factors and landmarks."
     )
     parser.add_argument("--out", required=True, help="folder to write; it must be new or empty")
     parser.add_argument("--subjects", type=int, default=FaceSet.subjects, help="persons, up to 999")

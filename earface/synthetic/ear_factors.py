@@ -110,8 +110,6 @@ FACTOR_GROUPS: Mapping[str, tuple[str, ...]] = {
     )
     for group in GROUPS
 }
-
-
 RANGES: Mapping[str, tuple[float, float]] = {
     field.name: (field.metadata["low"], field.metadata["high"])
     for owner in (EarShape, EarView)

@@ -15,6 +15,7 @@ from earface.synthetic import ear_surroundings as around
 from earface.synthetic.curves import Array, smoothstep
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS, EXTENT_X, EXTENT_Y, Relief, relief
 from earface.synthetic.ear_factors import EarShape, EarView
+from earface.synthetic.noise import tile_window
 
 MIN_SIZE, MAX_SIZE = 32, 512
 OCCLUDED, VISIBLE = 1, 2  # COCO's visibility flags
@@ -98,9 +99,9 @@ def _layers(shape: EarShape, density: int) -> tuple[Relief, Array]:
     """The relief, and for one warp (H, W, 4) of height, silhouette, blood and mottling."""
     ear = relief(shape, density)
     rows, columns = ear.height.shape
-    blotches = around.tile_window(shape.mottling_pattern, max(rows, columns), 0.02 * density)[:rows, :columns]
+    blotches = tile_window(shape.mottling_pattern, max(rows, columns), 0.02 * density)[:rows, :columns]
     freckles = np.clip(
-        around.tile_window(shape.mottling_pattern + 1, max(rows, columns), 0.007 * density)[:rows, :columns] - 1.3, 0, 2
+        tile_window(shape.mottling_pattern + 1, max(rows, columns), 0.007 * density)[:rows, :columns] - 1.3, 0, 2
     )
     return ear, np.dstack([ear.height, ear.silhouette, ear.blood, 0.6 * blotches - freckles])
 
@@ -274,5 +275,5 @@ def _expose(picture: Array, view: EarView, size: int, image_size: int) -> NDArra
             plane = cv2.GaussianBlur(plane, (0, 0), sigma)
         if size != image_size:
             plane = cv2.resize(plane, (image_size, image_size), interpolation=cv2.INTER_AREA)
-        planes.append(plane + np.float32(8 * view.noise) * around.tile_window(view.noise_pattern + channel, image_size))
+        planes.append(plane + np.float32(8 * view.noise) * tile_window(view.noise_pattern + channel, image_size))
     return cv2.merge([np.clip(np.rint(plane), 0, 255).astype(np.uint8) for plane in planes])

@@ -24,11 +24,9 @@ from earface.synthetic.ear_anatomy import EAR_LANDMARKS
 from earface.synthetic.ear_factors import sample_shape, sample_view
 from earface.synthetic.ear_rendering import MAX_SIZE, MIN_SIZE, EarPicture, draw_ear
 from earface.synthetic.factors import MAX_SEED
-from earface.synthetic.workers import check_workers, map_processes
+from earface.synthetic.workers import PNG_FLAGS, check_workers, map_processes
 
 MAX_SUBJECTS, MAX_IMAGES_PER_SUBJECT = 9999, 1000  # what the file names have digits for
-# Run lengths suit noisy pictures: smaller and faster than the default.
-PNG_FLAGS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
 TEACHER_FILES = ("train_teacher.npy", "val_teacher.npy")
 EAR_SKELETON = [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (9, 10), (10, 11), (11, 12), (12, 13), (2, 17)]
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earface.synthetic.curves import Array, smoothstep
-from earface.synthetic.ear_surroundings import noise_tile, offsets
 from earface.synthetic.face_anatomy import Face, Sheet, Y, cross_section
 from earface.synthetic.face_factors import FaceShape
 from earface.synthetic.face_raster import grid_triangles
+from earface.synthetic.noise import noise_tile, offsets
 
 BALD, SHAVED = 0.05, 0.2  # hair_length below which there is no hair, and below which it has no body
 _TOP, _STEP = -128.0, 8.0

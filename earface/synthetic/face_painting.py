@@ -9,9 +9,9 @@ import numpy as np
 
 from earface.synthetic.canvas import Canvas, Region
 from earface.synthetic.curves import Array
-from earface.synthetic.ear_surroundings import TILE, tile_window
 from earface.synthetic.face_anatomy import BOTTOM, SIDE, TOP, Face, vector
 from earface.synthetic.face_factors import FaceShape
+from earface.synthetic.noise import TILE, tile_window
 
 # sRGB. Skin from deep brown to very fair, about the Monk scale's course; irises from dark brown to grey.
 _SKIN = [(70, 45, 35), (104, 68, 49), (146, 99, 71), (189, 137, 105), (220, 171, 141), (240, 205, 185)]

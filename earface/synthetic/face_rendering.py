@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.synthetic.curves import Array, smoothstep
-from earface.synthetic.ear_surroundings import tile_window
 from earface.synthetic.face_anatomy import STEP, Expression, Face, vector
 from earface.synthetic.face_factors import FaceShape, FaceView
 from earface.synthetic.face_features import face_texture
@@ -20,6 +19,7 @@ from earface.synthetic.face_light import Light, Pose, cast_shadow, shade_hair, s
 from earface.synthetic.face_painting import hair_colour
 from earface.synthetic.face_parts import Skin
 from earface.synthetic.face_raster import EMPTY, rasterise
+from earface.synthetic.noise import tile_window
 
 MIN_SIZE, MAX_SIZE = 32, 512
 OCCLUDED, VISIBLE = 1, 2  # COCO's visibility flags

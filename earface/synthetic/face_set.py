@@ -19,12 +19,11 @@ from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.data.images import write_image
 from earface.data.multipie import CAMERA_YAW, MultiPieName
-from earface.synthetic.ear_set import PNG_FLAGS
 from earface.synthetic.face_anatomy import FACE_LANDMARKS
 from earface.synthetic.face_factors import CODES, GALLERY, ViewCode, sample_shape, sample_view
 from earface.synthetic.face_rendering import MAX_SIZE, MIN_SIZE, FacePicture, draw_face
 from earface.synthetic.factors import MAX_SEED
-from earface.synthetic.workers import check_workers, map_processes
+from earface.synthetic.workers import PNG_FLAGS, check_workers, map_processes
 
 MAX_SUBJECTS = 999  # what the names have digits for
 LAYOUTS = ("multipie", "folders")

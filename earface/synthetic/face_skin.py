@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 
 from earface.synthetic.curves import Array, smooth_curve, smoothstep
-from earface.synthetic.ear_surroundings import noise_tile, offsets
 from earface.synthetic.face_anatomy import BOTTOM, SIDE, STEP, TOP, Face, mound, row_map, vector
 from earface.synthetic.face_factors import FaceShape
 from earface.synthetic.face_painting import Paint, grain, hair_colour, oval, skin_colour, texture_size
 from earface.synthetic.face_parts import STARTS, atlas_rows
+from earface.synthetic.noise import noise_tile, offsets
 
 
 def skin(face: Face, density: float) -> Array:

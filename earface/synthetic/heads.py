@@ -17,7 +17,8 @@ from earface.synthetic.canvas import Canvas, Frame, outline_mask
 from earface.synthetic.curves import Array, smoothstep
 from earface.synthetic.ear_factors import EarShape, EarView
 from earface.synthetic.ear_rendering import EarPicture, draw_ear, light_colours
-from earface.synthetic.ear_surroundings import hair_colour, noise_tile
+from earface.synthetic.ear_surroundings import hair_colour
+from earface.synthetic.noise import noise_tile
 
 PATCH_SCALE = 0.72  # the ear's share of the patch it is drawn on
 PATCH_SIZES = (96, 160, 256)

@@ -15,8 +15,8 @@ from earface.synthetic.canvas import Canvas, Frame
 from earface.synthetic.curves import Array
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS
 from earface.synthetic.ear_factors import sample_shape, sample_view
-from earface.synthetic.ear_surroundings import TILE, noise_tile
 from earface.synthetic.heads import PaintedEar, Person, paint_face, paint_profile
+from earface.synthetic.noise import TILE, noise_tile
 
 SCENES_PER_GROUP = 8  # scenes in a row that share the group's people, so that their ears are modelled once
 PEOPLE_PER_GROUP = 2

@@ -8,8 +8,6 @@ from typing import Literal
 from earface.core.options import option
 
 Precision = Literal["32", "16", "bf16", "16-mixed", "bf16-mixed", "32-true"]
-
-
 SHARED_ALIASES = {"learning_rate": "lr", "device": "accelerator"}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -14,6 +15,7 @@ from earface.training.config import RunOptions
 from earface.training.loader import ResumableLoader
 
 NAMED = 8  # files of a batch that an error message lists
+print_once = rank_zero_only(print)  # by the first process alone
 
 
 class TrainingData(pl.LightningDataModule):

@@ -13,7 +13,7 @@ from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from earface.core.command_line import plain
+from earface.core.options import to_plain
 from earface.training.config import RunOptions
 from earface.training.loader import batches_per_epoch
 from earface.training.optim import LearningRate, adamw_with_schedule, mark_matrices
@@ -39,7 +39,7 @@ class TrainingModule(pl.LightningModule):
         """kind: the word under which a checkpoint keeps the model's own options."""
         super().__init__()
         self.config: Any = config
-        self.save_hyperparameters({kind: plain(model_config), "options": plain(config)})
+        self.save_hyperparameters({kind: to_plain(model_config), "options": to_plain(config)})
         self.rate: LearningRate | None = None
         self.terms = TermLog(lambda indices: self.datamodule.describe(indices))
         self.sums = ValidationSums()

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from earface.core.command_line import plain
 from earface.core.errors import InputError
-from earface.core.options import plan_fields
+from earface.core.options import plan_fields, to_plain
 from earface.nn.checkpoint import find_checkpoint, read_checkpoint
 from earface.training.config import RunOptions
 
@@ -73,8 +72,8 @@ def _check_writable(flag: str, folder: Path) -> None:
 
 
 def _compare(options: RunOptions, stored: dict[str, Any], path: Path) -> None:
-    current = plain(options)
-    stored = plain(type(options)()) | stored  # an option that came later was at its default
+    current = to_plain(options)
+    stored = to_plain(type(options)()) | stored  # an option that came later was at its default
     differing = [
         f"{field} {stored[field]!r} -> {current[field]!r}"
         for field in sorted(plan_fields(options))

@@ -19,22 +19,21 @@ from rich.table import Table
 
 from earface.core.command_line import write_options
 from earface.core.errors import InputError
-from earface.nn.checkpoint import AtomicCheckpointIO
 from earface.nn.inference import check_gpu_age, is_out_of_memory, why_no_gpu
 from earface.training.callbacks import (
     EMA,
     EarlyStop,
-    EpochLines,
     LastCheckpoint,
-    ProgressBar,
     RunState,
     TrainingPaused,
     TrainingRows,
     best_checkpoints,
 )
+from earface.training.checkpoint_io import AtomicCheckpointIO
 from earface.training.compiled import CompiledSteps
 from earface.training.config import RunOptions
 from earface.training.loggers import MetricsCSV, QuietTensorBoard
+from earface.training.progress import EpochLines, ProgressBar
 from earface.training.term_log import NonFiniteLossError
 
 if TYPE_CHECKING:

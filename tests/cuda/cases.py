@@ -153,8 +153,9 @@ def dsr(files: Files, **options: Any) -> Case:
     """Every term of the loss, with jitter and two recognisers, 16 px to 128."""
     from dsr.config import DSRTrainingConfig
     from dsr.datamodule import FaceDataModule
+    from dsr.losses import load_perceptual
     from dsr.module import DSRLightning
-    from dsr.train_dsr import load_perceptual, load_recognizer
+    from facial_rec.recognizer import load_frozen_recognizer
 
     shape = {"vlr_size": "16", "base_channels": 8, "residual_blocks": 1, "dataset_root": str(files.faces)}
     perceptual = {"perceptual_backbone": TIMM}
@@ -163,7 +164,8 @@ def dsr(files: Files, **options: Any) -> Case:
     datamodule = FaceDataModule(config)
     datamodule.setup()
     first, second = (
-        load_recognizer(flag, getattr(config, flag), config.face_crop) for flag in ("recognizer", "second_recognizer")
+        load_frozen_recognizer(flag, getattr(config, flag), config.face_crop)
+        for flag in ("recognizer", "second_recognizer")
     )
     with patch("earface.nn.perceptual.load_timm_backbone", _untrained):
         perceptual_loss = load_perceptual(config)
@@ -172,11 +174,11 @@ def dsr(files: Files, **options: Any) -> Case:
 
 def edgeface(files: Files, stage: Any, **options: Any) -> Case:
     """A stage of the fine-tuning on interpolated faces."""
+    from dsr.upsampler import enlarging
     from facial_rec.config import FinetuneConfig
     from facial_rec.datamodule import FinetuneData
-    from facial_rec.model import load_edgeface
     from facial_rec.module import FinetuneLightning
-    from facial_rec.routes import enlarging
+    from facial_rec.recognizer import load_edgeface
 
     data = {"dataset_root": str(files.faces), "inputs": "interpolation", "vlr_size": "16"}
     paths = {"weights": str(files.edgeface), "cache_dir": str(files.folder / "cache")}

@@ -11,7 +11,7 @@ from tests.cuda.cases import Files
 
 @pytest.fixture(scope="session")
 def files(ear_set: Path, face_set: Path, edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Files:
-    from earface.synthetic.draw_scenes import SceneSet, draw_scenes
+    from earface.synthetic.scene_set import SceneSet, draw_scenes
 
     folder = tmp_path_factory.mktemp("cuda")
     for seed, split in enumerate(("train", "val"), 1):

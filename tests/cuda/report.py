@@ -18,11 +18,11 @@ from tests.cuda.fake import PRECISIONS
 def make_files(folder: Path) -> Files:
     """Synthetic ears, faces and scenes, and an EdgeFace at random weights."""
     from earface.data.prepare_faces import main as prepare
-    from earface.synthetic.draw_ears import EarSet
-    from earface.synthetic.draw_ears import draw_dataset as draw_ears
-    from earface.synthetic.draw_faces import FaceSet
-    from earface.synthetic.draw_faces import draw_dataset as draw_faces
-    from earface.synthetic.draw_scenes import SceneSet, draw_scenes
+    from earface.synthetic.ear_set import EarSet
+    from earface.synthetic.ear_set import draw_dataset as draw_ears
+    from earface.synthetic.face_set import FaceSet
+    from earface.synthetic.face_set import draw_dataset as draw_faces
+    from earface.synthetic.scene_set import SceneSet, draw_scenes
     from tests.conftest import random_edgeface
 
     draw_ears(folder / "ears", EarSet(6, 3, 64, seed=3), val_fraction=0.3, workers=1, overwrite=True)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from dsr.config import DSRConfig
+from dsr.inference import super_resolve
 from dsr.model import DSR
-from dsr.upscale import super_resolve
 from ear_teacher.model import EarVAE
 from ear_teacher.train import main as train_ears
 from earface.nn.checkpoint import read_checkpoint

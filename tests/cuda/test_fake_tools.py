@@ -12,25 +12,26 @@ import torch
 from torch import Tensor
 
 from dsr.config import DSRConfig
-from dsr.losses import Recognizer
+from dsr.inference import super_resolve
 from dsr.metrics import measure as measure_faces
 from dsr.model import DSR
-from dsr.upscale import SmallFaces, super_resolve, write_faces, write_sheet
+from dsr.upsampler import build_upsampler
+from dsr.upscaling import SmallFaces, write_faces, write_sheet
 from ear_teacher.detector.model import EarDetector
 from ear_teacher.metrics.baselines import PixelPCA
 from ear_teacher.metrics.reconstruction import decode_unit, encode_all, encode_posteriors, latent_use, measure
-from ear_teacher.model import AggregatePosterior, EarVAE
-from ear_teacher.posterior import LatentMoments
+from ear_teacher.model import EarVAE
+from ear_teacher.posterior import AggregatePosterior, LatentMoments
 from earface.data.face_rows import read_faces
-from earface.data.image_grid import save_sheet
+from earface.data.image_grid import save_image_grid
 from earface.data.images import list_images, read_image
 from earface.metrics.identification import rank_one_hits
+from earface.nn.frozen import FrozenRecognizer
+from earface.nn.upsampler import Upsampler
 from facial_rec.contract import FaceContract
-from facial_rec.embedding import Face, embed_faces, embed_pictures
-from facial_rec.input_cache import Route
+from facial_rec.embedding import FaceFile, embed_faces, embed_pictures
 from facial_rec.model import EMBEDDING_DIM, EdgeFace
-from pipeline.embedding import Recognizer as PipelineRecognizer
-from pipeline.embedding import route_named
+from facial_rec.recognizer import FaceRecognizer as PipelineRecognizer
 from pipeline.search import NOBODY, score_chunks, search, top_candidates
 from tests.cuda.cases import CASES, Files, Standing
 from tests.cuda.fake import CUDA, PRECISIONS, fake, fake_cuda, on_cuda
@@ -135,7 +136,7 @@ def test_faces_are_embedded_without_traffic(face_model: EdgeFace, flip: bool) ->
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_the_pipelines_recognizer_and_routes(face_model: EdgeFace, dsr: DSR, name: str) -> None:
     option: Any = {each: flag for flag, each in HALF.items()}.get(name, "32")
-    routes = [route_named("interpolation", ""), Route("dsr", lambda vlr: super_resolve(dsr, vlr, option))]
+    routes = [build_upsampler("interpolation", ""), Upsampler("dsr", lambda vlr: super_resolve(dsr, vlr, option))]
     with fake_cuda() as traffic, torch.no_grad():
         recognizer = PipelineRecognizer("xxs", on_cuda(face_model), FaceContract(), "cuda", option)
         on_cuda(dsr)
@@ -221,7 +222,7 @@ def test_pixel_pca_is_fitted_and_used_on_the_gpu(pixels: np.ndarray, rows: int) 
 
 
 def test_faces_are_measured(dsr: DSR, face_model: EdgeFace) -> None:
-    recognizer = Recognizer(face_model, FaceContract(), "xxs")
+    recognizer = FrozenRecognizer(face_model, FaceContract(), "xxs")
     with fake_cuda():
         on_cuda(dsr)
         batches = [{"vlr": fake(3, 3, 16, 16), "hr": fake(3, 3, 128, 128)}]
@@ -242,7 +243,7 @@ def test_faces_are_upscaled_into_files(dsr: DSR, tmp_path: Path) -> None:
 
 
 def test_pictures_of_faces_are_embedded(face_model: EdgeFace, files: Files) -> None:
-    faces = [Face(row.path, "") for row in read_faces(files.faces, ("val",))]
+    faces = [FaceFile(row.path, "") for row in read_faces(files.faces, ("val",))]
     with fake_cuda():
         found = embed_pictures(on_cuda(face_model), faces, FaceContract(), batch_size=2, device="cuda", workers=1)
     assert found.embeddings.shape == (len(faces), EMBEDDING_DIM)
@@ -279,5 +280,5 @@ class Logger:
 
 def test_a_sheet_is_made_of_pictures_on_the_gpu(tmp_path: Path) -> None:
     with fake_cuda():
-        save_sheet(tmp_path / "sheet.png", {"ears": fake(3, 1, 16, 16), "others": fake(3, 3, 16, 16)})
+        save_image_grid(tmp_path / "sheet.png", {"ears": fake(3, 1, 16, 16), "others": fake(3, 3, 16, 16)})
     assert read_image(tmp_path / "sheet.png").shape[2] == 3

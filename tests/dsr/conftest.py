@@ -10,8 +10,9 @@ import pytest
 import timm
 import torch
 
-from dsr.losses import Recognizer
-from dsr.train_dsr import load_recognizer, main
+from dsr.train_dsr import main
+from earface.nn.frozen import FrozenRecognizer
+from facial_rec.recognizer import load_frozen_recognizer
 from tests.conftest import VLR
 
 PERCEPTUAL = "timm:test_resnet.r160_in1k"  # timm's own test model, 0.4 M parameters
@@ -21,8 +22,8 @@ Arguments = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="session")
-def recognizer(edgeface: Path) -> Recognizer:
-    found = load_recognizer("--recognizer", str(edgeface), "arcface")
+def recognizer(edgeface: Path) -> FrozenRecognizer:
+    found = load_frozen_recognizer("--recognizer", str(edgeface), "arcface")
     assert found is not None
     return found
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from dsr.config import DSRConfig, DSRTrainingConfig
-from dsr.losses import DSRLoss, LossWeights, Recognizer
+from dsr.losses import DSRLoss, LossWeights, load_perceptual
 from dsr.model import DSR
 from dsr.module import DSRLightning
-from dsr.train_dsr import load_perceptual
+from earface.nn.frozen import FrozenRecognizer
 from tests.dsr.conftest import PERCEPTUAL
 
 ONE_GRAPH: dict[str, Any] = {"fullgraph": True, "backend": "aot_eager"}
@@ -53,7 +53,7 @@ def test_the_network_is_one_graph(size: str, training: bool) -> None:
 
 
 @pytest.mark.parametrize(("with_recognizer", "jitter"), [(False, 0.0), (True, 0.06)])
-def test_the_loss_is_one_graph(with_recognizer: bool, jitter: float, recognizer: Recognizer) -> None:
+def test_the_loss_is_one_graph(with_recognizer: bool, jitter: float, recognizer: FrozenRecognizer) -> None:
     loss = DSRLoss(WEIGHTS, recognizer) if with_recognizer else DSRLoss(LossWeights(tv=2e-6))
     hr, sr = noise(2, 3, 128, 128), noise(2, 3, 128, 128, seed=1)
     compiled = torch.compile(loss, **ONE_GRAPH)
@@ -61,7 +61,7 @@ def test_the_loss_is_one_graph(with_recognizer: bool, jitter: float, recognizer:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-7)
 
 
-def test_a_training_step_in_half_precision_is_one_graph(recognizer: Recognizer, perceptual: list[str]) -> None:
+def test_a_training_step_in_half_precision_is_one_graph(recognizer: FrozenRecognizer, perceptual: list[str]) -> None:
     """All terms with jitter; the recogniser stays out of the module's parameters."""
     plan = {"perceptual_backbone": PERCEPTUAL, "perceptual_weights": perceptual[-1], "vlr_size": "16"}
     config = DSRTrainingConfig(base_channels=8, residual_blocks=1, **plan)

@@ -299,7 +299,7 @@ def test_a_set_that_is_not_there_is_one_line(
     tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(tmp_path, *ALONE, "--dataset-root", str(tmp_path / "nowhere"))) == 2
-    assert "nowhere: no train_processed/hr_images in it; python -m data.prepare_faces makes it" in only_line(capsys)
+    assert "nowhere: no train_processed/hr_images in it; earface faces prepare makes it" in only_line(capsys)
 
 
 def test_files_of_another_size_than_the_models_are_one_line(

@@ -15,12 +15,13 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dsr import DSR
-from dsr.evaluate import main, names_of
-from dsr.losses import Recognizer
+from dsr.evaluate import main
+from dsr.evaluation import names_of
 from dsr.metrics import MeasuredFaces, figures, identified
 from earface.core.errors import InputError
 from earface.data.images import read_image
 from earface.nn.checkpoint import read_checkpoint
+from earface.nn.frozen import FrozenRecognizer
 from facial_rec.contract import FaceContract
 from tests.conftest import only_line
 from tests.dsr.conftest import metric_rows
@@ -47,7 +48,7 @@ def measured(finished: Path, face_set: Path, edgeface: Path, tmp_path_factory: p
 
 
 @pytest.fixture(scope="module")
-def by_hand(finished: Path, face_set: Path, recognizer: Recognizer) -> dict[str, list[dict[str, Any]]]:
+def by_hand(finished: Path, face_set: Path, recognizer: FrozenRecognizer) -> dict[str, list[dict[str, Any]]]:
     """method -> each face of the test split in order, one at a time, from the files."""
     model = DSR.load_from_checkpoint(finished / "checkpoints" / "last.ckpt")
     folder = face_set / "test_processed"
@@ -71,7 +72,7 @@ def by_hand(finished: Path, face_set: Path, recognizer: Recognizer) -> dict[str,
     return found
 
 
-def embedding(recognizer: Recognizer, pixels: np.ndarray) -> np.ndarray:
+def embedding(recognizer: FrozenRecognizer, pixels: np.ndarray) -> np.ndarray:
     """(512,) of length 1."""
     crop = torch.from_numpy(pixels * 2 - 1).float().permute(2, 0, 1)[None]
     network: Any = recognizer.network

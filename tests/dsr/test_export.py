@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from dsr import DSR, DSRConfig
-from dsr.config import Provenance
-from dsr.export import examples, main, write_onnx
+from dsr.export import main
+from dsr.hub import Provenance
+from dsr.onnx_export import examples, write_onnx
 from earface.core.errors import InputError
 from earface.export import onnx_export
 from earface.nn.inference import weights_digest

@@ -16,7 +16,6 @@ from dsr.config import DSRTrainingConfig
 from dsr.losses import (
     DSRLoss,
     LossWeights,
-    Recognizer,
     feature_matching_loss,
     identity_loss,
     l1_loss,
@@ -25,6 +24,7 @@ from dsr.losses import (
     total_variation,
 )
 from dsr.module import DSRLightning, ValidationFaces
+from earface.nn.frozen import FrozenRecognizer
 from facial_rec.contract import FaceContract
 
 SHAPE = (2, 3, 5, 7)
@@ -102,7 +102,7 @@ def test_feature_matching_weighs_each_stage_alike() -> None:
     assert half.dtype == torch.float32
 
 
-def test_the_loss_is_the_weighted_sum_of_its_terms(recognizer: Recognizer) -> None:
+def test_the_loss_is_the_weighted_sum_of_its_terms(recognizer: FrozenRecognizer) -> None:
     def perceptual(sr: Tensor, hr: Tensor) -> Tensor:  # [0, 1] images -> (B,)
         return (sr - hr).square().mean(dim=(1, 2, 3))
 
@@ -128,7 +128,9 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(recognizer: Recognizer) -> No
     torch.testing.assert_close(result.embedding.norm(dim=1), torch.ones(2))
 
 
-def test_a_term_of_weight_0_is_not_computed_but_identity_is_measured_in_validation(recognizer: Recognizer) -> None:
+def test_a_term_of_weight_0_is_not_computed_but_identity_is_measured_in_validation(
+    recognizer: FrozenRecognizer,
+) -> None:
     loss, sr, hr = DSRLoss(LossWeights(), recognizer), faces(1), faces(1, seed=1)
     assert loss(sr, hr).terms.keys() == {"l1"}
     with torch.no_grad():
@@ -148,7 +150,7 @@ def test_a_weight_without_its_network_is_refused(weights: LossWeights) -> None:
 # The recogniser
 
 
-def test_the_picture_gets_gradients_and_the_recogniser_keeps_none(recognizer: Recognizer) -> None:
+def test_the_picture_gets_gradients_and_the_recogniser_keeps_none(recognizer: FrozenRecognizer) -> None:
     sr = faces().requires_grad_()
     loss = DSRLoss(LossWeights(identity=1.0, feature_match=1.0), recognizer)
     terms = loss(sr, faces(seed=1)).terms
@@ -162,7 +164,7 @@ def test_the_picture_gets_gradients_and_the_recogniser_keeps_none(recognizer: Re
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in network.parameters())
 
 
-def test_a_step_against_the_identity_gradient_brings_the_faces_nearer(recognizer: Recognizer) -> None:
+def test_a_step_against_the_identity_gradient_brings_the_faces_nearer(recognizer: FrozenRecognizer) -> None:
     sr, hr = faces().requires_grad_(), faces(seed=1)
     loss = DSRLoss(LossWeights(identity=1.0), recognizer)
     before = loss(sr, hr).terms["identity"]
@@ -171,7 +173,7 @@ def test_a_step_against_the_identity_gradient_brings_the_faces_nearer(recognizer
     assert after.item() < before.item()
 
 
-def test_the_recogniser_is_no_part_of_the_module_that_uses_it(recognizer: Recognizer) -> None:
+def test_the_recogniser_is_no_part_of_the_module_that_uses_it(recognizer: FrozenRecognizer) -> None:
     config = DSRTrainingConfig(base_channels=8, residual_blocks=1, vlr_size="16", lambda_perceptual=0.0)
     module = DSRLightning(config, recognizer, recognizer)
     assert {name.split(".")[0] for name in module.state_dict()} == {"model"}
@@ -187,7 +189,7 @@ def test_the_recogniser_is_no_part_of_the_module_that_uses_it(recognizer: Recogn
     assert copy.deepcopy(module).loss.recognizer is recognizer
 
 
-def test_the_recogniser_sees_what_the_contract_makes_of_the_faces(recognizer: Recognizer) -> None:
+def test_the_recogniser_sees_what_the_contract_makes_of_the_faces(recognizer: FrozenRecognizer) -> None:
     network = recognizer.network
     assert isinstance(network, nn.Module)
     with torch.no_grad():
@@ -200,7 +202,7 @@ def test_the_recogniser_sees_what_the_contract_makes_of_the_faces(recognizer: Re
 # Both faces moved before the recogniser
 
 
-def test_no_jitter_leaves_faces_loss_and_chance_alone(recognizer: Recognizer) -> None:
+def test_no_jitter_leaves_faces_loss_and_chance_alone(recognizer: FrozenRecognizer) -> None:
     sr, hr = faces(), faces(seed=1)
     assert moved(sr, None) is sr
     torch.testing.assert_close(moved(sr, random_similarity(sr, 0.0)), sr, atol=1e-5, rtol=0)
@@ -210,7 +212,7 @@ def test_no_jitter_leaves_faces_loss_and_chance_alone(recognizer: Recognizer) ->
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_both_faces_of_a_pair_are_moved_alike(recognizer: Recognizer) -> None:
+def test_both_faces_of_a_pair_are_moved_alike(recognizer: FrozenRecognizer) -> None:
     """A face and itself stay at distance 0 wherever they are moved; moved apart, they would not."""
     loss, hr = DSRLoss(LossWeights(identity=1.0, feature_match=1.0), recognizer), faces()
     torch.manual_seed(0)
@@ -222,7 +224,7 @@ def test_both_faces_of_a_pair_are_moved_alike(recognizer: Recognizer) -> None:
     assert float(apart) > 1e-4
 
 
-def test_jitter_is_drawn_anew_for_each_face_and_step(recognizer: Recognizer) -> None:
+def test_jitter_is_drawn_anew_for_each_face_and_step(recognizer: FrozenRecognizer) -> None:
     loss, sr, hr = DSRLoss(LossWeights(identity=1.0), recognizer), faces(), faces(seed=1)
     torch.manual_seed(0)
     first, second = (float(loss(sr, hr, 0.1).total) for _ in range(2))
@@ -264,12 +266,12 @@ def test_the_grids_are_as_exact_in_half_precision() -> None:
 # What validation remembers of faces
 
 
-def embeddings_of(recognizer: Recognizer, images: Tensor) -> Tensor:
+def embeddings_of(recognizer: FrozenRecognizer, images: Tensor) -> Tensor:
     with torch.no_grad():
         return recognizer(images)[1]
 
 
-def test_hr_faces_are_embedded_in_the_first_whole_epoch_only(recognizer: Recognizer) -> None:
+def test_hr_faces_are_embedded_in_the_first_whole_epoch_only(recognizer: FrozenRecognizer) -> None:
     """Four faces of two people; an epoch of which only half was seen is no whole one."""
     network, passes = recognizer.network, []
     assert isinstance(network, nn.Module)

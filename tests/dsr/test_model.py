@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from dsr import DSR, DSRConfig
-from dsr.config import HR_SIZE, PRESETS, Provenance
+from dsr.config import HR_SIZE, PRESETS
+from dsr.hub import Provenance
 from earface.core.errors import InputError
 from earface.data.identity_split import identity_digests
 from earface.data.pixels import interpolate

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from dsr import DSR, DSRConfig
-from dsr.upscale import INFERENCE_BATCH, at_size, main, super_resolve
-from earface.data.degradation import VLRSize
+from dsr.inference import INFERENCE_BATCH, at_size, super_resolve
+from dsr.upscale import main
+from earface.data.face_sizes import VLRSize
 from earface.data.image_grid import LABEL_WIDTH
 from earface.data.images import Pixels, read_image
 from tests.conftest import only_line

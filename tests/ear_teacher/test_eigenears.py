@@ -32,7 +32,8 @@ from ear_teacher.linear_path import LinearPath
 from ear_teacher.metrics.reconstruction import unit_images
 from ear_teacher.model import EarVAE
 from earface.data.npy import read_teacher_npy
-from earface.synthetic.draw_ears import FACTOR_GROUPS, EarSet, draw_dataset, draw_many, sample_shape, sample_view
+from earface.synthetic.ear_factors import FACTOR_GROUPS, sample_shape, sample_view
+from earface.synthetic.ear_set import EarSet, draw_dataset, draw_many
 
 PICTURES = ("eigenears_grid", "explained_variance", "traversal", "interpolation")
 

@@ -13,7 +13,7 @@ from ear_teacher import train
 from ear_teacher.evaluate import main
 from ear_teacher.model import EarVAE
 from earface.data.npy import read_teacher_npy
-from earface.synthetic.draw_ears import EarSet, draw_dataset
+from earface.synthetic.ear_set import EarSet, draw_dataset
 
 PICTURES = ("reconstructions", "worst", "best", "samples", "kl_per_dimension", "psnr_histogram")
 

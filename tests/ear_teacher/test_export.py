@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ear_teacher import EarVAE
 from ear_teacher.export import main
-from ear_teacher.model import AggregatePosterior
 from ear_teacher.onnx_export import write_onnx
+from ear_teacher.posterior import AggregatePosterior
 from earface.core.errors import InputError
 from earface.export import onnx_export
 from earface.nn.inference import weights_digest

@@ -15,8 +15,7 @@ from ear_teacher import EarVAE, EarVAELightning
 from ear_teacher.config import EarVAEConfig
 from ear_teacher.encoders import LOGVAR_LIMIT
 from ear_teacher.linear_path import LinearPath, bicubic_matrix
-from ear_teacher.model import AggregatePosterior
-from ear_teacher.posterior import LatentMoments
+from ear_teacher.posterior import AggregatePosterior, LatentMoments
 from ear_teacher.train import main
 from earface.core.errors import InputError
 from earface.data.pixels import to_model_range

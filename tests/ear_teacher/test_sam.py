@@ -7,12 +7,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.models.vision_transformer_sam import (
-    Block,
-    get_decomposed_rel_pos_bias,
-    window_partition,
-    window_unpartition,
-)
+from timm.models.vision_transformer_sam import Block, get_decomposed_rel_pos_bias, window_partition, window_unpartition
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from earface.nn.margin_head import Margin, MarginHead, margin_loss
+from earface.nn.upsampler import HR
 from facial_rec.config import FinetuneConfig
-from facial_rec.datamodule import HR
 from facial_rec.model import EdgeFace
 from facial_rec.module import FinetuneLightning
 

@@ -23,8 +23,8 @@ from facial_rec.contract import FaceContract
 from facial_rec.evaluate import main as evaluate
 from facial_rec.export import main as export
 from facial_rec.finetune_edgeface import main as finetune
-from facial_rec.hub import Tuning, load_tuned, save_tuned
-from facial_rec.model import EdgeFace
+from facial_rec.hub import EdgeFaceProvenance
+from facial_rec.model import EdgeFace, load_tuned, save_tuned
 from tests.conftest import VLR, only_line
 
 
@@ -35,7 +35,9 @@ def tuned(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = EdgeFace.from_weights(edgeface)
     with torch.no_grad():
         model.model.head.fc.weight.add_(torch.randn_like(model.model.head.fc.weight) * 0.05)
-    tuning = Tuning("edgeface_xxs", FaceContract("arcface").id, "arcface", "interpolation", VLR, "bicubic", ("0" * 16,))
+    tuning = EdgeFaceProvenance(
+        "edgeface_xxs", FaceContract("arcface").id, "arcface", "interpolation", VLR, "bicubic", ("0" * 16,)
+    )
     save_tuned(folder, model, tuning)
     return folder
 

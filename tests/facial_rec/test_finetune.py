@@ -15,18 +15,18 @@ import torch
 
 from dsr.config import DSRConfig
 from dsr.model import DSR
+from dsr.upsampler import enlarging
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError
 from earface.data.pixels import to_model_range
+from earface.nn.upsampler import Upsampler
 from facial_rec.config import ALIASES, FinetuneConfig, parse_mixture
 from facial_rec.datamodule import UNSEEN, FinetuneData
 from facial_rec.finetune_edgeface import main
-from facial_rec.hub import load_tuned
-from facial_rec.input_cache import Route
 from facial_rec.metrics import selection_loss
-from facial_rec.model import EdgeFace, load_edgeface
+from facial_rec.model import EdgeFace, load_tuned
 from facial_rec.module import FinetuneLightning
-from facial_rec.routes import enlarging
+from facial_rec.recognizer import load_edgeface
 from tests.conftest import VLR, only_line
 from tests.ear_teacher.test_resume import assert_same
 
@@ -227,7 +227,7 @@ def test_adapters_alone_learn_and_are_merged_in_what_comes_out(
 # What is shown
 
 
-def data_of(arguments: list[str], routes: list[Route] | None = None) -> FinetuneData:
+def data_of(arguments: list[str], routes: list[Upsampler] | None = None) -> FinetuneData:
     config = parse_options(FinetuneConfig, arguments, prog="finetune")
     made = enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size)
     data = FinetuneData(config, made if routes is None else routes)
@@ -279,12 +279,12 @@ def test_inputs_are_made_once_and_again_for_another_super_resolver(options_of: A
         calls.append(len(vlr))
         return torch.nn.functional.interpolate(vlr, (128, 128))
 
-    first = data_of(options_of(tmp_path, *cache), [Route("dsr", counted, "one")])
+    first = data_of(options_of(tmp_path, *cache), [Upsampler("dsr", counted, "one")])
     made = len(calls)
     assert sum(calls) == len(first.train_set.faces.rows)
-    data_of(options_of(tmp_path, *cache), [Route("dsr", counted, "one")])
+    data_of(options_of(tmp_path, *cache), [Upsampler("dsr", counted, "one")])
     assert len(calls) == made
-    data_of(options_of(tmp_path, *cache), [Route("dsr", counted, "two")])
+    data_of(options_of(tmp_path, *cache), [Upsampler("dsr", counted, "two")])
     assert len(calls) == 2 * made
     assert len(list((tmp_path / "cache").glob("*.bin"))) == 2
 

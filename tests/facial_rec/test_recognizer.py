@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from earface.core.errors import InputError
-from facial_rec.model import EdgeFace, load_edgeface
+from facial_rec.model import EdgeFace
+from facial_rec.recognizer import load_edgeface
 
 OFFICIAL = Path(__file__).parents[2].parent / "shared" / "weights"
 

@@ -13,17 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 from dsr import DSR, DSRConfig
-from dsr.config import Provenance
-from earface.data.degradation import degrade, parse_vlr_size, picture_key
+from dsr.hub import Provenance
+from earface.data.degradation import degrade, picture_key
 from earface.data.face_rows import FaceRow
+from earface.data.face_sizes import parse_vlr_size
 from earface.data.identity_split import identity_digests
 from earface.data.images import read_image
 from earface.data.pixels import interpolate, to_model_range
-from earface.synthetic.draw_faces import FaceSet, draw_dataset
+from earface.synthetic.face_set import FaceSet, draw_dataset
 from facial_rec.contract import FaceContract
-from facial_rec.hub import Tuning, save_tuned
-from facial_rec.model import EdgeFace
-from pipeline.configurations import Condition, Embeddings, Faces, Models
+from facial_rec.hub import EdgeFaceProvenance
+from facial_rec.model import EdgeFace, save_tuned
+from pipeline.configurations import Condition, EmbeddingCache, FaceLoader, Models
 from pipeline.evaluate_dataset import main
 from pipeline.evaluation import ConditionResult, Settings, Stages, evaluate
 from pipeline.protocol import Protocol
@@ -63,7 +64,7 @@ def tuned_folder(
         model.model.head.fc.weight.add_(noise * 0.05)
     contract = FaceContract(crop).id  # type: ignore[arg-type]
     known = tuple(identity_digests(people))
-    save_tuned(folder, model, Tuning(model.variant, contract, crop, inputs, size, degradation, known))
+    save_tuned(folder, model, EdgeFaceProvenance(model.variant, contract, crop, inputs, size, degradation, known))
     return folder
 
 
@@ -102,12 +103,12 @@ def read_probes(out: Path) -> list[dict[str, str]]:
 
 def evaluated(
     protocol: Protocol, models: Models, conditions: Sequence[Condition], *, replicates: int = 100, failures: int = 3
-) -> tuple[list[ConditionResult], Faces]:
+) -> tuple[list[ConditionResult], FaceLoader]:
     """The results without a report."""
-    faces = Faces(SEED, 16, 0, "cpu")
+    faces = FaceLoader(SEED, 16, 0, "cpu")
     grids = {condition: models.rows_of(condition) for condition in conditions}
     settings = Settings(0.35, replicates, SEED, failures)
-    return evaluate(protocol, grids, Embeddings(faces), settings, Stages()), faces
+    return evaluate(protocol, grids, EmbeddingCache(faces), settings, Stages()), faces
 
 
 # -- the slow loop: one face after the other, by the parts that the rows are put together of ---------------------------

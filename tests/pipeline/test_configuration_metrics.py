@@ -14,7 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.configuration_metrics import RowResult, Trials, best_threshold, fold_accuracy, of_pairs, of_searches
+from pipeline.configuration_metrics import (
+    ConfigurationResult,
+    Trials,
+    best_threshold,
+    fold_accuracy,
+    of_pairs,
+    of_searches,
+)
 from pipeline.metrics import Resampling
 from pipeline.protocol import Pair
 from pipeline.search import NOBODY, Searches, search
@@ -72,7 +79,7 @@ def trials_of(drawn: Drawn, groups: Mapping[str, Sequence[str]] | None = None) -
     return Trials(drawn.mates != NOBODY, Resampling(subjects, 100), groups or {}, len(drawn.templates))
 
 
-def row_of(drawn: Drawn, tune: Drawn | None, groups: Mapping[str, Sequence[str]] | None = None) -> RowResult:
+def row_of(drawn: Drawn, tune: Drawn | None, groups: Mapping[str, Sequence[str]] | None = None) -> ConfigurationResult:
     fitting, size = (None, 0) if tune is None else (tune.searches, len(tune.templates))
     return of_searches("row", drawn.searches, trials_of(drawn, groups), fitting, size, GIVEN)
 
@@ -88,7 +95,7 @@ def tune() -> Drawn:
 
 
 @pytest.fixture(scope="module")
-def row(score: Drawn, tune: Drawn) -> RowResult:
+def row(score: Drawn, tune: Drawn) -> ConfigurationResult:
     return row_of(score, tune)
 
 
@@ -99,7 +106,7 @@ def share(events: Sequence[bool]) -> float:
 # Identification
 
 
-def test_rank_and_cmc_are_those_of_a_loop(score: Drawn, row: RowResult) -> None:
+def test_rank_and_cmc_are_those_of_a_loop(score: Drawn, row: ConfigurationResult) -> None:
     _, _, ranks, _ = score.split()
     assert 0.2 < share([rank == 1 for rank in ranks]) < 0.95  # the loop has something to tell
     for limit in (1, 5, 10):
@@ -109,7 +116,7 @@ def test_rank_and_cmc_are_those_of_a_loop(score: Drawn, row: RowResult) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.01])
-def test_fnir_at_an_fpir_is_that_of_a_loop(rate: float, score: Drawn, row: RowResult) -> None:
+def test_fnir_at_an_fpir_is_that_of_a_loop(rate: float, score: Drawn, row: ConfigurationResult) -> None:
     mated, _, ranks, best = score.split()
     strangers = [value for value, mate in zip(best, score.mates, strict=True) if mate == NOBODY]
     limit = slow_limit(strangers, rate)
@@ -122,7 +129,7 @@ def test_fnir_at_an_fpir_is_that_of_a_loop(rate: float, score: Drawn, row: RowRe
         assert told.value == pytest.approx(1 - share(found))
 
 
-def test_the_given_threshold_has_the_errors_of_a_loop(score: Drawn, row: RowResult) -> None:
+def test_the_given_threshold_has_the_errors_of_a_loop(score: Drawn, row: ConfigurationResult) -> None:
     mated, impostor, ranks, best = score.split()
     strangers = [value for value, mate in zip(best, score.mates, strict=True) if mate == NOBODY]
     one_to_many, one_to_one = row.thresholds[-2:]
@@ -173,7 +180,7 @@ def test_tar_at_a_far_is_that_of_a_loop(rate: float, tune: Drawn) -> None:
         assert told.value == pytest.approx(share([value > limit for value in mated]))
 
 
-def test_the_eer_is_where_the_loop_s_lines_cross(score: Drawn, row: RowResult) -> None:
+def test_the_eer_is_where_the_loop_s_lines_cross(score: Drawn, row: ConfigurationResult) -> None:
     mated, impostor, _, _ = score.split()
     assert row.measured["eer"].value == pytest.approx(slow_equal_error_rate(mated, impostor))
 
@@ -181,7 +188,9 @@ def test_the_eer_is_where_the_loop_s_lines_cross(score: Drawn, row: RowResult) -
 # Thresholds that others fit
 
 
-def test_fitted_thresholds_are_a_loop_s_over_those_who_tune(score: Drawn, tune: Drawn, row: RowResult) -> None:
+def test_fitted_thresholds_are_a_loop_s_over_those_who_tune(
+    score: Drawn, tune: Drawn, row: ConfigurationResult
+) -> None:
     _, impostor, _, best = tune.split()
     in_their_gallery = 1 - (1 - 0.1) ** ((30 - 1) / 12)  # they search among 29 others, who score among 12
     wanted = {
@@ -215,8 +224,8 @@ def test_a_threshold_fitted_in_a_small_gallery_keeps_its_fpir_in_a_large_one() -
     assert (strangers > uncorrected).mean() > 0.4  # without the correction
 
 
-def test_only_those_who_tune_move_a_fitted_threshold(score: Drawn, tune: Drawn, row: RowResult) -> None:
-    def thresholds(told: RowResult) -> list[float | None]:
+def test_only_those_who_tune_move_a_fitted_threshold(score: Drawn, tune: Drawn, row: ConfigurationResult) -> None:
+    def thresholds(told: ConfigurationResult) -> list[float | None]:
         return [each.threshold for each in told.thresholds if each.named != "given"]
 
     assert thresholds(row_of(draw(12, 10, 150, seed=5), tune)) == thresholds(row)
@@ -264,7 +273,7 @@ def test_rank_1_by_group_is_that_of_a_loop_in_the_order_of_the_angles(score: Dra
 # Histograms and curves
 
 
-def test_histograms_count_every_comparison_once(score: Drawn, row: RowResult) -> None:
+def test_histograms_count_every_comparison_once(score: Drawn, row: ConfigurationResult) -> None:
     mated, impostor, _, _ = score.split()
     edges = [-1 + 0.02 * place for place in range(101)]
     for name, scores in (("mated", mated), ("non-mated", impostor)):

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from dsr import DSR, DSRConfig
+from dsr.upsampler import super_resolution
 from earface.core.errors import InputError
 from earface.data.face_rows import FaceRow, read_faces
-from facial_rec.routes import super_resolution
-from pipeline.configurations import Condition, Embeddings, Faces, GridRow, Models, conditions_of
-from pipeline.embedding import Recognizer, load_recognizer
+from facial_rec.recognizer import FaceRecognizer, load_recognizer
+from pipeline.configurations import Condition, Configuration, EmbeddingCache, FaceLoader, Models, conditions_of
 from pipeline.evaluate_dataset import USUAL_DSR, USUAL_TUNED, EvaluateOptions, load_models
 from pipeline.evaluation import embeddings_wanted
 from pipeline.protocol import Enrolment, Protocol
@@ -40,11 +40,11 @@ def shelf(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stock(edgeface: Path) -> Recognizer:
+def stock(edgeface: Path) -> FaceRecognizer:
     return load_recognizer(str(edgeface), "arcface")
 
 
-def models(shelf: Path, stock: Recognizer, tuned: tuple[str, ...] = (), resolvers: tuple[str, ...] = ()) -> Models:
+def models(shelf: Path, stock: FaceRecognizer, tuned: tuple[str, ...] = (), resolvers: tuple[str, ...] = ()) -> Models:
     return Models(
         stock,
         [load_recognizer(str(shelf / name), "arcface") for name in tuned],
@@ -52,14 +52,14 @@ def models(shelf: Path, stock: Recognizer, tuned: tuple[str, ...] = (), resolver
     )
 
 
-def names(rows: list[GridRow]) -> list[str]:
+def names(rows: list[Configuration]) -> list[str]:
     return [row.name for row in rows]
 
 
 # Which rows
 
 
-def test_five_rows_in_the_order_of_the_question(shelf: Path, stock: Recognizer) -> None:
+def test_five_rows_in_the_order_of_the_question(shelf: Path, stock: FaceRecognizer) -> None:
     made = models(shelf, stock, ("both16",), ("dsr16",))
     rows = made.rows_of(BICUBIC)
     assert names(rows) == FIVE
@@ -80,7 +80,7 @@ def test_five_rows_in_the_order_of_the_question(shelf: Path, stock: Recognizer) 
     ],
 )
 def test_rows_without_a_model_are_left_out_and_told(
-    tuned: tuple[str, ...], resolvers: tuple[str, ...], wanted: list[str], shelf: Path, stock: Recognizer
+    tuned: tuple[str, ...], resolvers: tuple[str, ...], wanted: list[str], shelf: Path, stock: FaceRecognizer
 ) -> None:
     made = models(shelf, stock, tuned, resolvers)
     rows = made.rows_of(BICUBIC)
@@ -89,7 +89,7 @@ def test_rows_without_a_model_are_left_out_and_told(
     assert f"{BICUBIC}: no model for {', '.join(absent)}" in made.notes({BICUBIC: rows})
 
 
-def test_each_condition_takes_the_models_made_for_it(shelf: Path, stock: Recognizer) -> None:
+def test_each_condition_takes_the_models_made_for_it(shelf: Path, stock: FaceRecognizer) -> None:
     made = models(shelf, stock, ("both16", "realistic16"), ("dsr24", "dsr16", "dsr16-realistic"))
     sources = {}
     for condition in conditions_of(["16", "24"], ["bicubic", "realistic"]):
@@ -105,7 +105,7 @@ def test_each_condition_takes_the_models_made_for_it(shelf: Path, stock: Recogni
     }
 
 
-def test_two_models_for_one_condition_are_one_line_with_both(shelf: Path, stock: Recognizer) -> None:
+def test_two_models_for_one_condition_are_one_line_with_both(shelf: Path, stock: FaceRecognizer) -> None:
     twins = models(shelf, stock, ("both16", "dsr-only16"), ("dsr16",))
     with pytest.raises(InputError, match=r"both16 and .*dsr-only16 are both for 16 px, bicubic: give one of them"):
         twins.rows_of(BICUBIC)
@@ -113,7 +113,7 @@ def test_two_models_for_one_condition_are_one_line_with_both(shelf: Path, stock:
         models(shelf, stock, (), ("dsr16", "dsr16")).rows_of(BICUBIC)
 
 
-def test_a_model_that_knows_another_degradation_is_used_and_told(shelf: Path, stock: Recognizer) -> None:
+def test_a_model_that_knows_another_degradation_is_used_and_told(shelf: Path, stock: FaceRecognizer) -> None:
     made = models(shelf, stock, ("both16",), ("dsr16",))
     rows = made.rows_of(REALISTIC)
     assert names(rows) == FIVE
@@ -123,14 +123,14 @@ def test_a_model_that_knows_another_degradation_is_used_and_told(shelf: Path, st
     ]
 
 
-def test_a_super_resolver_that_does_not_tell_its_people_is_told(stock: Recognizer, tmp_path: Path) -> None:
+def test_a_super_resolver_that_does_not_tell_its_people_is_told(stock: FaceRecognizer, tmp_path: Path) -> None:
     silent = super_resolution(str(dsr_folder(tmp_path, "16", people=())))
     made = Models(stock, [], [silent])
     (note,) = (each for each in made.notes({BICUBIC: made.rows_of(BICUBIC)}) if str(tmp_path) in each)
     assert note == f"{tmp_path} does not tell whom it was trained on: that it knows nobody here cannot be checked"
 
 
-def test_a_model_for_no_evaluated_size_is_told(shelf: Path, stock: Recognizer) -> None:
+def test_a_model_for_no_evaluated_size_is_told(shelf: Path, stock: FaceRecognizer) -> None:
     made = models(shelf, stock, ("both14x16",), ("dsr16", "dsr24"))
     notes = made.notes({BICUBIC: made.rows_of(BICUBIC)})
     assert f"{shelf / 'dsr24'} is in no row: super-resolver, 24 px, bicubic" in notes
@@ -138,7 +138,7 @@ def test_a_model_for_no_evaluated_size_is_told(shelf: Path, stock: Recognizer) -
     assert not any(note.startswith(f"{shelf / 'dsr16'} ") for note in notes)
 
 
-def test_sizes_are_the_super_resolvers_own_unless_given(shelf: Path, stock: Recognizer) -> None:
+def test_sizes_are_the_super_resolvers_own_unless_given(shelf: Path, stock: FaceRecognizer) -> None:
     assert models(shelf, stock, (), ("dsr24", "dsr16", "dsr16-realistic")).sizes == ("24", "16")
     assert models(shelf, stock, ("both16",)).sizes == ("32",)
 
@@ -184,13 +184,13 @@ def faces(face_set: Path) -> list[FaceRow]:
     return read_faces(face_set, ("test",))
 
 
-def embeddings(batch_size: int = 4, workers: int = 0) -> Embeddings:
-    return Embeddings(Faces(SEED, batch_size, workers, "cpu"))
+def embeddings(batch_size: int = 4, workers: int = 0) -> EmbeddingCache:
+    return EmbeddingCache(FaceLoader(SEED, batch_size, workers, "cpu"))
 
 
 @pytest.mark.parametrize("condition", [BICUBIC, REALISTIC, Condition("24", "bicubic")], ids=str)
 def test_every_row_is_embedded_as_a_loop_does(
-    condition: Condition, shelf: Path, stock: Recognizer, edgeface: Path, faces: list[FaceRow]
+    condition: Condition, shelf: Path, stock: FaceRecognizer, edgeface: Path, faces: list[FaceRow]
 ) -> None:
     dsr = shelf / ("dsr16" if condition.vlr_size == VLR else "dsr24")
     made = models(shelf, stock, ("both16",), (dsr.name,))
@@ -207,11 +207,13 @@ def test_every_row_is_embedded_as_a_loop_does(
     assert all((one - other).abs().max() > 1e-2 for i, one in enumerate(different) for other in different[:i])
 
 
-def test_hr_faces_are_embedded_once_over_all_conditions(shelf: Path, stock: Recognizer, faces: list[FaceRow]) -> None:
+def test_hr_faces_are_embedded_once_over_all_conditions(
+    shelf: Path, stock: FaceRecognizer, faces: list[FaceRow]
+) -> None:
     made = models(shelf, stock, ("both16",), ("dsr16",))
     grids = {condition: made.rows_of(condition) for condition in (BICUBIC, REALISTIC)}
     counts: list[int] = []
-    table = Embeddings(Faces(SEED, 4, 0, "cpu"), counts.append)
+    table = EmbeddingCache(FaceLoader(SEED, 4, 0, "cpu"), counts.append)
     protocol = Protocol("", Enrolment(faces[:3], faces[3:]), Enrolment([], []))
     for condition, rows in grids.items():
         table.of_rows(rows, faces[3:], condition)
@@ -221,7 +223,7 @@ def test_hr_faces_are_embedded_once_over_all_conditions(shelf: Path, stock: Reco
     assert sum(counts) == gallery + probes == embeddings_wanted(protocol, grids)
 
 
-def test_batch_size_and_workers_change_no_bit(shelf: Path, stock: Recognizer, faces: list[FaceRow]) -> None:
+def test_batch_size_and_workers_change_no_bit(shelf: Path, stock: FaceRecognizer, faces: list[FaceRow]) -> None:
     rows = models(shelf, stock, ("both16",), ("dsr16",)).rows_of(REALISTIC)
     wanted = embeddings().of_rows(rows, faces, REALISTIC)
     for other in (embeddings(batch_size=3), embeddings(batch_size=64, workers=2)):
@@ -229,7 +231,7 @@ def test_batch_size_and_workers_change_no_bit(shelf: Path, stock: Recognizer, fa
         assert all(torch.equal(found[name], wanted[name]) for name in FIVE)
 
 
-def test_files_are_the_set_s_own_vlr_pictures(shelf: Path, stock: Recognizer, faces: list[FaceRow]) -> None:
+def test_files_are_the_set_s_own_vlr_pictures(shelf: Path, stock: FaceRecognizer, faces: list[FaceRow]) -> None:
     """face_set was prepared with bicubic at this size and this seed."""
     made, files = models(shelf, stock, (), ("dsr16",)), Condition(VLR, "files")
     found = embeddings().of_rows(made.rows_of(files), faces, files)

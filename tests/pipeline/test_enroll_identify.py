@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 
 from dsr import DSR, DSRConfig
-from dsr.upscale import at_size
-from earface.data.degradation import VLRSize
+from dsr.inference import at_size
+from earface.data.face_sizes import VLRSize
 from earface.data.images import Pixels, list_images, read_image
 from earface.data.pixels import interpolate, to_model_range
-from earface.synthetic.draw_faces import FaceSet, draw_many
+from earface.synthetic.face_set import FaceSet, draw_many
 from facial_rec.contract import FaceContract
 from facial_rec.embed import main as embed
 from facial_rec.embedding_table import read_embeddings

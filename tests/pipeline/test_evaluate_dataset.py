@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from dsr.evaluate import main as evaluate_dsr
+from dsr.upsampler import super_resolution
 from earface.core.errors import InputError
 from earface.data.face_rows import FaceRow, read_faces
 from earface.data.images import read_image, write_image
 from earface.data.multipie import CAMERA_YAW
 from facial_rec.evaluate import main as evaluate_recognisers
-from facial_rec.routes import super_resolution
+from facial_rec.recognizer import load_recognizer
 from pipeline.configurations import Condition, Models, conditions_of
-from pipeline.embedding import load_recognizer
 from pipeline.evaluate_dataset import main
 from pipeline.leakage import leakless
 from pipeline.protocol import Enrolment, GalleryRule, Protocol, from_dataset
@@ -468,10 +468,10 @@ def another_size(folder: Path) -> None:
         (None, "--gallery SET --probes SET --pairs x", "--pairs: not together with --gallery and --probes"),
         (None, "--gallery SET --probes OTHERS", "nobody in it is in --gallery"),
         (None, "--out FILE", "is a file; give a folder"),
-        (None, "--dataset-root nowhere", "--dataset_root nowhere: no such folder; python -m data.prepare_faces"),
+        (None, "--dataset-root nowhere", "--dataset_root nowhere: no such folder; earface faces prepare"),
         (None, "--dsr-checkpoint nowhere.ckpt", "nowhere.ckpt: no such checkpoint"),
         (None, "--tuned CENTER", "center: was tuned on center crops, not arcface"),
-        (None, "--tuned STOCK", "weights as published; give a folder of facial_rec.finetune_edgeface"),
+        (None, "--tuned STOCK", "weights as published; give a folder of earface faces finetune"),
         (None, "--tuned TUNED TUNED --vlr-size 16", "tuned are both for 16 px, bicubic: give one of them"),
         (None, "--degradation files", "vlr_images: no such folder; --degradation bicubic or realistic makes VLR faces"),
         (None, "--degradation files --vlr-size 16 24", "one size: give one --vlr_size, not 16, 24"),

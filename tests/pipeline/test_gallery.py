@@ -14,7 +14,7 @@ from earface.core.errors import InputError
 from facial_rec.contract import FaceContract
 from facial_rec.embed import main as embed
 from facial_rec.embedding_table import FaceEmbeddings, read_embeddings, write_embeddings
-from pipeline.embedding import load_recognizer
+from facial_rec.recognizer import load_recognizer
 from pipeline.gallery import Gallery
 from pipeline.search import top_candidates
 from tests.conftest import random_edgeface

@@ -16,16 +16,9 @@ from earface.core.errors import InputError
 from earface.data.face_rows import FaceRow
 from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
 from earface.data.images import Pixels, read_image
-from earface.synthetic.draw_faces import FaceSet, draw_many
+from earface.synthetic.face_set import FaceSet, draw_many
 from pipeline.leakage import Leak, find_leaks, without_leaks
-from pipeline.protocol import (
-    Enrolment,
-    GalleryRule,
-    Protocol,
-    from_dataset,
-    from_lists,
-    from_pairs,
-)
+from pipeline.protocol import Enrolment, GalleryRule, Protocol, from_dataset, from_lists, from_pairs
 
 PEOPLE, PICTURES = 6, 3
 Put = Callable[..., Path]
@@ -215,7 +208,7 @@ def test_one_person_cannot_both_tune_and_score(put: Put) -> None:
 
 
 def test_a_folder_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--dataset_root .*nowhere: no such folder; python -m data.prepare_faces"):
+    with pytest.raises(InputError, match=r"--dataset_root .*nowhere: no such folder; earface faces prepare"):
         from_dataset(str(tmp_path / "nowhere"), GalleryRule(), 0.2, 0)
 
 

@@ -15,14 +15,15 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from dsr.upsampler import super_resolution
 from earface.data.face_rows import FaceRow
 from earface.data.images import read_image
-from facial_rec.routes import super_resolution
-from pipeline.configurations import Faces, Models, conditions_of
-from pipeline.embedding import load_recognizer
+from facial_rec.recognizer import load_recognizer
+from pipeline.configurations import FaceLoader, Models, conditions_of
 from pipeline.evaluation import ConditionResult, notes_of
 from pipeline.protocol import Enrolment, GalleryRule, Protocol, from_dataset
-from pipeline.report import About, print_report, write_probes, write_report
+from pipeline.report import print_report, write_report
+from pipeline.report_data import About, write_probes
 from tests.conftest import VLR
 from tests.pipeline.small import drawn, dsr_folder, evaluated, read_probes, read_report
 
@@ -35,7 +36,7 @@ class Made:
 
     about: About
     results: list[ConditionResult]
-    faces: Faces
+    faces: FaceLoader
     out: Path
 
 

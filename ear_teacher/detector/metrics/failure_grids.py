@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ear_teacher.detector.drawing import Skeleton, sheet, zoomed
-from ear_teacher.detector.metrics.predictions import Findings, corners
+from ear_teacher.detector.metrics.predictions import DetectorPredictions, corners
 from earface.data.images import read_image, write_image
 
 COLUMNS, ROWS = 4, 3
@@ -19,7 +19,7 @@ SIDE = 360  # pixels of a tile
 SURROUNDINGS = 1.0  # box sides around an ear or a false alarm, to see what it is
 
 
-def save_missed(path: Path, names: Sequence[str], findings: Sequence[Findings], threshold: float) -> None:
+def save_missed(path: Path, names: Sequence[str], findings: Sequence[DetectorPredictions], threshold: float) -> None:
     """The largest ears that no detection of `threshold` or more finds, with what was detected around them."""
     missed = []
     for row, found in enumerate(findings):
@@ -31,7 +31,7 @@ def save_missed(path: Path, names: Sequence[str], findings: Sequence[Findings], 
     _save(path, names, findings, missed, margin=SURROUNDINGS, min_score=threshold)
 
 
-def save_false_alarms(path: Path, names: Sequence[str], findings: Sequence[Findings]) -> None:
+def save_false_alarms(path: Path, names: Sequence[str], findings: Sequence[DetectorPredictions]) -> None:
     """The detections of the highest scores that find no ear, with what scores as high and the annotated ears."""
     alarms = []
     for row, found in enumerate(findings):
@@ -44,7 +44,11 @@ def save_false_alarms(path: Path, names: Sequence[str], findings: Sequence[Findi
 
 
 def save_worst_landmarks(
-    path: Path, names: Sequence[str], findings: Sequence[Findings], errors: NDArray[np.float64], skeleton: Skeleton
+    path: Path,
+    names: Sequence[str],
+    findings: Sequence[DetectorPredictions],
+    errors: NDArray[np.float64],
+    skeleton: Skeleton,
 ) -> None:
     """The ears of the greatest errors (all ears,), NaN for unlabelled, with their landmarks in the annotated boxes.
 
@@ -55,7 +59,7 @@ def save_worst_landmarks(
         stop = start + len(found.photograph.boxes)
         own = torch.from_numpy(errors[start:stop].astype(np.float32))
         pictured = {"boxes": found.boxes.truth, "scores": own, "keypoints": found.placed["keypoints"]}
-        shown.append(Findings(found.photograph, pictured, {}))
+        shown.append(DetectorPredictions(found.photograph, pictured, {}))
         worst += [
             (error, row, box, f"error {error:.3f}")
             for error, box in zip(own.tolist(), corners(found.photograph.boxes), strict=True)
@@ -68,7 +72,7 @@ def save_worst_landmarks(
 def _save(
     path: Path,
     names: Sequence[str],
-    findings: Sequence[Findings],
+    findings: Sequence[DetectorPredictions],
     found: Sequence[tuple[float, int, Tensor, str]],
     *,
     margin: float,

@@ -19,7 +19,7 @@ from earface.data.images import Pixels, read_ahead, read_image
 
 
 @dataclass(frozen=True)
-class Findings:
+class DetectorPredictions:
     """One photograph with N annotated ears of K landmarks and D detections, the best first. All on the CPU."""
 
     photograph: Photograph
@@ -57,7 +57,7 @@ def find_ears(
     batch_size: int,
     with_landmarks: bool,
     done: Callable[[int], None] = lambda count: None,
-) -> tuple[list[Findings], list[str]]:
+) -> tuple[list[DetectorPredictions], list[str]]:
     """Findings of the photographs that can be read, in their order, and what the others fail of.
 
     with_landmarks: whether they are placed in the annotated boxes, too. done: called with the number of photographs
@@ -71,7 +71,7 @@ def find_ears(
         except InputError as error:
             return str(error)
 
-    findings: list[Findings] = []
+    findings: list[DetectorPredictions] = []
     unreadable: list[str] = []
     batch: list[tuple[Photograph, Pixels]] = []
     for number, result in enumerate(read_ahead(read, annotations.photographs), 1):
@@ -92,7 +92,9 @@ def find_ears(
 
 
 @torch.no_grad()
-def _findings(model: EarDetector, batch: Sequence[tuple[Photograph, Pixels]], with_landmarks: bool) -> list[Findings]:
+def _findings(
+    model: EarDetector, batch: Sequence[tuple[Photograph, Pixels]], with_landmarks: bool
+) -> list[DetectorPredictions]:
     if not batch:
         return []
     pictures = [picture for _, picture in batch]
@@ -101,7 +103,7 @@ def _findings(model: EarDetector, batch: Sequence[tuple[Photograph, Pixels]], wi
     if with_landmarks:
         placed = model.place_landmarks(pictures, [corners(photograph.boxes) for photograph, _ in batch])
     return [
-        Findings(photograph, _on_cpu(found), _on_cpu(ears))
+        DetectorPredictions(photograph, _on_cpu(found), _on_cpu(ears))
         for (photograph, _), found, ears in zip(batch, detections, placed, strict=True)
     ]
 

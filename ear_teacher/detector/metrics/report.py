@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ear_teacher.detector.metrics.average_precision import SizeRow
 from ear_teacher.detector.metrics.landmark_error import LandmarkRow
-from ear_teacher.detector.metrics.predictions import Findings
+from ear_teacher.detector.metrics.predictions import DetectorPredictions
 from earface.core.files import atomic_write
 
 BOX_FIGURES = {
@@ -55,7 +55,7 @@ def size_figures(rows: Iterable[SizeRow], name: str) -> list[dict[str, float | N
 
 
 def write_per_ear(
-    path: Path, names: Sequence[str], findings: Sequence[Findings], nme: Mapping[str, NDArray[np.float64]]
+    path: Path, names: Sequence[str], findings: Sequence[DetectorPredictions], nme: Mapping[str, NDArray[np.float64]]
 ) -> None:
     """CSV, one row an ear, numbered from 1 in its photograph; the score is of the detection that finds it at IoU .5.
 
@@ -87,7 +87,11 @@ def write_per_landmark(path: Path, rows: Mapping[str, Sequence[LandmarkRow]]) ->
 
 
 def write_detections(
-    path: Path, image_ids: Sequence[int | str], names: Sequence[str], findings: Sequence[Findings], category: int | str
+    path: Path,
+    image_ids: Sequence[int | str],
+    names: Sequence[str],
+    findings: Sequence[DetectorPredictions],
+    category: int | str,
 ) -> None:
     """COCO's results format, https://cocodataset.org/#format-results: pycocotools' `loadRes` takes it.
 

@@ -20,13 +20,14 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from ear_teacher.detector import train
-from ear_teacher.detector.evaluate import EvaluationOptions, evaluate, main
+from ear_teacher.detector.evaluate import main
+from ear_teacher.detector.evaluation import EvaluationOptions, evaluate
 from ear_teacher.detector.metrics.evaluation_set import open_source
 from ear_teacher.detector.model import EarDetector
 from earface.data.annotations import Annotations, Photograph
 from earface.data.coco import read_coco, write_coco
 from earface.data.images import Pixels, read_image
-from earface.synthetic.draw_scenes import SceneSet, draw_scenes
+from earface.synthetic.scene_set import SceneSet, draw_scenes
 
 SHAPE = {"encoder": "conv", "base_channels": 4, "image_size": 64, "crop_size": 32, "pyramid_width": 16}
 FILES = ("detections.json", "metrics.json", "per_ear.csv", "per_landmark.csv")

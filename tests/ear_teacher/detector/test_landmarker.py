@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ear_teacher.backbones import ConvBackbone
 from ear_teacher.detector.landmarker import MARGIN, Landmarker, cell_centres
 from ear_teacher.detector.model import EarDetector
-from earface.data.affine import around
+from earface.data.affine import crop_around
 from earface.data.images import Pixels
 
 CROP, GRID, STRIDE = 64, 16, 4
@@ -149,7 +149,7 @@ def test_a_dot_is_where_its_landmark_goes_and_leads_back(
 ) -> None:
     point = (box[0] + 0.4 * box[2], box[1] + 0.6 * box[3])
     image = dot(size, point, sigma=max(box[2:]) / 20)
-    placement = around(np.array(box, np.float32), size, 128, MARGIN, turn, mirrored)
+    placement = crop_around(np.array(box, np.float32), size, 128, MARGIN, turn, mirrored)
     keypoint = np.array([[*point, 2]], np.float32)
     moved = placement.points(keypoint)
     assert brightest(placement.image(image)) == pytest.approx(tuple(moved[0, :2]), abs=0.3)

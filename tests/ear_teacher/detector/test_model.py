@@ -13,7 +13,7 @@ from torchvision.ops import nms
 
 from ear_teacher.detector.model import CANDIDATES, EarDetector, Suppression
 from earface.core.errors import InputError
-from earface.data.affine import fit
+from earface.data.affine import letterbox
 from earface.data.images import Pixels
 from earface.data.pixels import to_model_range
 
@@ -116,7 +116,7 @@ def test_a_landmark_is_visible_where_its_probability_is_over_a_half(found: list[
 def test_what_is_found_is_what_the_network_says_of_the_letterboxed_photograph(model: EarDetector) -> None:
     """By hand for one photograph: threshold, torchvision's suppression, and the letterbox undone."""
     image, (width, height) = PHOTOGRAPHS[1], SIZES[1]
-    square = fit((width, height), 96).image(image)
+    square = letterbox((width, height), 96).image(image)
     with torch.no_grad():
         logits, boxes = model.boxes(to_model_range(torch.from_numpy(square[None])))
     scores = logits[0].sigmoid()
@@ -204,12 +204,12 @@ def test_the_smallest_shape_answers_a_single_photograph() -> None:
 
 
 def saved(model: EarDetector, path: Any) -> str:
-    from earface.core.command_line import plain
-    from earface.nn.checkpoint import AtomicCheckpointIO
+    from earface.core.options import to_plain
+    from earface.training.checkpoint_io import AtomicCheckpointIO
 
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     AtomicCheckpointIO().save_checkpoint(
-        {"state_dict": state, "hyper_parameters": {"detector": plain(model.config)}}, path
+        {"state_dict": state, "hyper_parameters": {"detector": to_plain(model.config)}}, path
     )
     return str(path)
 

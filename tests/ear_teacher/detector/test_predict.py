@@ -14,14 +14,15 @@ from PIL import Image
 
 from ear_teacher import EarVAE
 from ear_teacher.detector.model import EarDetector
-from ear_teacher.detector.predict import main, storable
+from ear_teacher.detector.predict import main
+from ear_teacher.detector.prediction import storable
 from earface.data.annotations import Annotations
 from earface.data.coco import read_coco, write_coco
 from earface.data.images import list_images, read_image, write_image
 from earface.data.prepare_ears import main as prepare_ears
-from earface.synthetic.draw_scenes import SceneSet, draw_scenes
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS
 from earface.synthetic.ear_set import EAR_SKELETON
+from earface.synthetic.scene_set import SceneSet, draw_scenes
 
 SHAPE = {"encoder": "conv", "base_channels": 4, "image_size": 64, "crop_size": 32, "pyramid_width": 16}
 

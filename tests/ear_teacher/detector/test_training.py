@@ -21,9 +21,9 @@ from earface.core.command_line import parse_options
 from earface.data.coco import read_coco
 from earface.data.images import read_image
 from earface.nn.checkpoint import model_state, read_checkpoint
-from earface.synthetic.draw_scenes import SceneSet, draw_scenes
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS
 from earface.synthetic.ear_set import EAR_SKELETON
+from earface.synthetic.scene_set import SceneSet, draw_scenes
 from tests.ear_teacher.test_resume import assert_same
 
 TINY = (

@@ -13,10 +13,11 @@ from ear_teacher import EarVAE
 from ear_teacher.detector.model import EarDetector
 from ear_teacher.detector.train import main as train_detector
 from ear_teacher.train import main as train_vae
-from earface.core.command_line import plain
 from earface.core.errors import InputError
-from earface.nn.checkpoint import AtomicCheckpointIO, model_state, read_checkpoint
-from earface.synthetic.draw_scenes import SceneSet, draw_scenes
+from earface.core.options import to_plain
+from earface.nn.checkpoint import model_state, read_checkpoint
+from earface.synthetic.scene_set import SceneSet, draw_scenes
+from earface.training.checkpoint_io import AtomicCheckpointIO
 from tests.conftest import TINY
 from tests.ear_teacher.detector.test_model import SHAPE, saved
 
@@ -33,7 +34,9 @@ def written(folder: Path, **shape: Any) -> str:
         if name.endswith("running_mean"):
             value.normal_()
     path = folder / "vae.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"state_dict": state, "hyper_parameters": {"model": plain(vae.config)}}, path)
+    AtomicCheckpointIO().save_checkpoint(
+        {"state_dict": state, "hyper_parameters": {"model": to_plain(vae.config)}}, path
+    )
     return str(path)
 
 

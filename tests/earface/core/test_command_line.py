@@ -12,9 +12,9 @@ import torch
 import yaml
 
 from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
-from earface.core.command_line import parse_options, plain, write_options
+from earface.core.command_line import parse_options, write_options
 from earface.core.errors import InputError
-from earface.core.options import option
+from earface.core.options import option, to_plain
 
 
 def parse(*argv: str) -> EarTeacherConfig:
@@ -189,7 +189,7 @@ def test_written_options_are_read_back_by_config(tmp_path: Path, argv: tuple[str
 
 
 def test_plain_options_are_what_yaml_and_a_checkpoint_can_hold() -> None:
-    values = plain(parse("--encoder", "conv"))
+    values = to_plain(parse("--encoder", "conv"))
     buffer = io.BytesIO()
     torch.save(values, buffer)
     buffer.seek(0)

@@ -24,16 +24,15 @@ from earface.data.degradation import (
     PHOTONS,
     RESIZES,
     Recipe,
-    VLRSize,
     bicubic,
     degrade,
     draw_recipe,
     gaussian_blur,
-    parse_vlr_size,
     picture_key,
     realistic,
     sensor_noise,
 )
+from earface.data.face_sizes import VLRSize, parse_vlr_size
 from earface.data.images import Pixels
 from earface.data.pixels import to_model_range
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from earface.data.affine import PAD, Placement, fit, hide_outside
+from earface.data.affine import PAD, AffineMap, hide_outside, letterbox
 from earface.data.annotations import Floats, Photograph
 from earface.data.augmentation import PixelAugmentation
 from earface.data.detection_augmentation import _RANGES, MIN_SHARE, Scene, SceneAugmentation, place, random_placement
@@ -41,7 +41,7 @@ def found_dot(image: Pixels) -> Floats:
 
 def placements(
     size: tuple[int, int], count: int, boxes: Floats, strength: str = "full", side: int = 256
-) -> list[Placement]:
+) -> list[AffineMap]:
     rng = np.random.default_rng(3)
     return [random_placement(size, side, boxes, _RANGES[strength], rng)[0] for _ in range(count)]
 
@@ -50,7 +50,7 @@ def placements(
 @pytest.mark.parametrize("side", [64, 129])
 def test_letterboxing_leads_back(size: tuple[int, int], side: int):
     rng = np.random.default_rng(0)
-    placement = fit(size, side)
+    placement = letterbox(size, side)
     points = np.concatenate([rng.uniform(-0.5, np.array(size) - 0.5, (5, 2)), np.ones((5, 1))], axis=1).astype(
         np.float32
     )
@@ -63,8 +63,8 @@ def test_letterboxing_leads_back(size: tuple[int, int], side: int):
 @pytest.mark.parametrize("size", SIZES)
 def test_letterboxing_shows_the_whole_photograph_and_pads_the_rest(size: tuple[int, int]):
     image = np.full((size[1], size[0], 3), 200, np.uint8)
-    placed = fit(size, 64).image(image)
-    x, y, width, height = fit(size, 64).boxes(np.array([[0, 0, *size]], np.float32))[0]
+    placed = letterbox(size, 64).image(image)
+    x, y, width, height = letterbox(size, 64).boxes(np.array([[0, 0, *size]], np.float32))[0]
     assert max(width, height) == 64
     columns, rows = np.flatnonzero((placed == 200).any(axis=(0, 2))), np.flatnonzero((placed == 200).any(axis=(1, 2)))
     assert (columns[0], columns[-1] + 1, rows[0], rows[-1] + 1) == pytest.approx((x, x + width, y, y + height))
@@ -73,9 +73,9 @@ def test_letterboxing_shows_the_whole_photograph_and_pads_the_rest(size: tuple[i
 
 def test_a_square_of_the_same_size_is_the_photograph_itself():
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    assert np.array_equal(fit((64, 64), 64).image(image), image)
+    assert np.array_equal(letterbox((64, 64), 64).image(image), image)
     wide = np.random.default_rng(0).integers(0, 256, (40, 64, 1), np.uint8)
-    assert np.array_equal(fit((64, 40), 64).image(wide)[12:52], wide)
+    assert np.array_equal(letterbox((64, 40), 64).image(wide)[12:52], wide)
 
 
 @pytest.mark.parametrize(("size", "sigma"), [((480, 360), 6.0), ((60, 90), 2.0), ((900, 700), 12.0)])
@@ -85,7 +85,7 @@ def test_a_dot_at_a_landmark_is_found_where_the_landmark_goes(size: tuple[int, i
     box = np.array([[point[0] - 20, point[1] - 20, 40, 40]], np.float32)
     keypoint = np.array([[*point, 2]], np.float32)
     seen = 0
-    for placement in [fit(size, 256), *placements(size, 40, box)]:
+    for placement in [letterbox(size, 256), *placements(size, 40, box)]:
         x, y, _ = placement.points(keypoint)[0]
         if 60 < x < 196 and 60 < y < 196:  # the whole dot is inside
             seen += 1
@@ -99,7 +99,7 @@ def test_an_ellipse_in_a_box_fills_the_box_it_goes_to():
     y, x = np.mgrid[:360, :480] + 0.5
     image[((x - 230) / 30) ** 2 + ((y - 170) / 50) ** 2 <= 1] = 255
     seen = 0
-    for placement in [fit(size, 256), *placements(size, 40, box)]:
+    for placement in [letterbox(size, 256), *placements(size, 40, box)]:
         left, top, width, height = placement.boxes(box)[0]
         if left > 2 and top > 2 and left + width < 254 and top + height < 254:
             seen += 1
@@ -116,7 +116,7 @@ def test_without_turning_boxes_are_those_of_their_corners():
     boxes = np.concatenate([rng.uniform(0, 200, (20, 2)), rng.uniform(5, 100, (20, 2))], axis=1).astype(np.float32)
     for _ in range(10):
         sx, sy, tx, ty = rng.choice([-1, 1]) * rng.uniform(0.3, 3), rng.uniform(0.3, 3), *rng.uniform(-50, 50, 2)
-        moved = Placement(np.array([[sx, 0, tx], [0, sy, ty]]), (300, 300), 256).boxes(boxes)
+        moved = AffineMap(np.array([[sx, 0, tx], [0, sy, ty]]), (300, 300), 256).boxes(boxes)
         for (x, y, w, h), found in zip(boxes, moved, strict=True):
             xs, ys = sorted((x * sx + tx, (x + w) * sx + tx)), sorted((y * sy + ty, (y + h) * sy + ty))
             np.testing.assert_allclose(found, (xs[0], ys[0], xs[1] - xs[0], ys[1] - ys[0]), atol=1e-3)
@@ -125,7 +125,7 @@ def test_without_turning_boxes_are_those_of_their_corners():
 def test_mirroring_swaps_the_side_and_keeps_the_landmarks_order():
     photograph = photograph_of((100, 80), [[10, 20, 30, 40]], [[[12, 30, 2], [35, 50, 1]]], ("l",))
     image = np.random.default_rng(0).integers(0, 256, (80, 100, 3), np.uint8)
-    mirror = Placement(np.array([[-1.0, 0, 100], [0, 1, 0]]), (100, 80), 100)
+    mirror = AffineMap(np.array([[-1.0, 0, 100], [0, 1, 0]]), (100, 80), 100)
     scene = place(photograph, image, mirror, mirrored=True)
     assert scene.sides == ("r",)
     np.testing.assert_allclose(scene.boxes, [[60, 20, 30, 40]])
@@ -134,7 +134,7 @@ def test_mirroring_swaps_the_side_and_keeps_the_landmarks_order():
 
 
 def test_ears_are_kept_by_what_is_left_of_them():
-    window = Placement(np.array([[1.0, 0, 0], [0, 1, 0]]), (200, 200), 100)  # the photograph's first 100 pixels
+    window = AffineMap(np.array([[1.0, 0, 0], [0, 1, 0]]), (200, 200), 100)  # the photograph's first 100 pixels
     share = MIN_SHARE + 0.01
     boxes = [
         [10, 10, 20, 20],

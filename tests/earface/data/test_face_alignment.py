@@ -11,7 +11,6 @@ from earface.core.errors import InputError
 from earface.data.affine import PAD
 from earface.data.face_alignment import (
     ARCFACE_POINTS,
-    FACE_SIZE,
     Points,
     align_face,
     alignment_residual,
@@ -20,6 +19,7 @@ from earface.data.face_alignment import (
     face_template,
     similarity,
 )
+from earface.data.face_sizes import FACE_SIZE
 from earface.data.images import Pixels
 
 

@@ -14,9 +14,10 @@ import cv2
 import numpy as np
 import pytest
 
+from earface.core.downloads import check_sha256
 from earface.core.errors import InputError
 from earface.data.face_alignment import Points
-from earface.data.face_detection import Face, FaceDetector, check_sha256, subject_face
+from earface.data.face_detection import DetectedFace, FaceDetector, subject_face
 from earface.data.images import Pixels, list_images, read_ahead, read_image
 
 SHARED = Path(__file__).parents[3].parent / "shared"
@@ -36,8 +37,8 @@ def photographs() -> list[Pixels]:
     return [read_image(path) for path in list_images(PHOTOGRAPHS)[::11]]
 
 
-def face(x: float, y: float, side: float) -> Face:
-    return Face(np.array([x, y, side, side]), np.zeros((5, 2)), 0.9)
+def face(x: float, y: float, side: float) -> DetectedFace:
+    return DetectedFace(np.array([x, y, side, side]), np.zeros((5, 2)), 0.9)
 
 
 def points_of(detector: FaceDetector, photograph: Pixels) -> Points:

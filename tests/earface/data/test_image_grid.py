@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from earface.data.image_grid import GAP, LABEL_WIDTH, labelled_rows, save_sheet
+from earface.data.image_grid import GAP, LABEL_WIDTH, image_grid, save_image_grid
 
 
 def pictures(count: int, side: int, channels: int = 3) -> torch.Tensor:
@@ -21,7 +21,7 @@ def pictures(count: int, side: int, channels: int = 3) -> torch.Tensor:
 @pytest.mark.parametrize(("side", "zoom"), [(96, 1), (128, 1), (64, 2), (48, 2), (32, 3), (10, 10)])
 def test_every_picture_stands_in_its_place_enlarged_by_whole_pixels(side: int, zoom: int) -> None:
     rows = {"input": pictures(3, side), "reconstruction\nof it": pictures(2, side)}
-    sheet = labelled_rows(rows)
+    sheet = image_grid(rows)
     step = side * zoom + GAP
     assert sheet.dtype == np.uint8
     assert sheet.shape == (2 * step, LABEL_WIDTH + 3 * step, 3)
@@ -34,14 +34,14 @@ def test_every_picture_stands_in_its_place_enlarged_by_whole_pixels(side: int, z
 
 
 def test_gaps_and_missing_pictures_are_white() -> None:
-    sheet = labelled_rows({"a": torch.zeros(2, 3, 96, 96), "b": torch.zeros(1, 3, 96, 96)})
+    sheet = image_grid({"a": torch.zeros(2, 3, 96, 96), "b": torch.zeros(1, 3, 96, 96)})
     assert (sheet[96 : 96 + GAP] == 255).all()
     assert (sheet[:, LABEL_WIDTH + 96 : LABEL_WIDTH + 96 + GAP] == 255).all()
     assert (sheet[96 + GAP :, LABEL_WIDTH + 96 :] == 255).all()
 
 
 def test_each_row_bears_its_name() -> None:
-    margins = [labelled_rows({name: torch.zeros(1, 3, 96, 96)})[:, :LABEL_WIDTH] for name in ("input", "prior", "")]
+    margins = [image_grid({name: torch.zeros(1, 3, 96, 96)})[:, :LABEL_WIDTH] for name in ("input", "prior", "")]
     assert (margins[0] < 128).any()
     assert (margins[0] != margins[1]).any()
     assert (margins[2] == 255).all()
@@ -49,24 +49,24 @@ def test_each_row_bears_its_name() -> None:
 
 def test_grey_pictures_are_shown_grey() -> None:
     grey = pictures(2, 96, channels=1)
-    assert np.array_equal(labelled_rows({"grey": grey}), labelled_rows({"grey": grey.expand(-1, 3, -1, -1)}))
+    assert np.array_equal(image_grid({"grey": grey}), image_grid({"grey": grey.expand(-1, 3, -1, -1)}))
 
 
 def test_values_outside_the_range_are_clipped() -> None:
-    sheet = labelled_rows({"x": torch.stack([torch.full((3, 96, 96), -1.0), torch.full((3, 96, 96), 2.0)])})
+    sheet = image_grid({"x": torch.stack([torch.full((3, 96, 96), -1.0), torch.full((3, 96, 96), 2.0)])})
     assert (sheet[:96, LABEL_WIDTH : LABEL_WIDTH + 96] == 0).all()
     assert (sheet[:96, LABEL_WIDTH + 96 + GAP : -GAP] == 255).all()
 
 
 def test_the_file_holds_the_sheet_in_rgb(tmp_path: Path) -> None:
-    sheet = save_sheet(tmp_path / "sheets" / "epoch_000.png", {"input": pictures(2, 96)})
+    sheet = save_image_grid(tmp_path / "sheets" / "epoch_000.png", {"input": pictures(2, 96)})
     read = cv2.cvtColor(cv2.imread(str(tmp_path / "sheets" / "epoch_000.png")), cv2.COLOR_BGR2RGB)
     assert np.array_equal(read, sheet)
 
 
 def test_a_label_that_is_longer_than_the_margin_is_not_cut():
     name = "a-checkpoint-with-a-long-name/last"
-    sheet = labelled_rows({name: torch.ones(1, 3, 96, 96)})
+    sheet = image_grid({name: torch.ones(1, 3, 96, 96)})
     margin = sheet[:, : sheet.shape[1] - 96 - GAP]
     inked = (margin < 128).any(axis=(0, 2)).nonzero()[0]
     assert LABEL_WIDTH < inked.max() < margin.shape[1] - 2

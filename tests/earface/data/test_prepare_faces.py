@@ -18,10 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
-from earface.data.degradation import VLRSize, bicubic
+from earface.data.degradation import bicubic
 from earface.data.face_alignment import face_template
 from earface.data.face_detection import FaceDetector, subject_face
 from earface.data.face_rows import identity_of, read_faces
+from earface.data.face_sizes import VLRSize
 from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
 from earface.data.images import Pixels, list_images, read_image
 from earface.data.pixels import to_model_range

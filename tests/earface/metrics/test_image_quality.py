@@ -8,7 +8,9 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
 
-from earface.metrics.image_quality import float32_island, luma, psnr, ssim, to_unit
+from earface.data.pixels import to_unit
+from earface.metrics.image_quality import luma, psnr, ssim
+from earface.nn.precision import float32_island
 
 SIZES = [(11, 11), (64, 64), (37, 53), (128, 96)]
 

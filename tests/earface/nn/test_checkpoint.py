@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from earface.core.errors import InputError
-from earface.nn.checkpoint import AtomicCheckpointIO, find_checkpoint, model_state, read_checkpoint
+from earface.nn.checkpoint import find_checkpoint, model_state, read_checkpoint
+from earface.training.checkpoint_io import AtomicCheckpointIO
 
 OLD = {"state_dict": {"weight": torch.arange(6.0)}, "epoch": 3, "options": {"lr": 1e-3, "names": ["a", None]}}
 

@@ -15,21 +15,11 @@ import pytest
 from earface.core.errors import InputError
 from earface.data.npy import read_teacher_npy
 from earface.synthetic import ear_rendering
-from earface.synthetic.draw_ears import (
-    EAR_LANDMARKS,
-    FACTOR_GROUPS,
-    RANGES,
-    EarSet,
-    EarShape,
-    EarView,
-    draw_dataset,
-    draw_ear,
-    draw_many,
-    main,
-    relief,
-    sample_shape,
-    sample_view,
-)
+from earface.synthetic.draw_ears import main
+from earface.synthetic.ear_anatomy import EAR_LANDMARKS, relief
+from earface.synthetic.ear_factors import FACTOR_GROUPS, RANGES, EarShape, EarView, sample_shape, sample_view
+from earface.synthetic.ear_rendering import draw_ear
+from earface.synthetic.ear_set import EarSet, draw_dataset, draw_many
 
 BARE = EarView(hair_cover=0, hair_length=0, head_extent=1, noise=0, blur=0)
 TINY = EarSet(subjects=4, images_per_subject=2, image_size=32, seed=7)

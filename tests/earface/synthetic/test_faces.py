@@ -16,27 +16,22 @@ from skimage.transform import SimilarityTransform
 from earface.core.errors import InputError
 from earface.data.multipie import CAMERA_YAW, MultiPieName
 from earface.synthetic import face_anatomy, face_hair, face_parts, face_skin
-from earface.synthetic.draw_faces import (
-    FACE_LANDMARKS,
+from earface.synthetic.draw_faces import main
+from earface.synthetic.face_anatomy import FACE_LANDMARKS, Expression, Face
+from earface.synthetic.face_factors import (
     FACTOR_GROUPS,
     GALLERY,
     RANGES,
-    FaceSet,
     FaceShape,
     FaceView,
     ViewCode,
-    draw_dataset,
-    draw_face,
-    draw_many,
-    main,
+    flash_direction,
     sample_shape,
     sample_view,
-    view_codes,
 )
-from earface.synthetic.face_anatomy import Expression, Face
-from earface.synthetic.face_factors import flash_direction
 from earface.synthetic.face_raster import EMPTY, grid_triangles, rasterise
-from earface.synthetic.face_rendering import background
+from earface.synthetic.face_rendering import background, draw_face
+from earface.synthetic.face_set import FaceSet, draw_dataset, draw_many, view_codes
 
 TEMPLATE = np.array(  # ArcFace's, for 112 pixels
     [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]

@@ -15,12 +15,13 @@ from earface.data.convert_annotations import split_paths
 from earface.data.images import image_size
 from earface.synthetic import ear_rendering
 from earface.synthetic.canvas import Canvas, Frame
-from earface.synthetic.draw_scenes import SceneSet, draw_scenes, main
+from earface.synthetic.draw_scenes import main
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS, relief
 from earface.synthetic.ear_factors import EarShape, EarView
 from earface.synthetic.ear_rendering import draw_ear
 from earface.synthetic.heads import PaintedEar, Person, paint_ear
 from earface.synthetic.scene_rendering import SCENES_PER_GROUP, DrawnScene, draw_scene, photographed, visible_ears
+from earface.synthetic.scene_set import SceneSet, draw_scenes
 
 BARE = EarView(hair_cover=0, hair_length=0)
 TINY = SceneSet(photographs=10, width=96, height=64, seed=3)

@@ -1,0 +1,44 @@
+"""Super-resolution of faces, the same in any batch."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dsr.model import DSR
+from earface.core.errors import InputError
+from earface.data.degradation import bicubic
+from earface.data.face_sizes import VLRSize
+from earface.data.images import Pixels
+from earface.data.pixels import to_model_range, to_uint8
+from earface.nn.precision import autocast
+
+INFERENCE_BATCH = 8  # one shape for every call: kernels, and so the last bit, depend on it
+
+
+def at_size(picture: Pixels, size: VLRSize) -> Pixels:
+    """(H, W, 3) uint8 -> (size.height, size.width, 3): as VLR faces are made to train on, each axis by itself."""
+    if picture.shape[:2] == (size.height, size.width):
+        return picture
+    made = bicubic(to_model_range(torch.from_numpy(picture[None])), size)[0]
+    return to_uint8(made).numpy()
+
+
+@torch.no_grad()
+def super_resolve(model: DSR, vlr: Tensor, precision: str = "32") -> Tensor:
+    """(B, 3, h, w) in [-1, 1] -> (B, 3, 128, 128) float32 in [-1, 1], for a model in evaluation mode.
+
+    The batch is cut and padded to INFERENCE_BATCH, so a face's pixels are the same bit for bit alone and in any batch,
+    on one device. Raises InputError if they are no numbers.
+    """
+    parts = []
+    with autocast(vlr.device.type, precision):
+        for chunk in vlr.split(INFERENCE_BATCH):
+            padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, INFERENCE_BATCH - len(chunk))).contiguous()
+            parts.append(model(padded)[: len(chunk)].float())
+    sr = torch.cat(parts)
+    if not sr.isfinite().all():
+        cure = "its weights are damaged" if precision == "32" else "use --precision 32"
+        raise InputError(f"the model gives pixels that are not finite: {cure}")
+    return sr

@@ -1,0 +1,43 @@
+"""A super-resolver as an ONNX file, checked against the source."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dsr.hub import image_contract
+from dsr.model import DSR
+from earface.data.face_sizes import VLRSize
+from earface.export.onnx_export import BATCHES, Difference, OnnxPart, write_parts
+from earface.nn.inference import weights_digest
+
+ONNX_FILE = "dsr.onnx"
+CHECK_SEED = 7
+
+
+def write_onnx(folder: Path, model: DSR, tolerance: float) -> list[Difference]:
+    """dsr.onnx: vlr (N, 3, h, w) -> sr (N, 3, 128, 128), both RGB in [-1, 1]. model: in evaluation mode, on the CPU.
+
+    The image contract and the weights' digest are kept in the file. Raises InputError as `write_parts` does.
+    """
+    about = {
+        "vlr_size": str(model.config.vlr),
+        "image": json.dumps(image_contract(model.config)),
+        "digest": weights_digest(model, str(model.config.vlr)),
+    }
+    part = OnnxPart(ONNX_FILE, model, examples(model.config.vlr, max(BATCHES)), "vlr", ("sr",))
+    return write_parts(folder, [part], tolerance, about)
+
+
+def examples(size: VLRSize, count: int) -> Tensor:
+    """Smooth pictures that reach both ends of [-1, 1], so that the result is clipped; a fourth of them noise."""
+    generator = torch.Generator().manual_seed(CHECK_SEED)
+    coarse = torch.rand(count, 3, 4, 4, generator=generator) * 4.0 - 2.0
+    faces = F.interpolate(coarse, (size.height, size.width), mode="bicubic").clamp(-1.0, 1.0)
+    noise = torch.rand(faces.shape, generator=generator) * 2.0 - 1.0
+    faces[::4] = noise[::4]
+    return faces

@@ -1,0 +1,56 @@
+"""How VLR faces are enlarged before recognition, by name, with a trained super-resolver or without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from earface.core.errors import InputError
+from earface.data.face_sizes import FACE_SIZE, parse_vlr_size
+from earface.data.pixels import interpolate
+from earface.nn.inference import weights_digest
+from earface.nn.precision import Precision
+from earface.nn.upsampler import ENLARGING, HR, SHARP, Upsampler
+
+
+def build_upsampler(name: str, dsr_checkpoint: str, device: str = "cpu", precision: Precision = "32") -> Upsampler:
+    """One of hr, interpolation and dsr. Raises InputError for the super-resolver."""
+    return SHARP if name == HR else enlarging([name], dsr_checkpoint, None, device, precision)[0]
+
+
+def enlarging(
+    names: Iterable[str], dsr_checkpoint: str, vlr_size: str | None, device: str = "cpu", precision: str = "32"
+) -> list[Upsampler]:
+    """An Upsampler for each of the names that is one of ENLARGING. Raises InputError for the super-resolver."""
+    made = {
+        "interpolation": lambda: Upsampler("interpolation", lambda vlr: interpolate(vlr, FACE_SIZE)),
+        "dsr": lambda: super_resolution(dsr_checkpoint, device, precision, vlr_size),
+    }
+    return [made[name]() for name in names if name in ENLARGING]
+
+
+def super_resolution(
+    checkpoint: str, device: str = "cpu", precision: str = "32", vlr_size: str | None = None
+) -> Upsampler:
+    """checkpoint: of a run, a pattern, or an exported folder. precision: 32, 16 or bf16, the last two with autocast.
+
+    A face's pixels are the same alone and in any batch. Raises InputError for a model of another size than vlr_size.
+    """
+    from dsr.inference import super_resolve
+    from dsr.model import load_dsr
+
+    model = load_dsr(checkpoint, device)
+    if vlr_size is not None and model.config.vlr != parse_vlr_size(vlr_size):
+        raise InputError(
+            f"{checkpoint}: takes {model.config.vlr_size} px, not {vlr_size}: give --vlr_size "
+            f"{model.config.vlr_size}, or another --dsr_checkpoint"
+        )
+    made = model.provenance
+    return Upsampler(
+        "dsr",
+        lambda vlr: super_resolve(model, vlr, precision),
+        origin=weights_digest(model, str(model.config.vlr)),
+        trained_on=frozenset(made.trained_on),
+        vlr=model.config.vlr,
+        source=checkpoint,
+        degradation=made.degradation,
+    )

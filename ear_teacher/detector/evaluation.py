@@ -1,0 +1,218 @@
+"""How well a trained detector finds ears and their landmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ear_teacher.detector.metrics.average_precision import THRESHOLDS, by_size, coco_figures, operate
+from ear_teacher.detector.metrics.evaluation_set import Source
+from ear_teacher.detector.metrics.failure_grids import save_false_alarms, save_missed, save_worst_landmarks
+from ear_teacher.detector.metrics.landmark_error import (
+    Normaliser,
+    ear_lengths,
+    ear_means,
+    judge_visibility,
+    landmark_rows,
+    nme_by_size,
+    normalised_errors,
+    summarise,
+)
+from ear_teacher.detector.metrics.plots import save_cumulative_errors, save_precision_recall, save_scores
+from ear_teacher.detector.metrics.predictions import DetectorPredictions, find_ears
+from ear_teacher.detector.metrics.report import (
+    BOX_FIGURES,
+    PROTOCOLS,
+    size_figures,
+    write_detections,
+    write_per_ear,
+    write_per_landmark,
+)
+from ear_teacher.detector.model import EarDetector
+from earface.core.errors import InputError
+from earface.core.options import option
+from earface.data.annotations import HIDDEN, UNLABELLED, Annotations
+
+FEW_EARS = 100  # of fewer, a figure moves visibly with each
+NOT_ALWAYS = (  # written; what an earlier evaluation left would be taken for this one's
+    *("metrics.json", "per_landmark.csv", "precision_recall.png", "cumulative_error.png"),
+    *("missed.png", "false_alarms.png", "worst_landmarks.png"),
+)
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Measure a trained ear detector on annotated photographs: boxes, landmarks, visibility."""
+
+    checkpoint: str = option(
+        "ear_teacher/checkpoints/detector/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match"
+    )
+    json: str | None = option(None, "COCO keypoint file to measure on; default: what the checkpoint was validated on")
+    images: str | None = option(None, "folder that its file names start from; default: the JSON's own")
+    out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")
+    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    batch_size: int = option(8, "photographs at once", low=1)
+    score_threshold: float = option(
+        0.5, "of the operating point: precision, recall, landmarks end to end", low=0, high=1
+    )
+    normaliser: Normaliser = option("landmark-box", "whose diagonal landmark errors are divided by")
+    ced_limit: float = option(0.08, "error beyond which an ear has failed; the AUC's upper end", above=0)
+
+
+def check_landmarks(model: EarDetector, annotations: Annotations) -> bool:
+    """Whether landmarks can be measured. Raises InputError where the numbers differ, or where nothing can be."""
+    own, given = model.config.num_landmarks, len(annotations.landmark_names)
+    if own and given and own != given:
+        raise InputError(
+            f"{annotations.source}: {given} landmarks, but the model places {own}: measure it on the landmarks that it "
+            "was trained for, or on boxes alone"
+        )
+    possible = bool(own) and any(photograph.has_landmarks for photograph in annotations.photographs)
+    if not possible and not any(photograph.has_boxes for photograph in annotations.photographs):
+        raise InputError(
+            f"{annotations.source}: its boxes only enclose landmarks, and the model places none: nothing to measure"
+        )
+    return possible
+
+
+def notes(
+    model: EarDetector, annotations: Annotations, findings: Sequence[DetectorPredictions], threshold: float
+) -> list[str]:
+    """What a reader of the figures must know, a sentence each."""
+    lines = []
+    enclosing = sum(not found.photograph.has_boxes for found in findings)
+    if enclosing:
+        lines.append(
+            f"{enclosing} photographs are left out of the measures of boxes: theirs only enclose landmarks, and other "
+            "ears may be unmarked; end to end, landmarks are matched to these boxes"
+        )
+    ears = sum(len(found.photograph.boxes) for found in findings)
+    if ears < FEW_EARS:
+        lines.append(f"insufficient data for fine differences: {ears} ears")
+    if threshold < model.score_threshold:
+        lines.append(f"the detector returns nothing that scores below {model.score_threshold:g}")
+    own, given = model.config.landmark_names, annotations.landmark_names
+    if bool(model.config.num_landmarks) != bool(given):
+        lines.append(f"no landmarks are measured: {'the model' if given else 'the file'} has none")
+    other = [pair for pair in zip(own, given, strict=False) if pair[0] != pair[1]]
+    if other:
+        lines.append(
+            f"{len(other)} landmarks have another name in the model, the first is {other[0][0]!r} there and "
+            f"{other[0][1]!r} here: if these are other points, errors mean nothing"
+        )
+    return lines
+
+
+def landmark_notes(findings: Sequence[DetectorPredictions], normaliser: Normaliser) -> list[str]:
+    """As `notes`, where landmarks are measured."""
+    truth = np.concatenate([found.photograph.keypoints for found in findings])
+    labelled = (truth[..., 2] != UNLABELLED).sum(axis=1)
+    few = int(((labelled > 0) & (2 * labelled < truth.shape[1])).sum())
+    lines = []
+    if few and normaliser == "landmark-box":
+        lines.append(
+            f"{few} ears have fewer than half of their landmarks labelled: the box around these is small, and their "
+            "errors large by it; --normaliser ear-box does not depend on it"
+        )
+    if not (truth[..., 2] == HIDDEN).any():
+        lines.append("no landmark is labelled hidden: visibility cannot be measured")
+    return lines
+
+
+def measure_boxes(findings: Sequence[DetectorPredictions], out: Path, threshold: float) -> dict[str, Any] | None:
+    """Figures and plots of the photographs whose ears all have boxes; None if there are none."""
+    results = [found.boxes for found in findings if found.photograph.has_boxes]
+    if not results:
+        return None
+    coco, operation = coco_figures(results), operate(results, threshold)
+    save_scores(out / "scores.png", results, threshold)
+    if coco is not None:
+        save_precision_recall(out / "precision_recall.png", coco, operation)
+    return {
+        "photographs": len(results),
+        "ears": sum(len(result.truth) for result in results),
+        **{name: None if coco is None else getattr(coco, name) for name in BOX_FIGURES},
+        "operating_point": asdict(operation),
+        "by_threshold": [asdict(operate(results, each)) for each in sorted({*THRESHOLDS, threshold})],
+        "by_size": size_figures(by_size(results), "ap50"),
+    }
+
+
+def measure_landmarks(
+    findings: Sequence[DetectorPredictions],
+    names: Sequence[str],
+    annotations: Annotations,
+    out: Path,
+    options: EvaluationOptions,
+) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
+    """Figures, table, plot and sheet; and by protocol the mean error of each ear, (all ears,)."""
+    truth = np.concatenate([found.photograph.keypoints for found in findings])
+    boxes = np.concatenate([found.photograph.boxes for found in findings])
+    placed = np.concatenate([found.placed["keypoints"].numpy() for found in findings])
+    scores = np.concatenate([found.placed["keypoints_scores"].numpy() for found in findings])
+    matched = np.concatenate([found.matched(options.score_threshold) for found in findings])
+    lengths = ear_lengths(truth, boxes, options.normaliser)
+    protocols = zip(PROTOCOLS, (placed, matched), strict=True)
+    errors = {protocol: normalised_errors(found, truth, lengths) for protocol, found in protocols}
+    nme = {protocol: ear_means(values) for protocol, values in errors.items()}
+    limit = options.ced_limit
+    rows = {protocol: landmark_rows(values, annotations.landmark_names) for protocol, values in errors.items()}
+    write_per_landmark(out / "per_landmark.csv", rows)
+    save_worst_landmarks(out / "worst_landmarks.png", names, findings, nme["annotated_boxes"], annotations.skeleton)
+    curves = {PROTOCOLS[protocol]: values[~np.isnan(values)] for protocol, values in nme.items()}
+    save_cumulative_errors(out / "cumulative_error.png", curves, limit, options.normaliser)
+    figures = {
+        "normaliser": options.normaliser,
+        "limit": limit,
+        **{protocol: asdict(summarise(values, truth, limit)) for protocol, values in errors.items()},
+        "by_size": size_figures(nme_by_size(nme["annotated_boxes"], boxes), "nme"),
+        "visibility": asdict(judge_visibility(placed, scores, truth)),
+    }
+    return figures, nme
+
+
+def evaluate(
+    model: EarDetector,
+    source: Source,
+    out: Path,
+    options: EvaluationOptions,
+    done: Callable[[int], None] = lambda count: None,
+) -> dict[str, Any]:
+    """Measure, write everything but metrics.json to `out`, and return its figures and notes.
+
+    done: called with the number of photographs behind it.
+    """
+    annotations = source.annotations
+    with_landmarks = check_landmarks(model, annotations)
+    findings, unreadable = find_ears(model, annotations, options.batch_size, with_landmarks, done)
+    for name in NOT_ALWAYS:
+        (out / name).unlink(missing_ok=True)
+    names = [source.names[found.photograph.path] for found in findings]
+    ids = [source.ids[found.photograph.path] for found in findings]
+    num_ears = sum(len(found.photograph.boxes) for found in findings)
+    told = notes(model, annotations, findings, options.score_threshold)
+
+    boxes = measure_boxes(findings, out, options.score_threshold)
+    landmarks, nme = None, dict.fromkeys(PROTOCOLS, np.full(num_ears, np.nan))
+    if with_landmarks:
+        landmarks, nme = measure_landmarks(findings, names, annotations, out, options)
+        told += landmark_notes(findings, options.normaliser)
+    save_missed(out / "missed.png", names, findings, options.score_threshold)
+    save_false_alarms(out / "false_alarms.png", names, findings)
+    write_per_ear(out / "per_ear.csv", names, findings, nme)
+    write_detections(out / "detections.json", ids, names, findings, source.category)
+    return {
+        "photographs": len(findings),
+        "ears": num_ears,
+        "unreadable": unreadable,
+        "detection": boxes,
+        "landmarks": landmarks,
+        "notes": told
+        + [f"{len(unreadable)} unreadable photographs left out: {'; '.join(unreadable)}"] * bool(unreadable),
+    }

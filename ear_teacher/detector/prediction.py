@@ -1,0 +1,223 @@
+"""Ears found in photographs, and what is written of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from ear_teacher.detector.drawing import Skeleton, draw_detections
+from ear_teacher.detector.model import EarDetector
+from earface.core.errors import InputError
+from earface.core.files import atomic_write, output_folder
+from earface.core.options import check_options, option
+from earface.data.annotations import (
+    HIDDEN,
+    VISIBLE,
+    Annotations,
+    Floats,
+    Photograph,
+    Size,
+    checked_box,
+    checked_points,
+    no_points,
+    stacked_boxes,
+)
+from earface.data.coco import write_coco
+from earface.data.image_cache import crop_to_box
+from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
+
+DETECTIONS, RESULTS, OVERLAYS, CROPS = "detections.json", "results.json", "overlays", "crops"
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """Find the ears in photographs, and their landmarks."""
+
+    checkpoint: str = option(
+        "ear_teacher/checkpoints/detector/last.ckpt",
+        "a .ckpt file, or a quoted pattern: the newest match",
+    )
+    input: str | None = option(None, "a photograph, or a folder of them (searched through)")
+    out: str = option("detections", "folder for what is found; not inside --input")
+    threshold: float = option(0.5, "ears that score less are left out", low=0, high=1)
+    overlays: bool = option(True, "write the photographs with their ears drawn in")
+    crops: bool = option(False, "write each ear by itself; the input's folders, subjects perhaps, are kept")
+    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    batch_size: int = option(8, "photographs in memory, and on the device, at once", low=1)
+
+    def check(self) -> None:
+        check_options(self)
+        if self.input is None:
+            raise InputError("--input: give a photograph, or a folder of them")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What was found so far, photograph by photograph."""
+
+    photographs: list[Photograph] = field(default_factory=list)
+    scores: list[dict[str, object]] = field(default_factory=list)  # of each ear, in the photographs' order
+    unreadable: list[tuple[Path, str]] = field(default_factory=list)  # path, reason
+
+
+def photographs_of(written: str) -> tuple[Path, list[Path]]:
+    """The folder that names start from, and the photographs in it. Raises InputError if there are none."""
+    path = Path(written)
+    if path.is_dir():
+        paths = list_images(path)
+        if not paths:
+            raise InputError(f"{path}: holds no pictures ({', '.join(EXTENSIONS)})")
+        return path, paths
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.suffix.lower() not in EXTENSIONS:
+        raise InputError(f"{path}: neither a picture ({', '.join(EXTENSIONS)}) nor a folder")
+    return path.parent, [path]
+
+
+def checked_out(options: PredictionOptions) -> Path:
+    """`--out`, made if need be.
+
+    Raises InputError if it is a file, and where pictures that are written would be read, or replace those read.
+    """
+    out, given = Path(options.out), Path(str(options.input)).resolve()
+    if given.is_dir() and out.resolve().is_relative_to(given):
+        raise InputError(
+            f"--out {out}: lies in --input {options.input}, so that its pictures would be taken for photographs the "
+            "next time; give a folder elsewhere"
+        )
+    for name in (OVERLAYS, CROPS):
+        if given.is_relative_to((out / name).resolve()):
+            raise InputError(f"--out {out}: --input {options.input} lies in its {name}/ and would be replaced")
+    try:
+        return output_folder(options.out, out)
+    except OSError as error:
+        raise InputError(f"--out {out}: {error.strerror}; give another folder") from None
+
+
+def storable(path: Path, size: Size, found: Mapping[str, Tensor]) -> tuple[Photograph, list[int]]:
+    """One photograph's detections in the form of annotations, and which of the detections these are.
+
+    Boxes are cut to the picture, and ears of which nothing is in it left out. A landmark beyond its edge is not
+    labelled. `read_coco` takes all that remains.
+    """
+    corners = found["boxes"].float().cpu().numpy().clip(0, (*size, *size)).astype(np.float64)
+    keypoints = found["keypoints"].float().cpu().numpy()
+    boxes, points, kept = [], [], []
+    for index, (x0, y0, x1, y1) in enumerate(corners.tolist()):
+        try:
+            written = [round(number, 3) for number in (x0, y0, x1 - x0, y1 - y0)]
+            boxes.append(checked_box(written, size))
+        except InputError:
+            continue
+        points.append(_storable_points(keypoints[index], size))
+        kept.append(index)
+    stacked = np.stack(points) if points else no_points(0, keypoints.shape[1])
+    return Photograph(path, size, stacked_boxes(boxes), stacked), kept
+
+
+def _storable_points(points: Floats, size: Size) -> Floats:
+    places, last = points[:, :2], np.array(size) - 1
+    inside = ((places >= -0.5) & (places <= last + 0.5)).all(axis=1)  # false for NaN
+    table = np.zeros_like(points)
+    table[inside, :2] = places[inside].round(3)
+    table[inside, 2] = np.where(points[inside, 2] > 0.5, VISIBLE, HIDDEN)
+    try:
+        return checked_points(table, size)
+    except InputError:  # all in the first pixel: they would be read as fractions of the picture
+        return np.zeros_like(points)
+
+
+def predict_photographs(
+    model: EarDetector, paths: Sequence[Path], root: Path, out: Path, options: PredictionOptions, progress: Progress
+) -> Predictions:
+    """Read, find and draw a batch at a time, so that memory holds `batch_size` photographs whatever their number."""
+    result = Predictions()
+    task = progress.add_task("finding ears", total=len(paths))
+    for start in range(0, len(paths), options.batch_size):
+        batch: list[tuple[Path, Pixels]] = []
+        chosen = paths[start : start + options.batch_size]
+        for path, picture in zip(chosen, read_ahead(_read, chosen), strict=True):
+            if isinstance(picture, InputError):
+                result.unreadable.append((path, str(picture).removeprefix(f"{path}: ")))
+            else:
+                batch.append((path, picture))
+        drawings = []
+        detections = model.predict([picture for _, picture in batch])
+        for (path, picture), found in zip(batch, detections, strict=True):
+            photograph, kept = storable(path, (picture.shape[1], picture.shape[0]), found)
+            found = {name: values[kept].cpu() for name, values in found.items()}
+            result.photographs.append(photograph)
+            result.scores.extend(_scores(found))
+            drawings.append((picture, photograph, found))
+
+        def write(drawing: tuple[Pixels, Photograph, dict[str, Tensor]]) -> None:
+            picture, photograph, found = drawing
+            name = photograph.path.relative_to(root)
+            if options.overlays:
+                write_overlay(out / OVERLAYS / name, picture, found, model.config.skeleton)
+            if options.crops:
+                write_crops(out / CROPS / name, picture, photograph.boxes)
+
+        for _ in read_ahead(write, drawings):
+            pass
+        progress.update(task, completed=start + len(chosen))
+    return result
+
+
+def _read(path: Path) -> Pixels | InputError:
+    try:
+        return read_image(path)
+    except InputError as error:
+        return error
+
+
+def _scores(found: Mapping[str, Tensor]) -> list[dict[str, object]]:
+    scores = [{"score": round(score, 5)} for score in found["scores"].tolist()]
+    if not found["keypoints_scores"].shape[1]:
+        return list(scores)
+    visible = [[round(score, 4) for score in ear] for ear in found["keypoints_scores"].tolist()]
+    return [score | {"keypoints_scores": ear} for score, ear in zip(scores, visible, strict=True)]
+
+
+def write_overlay(path: Path, picture: Pixels, found: Mapping[str, Tensor], skeleton: Skeleton) -> None:
+    """In the photograph's own format and under its own name: no two collide."""
+    write_image(path, draw_detections(picture, found, skeleton=skeleton))
+
+
+def write_crops(path: Path, picture: Pixels, boxes: Floats) -> None:
+    """PATH_1.png and so on, best first. Those that an earlier run found beyond them go."""
+    number = 0
+    for number, box in enumerate(boxes, 1):
+        write_image(path.with_name(f"{path.name}_{number}.png"), crop_to_box(picture, box))
+    while (stale := path.with_name(f"{path.name}_{number + 1}.png")).is_file():
+        stale.unlink()
+        number += 1
+
+
+def write_predictions(out: Path, predictions: Predictions, model: EarDetector) -> None:
+    """detections.json, then results.json, which is made from it and so has its ids."""
+    config = model.config
+    names = config.landmark_names or tuple(f"point_{number:02d}" for number in range(1, config.num_landmarks + 1))
+    write_coco(out / DETECTIONS, Annotations(out / DETECTIONS, predictions.photographs, names, config.skeleton))
+    ears = json.loads((out / DETECTIONS).read_text(encoding="utf-8"))["annotations"]
+    standard = ("id", "image_id", "category_id", "bbox", "keypoints")
+    results = [
+        {name: ear[name] for name in standard if name in ear} | score
+        for ear, score in zip(ears, predictions.scores, strict=True)
+    ]
+    with atomic_write(out / RESULTS) as temporary:
+        temporary.write_text(json.dumps(results), encoding="utf-8")
+
+
+def say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, highlight=False, markup=False)

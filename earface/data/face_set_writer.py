@@ -1,0 +1,76 @@
+"""The prepared set of faces as files: HR and VLR pictures, faces.csv."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from earface.core.files import atomic_write
+from earface.data.degradation import degrade, picture_key
+from earface.data.duplicates import (
+    ALIGNED_COARSE,
+    DuplicatePair,
+    collect_signatures,
+    find_duplicates,
+    picture_signature,
+)
+from earface.data.face_inspection import AlignedFace
+from earface.data.face_rows import HR_FOLDER, SPLITS, SPLITS_FILE, VLR_FOLDER, split_folder
+from earface.data.face_sizes import VLRSize
+from earface.data.identity_split import SPLIT_OF_ROLE, IdentitySplit
+from earface.data.images import read_ahead, read_image, write_image
+
+REPORT, INDEX, WORK = "prepare_report.json", "faces.csv", ".prepare"
+BATCH = 64
+
+
+def shared_pictures(faces: Sequence[AlignedFace]) -> list[DuplicatePair]:
+    """Pairs of one picture under two identities."""
+    signatures = collect_signatures(read_ahead(lambda face: picture_signature(read_image(face.path)), faces))
+    pairs = find_duplicates(signatures, min_coarse=ALIGNED_COARSE)
+    return [pair for pair in pairs if faces[pair.first].row.identity != faces[pair.second].row.identity]
+
+
+def write_faces(
+    root: Path, faces: Sequence[AlignedFace], split: IdentitySplit, size: VLRSize, degradation: str, seed: int
+) -> None:
+    """hr_images/NAME.png and vlr_images/NAME.png of each, whose degradation depends on the seed and its name alone."""
+    pixels = list(read_ahead(lambda face: read_image(face.path), faces))
+    hr = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    keys = [picture_key(seed, face.stem) for face in faces]
+    vlr = degrade(degradation, hr, size, keys).add(1.0).mul_(127.5).round_().to(torch.uint8)
+    for face, high, low in zip(faces, pixels, vlr.permute(0, 2, 3, 1).numpy(), strict=True):
+        folder = root / split_folder(split.split_of(face.row.identity))
+        write_image(folder / HR_FOLDER / f"{face.stem}.png", high)
+        write_image(folder / VLR_FOLDER / f"{face.stem}.png", low)
+
+
+def write_index(path: Path, faces: Sequence[AlignedFace], split: IdentitySplit) -> None:
+    """faces.csv: one row a face, in the order of the photographs."""
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
+        writer = csv.writer(stream)
+        writer.writerow(("file", "identity", "role", "photograph", "score", "enlargement", "residual", "others"))
+        for face in faces:
+            role = split.roles[face.row.identity]
+            file = f"{split_folder(SPLIT_OF_ROLE[role])}/{HR_FOLDER}/{face.stem}.png"
+            known = (face.score, face.enlargement, face.residual, face.others)
+            writer.writerow((file, face.row.identity, role, face.row.name, *known))
+
+
+def clear(root: Path) -> None:
+    """Remove what an earlier run wrote, the report first: without it the set is not complete."""
+    for name in (REPORT, SPLITS_FILE, INDEX):
+        (root / name).unlink(missing_ok=True)
+    for split in SPLITS:
+        for kind in (HR_FOLDER, VLR_FOLDER):
+            folder = root / split_folder(split) / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob("*.png"):
+                path.unlink()

@@ -1,0 +1,44 @@
+"""How a VLR face becomes a 128 px face before recognition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from earface.core.errors import InputError
+from earface.data.face_sizes import VLRSize
+
+HR = "hr"
+ROUTE_NAMES = {"interpolation": "interpolated", "dsr": "DSR"}
+ENLARGING = ("interpolation", "dsr")
+
+
+def parse_upsamplers(text: str) -> list[str]:
+    """`interpolation,dsr` -> those. Raises InputError."""
+    names = [part.strip() for part in text.split(",")]
+    if not set(names) <= set(ENLARGING) or len(set(names)) < len(names):
+        raise InputError(f"--inputs {text}: interpolation, dsr, or both with a comma")
+    return names
+
+
+@dataclass(frozen=True)
+class Upsampler:
+    """How a VLR face (B, 3, h, w) becomes (B, 3, 128, 128), in [-1, 1].
+
+    origin: what decides that beside the code, such as the digest of a super-resolver's weights.
+    trained_on: digests of the people it knows. vlr: the size of the faces that it takes; None: any. source: the path
+    of its weights, and degradation: how the faces were made small on which it was trained.
+    """
+
+    name: str
+    enlarge: Callable[[Tensor], Tensor]
+    origin: str = ""
+    trained_on: frozenset[str] = frozenset()
+    vlr: VLRSize | None = None
+    source: str = ""
+    degradation: str = ""
+
+
+SHARP = Upsampler(HR, lambda faces: faces)

@@ -1,0 +1,5 @@
+# What `__init__.py` imports on first use, for type checkers and editors.
+from facial_rec.contract import FaceContract as FaceContract
+from facial_rec.model import EdgeFace as EdgeFace
+from facial_rec.recognizer import FaceRecognizer as FaceRecognizer
+from facial_rec.recognizer import load_recognizer as load_recognizer

@@ -1,0 +1,97 @@
+"""A face recogniser from whatever names it: a published variant, a file, a tuned folder, a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from earface.core.errors import InputError
+from earface.nn.frozen import FrozenRecognizer
+from earface.nn.inference import weights_digest
+from earface.nn.precision import Precision, autocast
+from facial_rec.contract import Crop, FaceContract
+from facial_rec.embedding import embed_faces
+from facial_rec.hub import EdgeFaceProvenance
+from facial_rec.model import EdgeFace, load_tuned, tuned_folder
+from facial_rec.published_weights import VARIANTS
+
+
+@dataclass(frozen=True)
+class FaceRecognizer:
+    """A recogniser in evaluation mode on a device. Embeddings of equal `key` may be compared, by whatever route."""
+
+    name: str  # a variant or the path of its weights
+    model: EdgeFace
+    contract: FaceContract
+    device: str = "cpu"
+    precision: Precision = "32"
+    inputs: str = ""  # what it was tuned on, facial_rec.config; empty: as published, as are the next three
+    vlr_size: str = ""
+    degradation: str = ""
+    trained_on: frozenset[str] = frozenset()  # digests of the people it knows
+    digest: str = field(init=False)  # of the weights
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", weights_digest(self.model))
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.contract.id, self.digest
+
+    @torch.no_grad()
+    def __call__(self, crops: Tensor) -> Tensor:
+        """(B, 3, S, S) in [-1, 1], as a route gives them -> (B, 512) of length 1, float32.
+
+        In 32 bits a face's embedding is the same bit for bit alone and in any batch.
+        """
+        with autocast(self.device, self.precision):
+            return embed_faces(self.model, self.contract(crops.to(self.device))).float()
+
+
+def load_recognizer(name: str, crop: Crop | None, device: str = "cpu", precision: Precision = "32") -> FaceRecognizer:
+    """A published variant, a file of its weights, a tuned folder, a checkpoint of the fine-tuning, or a pattern.
+
+    crop: None: that of the tuned one, and `arcface` for one as published. Raises InputError.
+    """
+    if not is_tuned(name):
+        return FaceRecognizer(name, load_edgeface(name).to(device), FaceContract(crop or "arcface"), device, precision)
+    model, tuning = load_tuned(name) if crop is None else load_tuned_for(name, crop)
+    contract = FaceContract(tuning.crop)  # type: ignore[arg-type]
+    about = (tuning.inputs, tuning.vlr_size, tuning.degradation, frozenset(tuning.trained_on))
+    return FaceRecognizer(name, model.to(device), contract, device, precision, *about)
+
+
+def load_frozen_recognizer(flag: str, name: str, crop: Crop) -> FrozenRecognizer | None:
+    """name: a published EdgeFace variant, a file of its weights, or `none`. Raises InputError."""
+    if name == "none":
+        return None
+    try:
+        network = load_edgeface(name)
+    except InputError as error:
+        raise InputError(f"{flag}: {error}") from None
+    return FrozenRecognizer(network, FaceContract(crop), network.variant)
+
+
+def is_tuned(name: str) -> bool:
+    """Whether `load_tuned` is for it, rather than `load_edgeface`."""
+    return tuned_folder(name) is not None or name.endswith(".ckpt")
+
+
+def load_tuned_for(name: str, crop: str) -> tuple[EdgeFace, EdgeFaceProvenance]:
+    """`load_tuned`, for faces of this crop. Raises InputError also where it was tuned on another."""
+    model, tuning = load_tuned(name)
+    if tuning.crop != crop:
+        raise InputError(f"{name}: was tuned on {tuning.crop} crops, not {crop}: give that crop, or another recogniser")
+    return model, tuning
+
+
+def load_edgeface(name: str) -> EdgeFace:
+    """A published variant by name (downloaded once), or a file of weights, in evaluation mode. Raises InputError."""
+    if name in VARIANTS:
+        return EdgeFace.from_weights("pretrained", name)
+    if not Path(name).exists():
+        raise InputError(f"{name}: neither a file nor one of {', '.join(VARIANTS)}")
+    return EdgeFace.from_weights(name)
