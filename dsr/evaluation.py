@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from earface.data.face_dataset import FaceDataset, usable_faces, with_vlr
 from earface.data.face_rows import FaceRow
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import interpolate
+from earface.data.tables import write_csv
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.inference import choose_device
 
@@ -122,17 +122,15 @@ def evaluate(
 
 def write_per_face(path: Path, rows: Sequence[FaceRow], measured: Mapping[str, MeasuredFaces]) -> None:
     """CSV, one row a face and method."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(
-            ["file", "identity", "method", "psnr", "psnr_y", "ssim", *(f"cosine[{n}]" for n in measured[HR].embeddings)]
-        )
-        for name, own in measured.items():
-            if name == HR:
-                continue
-            columns = [*own.quality.values(), *own.cosines(measured[HR]).values()]
-            for row, values in zip(rows, zip(*columns, strict=True), strict=True):
-                writer.writerow([row.name, row.identity, name, *(f"{value:.6g}" for value in values)])
+    cosines = (f"cosine[{name}]" for name in measured[HR].embeddings)
+    cells = []
+    for name, own in measured.items():
+        if name == HR:
+            continue
+        columns = [*own.quality.values(), *own.cosines(measured[HR]).values()]
+        for row, values in zip(rows, zip(*columns, strict=True), strict=True):
+            cells.append([row.name, row.identity, name, *(f"{value:.6g}" for value in values)])
+    write_csv(path, ["file", "identity", "method", "psnr", "psnr_y", "ssim", *cosines], cells)
 
 
 def print_table(console: Console, title: str, found: Mapping[str, Mapping[str, float]]) -> None:

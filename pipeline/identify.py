@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,9 +19,10 @@ from rich.table import Table
 from dsr.upsampler import build_upsampler
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import atomic_write, check_folder
+from earface.core.files import check_folder
 from earface.core.options import option
 from earface.data.images import EXTENSIONS, list_images
+from earface.data.tables import write_csv
 from earface.nn.inference import choose_device
 from facial_rec.contract import Crop, FaceContract
 from facial_rec.embedding import FaceFile
@@ -86,18 +86,14 @@ def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> Fa
     return found
 
 
-def write_csv(path: Path, found: Sequence[Identified]) -> None:
-    """One row a picture and candidate."""
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(["file", "decision", "rank", "identity", "score", "enrolled_picture"])
-        for each in found:
-            for rank, candidate in enumerate(each.candidates, start=1):
-                score = f"{candidate.score:.4f}"
-                writer.writerow([each.path, each.decision, rank, candidate.identity, score, candidate.picture])
+def write_candidates(path: Path, found: Sequence[Identified]) -> None:
+    """CSV, one row a picture and candidate."""
+    rows = [
+        (each.path, each.decision, rank, candidate.identity, f"{candidate.score:.4f}", candidate.picture)
+        for each in found
+        for rank, candidate in enumerate(each.candidates, start=1)
+    ]
+    write_csv(path, ("file", "decision", "rank", "identity", "score", "enrolled_picture"), rows)
 
 
 def say(found: Sequence[Identified], console: Console) -> None:
@@ -147,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Identified(faces[index].path, own, options.threshold)
         for index, own in zip(embedded.kept, candidates, strict=True)
     ]
-    write_csv(out / "candidates.csv", found)
+    write_candidates(out / "candidates.csv", found)
     if options.pictures:
         save_candidates(out / "candidates.png", found[: options.pictures], read, read_enrolled, route, device)
     say(found, console)

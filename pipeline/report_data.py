@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from earface.core.files import atomic_write
+from earface.data.tables import write_csv
 from pipeline.configuration_metrics import MEASURES, AtThreshold, ConfigurationResult
 from pipeline.configurations import Condition, Grids, about_recognizer, about_route
 from pipeline.evaluation import ConditionResult, Difference
@@ -170,33 +169,29 @@ def _plain_threshold(each: AtThreshold) -> dict[str, Any]:
 def write_probes(path: Path, protocol: Protocol, results: Sequence[ConditionResult]) -> None:
     """CSV: one row a probe, condition and row of the grid."""
     names = list(dict.fromkeys(row.identity for row in protocol.score.gallery))
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
-    ):
-        writer = csv.DictWriter(stream, PROBE_COLUMNS)
-        writer.writeheader()
-        for result, row in ((each, row) for each in results for row in each.rows):
-            found = row.searches
-            if found is None:
-                continue
-            for place, (probe, mated) in enumerate(zip(protocol.score.probes, protocol.score.mated, strict=True)):
-                told: dict[str, object] = {
-                    "vlr_size": result.condition.vlr_size,
-                    "degradation": result.condition.degradation,
-                    "row": row.name,
-                    "file": probe.name,
-                    "identity": probe.identity,
-                    "enrolled": int(mated),
-                    "session": probe.session,
-                    "camera": probe.camera,
-                    "illumination": probe.illumination,
-                }
-                if mated:
-                    told |= {"rank": found.rank[place], "mated_score": f"{found.mated[place]:.5f}"}
-                if np.isfinite(found.best[place]):  # else nobody else is enrolled
-                    told |= {"best_other": names[found.best_row[place]], "best_other_score": f"{found.best[place]:.5f}"}
-                writer.writerow(told)
+    rows = []
+    for result, row in ((each, row) for each in results for row in each.rows):
+        found = row.searches
+        if found is None:
+            continue
+        for place, (probe, mated) in enumerate(zip(protocol.score.probes, protocol.score.mated, strict=True)):
+            cells: dict[str, object] = {
+                "vlr_size": result.condition.vlr_size,
+                "degradation": result.condition.degradation,
+                "row": row.name,
+                "file": probe.name,
+                "identity": probe.identity,
+                "enrolled": int(mated),
+                "session": probe.session,
+                "camera": probe.camera,
+                "illumination": probe.illumination,
+            }
+            if mated:
+                cells |= {"rank": found.rank[place], "mated_score": f"{found.mated[place]:.5f}"}
+            if np.isfinite(found.best[place]):  # else nobody else is enrolled
+                cells |= {"best_other": names[found.best_row[place]], "best_other_score": f"{found.best[place]:.5f}"}
+            rows.append([cells.get(column, "") for column in PROBE_COLUMNS])
+    write_csv(path, PROBE_COLUMNS, rows)
 
 
 def given(rows: Sequence[ConfigurationResult]) -> str:

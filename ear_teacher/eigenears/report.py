@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from ear_teacher.eigenears.appearance import PARTS
 from ear_teacher.eigenears.components import Components
-from earface.core.files import atomic_write
+from earface.data.tables import write_csv
 
 FIRST = 5  # components that are also summed up; the figure that eigenears are usually quoted by
 
@@ -85,25 +84,18 @@ class EigenearResults:
 
 
 def write_components(path: Path, found: EigenearResults) -> None:
-    _write_csv(path, list(found.rows[0]), [[_short(value) for value in row.values()] for row in found.rows])
+    write_csv(path, list(found.rows[0]), [[_short(value) for value in row.values()] for row in found.rows])
 
 
 def write_scores(path: Path, names: Sequence[str], subjects: Sequence[str] | None, scores: NDArray[np.float64]) -> None:
     """One row an ear; scores (N, K) in standard deviations. Subjects are empty where they are unknown."""
     header = ["path", "subject", *(f"pc_{number + 1}" for number in range(scores.shape[1]))]
     who = subjects or [""] * len(names)
-    _write_csv(path, header, [[n, s, *map(_short, row)] for n, s, row in zip(names, who, scores, strict=True)])
+    write_csv(path, header, [[n, s, *map(_short, row)] for n, s, row in zip(names, who, scores, strict=True)])
 
 
 def _short(value: float) -> str:
     return f"{value:.6g}"
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def print_report(console: Console, found: EigenearResults, metric: str) -> None:

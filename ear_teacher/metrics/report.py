@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from ear_teacher.metrics.reconstruction import LatentUse, Reconstruction
-from earface.core.files import atomic_write
+from earface.data.tables import write_csv
 from earface.metrics.identification import Identification
 
 PREFIXES = {"VAE": "", "pixel PCA": "pca_", "pixel PCA + mirror images": "pca_mirror_", "linear path": "linear_path_"}
+IMAGE_COLUMNS = (
+    *("path", "subject", "psnr", "ssim", "pca_psnr", "pca_ssim", "kl_nats"),
+    *("nearest_path", "nearest_subject"),
+)
 UNDECODED = {"encoder maps": "maps_", "HOG": "hog_"}  # embeddings that no decoder belongs to
 
 CONVENTION = (
@@ -78,15 +81,12 @@ def write_per_image(
 ) -> None:
     """CSV, one row an image; nearest: (N,) the row most similar by mu. Subjects are empty where they are unknown."""
     subjects = subjects or [""] * len(names)
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(
-            ["path", "subject", "psnr", "ssim", "pca_psnr", "pca_ssim", "kl_nats", "nearest_path", "nearest_subject"]
-        )
-        for row, other in enumerate(nearest):
-            measured = (vae.psnr[row], vae.ssim[row], pca.psnr[row], pca.ssim[row], kl_nats[row])
-            numbers = [f"{value:.6g}" for value in measured]
-            writer.writerow([names[row], subjects[row], *numbers, names[other], subjects[other]])
+    rows = []
+    for row, other in enumerate(nearest):
+        measured = (vae.psnr[row], vae.ssim[row], pca.psnr[row], pca.ssim[row], kl_nats[row])
+        numbers = [f"{value:.6g}" for value in measured]
+        rows.append([names[row], subjects[row], *numbers, names[other], subjects[other]])
+    write_csv(path, IMAGE_COLUMNS, rows)
 
 
 def print_report(console: Console, metrics: Mapping[str, Any]) -> None:

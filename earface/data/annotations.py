@@ -9,7 +9,6 @@ The order of landmarks is anatomical: it is the same on a left and a right ear.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.data.images import DataRoot, image_size, list_images, read_ahead
-from earface.data.tables import read_csv
+from earface.data.tables import read_csv, write_csv
 
 UNLABELLED, HIDDEN, VISIBLE = 0, 1, 2  # COCO's visibility
 SIDES = ("l", "r")
@@ -107,15 +106,15 @@ def read_boxes_csv(path: str | os.PathLike[str], data_root: str | os.PathLike[st
 def write_boxes_csv(path: str | os.PathLike[str], annotations: Annotations) -> None:
     """One row an ear, as `read_boxes_csv` reads them; landmarks are not kept."""
     path = Path(path)
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        root, writer = DataRoot(path.parent), csv.writer(stream)
-        writer.writerow(("file", *BOX_COLUMNS, "subject", "side"))
-        for photograph in annotations.photographs:
-            name, sides = root.written(photograph.path), photograph.sides or ("",) * len(photograph.boxes)
-            for box, side in zip(photograph.boxes.tolist(), sides, strict=True):
-                writer.writerow((name, *(f"{value:.10g}" for value in box), photograph.subject, side))
-            if not len(photograph.boxes):
-                writer.writerow((name, "", "", "", "", photograph.subject, ""))
+    root = DataRoot(path.parent)
+    rows: list[tuple[str, ...]] = []
+    for photograph in annotations.photographs:
+        name, sides = root.written(photograph.path), photograph.sides or ("",) * len(photograph.boxes)
+        for box, side in zip(photograph.boxes.tolist(), sides, strict=True):
+            rows.append((name, *(f"{value:.10g}" for value in box), photograph.subject, side))
+        if not len(photograph.boxes):
+            rows.append((name, "", "", "", "", photograph.subject, ""))
+    write_csv(path, ("file", *BOX_COLUMNS, "subject", "side"), rows)
 
 
 def read_pts_folder(folder: str | os.PathLike[str]) -> Annotations:

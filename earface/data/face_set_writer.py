@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from earface.core.files import atomic_write
 from earface.data.degradation import degrade, picture_key
 from earface.data.duplicates import (
     ALIGNED_COARSE,
@@ -23,6 +21,8 @@ from earface.data.face_rows import HR_FOLDER, SPLITS, SPLITS_FILE, VLR_FOLDER, s
 from earface.data.face_sizes import VLRSize
 from earface.data.identity_split import SPLIT_OF_ROLE, IdentitySplit
 from earface.data.images import read_ahead, read_image, write_image
+from earface.data.pixels import to_model_range, to_uint8
+from earface.data.tables import write_csv
 
 REPORT, INDEX, WORK = "prepare_report.json", "faces.csv", ".prepare"
 BATCH = 64
@@ -40,10 +40,10 @@ def write_faces(
 ) -> None:
     """hr_images/NAME.png and vlr_images/NAME.png of each, whose degradation depends on the seed and its name alone."""
     pixels = list(read_ahead(lambda face: read_image(face.path), faces))
-    hr = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    hr = to_model_range(torch.from_numpy(np.stack(pixels)))
     keys = [picture_key(seed, face.stem) for face in faces]
-    vlr = degrade(degradation, hr, size, keys).add(1.0).mul_(127.5).round_().to(torch.uint8)
-    for face, high, low in zip(faces, pixels, vlr.permute(0, 2, 3, 1).numpy(), strict=True):
+    vlr = to_uint8(degrade(degradation, hr, size, keys)).numpy()
+    for face, high, low in zip(faces, pixels, vlr, strict=True):
         folder = root / split_folder(split.split_of(face.row.identity))
         write_image(folder / HR_FOLDER / f"{face.stem}.png", high)
         write_image(folder / VLR_FOLDER / f"{face.stem}.png", low)
@@ -51,17 +51,13 @@ def write_faces(
 
 def write_index(path: Path, faces: Sequence[AlignedFace], split: IdentitySplit) -> None:
     """faces.csv: one row a face, in the order of the photographs."""
-    with (
-        atomic_write(path) as temporary,
-        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow(("file", "identity", "role", "photograph", "score", "enlargement", "residual", "others"))
-        for face in faces:
-            role = split.roles[face.row.identity]
-            file = f"{split_folder(SPLIT_OF_ROLE[role])}/{HR_FOLDER}/{face.stem}.png"
-            known = (face.score, face.enlargement, face.residual, face.others)
-            writer.writerow((file, face.row.identity, role, face.row.name, *known))
+    rows = []
+    for face in faces:
+        role = split.roles[face.row.identity]
+        file = f"{split_folder(SPLIT_OF_ROLE[role])}/{HR_FOLDER}/{face.stem}.png"
+        known = (face.score, face.enlargement, face.residual, face.others)
+        rows.append((file, face.row.identity, role, face.row.name, *known))
+    write_csv(path, ("file", "identity", "role", "photograph", "score", "enlargement", "residual", "others"), rows)
 
 
 def clear(root: Path) -> None:

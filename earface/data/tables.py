@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from earface.core.errors import InputError
+from earface.core.files import atomic_write
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -20,3 +22,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     if not table:
         raise InputError(f"{path}: has no rows")
     return table
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """UTF-8 with a header, whole or not at all. Bytes of a file name that are no UTF-8 become \\xNN."""
+    with (
+        atomic_write(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        writer.writerows(rows)

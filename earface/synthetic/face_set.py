@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import itertools
@@ -19,6 +18,7 @@ from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.data.images import write_image
 from earface.data.multipie import CAMERA_YAW, MultiPieName
+from earface.data.tables import write_csv
 from earface.synthetic.face_anatomy import FACE_LANDMARKS
 from earface.synthetic.face_factors import CODES, GALLERY, ViewCode, sample_shape, sample_view
 from earface.synthetic.face_rendering import MAX_SIZE, MIN_SIZE, FacePicture, draw_face
@@ -154,10 +154,7 @@ def draw_dataset(
     work = functools.partial(_write_subject, faces, out, layout)
     subjects = map_processes(work, range(1, faces.subjects + 1), workers, lambda: done(faces.images_per_subject))
     rows = [row for subject in subjects for row in subject]
-    with atomic_write(out / INDEX) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(out / INDEX, list(rows[0]), (list(row.values()) for row in rows))
     size = faces.image_size
     return [
         f"{len(rows)} pictures of {faces.subjects} subjects, {size}x{size}, aligned: {out / 'images'}",

@@ -1,9 +1,6 @@
 import csv
 import json
-import subprocess
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -433,13 +430,3 @@ def test_bad_input_is_one_line_and_exit_code_2(run, tmp_path, capsys, what, mess
     assert message in error
     assert error.count("\n") == 1
     assert "Traceback" not in error
-
-
-@pytest.mark.parametrize(("folder", "file"), [(".", "ear_teacher/eigenears"), ("ear_teacher", "eigenears")])
-def test_the_file_runs_from_the_projects_and_from_the_packages_folder(folder, file):
-    project = Path(train.__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, f"{file}/create_eigenears.py", "--help"], cwd=project / folder, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "--sigmas" in done.stdout

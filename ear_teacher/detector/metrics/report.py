@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from ear_teacher.detector.metrics.average_precision import SizeRow
 from ear_teacher.detector.metrics.landmark_error import LandmarkRow
 from ear_teacher.detector.metrics.predictions import DetectorPredictions
 from earface.core.files import atomic_write
+from earface.data.tables import write_csv
 
 BOX_FIGURES = {
     "ap": "AP",
@@ -63,27 +63,25 @@ def write_per_ear(
     score of an ear that no detection finds.
     """
     errors = iter(zip(*(nme[protocol].tolist() for protocol in PROTOCOLS), strict=True))
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(EAR_COLUMNS)
-        for name, found in zip(names, findings, strict=True):
-            best = found.boxes.overlaps.max(axis=0, initial=0.0)
-            scores = found.detections["scores"].tolist()
-            for ear, (box, finder) in enumerate(zip(found.photograph.boxes.tolist(), found.finders, strict=True)):
-                score = math.nan if finder is None else scores[finder]
-                numbers = [*box, best[ear], score, *next(errors)]
-                writer.writerow([name, ear + 1, *(_number(value) for value in numbers)])
+    rows = []
+    for name, found in zip(names, findings, strict=True):
+        best = found.boxes.overlaps.max(axis=0, initial=0.0)
+        scores = found.detections["scores"].tolist()
+        for ear, (box, finder) in enumerate(zip(found.photograph.boxes.tolist(), found.finders, strict=True)):
+            score = math.nan if finder is None else scores[finder]
+            numbers = [*box, best[ear], score, *next(errors)]
+            rows.append([name, ear + 1, *(_number(value) for value in numbers)])
+    write_csv(path, EAR_COLUMNS, rows)
 
 
 def write_per_landmark(path: Path, rows: Mapping[str, Sequence[LandmarkRow]]) -> None:
     """CSV, one row a landmark and protocol; rows: by a key of PROTOCOLS."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(("protocol", "landmark", "count", "mean", "median", "percentile_90"))
-        for protocol, landmarks in rows.items():
-            for row in landmarks:
-                figures = (row.mean, row.median, row.percentile_90)
-                writer.writerow([protocol, row.name, row.count, *(_number(value) for value in figures)])
+    cells = [
+        [protocol, row.name, row.count, *map(_number, (row.mean, row.median, row.percentile_90))]
+        for protocol, landmarks in rows.items()
+        for row in landmarks
+    ]
+    write_csv(path, ("protocol", "landmark", "count", "mean", "median", "percentile_90"), cells)
 
 
 def write_detections(
