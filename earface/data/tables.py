@@ -25,7 +25,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """UTF-8 with a header, whole or not at all. Bytes of a file name that are no UTF-8 become \\xNN."""
+    """UTF-8 with a header, whole or not at all. Bytes of a file name that are no UTF-8 are escaped."""
     with (
         atomic_write(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,

@@ -8,9 +8,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetrics_psnr
 
-from earface.data.pixels import to_unit
 from earface.metrics.image_quality import luma, psnr, ssim
-from earface.nn.precision import float32_island
 
 SIZES = [(11, 11), (64, 64), (37, 53), (128, 96)]
 
@@ -80,20 +78,6 @@ def test_quality_is_measured_in_float32_whatever_autocast_and_the_images_are(mea
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-def test_float32_island_keeps_double_and_integers_and_restores_autocast():
-    seen = {}
-
-    @float32_island
-    def look(values, ids):
-        seen.update(values=values.dtype, ids=ids.dtype, autocast=torch.is_autocast_enabled("cpu"))
-        return values
-
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        look(torch.zeros(1, dtype=torch.float64), ids=torch.zeros(1, dtype=torch.int64))
-        assert torch.is_autocast_enabled("cpu")
-    assert seen == {"values": torch.float64, "ids": torch.int64, "autocast": False}
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_psnr_is_scikit_images_and_torchmetrics(size):
     prediction, target = natural_pairs(*size)
@@ -131,10 +115,6 @@ def test_images_that_cannot_be_compared_are_refused():
     for measure in (psnr, ssim):
         with pytest.raises(ValueError, match="batches"):
             measure(torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 16, 16))  # would broadcast
-
-
-def test_to_unit_maps_the_models_range_to_pixels():
-    assert to_unit(torch.tensor([-1.0, 0.0, 1.0, 1.5])).tolist() == [0.0, 0.5, 1.0, 1.25]
 
 
 @pytest.mark.parametrize("size", SIZES)
