@@ -196,7 +196,7 @@ def test_the_linear_path_sees_different_views(one_ear: Path) -> None:
 def test_a_subject_on_both_sides_is_refused_by_name(ear_set: Path) -> None:
     train = str(ear_set / "train_teacher.npy")
     subject = min(read_teacher_npy(train).subjects or ())
-    with pytest.raises(InputError, match=rf"8 subjects are also in .*{subject}.*prepare_ears") as caught:
+    with pytest.raises(InputError, match=rf"8 subjects are also in .*{subject}.*earface ears prepare") as caught:
         module_of(ear_set, val_npy=train)
     assert "\n" not in str(caught.value)
 
@@ -204,7 +204,7 @@ def test_a_subject_on_both_sides_is_refused_by_name(ear_set: Path) -> None:
 @pytest.mark.parametrize("which", ["train_npy", "val_npy"])
 def test_a_missing_file_is_one_line_that_says_how_to_make_it(ear_set: Path, which: str) -> None:
     absent = str(ear_set / "absent.npy")
-    with pytest.raises(InputError, match=r"absent\.npy: no such file; .*data\.prepare_ears.*data\.synthetic\.ears"):
+    with pytest.raises(InputError, match=r"absent\.npy: no such file; .*earface ears prepare.*earface ears synthesize"):
         module_of(ear_set, **{which: absent})
 
 
