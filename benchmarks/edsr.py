@@ -27,7 +27,7 @@ from earface.nn.checkpoint import find_checkpoint, model_state, read_checkpoint
 from earface.training.resume import open_run
 from earface.training.trainer import announce, build_trainer, fit
 from earface.training.trainer import report as report_run
-from facial_rec.recognizer import load_frozen_recognizer
+from facial_rec.recognizer import load_frozen_recognizers
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,7 @@ def train(argv: Sequence[str]) -> None:
     config = parse_options(EDSROptions, argv, prog="python -m benchmarks.edsr train", aliases=ALIASES)
     run = open_run(config, "edsr")
     datamodule = FaceDataModule(config)
-    recognizer = load_frozen_recognizer("--recognizer", config.recognizer, config.face_crop)
-    second = load_frozen_recognizer("--second_recognizer", config.second_recognizer, config.face_crop)
+    recognizer, second = load_frozen_recognizers(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, run, best=monitored_metrics(config))
     module = DSRLightning(config, recognizer, second, model=EDSR(config, config.edsr_blocks))
@@ -78,7 +77,8 @@ def score(argv: Sequence[str]) -> None:
     Path(options.out).mkdir(parents=True, exist_ok=True)
     faces = EvaluationFaces(rows, model.config, options.degradation or degradation, options)
     with torch.no_grad():
-        found = evaluate({"EDSR-baseline": model.to(faces.device)}, faces, options)
+        recognizers = [each for each in load_frozen_recognizers(options) if each is not None]
+        found = evaluate({"EDSR-baseline": model.to(faces.device)}, faces, recognizers, Path(options.out))
     report(found, faces, {"EDSR-baseline": str(path)}, options.out)
 
 

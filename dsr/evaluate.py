@@ -18,7 +18,7 @@ from earface.core.errors import InputError, entry_point
 from earface.data.face_dataset import faces_to_score
 from earface.nn.checkpoint import find_checkpoint
 from earface.nn.inference import choose_device
-from facial_rec.recognizer import load_frozen_recognizer
+from facial_rec.recognizer import load_frozen_recognizers
 
 
 @entry_point
@@ -37,11 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = {path: frozenset(model.provenance.trained_on) for path, model in zip(paths, models, strict=True)}
     rows = faces_to_score(options.dataset_root, options.split, known)
     Path(options.out).mkdir(parents=True, exist_ok=True)
-    recognizers = [
-        one
-        for flag, name in (("--recognizer", options.recognizer), ("--second_recognizer", options.second_recognizer))
-        if (one := load_frozen_recognizer(flag, name, options.face_crop)) is not None
-    ]
+    recognizers = [each for each in load_frozen_recognizers(options) if each is not None]
     faces = EvaluationFaces(rows, shape, options.degradation or models[0].provenance.degradation or "bicubic", options)
     try:
         found = evaluate(dict(zip(names, models, strict=True)), faces, recognizers, Path(options.out))

@@ -38,15 +38,14 @@ def train(config: DSRTrainingConfig) -> None:
     from dsr.module import DSRLightning
     from earface.training.resume import open_run
     from earface.training.trainer import announce, build_trainer, fit, report
-    from facial_rec.recognizer import load_frozen_recognizer
+    from facial_rec.recognizer import load_frozen_recognizers
 
     run = open_run(config, "dsr")
     if run.finished:
         print(f"finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs; more with --epochs")
         return
     datamodule = FaceDataModule(config)
-    recognizer = load_frozen_recognizer("--recognizer", config.recognizer, config.face_crop)
-    second = load_frozen_recognizer("--second_recognizer", config.second_recognizer, config.face_crop)
+    recognizer, second = load_frozen_recognizers(config)
     perceptual = load_perceptual(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, run, best=monitored_metrics(config))

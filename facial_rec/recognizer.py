@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,6 +74,14 @@ def load_frozen_recognizer(flag: str, name: str, crop: Crop) -> FrozenRecognizer
     except InputError as error:
         raise InputError(f"{flag}: {error}") from None
     return FrozenRecognizer(network, FaceContract(crop), network.variant)
+
+
+def load_frozen_recognizers(options: Any) -> tuple[FrozenRecognizer | None, FrozenRecognizer | None]:
+    """Those that the options `recognizer` and `second_recognizer` name, on crops of `face_crop`. Raises InputError."""
+    return (
+        load_frozen_recognizer("--recognizer", options.recognizer, options.face_crop),
+        load_frozen_recognizer("--second_recognizer", options.second_recognizer, options.face_crop),
+    )
 
 
 def is_tuned(name: str) -> bool:
