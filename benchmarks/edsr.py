@@ -48,7 +48,7 @@ def train(argv: Sequence[str]) -> None:
     from dsr.module import DSRLightning
 
     config = parse_options(EDSROptions, argv, prog="python -m benchmarks.edsr train", aliases=ALIASES)
-    run = open_run(config, "edsr")
+    run, config = open_run(config, "edsr")
     datamodule = FaceDataModule(config)
     recognizer, second = load_frozen_recognizers(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
 from earface.data.face_sizes import FACE_SIZE, VLRSize, parse_vlr_size
-from earface.training.config import SHARED_ALIASES, TrainerOptions
+from earface.training.config import SHARED_ALIASES, TrainerOptions, help_layout
 
 HR_SIZE = FACE_SIZE  # pixels a side of what comes out
 
@@ -96,6 +96,20 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
 
 PRESETS: dict[str, dict[str, Any]] = {"small": {"base_channels": 48, "residual_blocks": 8}}
 ALIASES = SHARED_ALIASES
+HELP = help_layout(
+    first=(
+        *("dataset_root", "vlr_size", "degradation", "variant", "recognizer"),
+        *("epochs", "batch_size", "lr", "checkpoint_dir", "accelerator"),
+    ),
+    data=("dataset_root", "vlr_size", "degradation", "augment"),
+    model=("variant", "base_channels", "residual_blocks"),
+    losses=(
+        *("recognizer", "second_recognizer", "face_crop", "recognizer_jitter", "lambda_perceptual", "lambda_identity"),
+        *("lambda_feature_match", "lambda_tv", "perceptual_backbone", "perceptual_weights"),
+    ),
+    optimisation=("epochs", "lr"),
+    outputs=("sheet_images",),
+)
 
 
 def monitored_metrics(config: DSRTrainingConfig) -> dict[str, Literal["min", "max"]]:

@@ -9,23 +9,31 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import torch
-
-from dsr.evaluation import EvaluationFaces, EvaluationOptions, evaluate, names_of, report
-from dsr.model import load_dsr
+from dsr.options import EvaluationOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.data.face_dataset import faces_to_score
-from earface.nn.checkpoint import find_checkpoint
-from earface.nn.inference import choose_device
-from facial_rec.recognizer import load_frozen_recognizers
+from earface.core.files import is_exported, require_trained
+from earface.data.face_folders import require_face_set
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EvaluationOptions, argv, prog="earface dsr evaluate")
+    for given in options.checkpoint:
+        require_trained(given)
+    require_face_set(options.dataset_root)
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    import torch
+
+    from dsr.evaluation import EvaluationFaces, evaluate, names_of, report
+    from dsr.model import load_dsr
+    from earface.data.face_dataset import faces_to_score
+    from earface.nn.checkpoint import find_checkpoint
+    from earface.nn.inference import choose_device
+    from facial_rec.recognizer import load_frozen_recognizers
+
     device = choose_device(options.device)
-    paths = [Path(given) if Path(given).is_dir() else find_checkpoint(given) for given in options.checkpoint]
+    paths = [Path(given) if is_exported(given) else find_checkpoint(given) for given in options.checkpoint]
     models = [load_dsr(str(path), device, options.weights) for path in paths]
     shape = models[0].config
     for path, model in zip(paths[1:], models[1:], strict=True):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
@@ -20,9 +17,10 @@ from torch.utils.data import DataLoader, default_collate
 from dsr.comparison_grid import face_rows
 from dsr.config import HR_SIZE, DSRConfig
 from dsr.metrics import CONVENTION, HR, MeasuredFaces, Upscale, figures, measure
+from dsr.options import EvaluationOptions
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
-from earface.core.options import check_options, option
+from earface.core.progress import tracked
 from earface.data.face_dataset import FaceDataset, usable_faces, with_vlr
 from earface.data.face_rows import FaceRow
 from earface.data.image_grid import save_image_grid
@@ -34,36 +32,6 @@ from earface.nn.inference import choose_device
 SHEET_FACES = 8
 BICUBIC = "bicubic"
 TABLE_WIDTH = 120
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Measure face super-resolvers on people they were not trained on, beside bicubic interpolation."""
-
-    checkpoint: tuple[str, ...] = option(
-        ("dsr/checkpoints/last.ckpt",), "of one VLR size: .ckpt files, quoted patterns (newest match), exported folders"
-    )
-    dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
-    split: Literal["train", "val", "test"] = option("test", "which of its splits")
-    degradation: Literal["bicubic", "realistic", "files"] | None = option(
-        None, "how VLR faces are made; files: the set's own; default: as the first checkpoint was trained"
-    )
-    seed: int = option(42, "of realistic degradation; with that of earface faces prepare VLR is as in its files", low=0)
-    recognizer: str = option("edgeface_xxs", "a published EdgeFace variant, a file of its weights, or none")
-    second_recognizer: str = option("edgeface_xs_gamma_06", "likewise")
-    face_crop: Literal["arcface", "center"] = option("arcface", "where their template lies in the 128 px")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    batch_size: int = option(32, "faces at once", low=1)
-    num_workers: int = option(2, "loader processes", low=0)
-    out: str = option("dsr/evaluation", "folder for metrics.json, per_face.csv and faces.png")
-
-    def check(self) -> None:
-        check_options(self)
-        if not self.checkpoint:
-            raise InputError("--checkpoint: give one or more")
-        if Path(self.out).exists() and not Path(self.out).is_dir():
-            raise InputError(f"--out {self.out}: is a file; give a folder")
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
@@ -91,7 +59,7 @@ class EvaluationFaces:
         self.shape, self.degradation, self.device = shape, degradation, choose_device(options.device)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for batch in track(self.loader, "measuring", disable=not sys.stdout.isatty(), transient=True):
+        for batch in tracked(self.loader, "measuring, batches"):
             yield self._ready(batch)
 
     def evenly(self, count: int) -> dict[str, Any]:

@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-
-from dsr.model import load_dsr
-from dsr.onnx_export import ONNX_FILE, write_onnx
+from dsr.options import DSRExportOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
-from earface.core.options import option
-from earface.export.command import CHECKPOINT_HELP, ExportOptions, export_model
-from earface.export.onnx_export import require_onnx
-from earface.nn.inference import choose_device
-
-
-@dataclass(frozen=True)
-class DSRExportOptions(ExportOptions):
-    """Write a trained face super-resolver as ONNX, as safetensors with config.json, or both."""
-
-    onnx_files: ClassVar[tuple[str, ...]] = (ONNX_FILE,)
-
-    checkpoint: str = option("dsr/checkpoints/last.ckpt", CHECKPOINT_HELP)
+from earface.core.files import require_trained
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(DSRExportOptions, argv, prog="earface export dsr")
+    require_trained(options.checkpoint)
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    from dsr.model import load_dsr
+    from dsr.onnx_export import write_onnx
+    from earface.export.command import export_model
+    from earface.export.onnx_export import require_onnx
+    from earface.nn.inference import choose_device
+
     if options.format != "safetensors":
         require_onnx()
     choose_device("cpu")

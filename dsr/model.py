@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dsr.config import HR_SIZE, DSRConfig
 from dsr.hub import FORMAT, MODEL_CARD, Provenance, read_provenance
 from earface.core.errors import InputError
+from earface.core.files import is_exported
 from earface.data.pixels import interpolate
 from earface.nn.checkpoint import load_fitting, network_state, read_checkpoint
 from earface.nn.pretrained_folder import find_pretrained
@@ -138,6 +139,6 @@ def load_dsr(path: str, device: str = "cpu", weights: str = "averaged") -> DSR:
 
     weights: of a checkpoint, `averaged` or `raw`. Raises InputError for anything else.
     """
-    if Path(path).is_dir():
+    if is_exported(path):
         return DSR.from_pretrained(path, map_location=device)
     return DSR.load_from_checkpoint(path, device, weights)

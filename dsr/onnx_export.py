@@ -11,11 +11,11 @@ from torch import Tensor
 
 from dsr.hub import image_contract
 from dsr.model import DSR
+from dsr.options import ONNX_FILE
 from earface.data.face_sizes import VLRSize
 from earface.export.onnx_export import BATCHES, Difference, OnnxPart, write_parts
 from earface.nn.inference import weights_digest
 
-ONNX_FILE = "dsr.onnx"
 CHECK_SEED = 7
 
 

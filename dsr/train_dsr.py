@@ -9,12 +9,15 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from dsr.config import ALIASES, PRESETS, DSRTrainingConfig, monitored_metrics
+from dsr.config import ALIASES, HELP, PRESETS, DSRTrainingConfig, monitored_metrics
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
+from earface.core.stopping import EXIT_PAUSED, pausable
+from earface.data.face_folders import training_root
 
 
 @entry_point
+@pausable
 def main(argv: Sequence[str] | None = None) -> int:
     config = parse_options(
         DSRTrainingConfig,
@@ -23,14 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         aliases=ALIASES,
         preset_field="variant",
         presets=PRESETS,
+        layout=HELP,
     )
-    train(config)
-    return 0
+    return train(config)
 
 
-def train(config: DSRTrainingConfig) -> None:
-    """Start, continue, or report as finished the run of this configuration."""
-    # imported here: Lightning takes seconds, and --help and a mistyped flag should not wait for it
+def train(config: DSRTrainingConfig) -> int:
+    """Start, continue, or report as finished the run of this configuration. Returns the exit code."""
+    config.check_checkpoints()
+    if config.is_new:
+        training_root(config.dataset_root)
+    # after parsing: help, a mistyped flag and a missing file answer without Lightning
     import pytorch_lightning as pl
 
     from dsr.datamodule import FaceDataModule
@@ -40,10 +46,10 @@ def train(config: DSRTrainingConfig) -> None:
     from earface.training.trainer import announce, build_trainer, fit, report
     from facial_rec.recognizer import load_frozen_recognizers
 
-    run = open_run(config, "dsr")
+    run, config = open_run(config, "dsr")
     if run.finished:
         print(f"finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs; more with --epochs")
-        return
+        return 0
     datamodule = FaceDataModule(config)
     recognizer, second = load_frozen_recognizers(config)
     perceptual = load_perceptual(config)
@@ -55,6 +61,7 @@ def train(config: DSRTrainingConfig) -> None:
     announce(config, run, module)
     complete = fit(trainer, module, datamodule, run)
     report(trainer, run, complete)
+    return 0 if complete else EXIT_PAUSED
 
 
 if __name__ == "__main__":

@@ -10,19 +10,25 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import torch
-
 from dsr.config import HR_SIZE
-from dsr.model import load_dsr
-from dsr.upscaling import SHEET, UpscaleOptions, planned, read_small_faces, write_faces, write_sheet
+from dsr.options import SHEET, UpscaleOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.nn.inference import choose_device
+from earface.core.files import require_path, require_trained
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(UpscaleOptions, argv, prog="earface dsr upscale")
+    require_path(options.input)
+    require_trained(options.checkpoint)
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    import torch
+
+    from dsr.model import load_dsr
+    from dsr.upscaling import planned, read_small_faces, write_faces, write_sheet
+    from earface.nn.inference import choose_device
+
     out = Path(options.out)
     targets = planned(options.input, out, options.compare, options.overwrite)
     device = choose_device(options.device)

@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from dsr.comparison_grid import face_rows
 from dsr.inference import at_size, super_resolve
 from dsr.model import DSR
+from dsr.options import SHEET
 from earface.core.errors import InputError
-from earface.core.options import check_options, option
+from earface.core.progress import tracked
 from earface.data.face_sizes import VLRSize
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.image_grid import save_image_grid
 from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
 from earface.data.pixels import to_model_range, to_uint8
 
-SHEET = "compare.png"
 SHEET_FACES = 12
-
-
-@dataclass(frozen=True)
-class UpscaleOptions:
-    """Super-resolve faces that are cropped already: a PNG file of 128x128 for each."""
-
-    checkpoint: str = option(
-        "dsr/checkpoints/last.ckpt", "a .ckpt file, a quoted pattern (the newest match), or an exported folder"
-    )
-    input: str = option("", "a picture of a face, or a folder of them, searched through")
-    out: str = option("", "folder for the results, in folders as in --input")
-    compare: bool = option(False, f"also {SHEET}: VLR, bicubic interpolation and DSR of some faces side by side")
-    overwrite: bool = option(False, "replace results that are in --out already")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU, some pixels differ by a level")
-    batch_size: int = option(64, "faces sent to the device at once; does not change the pixels", low=1)
-
-    def check(self) -> None:
-        check_options(self)
-        if not self.input:
-            raise InputError("--input: give a picture or a folder of faces")
-        if not self.out:
-            raise InputError("--out: give a folder")
 
 
 @dataclass(frozen=True)
@@ -139,7 +112,7 @@ def write_faces(
 ) -> None:
     """The PNG file of each, whole or not at all."""
     batches = range(0, len(faces.paths), batch_size)
-    for start in track(batches, "upscaling", disable=not sys.stdout.isatty(), transient=True):
+    for start in tracked(batches, "upscaling, batches"):
         vlr = to_model_range(torch.from_numpy(faces.pixels[start : start + batch_size]).to(device))
         pictures = to_uint8(super_resolve(model, vlr, precision)).cpu().numpy()
         for path, picture in zip(faces.paths[start : start + batch_size], pictures, strict=True):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions
+from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions, help_layout
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 ENCODERS = (*RESNETS, "dinov2", "sam", "conv", "timm:NAME")
@@ -62,7 +63,7 @@ class EarVAEConfig:
 
 @dataclass(frozen=True)
 class EarTeacherConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
-    """`earface ears train`. The defaults are the resnet recipe; PRESETS holds what others change."""
+    """Train an ear VAE: `earface ears train`. The defaults are the resnet recipe; other encoders bring their own."""
 
     train_npy: str = option("data/preprocessed/train_teacher.npy", "training images: NPY or NPZ, paths or pixels")
     val_npy: str = option("data/preprocessed/val_teacher.npy", "validation images, of other people")
@@ -105,6 +106,15 @@ class EarTeacherConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
         values = asdict(self)
         return EarVAEConfig(**{field.name: values[field.name] for field in fields(EarVAEConfig)})
 
+    def check_files(self) -> None:
+        """Raise InputError for a missing file of ears."""
+        for path in (self.train_npy, self.val_npy):
+            if not Path(path).is_file():
+                raise InputError(
+                    f"{path}: no such file; make it from photographs with earface ears prepare, or draw ears with "
+                    "earface ears synthesize"
+                )
+
     def check(self) -> None:
         super().check()
         if self.denoise and self.augment == "none":
@@ -130,7 +140,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup_epochs": 0.0,
         "batch_size": 32,
         "epochs": 200,
-        "precision": "32",
     },
     "dinov2": {
         "backbone_lr_scale": 0.1,
@@ -173,3 +182,24 @@ ALIASES = SHARED_ALIASES | {
     "resnet_version": "encoder",
     "device": "accelerator",
 }
+
+HELP = help_layout(
+    first=(
+        *("train_npy", "val_npy", "encoder", "image_size", "latent_dim"),
+        *("epochs", "batch_size", "lr", "checkpoint_dir", "accelerator"),
+    ),
+    data=("train_npy", "val_npy", "data_root", "cache_dir", "crop_to_bbox", "augment", "denoise"),
+    model=(
+        *("encoder", "encoder_weights", "freeze_layers", "image_size", "latent_dim", "in_channels", "base_channels"),
+        *("linear_path_size", "dinov2_variant", "dinov2_size", "sam_size"),
+    ),
+    losses=(
+        *("reconstruction", "focal_gamma", "perceptual_weight", "perceptual_backbone", "perceptual_weights"),
+        *("ssim_weight", "edge_weight", "contrastive_weight", "center_weight"),
+        *("kl_weight", "kl_reduction", "kl_anneal_strategy", "kl_anneal_epochs", "kl_anneal_threshold_psnr"),
+        *("kl_anneal_latest_epoch", "kl_anneal_cycles", "kl_anneal_ratio", "kl_anneal_start", "kl_anneal_end"),
+    ),
+    optimisation=("epochs", "lr", "backbone_lr_scale", "layer_decay"),
+    outputs=("sheet_images",),
+    hardware=("gradient_checkpointing",),
+)

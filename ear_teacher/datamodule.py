@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_only
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ear_teacher.config import EarTeacherConfig
 from earface.core.errors import InputError
+from earface.core.progress import progress, tracked
 from earface.data.augmentation import Augmentation, Strength
 from earface.data.image_cache import ImageCache, open_image_cache
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.pixels import to_model_range
 from earface.training.datamodule import TrainingData
+from earface.training.workers import WorkerLoader
 
 FIT_ROWS = 16384  # augmented views that the linear path is fitted on
 FIT_VIEWS = 32  # of one image; on 518 real ears 8, 16 and 32 gave 28.1, 28.3 and 28.4 dB on unseen people
@@ -63,8 +63,7 @@ class EarDataModule(TrainingData):
 
     def check_files(self) -> None:
         """Raise InputError for a missing file, before a model is built for it."""
-        for path in (self.config.train_npy, self.config.val_npy):
-            _check_file(path)
+        self.config.check_files()
 
     def prepare_data(self) -> None:
         """Decode every image into the cache, on one process."""
@@ -102,13 +101,16 @@ class EarDataModule(TrainingData):
     def linear_path_rows(self, shrink: Any) -> Tensor:
         """Augmented training views through `shrink`, about FIT_ROWS of them: (N, P). The loader's workers make them."""
         count = len(self.train_set)
-        views = 1 if self.config.augment == "none" else min(max(1, round(FIT_ROWS / count)), FIT_VIEWS)
-        kept = np.random.default_rng(self.config.seed).permutation(count)[:FIT_ROWS]
+        wanted = FIT_BATCH if self.config.fast_dev_run else FIT_ROWS
+        views = 1 if self.config.augment == "none" else min(max(1, round(wanted / count)), FIT_VIEWS)
+        kept = np.random.default_rng(self.config.seed).permutation(count)[:wanted]
         keys = [(FIT_EPOCH + view, int(index)) for view in range(views) for index in kept]
-        loader = DataLoader(
+        loader = WorkerLoader(
             self.train_set, batch_size=FIT_BATCH, sampler=keys, num_workers=min(self.config.num_workers, len(keys))
         )
-        return torch.cat([shrink(to_model_range(batch["image"])) for batch in loader])
+        quiet = self.config.progress == "none"
+        batches = tracked(loader, "drawing views for the linear path, batches", quiet=quiet)
+        return torch.cat([shrink(to_model_range(batch["image"])) for batch in batches])
 
     def train_name(self, index: int) -> str:
         data = self._read(self.config.train_npy)
@@ -116,32 +118,22 @@ class EarDataModule(TrainingData):
         return str(data.image_paths[row]) if data.image_paths else f"{self.config.train_npy} row {row}"
 
     def _read(self, path: str) -> TeacherData:
-        _check_file(path)
+        self.config.check_files()
         return read_teacher_npy(path, self.config.data_root)
 
     def _open(self, path: str) -> tuple[TeacherData, ImageCache]:
         data = self._read(path)
         config = self.config
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, transient=True, disable=not sys.stdout.isatty()) as bar:
-            task = bar.add_task(f"decoding {path}", visible=False)
+        with progress(f"decoding {path}", quiet=config.progress == "none") as state:
             cache = open_image_cache(
                 data,
                 image_size=config.image_size,
                 channels=config.in_channels,
                 crop_to_bbox=config.crop_to_bbox,
                 cache_dir=config.cache_dir or Path(path).parent / ".cache",
-                progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+                progress=state.update,
             )
         return data, cache
-
-
-def _check_file(path: str) -> None:
-    if not Path(path).is_file():
-        raise InputError(
-            f"{path}: no such file; make it from photographs with earface ears prepare, or draw ears with "
-            "earface ears synthesize"
-        )
 
 
 @rank_zero_only

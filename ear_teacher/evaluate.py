@@ -9,21 +9,28 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import torch
-from rich.console import Console
-
-from ear_teacher.evaluation import EvaluationOptions, evaluate
-from ear_teacher.loading import load_run, open_ears
-from ear_teacher.metrics.report import CONVENTION, print_report
+from ear_teacher.options import EvaluationOptions, located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import output_folder, write_json
-from earface.nn.inference import choose_device
+from earface.core.files import output_folder, require_path, require_trained, write_json
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EvaluationOptions, argv, prog="earface ears evaluate")
+    require_trained(located(options.checkpoint))
+    for flag, path in (("--train-npy", options.train_npy), ("--val-npy", options.val_npy)):
+        if path:
+            require_path(located(path), f"say by {flag} where the ears are")
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    import torch
+    from rich.console import Console
+
+    from ear_teacher.evaluation import evaluate
+    from ear_teacher.loading import load_run, open_ears
+    from ear_teacher.metrics.report import CONVENTION, print_report
+    from earface.nn.inference import choose_device
+
     device = choose_device(options.device)
     model, checkpoint, run = load_run(options.checkpoint, device, options.weights)
     folders = options.data_root, options.cache_dir

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -24,27 +23,12 @@ from ear_teacher.metrics.reconstruction import (
 )
 from ear_teacher.metrics.report import UNDECODED, figures, write_per_image
 from ear_teacher.model import EarVAE
+from ear_teacher.options import EvaluationOptions
 from ear_teacher.posterior import AggregatePosterior
-from earface.core.options import option
+from earface.core.progress import progress
 from earface.metrics.identification import Identification, identify, nearest_other, unit_rows
 
 COLUMNS = 8  # ears on a sheet
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Measure a trained ear VAE on validation ears, beside pixel PCA, its own linear path, and HOG."""
-
-    checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
-    train_npy: str | None = option(None, "what PCA is fitted on; default: what the checkpoint was trained on")
-    val_npy: str | None = option(None, "what is measured; default: what the checkpoint was validated on")
-    data_root: str | None = option(None, "folder that relative paths start from; default: as in training")
-    cache_dir: str | None = option(None, "where decoded images are kept; default: as in training")
-    out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    batch_size: int = option(32, "images decoded at once", low=1)
-    pca_components: int | None = option(None, "size of PCA; default: the latents; at most the images less one", low=1)
 
 
 def notes(train: Ears, val: Ears, vae: Identification | None) -> list[str]:
@@ -87,10 +71,11 @@ def evaluate(
     """Measure, write everything but metrics.json to `out`, and return its figures and notes."""
     batch = options.batch_size
     count = options.pca_components or model.config.latent_dim
-    methods: dict[str, Autoencoder] = {
-        "pixel PCA": PixelPCA.fit(train.images, count, device=device),
-        "pixel PCA + mirror images": PixelPCA.fit(train.images, count, mirror=True, device=device),
-    }
+    with progress(f"fitting pixel PCA, {count} components, without and with mirror images"):
+        methods: dict[str, Autoencoder] = {
+            "pixel PCA": PixelPCA.fit(train.images, count, device=device),
+            "pixel PCA + mirror images": PixelPCA.fit(train.images, count, mirror=True, device=device),
+        }
     if model.linear_path is not None:
         methods["linear path"] = model.linear_path
 

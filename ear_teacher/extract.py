@@ -10,33 +10,39 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import numpy as np
-import torch
-from rich.console import Console
-
-from ear_teacher.embeddings.extraction import (
-    ExtractionOptions,
-    check_places,
-    describe,
-    encode,
-    group,
-    read_tables,
-    say,
-    search,
-    shown,
-)
-from ear_teacher.embeddings.plots import thumbnail_side, write_projector
-from ear_teacher.embeddings.sources import sources_of
-from ear_teacher.embeddings.table import is_table, joined, write_embeddings
-from ear_teacher.loading import load_trained
+from ear_teacher.options import ExtractionOptions, located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.nn.inference import choose_device
+from earface.core.files import require_path, require_trained
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(ExtractionOptions, argv, prog="earface ears extract")
+    for path in filter(None, (*options.input, *options.embeddings, options.search)):
+        require_path(path)
+    require_trained(located(options.checkpoint))
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    import numpy as np
+    import torch
+    from rich.console import Console
+
+    from ear_teacher.embeddings.extraction import (
+        check_places,
+        describe,
+        encode,
+        group,
+        read_tables,
+        say,
+        search,
+        shown,
+    )
+    from ear_teacher.embeddings.plots import thumbnail_side, write_projector
+    from ear_teacher.embeddings.sources import sources_of
+    from ear_teacher.embeddings.table import is_table, joined, write_embeddings
+    from ear_teacher.loading import load_trained
+    from earface.nn.inference import choose_device
+
     written = [path for path in options.input if Path(path).is_file() and is_table(Path(path))]
     options = dataclasses.replace(
         options,
@@ -60,8 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = {path for table in tables for path in table.paths}
     sources = [source for source in sources if source.name not in known]
     count = sum(map(len, tables)) + len(sources)
-    if options.search and options.top > count:
-        raise InputError(f"--top {options.top}: there are {count} ears")
     if options.clusters > count:
         raise InputError(f"--clusters {options.clusters}: there are {count} ears")
     if options.projector:

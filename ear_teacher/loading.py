@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ear_teacher.model import EarVAE
+from ear_teacher.options import located
 from earface.core.errors import InputError
+from earface.core.files import is_exported
 from earface.data.image_cache import open_image_cache
 from earface.data.npy import read_teacher_npy
 from earface.nn.checkpoint import find_checkpoint, read_checkpoint
 from earface.nn.inference import weights_digest
-
-PROJECT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,6 @@ class Ears:
     names: list[str]  # paths, or rows of an image array
     subjects: list[str] | None
     skipped: int
-
-
-def located(path: str) -> str:
-    """A relative path that does not exist here but does from the project's folder, from there; any other as it is.
-
-    So that a command works inside a package's folder, too.
-    """
-    if not Path(path).is_absolute() and not Path(path).exists() and (PROJECT / path).exists():
-        return str(PROJECT / path)
-    return path
 
 
 def trained_with(checkpoint: Path) -> dict[str, Any]:
@@ -96,15 +86,17 @@ class TrainedEarVAE:
 
 
 def load_trained(path: str, device: str, weights: str) -> TrainedEarVAE:
-    """path: a checkpoint, a pattern (the newest match), or a folder that `save_pretrained` wrote.
+    """path: a checkpoint, a pattern (the newest match), a run's folder (its best), or one that `save_pretrained` wrote.
 
     Raises InputError for anything else.
     """
     path = located(path)
-    if Path(path).is_dir():
+    if is_exported(path):
         model = EarVAE.from_pretrained(path, map_location=device)
         return TrainedEarVAE(model, Path(path), "exported", None)
     checkpoint = find_checkpoint(path)
+    if Path(path).is_dir():
+        print(f"{path}: its best checkpoint by val/loss, {checkpoint.name}")
     run = trained_with(checkpoint)
     model = EarVAE.load_from_checkpoint(str(checkpoint), device, weights)
     return TrainedEarVAE(model, checkpoint, weights, run)

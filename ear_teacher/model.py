@@ -12,6 +12,11 @@ if __name__ == "model":  # `from model import EarVAE` in this folder: the packag
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     sys.modules[__name__] = import_module("ear_teacher.model")
 
+if __name__ == "__main__":
+    import runpy
+
+    runpy.run_module("ear_teacher.model_summary", run_name="__main__")  # it ends the process
+
 import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
@@ -200,9 +205,3 @@ if not TYPE_CHECKING:  # which would take every name for one of this module
         if name == "EarDetector":  # offered here as `EarVAE` is, and imported on first use
             return import_module("ear_teacher.detector.model").EarDetector
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-if __name__ == "__main__":
-    import runpy
-
-    runpy.run_module("ear_teacher.model_summary", run_name="__main__")

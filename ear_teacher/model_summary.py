@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, get_type_hints
 
-import torch
-from rich.console import Console
-from rich.table import Table
-from torch import nn
-
-from ear_teacher.backbones import DINOV2_VARIANTS
 from ear_teacher.config import ENCODERS, PRESETS, EarTeacherConfig, EarVAEConfig
-from ear_teacher.model import EarVAE
 from earface.core.errors import InputError, OneLineParser, entry_point
+from earface.core.options import literal_choices
+
+if TYPE_CHECKING:
+    import torch
+    from rich.table import Table
+    from torch import nn
+
+    from ear_teacher.model import EarVAE
 
 BATCHES = (1, 4, 8)
 
@@ -23,36 +24,48 @@ BATCHES = (1, 4, 8)
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     defaults = EarVAEConfig()
+    variants = sorted(literal_choices(get_type_hints(EarVAEConfig)["dinov2_variant"]))
     parser = OneLineParser(prog="earface ears check", description=__doc__)
     parser.add_argument("--encoder", default=defaults.encoder, help=f"{', '.join(ENCODERS)}")
     parser.add_argument("--image-size", type=int, help="default: the encoder's recipe")
     parser.add_argument("--latent-dim", type=int, help="default: the encoder's recipe")
-    parser.add_argument("--dinov2-variant", default=defaults.dinov2_variant, choices=sorted(DINOV2_VARIANTS))
+    parser.add_argument("--dinov2-variant", default=defaults.dinov2_variant, choices=variants)
     parser.add_argument("--dinov2-size", type=int, default=defaults.dinov2_size, help="0: below the image size")
     parser.add_argument("--sam-size", type=int, default=defaults.sam_size, help="0: the image size")
     parser.add_argument("--freeze-layers", type=int, help="default: the encoder's recipe")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=("cpu", "cuda"))
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: the GPU if there is one"
+    )
     arguments = parser.parse_args(argv)
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch sees no GPU here; use --device cpu")
     recipe = PRESETS.get(arguments.encoder, {})
     image_size = arguments.image_size or recipe.get("image_size", defaults.image_size)
     latent_dim = arguments.latent_dim or recipe.get("latent_dim", defaults.latent_dim)
-    torch.manual_seed(EarTeacherConfig().seed)
-    model = EarVAE(
+    config = EarVAEConfig(
         encoder=arguments.encoder,
         image_size=image_size,
         latent_dim=latent_dim,
         dinov2_variant=arguments.dinov2_variant,
         dinov2_size=arguments.dinov2_size,
         sam_size=arguments.sam_size,
-    ).to(arguments.device)
+    )
+    config.check()
+    # after parsing: help, a mistyped flag and an impossible shape answer without PyTorch
+    import torch
+    from rich.console import Console
+
+    from ear_teacher.model import EarVAE
+
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: PyTorch sees no GPU here; use --device cpu")
+    device = "cpu" if arguments.device == "cpu" or not torch.cuda.is_available() else "cuda"
+    torch.manual_seed(EarTeacherConfig().seed)
+    model = EarVAE(config).to(device)
     frozen = arguments.freeze_layers
     model.encoder.freeze(recipe.get("freeze_layers", 0) if frozen is None else frozen)
-    images = torch.rand(BATCHES[-1], 3, image_size, image_size, device=arguments.device) * 2 - 1
+    images = torch.rand(BATCHES[-1], 3, image_size, image_size, device=device) * 2 - 1
 
     console = Console()
-    console.print(f"[bold]{arguments.encoder}[/], random weights, {arguments.device}, float32")
+    console.print(f"[bold]{arguments.encoder}[/], random weights, {device}, float32")
     console.print(_parts(model))
     console.print(_shapes(model, images))
     console.print(_costs(model, images))
@@ -62,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parts(model: EarVAE) -> Table:
+    from rich.table import Table
+
     table = Table("part", "parameters", "trainable", box=None, header_style="bold")
     parts: list[tuple[str, Sequence[nn.Module]]] = [
         *((f"backbone, layer group {i}", group) for i, group in enumerate(model.encoder.layer_groups(), 1)),
@@ -76,11 +91,14 @@ def _parts(model: EarVAE) -> Table:
     return table
 
 
-@torch.no_grad()
 def _shapes(model: EarVAE, images: torch.Tensor) -> Table:
+    import torch
+    from rich.table import Table
+
     table = Table("tensor", "shape", box=None, header_style="bold")
-    reconstruction, mu, logvar = model.eval()(images)
-    features = {f"features[{i}]": maps for i, maps in enumerate(model.features(images))}
+    with torch.no_grad():
+        reconstruction, mu, logvar = model.eval()(images)
+        features = {f"features[{i}]": maps for i, maps in enumerate(model.features(images))}
     rows = {"images": images, **features, "mu": mu, "logvar": logvar, "reconstruction": reconstruction}
     for name, tensor in rows.items():
         table.add_row(name, " x ".join(map(str, tensor.shape)))
@@ -88,6 +106,9 @@ def _shapes(model: EarVAE, images: torch.Tensor) -> Table:
 
 
 def _costs(model: EarVAE, images: torch.Tensor) -> Table:
+    import torch
+    from rich.table import Table
+
     table = Table("batch", "forward", "training step", "peak memory", box=None, header_style="bold")
     for batch in BATCHES:
         part = images[:batch]
@@ -112,6 +133,8 @@ def _costs(model: EarVAE, images: torch.Tensor) -> Table:
 
 def _milliseconds(call: Callable[[], None], repeats: int = 3) -> float:
     """The fastest of a few calls after one to warm up."""
+    import torch
+
     call()
     times = []
     for _ in range(repeats):
@@ -125,13 +148,21 @@ def _milliseconds(call: Callable[[], None], repeats: int = 3) -> float:
 
 def _peak_memory(images: torch.Tensor) -> str:
     if images.is_cuda:
+        import torch
+
         return f"{torch.cuda.max_memory_allocated() / 2**20:.0f} MiB"
+    try:
+        import resource
+    except ImportError:  # Windows
+        return "not measured"
     unit = 1 if sys.platform == "darwin" else 1024  # kilobytes on Linux
     return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:.0f} MiB (process)"
 
 
 def _check(model: EarVAE, images: torch.Tensor) -> None:
     """Raise AssertionError for a model that does not keep its promises."""
+    import torch
+
     reconstruction = model.train()(images)[0]
     assert reconstruction.shape == images.shape, "reconstruction and images differ in shape"
     assert reconstruction.abs().max() <= 1, "pixels outside [-1, 1]"

@@ -13,6 +13,7 @@ from ear_teacher.config import EarTeacherConfig
 from ear_teacher.losses import LossWeights, VAELoss
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import AggregatePosterior, LatentMoments
+from earface.core.progress import progress
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import to_model_range, to_unit
 from earface.metrics.image_quality import psnr, ssim
@@ -44,7 +45,9 @@ class EarVAELightning(TrainingModule):
     def setup(self, stage: str) -> None:
         fresh = stage == "fit" and not self._resuming and not self.config.init_from
         if self.model.linear_path is not None and fresh:
-            self.model.fit_linear_path(self.datamodule.linear_path_rows(self.model.linear_path.shrink))
+            rows = self.datamodule.linear_path_rows(self.model.linear_path.shrink)
+            with progress("fitting the linear path", quiet=self.config.progress == "none"):
+                self.model.fit_linear_path(rows)
         super().setup(stage)
 
     def on_fit_start(self) -> None:

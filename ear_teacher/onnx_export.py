@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from ear_teacher.hub import image_contract
 from ear_teacher.model import EarVAE
+from ear_teacher.options import ONNX_FILES
 from earface.export.onnx_export import BATCHES, Difference, OnnxPart, write_parts
 
-ONNX_FILES = ("encoder.onnx", "decoder.onnx")
 CHECK_SEED = 7
 
 

@@ -15,12 +15,14 @@ if __name__ == "__main__" and not __package__:  # run as a file: its folder is o
         sys.argv[0] = __file__  # absolute, since each further GPU's process starts it again
         os.chdir(sys.path[0])  # where the default paths start
 
-from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
+from ear_teacher.config import ALIASES, HELP, PRESETS, EarTeacherConfig
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
+from earface.core.stopping import EXIT_PAUSED, pausable
 
 
 @entry_point
+@pausable
 def main(argv: Sequence[str] | None = None) -> int:
     config = parse_options(
         EarTeacherConfig,
@@ -29,14 +31,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         aliases=ALIASES,
         preset_field="encoder",
         presets=PRESETS,
+        layout=HELP,
     )
-    train(config)
-    return 0
+    return train(config)
 
 
-def train(config: EarTeacherConfig) -> None:
-    """Start, continue, or report as finished the run of this configuration."""
-    # imported here: Lightning takes seconds, and --help and a mistyped flag should not wait for it
+def train(config: EarTeacherConfig) -> int:
+    """Start, continue, or report as finished the run of this configuration. Returns the exit code."""
+    config.check_checkpoints()
+    if config.is_new:
+        config.check_files()
+    # after parsing: help, a mistyped flag and a missing file answer without Lightning
     import pytorch_lightning as pl
 
     from ear_teacher.datamodule import EarDataModule
@@ -44,10 +49,10 @@ def train(config: EarTeacherConfig) -> None:
     from earface.training.resume import open_run
     from earface.training.trainer import announce, build_trainer, fit, report
 
-    run = open_run(config, "ear_vae")
+    run, config = open_run(config, "ear_vae")
     if run.finished:
         print(f"finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs; more with --epochs")
-        return
+        return 0
     datamodule = EarDataModule(config)
     datamodule.check_files()
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -60,6 +65,7 @@ def train(config: EarTeacherConfig) -> None:
         print(f"note: --freeze_layers {config.freeze_layers} keeps random weights as they are; 0 trains them")
     complete = fit(trainer, module, datamodule, run)
     report(trainer, run, complete)
+    return 0 if complete else EXIT_PAUSED
 
 
 if __name__ == "__main__":

@@ -53,11 +53,10 @@ COMMANDS = {
     "identify": Command("pipeline.identify", "who is in these pictures, or unknown"),
     "evaluate": Command("pipeline.evaluate_dataset", "probe, DSR, EdgeFace, gallery beside simpler configurations"),
     "export ears": Command("ear_teacher.export", "an ear VAE"),
+    "export detector": Command("ear_teacher.detector.export", "an ear detector"),
     "export dsr": Command("dsr.export", "a face super-resolver"),
     "export edgeface": Command("facial_rec.export", "a fine-tuned EdgeFace"),
 }
-
-WITHOUT = {"export detector": "an ear detector has no export; it runs with earface ears detector predict"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,8 +115,6 @@ def _unknown(group: str, word: str) -> str:
     from difflib import get_close_matches
 
     name = " ".join([*group.split(), *word.split()])
-    if name in WITHOUT:
-        return f"earface {name}: {WITHOUT[name]}"
     known = _inside(group)
     near = [f"{group} {each}".strip() for each in get_close_matches(word, known, n=1)]
     if not near:  # in another group

@@ -8,7 +8,7 @@ from typing import Literal
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
 from earface.data.face_sizes import VLRSize, parse_vlr_size
-from earface.training.config import SHARED_ALIASES, RunOptions
+from earface.training.config import SHARED_ALIASES, RunOptions, help_layout
 
 STAGE2_ONLY = (
     *("head_lr_stage2", "backbone_lr", "layer_decay", "lora_rank"),
@@ -125,4 +125,29 @@ def parse_mixture(text: str) -> dict[str, float]:
     return {route: share / sum(shares.values()) for route, share in shares.items()}
 
 
+def parse_upsamplers(text: str) -> list[str]:
+    """`interpolation,dsr` -> those. Raises InputError."""
+    names = [part.strip() for part in text.split(",")]
+    if not set(names) <= {"interpolation", "dsr"} or len(set(names)) < len(names):
+        raise InputError(f"--inputs {text}: interpolation, dsr, or both with a comma")
+    return names
+
+
 ALIASES = {"device": SHARED_ALIASES["device"], "margin": "arcface_margin"}
+
+HELP = help_layout(
+    first=(
+        *("dataset_root", "weights", "inputs", "dsr_checkpoint", "vlr_size"),
+        *("stage1_epochs", "stage2_epochs", "batch_size", "checkpoint_dir", "accelerator"),
+    ),
+    data=(
+        *("dataset_root", "inputs", "dsr_checkpoint", "vlr_size", "degradation", "cache_dir"),
+        *("min_images", "balanced", "augment"),
+    ),
+    model=("weights", "face_crop", "lora_rank"),
+    losses=(
+        *("head", "arcface_margin", "scale", "label_smoothing", "lambda_arcface", "lambda_align", "keep_weight"),
+        "max_forgetting",
+    ),
+    optimisation=("stage1_epochs", "stage2_epochs", "head_lr", "head_lr_stage2", "backbone_lr", "layer_decay"),
+)

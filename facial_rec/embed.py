@@ -5,52 +5,23 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.options import check_options, option
-from earface.nn.inference import choose_device, weights_digest
-from facial_rec.contract import FaceContract
-from facial_rec.embedding import Embedded, FaceFile, embed_pictures, faces_of
-from facial_rec.embedding_table import FaceEmbeddings, check_name, write_embeddings
-from facial_rec.model import EdgeFace
-from facial_rec.recognizer import is_tuned, load_tuned_for
+from earface.core.files import require_checkpoint, require_path
+from earface.core.progress import progress
+from facial_rec.options import EmbedOptions, check_name
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-@dataclass(frozen=True)
-class EmbedOptions:
-    """Aligned faces into a table of unit embeddings, with what made them."""
-
-    input: str = option("", "a picture, or a folder of them: its first folders are the identities")
-    weights: str = option(
-        "pretrained", "a file of the authors, a tuned folder or checkpoint, or pretrained: downloaded"
-    )
-    variant: str | None = option(None, "edgeface_xxs, ...: needed for pretrained; a file tells its own")
-    out: str = option("embeddings.npz", "the table, .npz")
-    crop: Literal["arcface", "center"] = option(
-        "arcface", "arcface: the template fills the picture; center: it lies 8 px inside a canvas of 128"
-    )
-    flip: bool = option(False, "average with the mirrored face: twice the time")
-    batch_size: int = option(64, "faces sent to the device at once; does not change the numbers", low=1)
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    workers: int = option(4, "threads that read pictures", low=1, high=64)
-
-    def check(self) -> None:
-        check_options(self)
-        if not self.input:
-            raise InputError("--input: give a picture or a folder of aligned faces")
-        if self.weights == "none":
-            raise InputError("--weights none: random weights recognise nobody; give a file, or pretrained")
+    from facial_rec.embedding import Embedded, FaceFile
+    from facial_rec.model import EdgeFace
 
 
 def say(console: Console, line: str) -> None:
@@ -59,10 +30,11 @@ def say(console: Console, line: str) -> None:
 
 def embed(model: EdgeFace, faces: Sequence[FaceFile], options: EmbedOptions, device: str, console: Console) -> Embedded:
     """Says how fast, and what could not be read."""
-    columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    from facial_rec.contract import FaceContract
+    from facial_rec.embedding import embed_pictures
+
     start = time.perf_counter()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("embedding", total=len(faces))
+    with progress("embedding faces", len(faces)) as state:
         found = embed_pictures(
             model,
             faces,
@@ -71,7 +43,7 @@ def embed(model: EdgeFace, faces: Sequence[FaceFile], options: EmbedOptions, dev
             batch_size=options.batch_size,
             device=device,
             workers=options.workers,
-            progress=lambda done: bar.update(task, completed=done),
+            progress=state.update,
         )
     seconds = time.perf_counter() - start
     say(console, f"{len(found.kept)} faces in {seconds:.1f} s, {len(found.kept) / seconds:.0f} a second on {device}")
@@ -85,9 +57,23 @@ def embed(model: EdgeFace, faces: Sequence[FaceFile], options: EmbedOptions, dev
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EmbedOptions, argv, prog="earface faces embed")
-    console = Console()
     out = Path(options.out)
     check_name(out)
+    require_path(options.input)
+    if options.weights.endswith(".ckpt"):
+        require_checkpoint(options.weights)
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    import torch
+    from rich.console import Console
+
+    from earface.nn.inference import choose_device, weights_digest
+    from facial_rec.contract import FaceContract
+    from facial_rec.embedding import faces_of
+    from facial_rec.embedding_table import FaceEmbeddings, write_embeddings
+    from facial_rec.model import EdgeFace
+    from facial_rec.recognizer import is_tuned, load_tuned_for
+
+    console = Console()
     faces = faces_of(options.input)
     device = choose_device(options.device)
     tuned = options.variant is None and is_tuned(options.weights)

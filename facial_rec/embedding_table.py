@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from facial_rec.options import check_name
 
 MAX_BYTES = 16 * 1024**3  # unpacked: four million faces with long paths
 MEMBERS = ("embeddings", "paths", "identities", "contract", "digest", "metadata")
@@ -32,11 +33,6 @@ class FaceEmbeddings:
 
     def __len__(self) -> int:
         return len(self.paths)
-
-
-def check_name(path: Path) -> None:
-    if path.suffix != ".npz":
-        raise InputError(f"{path}: unknown extension {path.suffix!r}; use .npz")
 
 
 def write_embeddings(path: Path, table: FaceEmbeddings) -> None:

@@ -10,24 +10,35 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import torch
-from rich.console import Console
-
-from dsr.upsampler import enlarging
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import atomic_write
-from earface.data.face_dataset import faces_to_score, usable_faces
+from earface.core.files import atomic_write, require_checkpoint, require_trained
+from earface.data.face_folders import require_face_set
 from earface.data.face_sizes import parse_vlr_size
-from earface.nn.inference import choose_device
-from earface.nn.upsampler import HR, parse_upsamplers
-from facial_rec.evaluation import CONVENTION, EvaluationOptions, measure, print_table
-from facial_rec.recognizer import load_recognizer
+from facial_rec.config import parse_upsamplers
+from facial_rec.options import EvaluationOptions
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EvaluationOptions, argv, prog="earface faces evaluate")
+    for name in options.weights:
+        if name.endswith(".ckpt"):
+            require_checkpoint(name)
+    if "dsr" in parse_upsamplers(options.inputs):
+        require_trained(options.dsr_checkpoint)
+    require_face_set(options.dataset_root)
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    import torch
+    from rich.console import Console
+
+    from dsr.upsampler import enlarging
+    from earface.data.face_dataset import faces_to_score, usable_faces
+    from earface.nn.inference import choose_device
+    from earface.nn.upsampler import HR
+    from facial_rec.evaluation import CONVENTION, measure, print_table
+    from facial_rec.recognizer import load_recognizer
+
     device = choose_device(options.device)
     recognizers = {name: load_recognizer(name, options.face_crop, device) for name in options.weights}
     routes = enlarging(parse_upsamplers(options.inputs), options.dsr_checkpoint, options.vlr_size, device)

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from earface.core.errors import InputError
-from earface.core.options import check_options, option
+from earface.core.progress import tracked
 from earface.data.face_dataset import FaceDataset, with_vlr
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import parse_vlr_size
 from earface.nn.inference import choose_device
-from earface.nn.upsampler import Upsampler, parse_upsamplers
+from earface.nn.upsampler import Upsampler
 from facial_rec.datamodule import HR
 from facial_rec.metrics import by_route
+from facial_rec.options import EvaluationOptions
 from facial_rec.recognizer import FaceRecognizer
 
 TABLE_WIDTH = 120
@@ -31,36 +26,6 @@ CONVENTION = (
     "the first HR face of each identity with two or more is the gallery, its other faces are the probes, by each "
     "route; rank1: closed set; tar: at a false accept rate of 1e-3, every probe with every gallery face; eer: likewise"
 )
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Measure recognisers on people they were not tuned on, by HR, interpolated and super-resolved faces."""
-
-    weights: tuple[str, ...] = option(
-        ("edgeface_xxs", "facial_rec/checkpoints/tuned"),
-        "published EdgeFace variants, files of their weights, tuned folders, or checkpoints (quoted patterns)",
-    )
-    face_crop: Literal["arcface", "center"] = option("arcface", "where their template lies in the 128 px")
-    inputs: str = option("interpolation", "how VLR faces are enlarged: interpolation, dsr, or both with a comma")
-    dsr_checkpoint: str = option("dsr/checkpoints/last.ckpt", "the super-resolver of dsr inputs, or a quoted pattern")
-    vlr_size: str = option("32", "of the VLR faces: 32, 24, 16 or 14x16 (width x height)")
-    degradation: Literal["bicubic", "realistic", "files"] = option("bicubic", "how they are made")
-    dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
-    split: Literal["train", "val", "test"] = option("test", "which of its splits")
-    seed: int = option(42, "of realistic degradation; with that of earface faces prepare VLR is as in its files", low=0)
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    batch_size: int = option(32, "faces at once", low=1)
-    num_workers: int = option(2, "loader processes", low=0)
-    out: str = option("facial_rec/evaluation", "folder for metrics.json")
-
-    def check(self) -> None:
-        check_options(self)
-        if not self.weights:
-            raise InputError("--weights: give one or more recognisers")
-        parse_upsamplers(self.inputs)
-        if Path(self.out).exists() and not Path(self.out).is_dir():
-            raise InputError(f"--out {self.out}: is a file; give a folder")
 
 
 @torch.no_grad()
@@ -76,7 +41,7 @@ def measure(
     dataset = FaceDataset(rows, seed=options.seed, files=files)
     loader = DataLoader(dataset, options.batch_size, num_workers=options.num_workers)
     tables: dict[tuple[str, str], list[Tensor]] = {}
-    for batch in track(loader, "measuring", disable=not sys.stdout.isatty(), transient=True):
+    for batch in tracked(loader, "measuring, batches"):
         moved = {name: value.to(device) for name, value in batch.items()}
         ready = with_vlr(moved, options.degradation, size)
         faces = {HR: ready["hr"]} | {route.name: route.enlarge(ready["vlr"]).float().clamp(-1, 1) for route in routes}

@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
-from earface.core.options import option
-from earface.export.command import CHECKPOINT_HELP, ExportOptions, export_model
-from earface.export.onnx_export import require_onnx
-from earface.nn.inference import choose_device
-from facial_rec.model import load_tuned, save_tuned
-from facial_rec.onnx_export import ONNX_FILE, write_onnx
-
-
-@dataclass(frozen=True)
-class EdgeFaceExportOptions(ExportOptions):
-    """Write a tuned recogniser as ONNX, as safetensors with config.json, or both."""
-
-    onnx_files: ClassVar[tuple[str, ...]] = (ONNX_FILE,)
-
-    checkpoint: str = option("facial_rec/checkpoints/tuned", CHECKPOINT_HELP)
+from earface.core.files import require_trained
+from facial_rec.options import EdgeFaceExportOptions
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EdgeFaceExportOptions, argv, prog="earface export edgeface")
+    require_trained(options.checkpoint)
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    from earface.export.command import export_model
+    from earface.export.onnx_export import require_onnx
+    from earface.nn.inference import choose_device
+    from facial_rec.model import load_tuned, save_tuned
+    from facial_rec.onnx_export import write_onnx
+
     if options.format != "safetensors":
         require_onnx()
     choose_device("cpu")

@@ -12,23 +12,27 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
-from facial_rec.config import ALIASES, FinetuneConfig, StageConfig
+from earface.core.stopping import EXIT_PAUSED, pausable
+from earface.data.face_folders import training_root
+from facial_rec.config import ALIASES, HELP, FinetuneConfig, StageConfig
 
 if TYPE_CHECKING:
     from facial_rec.datamodule import FinetuneData
 
 
 @entry_point
+@pausable
 def main(argv: Sequence[str] | None = None) -> int:
-    config = parse_options(FinetuneConfig, argv, prog="earface faces finetune", aliases=ALIASES)
-    finetune(config)
-    return 0
+    config = parse_options(FinetuneConfig, argv, prog="earface faces finetune", aliases=ALIASES, layout=HELP)
+    return finetune(config)
 
 
-def finetune(config: FinetuneConfig) -> None:
+def finetune(config: FinetuneConfig) -> int:
     """Start, continue, or report as finished. Stage 2 starts from the last epoch of stage 1, and its best becomes
-    `tuned` in the checkpoint folder."""
-    # imported here: Lightning takes seconds, and --help and a mistyped flag should not wait for it
+    `tuned` in the checkpoint folder. Returns the exit code."""
+    config.check_checkpoints()
+    training_root(config.dataset_root)
+    # after parsing: help, a mistyped flag and a missing file answer without Lightning
     from dsr.upsampler import enlarging
     from earface.nn.checkpoint import best_of_run
     from facial_rec.datamodule import FinetuneData
@@ -37,14 +41,15 @@ def finetune(config: FinetuneConfig) -> None:
     routes = enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size)
     datamodule = FinetuneData(config, routes)
     if config.stage1_epochs and not train_stage(config.of_stage(1), datamodule):
-        return
+        return EXIT_PAUSED
     if not train_stage(config.of_stage(2), datamodule):
-        return
+        return EXIT_PAUSED
     folder = Path(config.checkpoint_dir)
     if not config.fast_dev_run:
         best = best_of_run(folder / "stage2" / "last.ckpt")
         save_tuned(folder / "tuned", *load_tuned(best))
         print(f"tuned recogniser, from {best.name}: {folder / 'tuned'}")
+    return 0
 
 
 def train_stage(config: StageConfig, datamodule: FinetuneData) -> bool:
@@ -56,7 +61,7 @@ def train_stage(config: StageConfig, datamodule: FinetuneData) -> bool:
     from facial_rec.module import FinetuneLightning
     from facial_rec.recognizer import load_edgeface
 
-    run = open_run(config, f"edgeface_stage{config.stage}")
+    run, config = open_run(config, f"edgeface_stage{config.stage}")
     if run.finished:
         print(f"stage {config.stage} finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs")
         return True

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write, check_free_space, remove_abandoned
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import FACE_SIZE
-from earface.data.image_cache import file_identity
+from earface.data.image_cache import ImageMap, file_identity, open_map
 from earface.data.pixels import to_uint8
 from earface.nn.upsampler import Upsampler
 
@@ -45,7 +44,7 @@ def cache_path(folder: str | Path, route: Upsampler, faces: VLRFaces) -> Path:
     return Path(folder) / f"{route.name}-{digest.hexdigest()[:32]}.bin"
 
 
-def open_inputs(folder: str | Path, route: Upsampler, faces: VLRFaces) -> NDArray[np.uint8]:
+def open_inputs(folder: str | Path, route: Upsampler, faces: VLRFaces) -> ImageMap:
     """The faces by this route, (N, 128, 128, 3) uint8 in a read-only memory map, made at the first call.
 
     It appears whole or not at all. Raises InputError where the disk has no room.
@@ -62,7 +61,7 @@ def open_inputs(folder: str | Path, route: Upsampler, faces: VLRFaces) -> NDArra
         about = {"route": route.name, "origin": [route.origin, *map(str, faces.origin)], "faces": len(faces.rows)}
         with atomic_write(path.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-    return np.memmap(path, np.uint8, mode="r", shape=shape)
+    return open_map(path, shape)
 
 
 @torch.no_grad()

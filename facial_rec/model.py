@@ -169,7 +169,8 @@ def tuned_folder(name: str | Path) -> Path | None:
     """The folder that it is, or whose weights it is: with these comes whom they were trained on."""
     path = Path(name)
     if path.is_dir():
-        return path
+        tuned = (path / "tuned", path / "checkpoints" / "tuned")  # of a run's folder
+        return path if (path / CONFIG).is_file() else next((each for each in tuned if each.is_dir()), path)
     return path.parent if path.name == WEIGHTS and (path.parent / CONFIG).is_file() else None
 
 

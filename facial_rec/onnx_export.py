@@ -12,8 +12,8 @@ from earface.nn.inference import weights_digest
 from facial_rec.contract import SIZE
 from facial_rec.hub import EdgeFaceProvenance
 from facial_rec.model import EdgeFace, unit
+from facial_rec.options import ONNX_FILE
 
-ONNX_FILE = "edgeface.onnx"
 CHECK_SEED = 7
 
 

@@ -19,6 +19,7 @@ from earface.data.pixels import to_uint8
 from earface.nn.upsampler import HR, ROUTE_NAMES, Upsampler
 from facial_rec.contract import FaceContract
 from pipeline.embedding import Reader, prepare
+from pipeline.options import MOST_CANDIDATES
 
 if TYPE_CHECKING:
     from pipeline.gallery import Identified
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 SIDE = 128  # pixels of a shown face
 INCHES, CAPTION, DPI = 1.35, 0.32, 110  # of a face with its margin, and of what stands over it
 FACE = 0.9 * INCHES
-MOST_CANDIDATES = 10  # side by side; matplotlib draws no picture of 2^16 pixels
 REACHED, BELOW = "#1a7f37", "black"  # the threshold
 MISSING = np.full((SIDE, SIDE, 3), 225, np.uint8)
 LONGEST_NAME, BOLD = 18, 15  # letters over a face

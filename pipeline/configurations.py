@@ -24,9 +24,9 @@ from earface.nn.upsampler import HR, SHARP, Upsampler
 from facial_rec.config import parse_mixture
 from facial_rec.model import EMBEDDING_DIM
 from facial_rec.recognizer import FaceRecognizer
+from pipeline.options import FILES
 
 ROWS = ("HR", "interpolation + stock", "interpolation + tuned", "DSR + stock", "DSR + tuned")
-FILES = "files"  # the degradation of a set's own VLR pictures
 USUAL_SIZE = "32"  # where no super-resolver says another
 
 Model = TypeVar("Model", Upsampler, FaceRecognizer)

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from dsr.inference import at_size
 from earface.core.errors import InputError
+from earface.core.progress import progress
+from earface.data.face_detection import FaceDetector, detector_file
 from earface.data.face_inspection import FaceFinder
 from earface.data.face_sizes import FACE_SIZE
 from earface.data.images import Pixels, read_image
@@ -23,6 +24,14 @@ from facial_rec.recognizer import FaceRecognizer
 from pipeline.face_options import FaceOptions
 
 Reader = Callable[[Path], Pixels]  # a file to the aligned face in it
+
+
+def face_finder(options: FaceOptions) -> FaceFinder | None:
+    """None for aligned faces. Raises InputError if the detector cannot be had."""
+    if options.aligned:
+        return None
+    path = detector_file(None if options.detector is None else Path(options.detector))
+    return FaceFinder(FaceDetector(path, options.min_score), options.min_face)
 
 
 def face_reader(finder: FaceFinder | None) -> Reader:
@@ -68,9 +77,7 @@ def embed_with_progress(
     console: Console,
 ) -> Embedded:
     """The faces that `read` finds by a route. Raises InputError if none can be used."""
-    columns = (TextColumn("faces"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("faces", total=len(faces))
+    with progress("embedding faces", len(faces)) as state:
         return embed_each(
             faces,
             lambda path: prepare(read(path), route, recognizer.contract),
@@ -78,7 +85,7 @@ def embed_with_progress(
             batch_size=options.batch_size,
             workers=options.workers,
             max_skipped=1.0,
-            progress=lambda done: bar.update(task, completed=done),
+            progress=state.update,
         )
 
 

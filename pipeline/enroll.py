@@ -6,62 +6,37 @@ import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import numpy as np
-import torch
-from rich.console import Console
-
-from dsr.upsampler import build_upsampler
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import check_folder
-from earface.core.options import option
-from earface.data.face_rows import read_faces
-from earface.nn.inference import choose_device
-from facial_rec.embedding import FaceFile
-from facial_rec.embedding_table import FaceEmbeddings, check_name, read_embeddings, write_embeddings
-from facial_rec.recognizer import FaceRecognizer, load_recognizer
-from pipeline.embedding import embed_with_progress, face_reader, say_skipped
-from pipeline.face_options import FaceOptions
-from pipeline.gallery import TEMPLATE_RULE, Gallery
+from earface.core.files import require_path, require_trained
+from pipeline.options import EnrollOptions
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-@dataclass(frozen=True)
-class EnrollOptions(FaceOptions):
-    """Enrol people in a gallery, each by one or more pictures."""
-
-    input: str = option("", "a folder for each person, pictures named PERSON__PICTURE, or a CSV of file and identity")
-    out: str = option("gallery.npz", "the gallery")
-    add: bool = option(False, "to the gallery that is there: new people, and more pictures of those who are in it")
-    recognizer: str = option(
-        "edgeface_xxs", "a published EdgeFace variant, a file of its weights, a tuned folder, or a checkpoint"
-    )
-    crop: Literal["arcface", "center"] | None = option(
-        None, "where its template lies in the 128 px; default: as it was tuned, else arcface"
-    )
-
-    def check(self) -> None:
-        super().check()
-        check_name(Path(self.out))
-        check_folder(Path(self.out).parent, "--out")
-        if Path(self.out).exists() and not self.add:
-            raise InputError(f"--out {self.out}: is there already: --add enrols more people in it; or give another")
-        if self.add and not Path(self.out).is_file():
-            raise InputError(f"--add: there is no gallery {self.out}; leave --add out to make it")
+    from facial_rec.embedding import FaceFile
+    from facial_rec.embedding_table import FaceEmbeddings
+    from facial_rec.recognizer import FaceRecognizer
+    from pipeline.gallery import Gallery
 
 
 def enrolled(
     faces: Sequence[FaceFile], options: EnrollOptions, recognizer: FaceRecognizer, console: Console
 ) -> FaceEmbeddings:
     """The pictures as rows of a gallery. Raises InputError if none can be used."""
+    from dsr.upsampler import build_upsampler
+    from facial_rec.embedding_table import FaceEmbeddings
+    from pipeline.embedding import embed_with_progress, face_finder, face_reader, say_skipped
+    from pipeline.gallery import TEMPLATE_RULE
+
     route = build_upsampler(options.route, options.dsr_checkpoint, recognizer.device, options.precision)
-    found = embed_with_progress(recognizer, route, face_reader(options.finder()), options, faces, console)
+    found = embed_with_progress(recognizer, route, face_reader(face_finder(options)), options, faces, console)
     say_skipped(found.skipped, len(faces), console)
     kept = [faces[index] for index in found.kept]
     for identity in sorted({face.identity for face in faces} - {face.identity for face in kept}):
@@ -107,6 +82,8 @@ def refuse_two_names(table: FaceEmbeddings, path: Path) -> None:
 
 def joined(old: FaceEmbeddings, new: FaceEmbeddings) -> FaceEmbeddings:
     """Both, the old rows first; of one contract and the same weights."""
+    import numpy as np
+
     return dataclasses.replace(
         old,
         embeddings=np.concatenate([old.embeddings, new.embeddings]),
@@ -123,6 +100,20 @@ def _written(name: str) -> str:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EnrollOptions, argv, prog="earface enroll")
+    require_path(options.input)
+    if options.route == "dsr":
+        require_trained(options.dsr_checkpoint)
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    import torch
+    from rich.console import Console
+
+    from earface.data.face_rows import read_faces
+    from earface.nn.inference import choose_device
+    from facial_rec.embedding import FaceFile
+    from facial_rec.embedding_table import read_embeddings, write_embeddings
+    from facial_rec.recognizer import load_recognizer
+    from pipeline.gallery import Gallery
+
     console, out = Console(), Path(options.out)
     device = choose_device(options.device)
     earlier = Gallery.load(out) if options.add else None

@@ -2,98 +2,46 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from dsr.upsampler import super_resolution
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.options import check_options, option
-from earface.data.face_dataset import refuse_known
-from earface.data.face_sizes import DEGRADATIONS, parse_vlr_size
-from earface.data.multipie import FRONTAL, FRONTAL_FLASH
-from earface.nn.inference import choose_device
-from facial_rec.recognizer import load_recognizer
-from pipeline.configurations import FILES, EmbeddingCache, FaceLoader, Models, conditions_of, known_people
-from pipeline.evaluation import Settings, Stages, embeddings_wanted, evaluate, notes_of
-from pipeline.leakage import leakless
-from pipeline.protocol import NEUTRAL, GalleryRule, Protocol, from_dataset, from_lists, from_pairs
-from pipeline.protocol_checks import check_people, readable
-from pipeline.report import print_report, write_report
-from pipeline.report_data import About, models_told
+from earface.core.files import require_path, require_trained
+from earface.core.progress import progress
+from earface.data.face_folders import require_face_set
+from pipeline.options import AUTO, FILES, NONE, USUAL_DSR, USUAL_TUNED, EvaluateOptions
 
-AUTO, NONE = "auto", "none"
-USUAL_DSR, USUAL_TUNED = "dsr/checkpoints/last.ckpt", "facial_rec/checkpoints/tuned"  # where training puts them
-KINDS = (*DEGRADATIONS, FILES)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pipeline.configurations import Models
+    from pipeline.protocol import Protocol
+
 TABLE_WIDTH = 150
 
 
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Evaluate VLR probes against an HR gallery: HR, interpolation and DSR, with the stock and a tuned recogniser."""
-
-    dataset_root: str = option("dataset", "a prepared set, its test_processed, or any set of aligned 128x128 faces")
-    gallery: str | None = option(None, "instead: who is enrolled, a CSV of file and identity, or a folder")
-    probes: str | None = option(None, "and who is searched for, likewise")
-    pairs: str | None = option(None, "instead: LFW's pairs.txt, of pictures below --dataset_root; one-to-one alone")
-    gallery_camera: str = option(FRONTAL, "of the picture that is enrolled, by Multi-PIE names")
-    gallery_illumination: str = option(FRONTAL_FLASH, "likewise")
-    gallery_recording: str = option(NEUTRAL, "likewise")
-    tune_fraction: float = option(
-        0.2, "of the people, to fit thresholds on, where the set has no val_processed", low=0, high=0.9
-    )
-    leakage: Literal["refuse", "drop"] = option(
-        "refuse", "probes that are enrolled too, or near duplicates: stop, or leave them out"
-    )
-    vlr_size: tuple[str, ...] = option((), "of the probes, one or more: 32, 24, 16 or 14x16; default: as the DSR takes")
-    degradation: tuple[str, ...] = option(("bicubic",), "how they are made, one or more of bicubic, realistic, files")
-    recognizer: str = option("edgeface_xxs", "the stock one: a published EdgeFace variant, or a file of its weights")
-    tuned: tuple[str, ...] = option(
-        (AUTO,), f"tuned folders or checkpoints, one for each size and degradation; auto: {USUAL_TUNED}; or none"
-    )
-    dsr_checkpoint: tuple[str, ...] = option(
-        (AUTO,), f"super-resolvers, likewise: .ckpt files, patterns or folders; auto: {USUAL_DSR}; or none"
-    )
-    crop: Literal["arcface", "center"] = option("arcface", "where EdgeFace's template lies in the 128 px")
-    threshold: float = option(0.35, "cosine whose errors are told beside those of fitted thresholds", low=-1, high=1)
-    bootstrap: int = option(1000, "replicates of the intervals", low=100, high=100_000)
-    max_comparisons: int = option(5_000_000, "non-mated ones kept for one-to-one figures, else a sample", low=1000)
-    failures: int = option(8, "worst ones shown for each condition", low=0)
-    seed: int = option(42, "of realistic degradation, the people who tune, and the replicates", low=0)
-    precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU")
-    batch_size: int = option(64, "faces at once", low=1)
-    num_workers: int = option(2, "loader processes", low=0)
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    out: str = option("pipeline/evaluation", "folder for report.html, report.json, probes.csv, plots and events")
-
-    def check(self) -> None:
-        check_options(self)
-        for size in self.vlr_size:
-            try:
-                parse_vlr_size(size)
-            except InputError as error:
-                raise InputError(f"--vlr_size: {error}") from None
-        if not self.degradation or not set(self.degradation) <= set(KINDS):
-            raise InputError(f"--degradation {' '.join(self.degradation)}: choose of {', '.join(KINDS)}")
-        if (self.gallery is None) != (self.probes is None):
-            raise InputError("--gallery and --probes: give both, or neither")
-        if self.gallery is not None and self.pairs is not None:
-            raise InputError("--pairs: not together with --gallery and --probes")
-        if Path(self.out).exists() and not Path(self.out).is_dir():
-            raise InputError(f"--out {self.out}: is a file; give a folder")
+def check_files(options: EvaluateOptions) -> None:
+    """Raise InputError for faces or a super-resolver that are not there."""
+    lists = [path for path in (options.gallery, options.probes, options.pairs) if path is not None]
+    for path in lists:
+        require_path(path)
+    if options.gallery is None:
+        require_face_set(options.dataset_root)
+    for path in given(options.dsr_checkpoint, USUAL_DSR):
+        require_trained(path)
 
 
 def protocol_of(options: EvaluateOptions) -> Protocol:
+    from pipeline.protocol import GalleryRule, from_dataset, from_lists, from_pairs
+
     if options.pairs is not None:
         return from_pairs(options.dataset_root, options.pairs)
     if options.gallery is not None and options.probes is not None:
@@ -111,6 +59,10 @@ def given(names: Sequence[str], usual: str) -> list[str]:
 
 def load_models(options: EvaluateOptions, device: str) -> Models:
     """Raises InputError also for a recogniser in the place of a tuned one that was not tuned."""
+    from dsr.upsampler import super_resolution
+    from facial_rec.recognizer import load_recognizer
+    from pipeline.configurations import Models
+
     precision = options.precision
     stock = load_recognizer(options.recognizer, options.crop, device, precision)
     tuned = [load_recognizer(name, options.crop, device, precision) for name in given(options.tuned, USUAL_TUNED)]
@@ -121,12 +73,16 @@ def load_models(options: EvaluateOptions, device: str) -> Models:
     return Models(stock, tuned, [super_resolution(name, device, precision) for name in names])
 
 
-def progress_bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
-
-
 def run(options: EvaluateOptions, console: Console) -> None:
+    from earface.data.face_dataset import refuse_known
+    from earface.nn.inference import choose_device
+    from pipeline.configurations import EmbeddingCache, FaceLoader, conditions_of, known_people
+    from pipeline.evaluation import Settings, Stages, embeddings_wanted, evaluate, notes_of
+    from pipeline.leakage import leakless
+    from pipeline.protocol_checks import check_people, readable
+    from pipeline.report import print_report, write_report
+    from pipeline.report_data import About, models_told
+
     device, stages = choose_device(options.device), Stages()
     protocol = protocol_of(options)
     check_people(protocol)
@@ -137,18 +93,20 @@ def run(options: EvaluateOptions, console: Console) -> None:
     with stages("reading"):
         own = next((condition.vlr for condition in conditions if condition.degradation == FILES), None)
         protocol, left_out = readable(protocol, own)
-    with progress_bar(console) as bar:
-        with stages("leakage"):
-            task = bar.add_task("duplicates", total=len(protocol.score.rows) + len(protocol.tune.rows))
-            protocol, leaking = leakless(protocol, options.leakage, lambda done: bar.update(task, completed=done))
-        faces = FaceLoader(options.seed, options.batch_size, options.num_workers, device)
-        embedding = bar.add_task("embeddings", total=embeddings_wanted(protocol, grids))
-        figures = bar.add_task("rows", total=sum(map(len, grids.values())))
-        embeddings = EmbeddingCache(faces, lambda count: bar.advance(embedding, count))
-        settings = Settings(
-            options.threshold, options.bootstrap, options.seed, options.failures, options.max_comparisons, device
-        )
-        results = evaluate(protocol, grids, embeddings, settings, stages, lambda: bar.advance(figures))
+    pictures = len(protocol.score.rows) + len(protocol.tune.rows)
+    with stages("leakage"), progress("looking for duplicates", pictures) as state:
+        protocol, leaking = leakless(protocol, options.leakage, state.update)
+    faces = FaceLoader(options.seed, options.batch_size, options.num_workers, device)
+    settings = Settings(
+        options.threshold, options.bootstrap, options.seed, options.failures, options.max_comparisons, device
+    )
+    measured, wanted = itertools.count(1), sum(map(len, grids.values()))
+    with progress("embedding faces", embeddings_wanted(protocol, grids)) as state:
+
+        def row_done() -> None:
+            state.what = f"{next(measured)} of {wanted} configurations measured; embedding faces"
+
+        results = evaluate(protocol, grids, EmbeddingCache(faces, state.advance), settings, stages, row_done)
     about = About(
         dataset=options.pairs or options.gallery or options.dataset_root,
         protocol=protocol,
@@ -173,6 +131,11 @@ def run(options: EvaluateOptions, console: Console) -> None:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EvaluateOptions, argv, prog="earface evaluate")
+    check_files(options)
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    import torch
+    from rich.console import Console
+
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     try:

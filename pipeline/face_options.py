@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.data.face_detection import FaceDetector, detector_file
-from earface.data.face_inspection import FaceFinder
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,3 @@ class FaceOptions:
         check_options(self)
         if not self.input:
             raise InputError("--input: give a picture or a folder of them")
-
-    def finder(self) -> FaceFinder | None:
-        """None for aligned faces. Raises InputError if the detector cannot be had."""
-        if self.aligned:
-            return None
-        path = detector_file(None if self.detector is None else Path(self.detector))
-        return FaceFinder(FaceDetector(path, self.min_score), self.min_face)

@@ -4,62 +4,36 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from dsr.upsampler import build_upsampler
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import check_folder
-from earface.core.options import option
-from earface.data.images import EXTENSIONS, list_images
-from earface.data.tables import write_csv
-from earface.nn.inference import choose_device
-from facial_rec.contract import Crop, FaceContract
-from facial_rec.embedding import FaceFile
-from facial_rec.recognizer import FaceRecognizer, load_recognizer
-from pipeline.candidate_grid import MOST_CANDIDATES, save_candidates
-from pipeline.embedding import Reader, embed_with_progress, face_reader, say_skipped
-from pipeline.face_options import FaceOptions
-from pipeline.gallery import UNKNOWN, Gallery, Identified
+from earface.core.files import require_path, require_trained
+from pipeline.options import IdentifyOptions
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from facial_rec.contract import Crop
+    from facial_rec.embedding import FaceFile
+    from facial_rec.recognizer import FaceRecognizer
+    from pipeline.embedding import Reader
+    from pipeline.gallery import Gallery, Identified
 
 SHOWN_ON_CONSOLE = 50
 TABLE_WIDTH = 120
 
 
-@dataclass(frozen=True)
-class IdentifyOptions(FaceOptions):
-    """Find the people of a gallery in pictures."""
-
-    gallery: str = option("gallery.npz", "as earface enroll wrote it")
-    threshold: float = option(0.35, "cosine from which on the best candidate is the person", low=-1, high=1)
-    top_k: int = option(5, "candidates told for each picture", low=1)
-    recognizer: str | None = option(None, "default: the one that the gallery was enrolled with, where it was then")
-    search: Literal["exact", "faiss"] = option("exact", "faiss: FAISS's exact index, where it is installed")
-    out: str = option("identified", "folder for candidates.csv and candidates.png")
-    pictures: int = option(
-        24,
-        f"how many candidates.png shows, side by side with up to {MOST_CANDIDATES} candidates; 0: none",
-        low=0,
-        high=200,
-    )
-
-    def check(self) -> None:
-        super().check()
-        check_folder(Path(self.out), "--out")
-
-
 def probes_of(given: str) -> list[FaceFile]:
     """The pictures of a folder, or the one. Raises InputError."""
+    from earface.data.images import EXTENSIONS, list_images
+    from facial_rec.embedding import FaceFile
+
     path = Path(given)
     if path.is_dir():
         paths = list_images(path)
@@ -74,6 +48,9 @@ def probes_of(given: str) -> list[FaceFile]:
 
 def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> FaceRecognizer:
     """The one that the gallery's pictures were embedded with. Raises InputError if it is another, or cannot be had."""
+    from facial_rec.contract import FaceContract
+    from facial_rec.recognizer import load_recognizer
+
     name = options.recognizer or str(gallery.metadata.get("weights", ""))
     crop: Crop = "center" if gallery.contract == FaceContract("center").id else "arcface"
     try:
@@ -88,6 +65,8 @@ def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> Fa
 
 def write_candidates(path: Path, found: Sequence[Identified]) -> None:
     """CSV, one row a picture and candidate."""
+    from earface.data.tables import write_csv
+
     rows = [
         (each.path, each.decision, rank, candidate.identity, f"{candidate.score:.4f}", candidate.picture)
         for each in found
@@ -98,6 +77,9 @@ def write_candidates(path: Path, found: Sequence[Identified]) -> None:
 
 def say(found: Sequence[Identified], console: Console) -> None:
     """A line a picture: the best candidate and the one after it; all are in candidates.csv."""
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table("picture", "decision", "best", "score", "next", "score", box=None, header_style="bold")
     for each in found[:SHOWN_ON_CONSOLE]:
         two = [(candidate.identity, f"{candidate.score:.3f}") for candidate in each.candidates[:2]]
@@ -114,10 +96,12 @@ def enrolled_reader(gallery: Gallery, options: IdentifyOptions) -> Reader:
 
     Raises InputError if it cannot be had.
     """
+    from pipeline.embedding import face_finder, face_reader
+
     aligned = bool(gallery.metadata.get("aligned", True))  # tables of earface faces embed are of aligned faces
     detector = options.detector or gallery.metadata.get("detector")
     try:
-        return face_reader(replace(options, aligned=aligned, detector=detector).finder())
+        return face_reader(face_finder(replace(options, aligned=aligned, detector=detector)))
     except InputError as error:
         if not options.aligned:
             raise
@@ -127,10 +111,24 @@ def enrolled_reader(gallery: Gallery, options: IdentifyOptions) -> Reader:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(IdentifyOptions, argv, prog="earface identify")
+    for path in (options.input, options.gallery):
+        require_path(path)
+    if options.route == "dsr":
+        require_trained(options.dsr_checkpoint)
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    import torch
+    from rich.console import Console
+
+    from dsr.upsampler import build_upsampler
+    from earface.nn.inference import choose_device
+    from pipeline.candidate_grid import save_candidates
+    from pipeline.embedding import embed_with_progress, face_finder, face_reader, say_skipped
+    from pipeline.gallery import UNKNOWN, Gallery, Identified
+
     console, out, device = Console(), Path(options.out), choose_device(options.device)
     faces, gallery = probes_of(options.input), Gallery.load(Path(options.gallery))
     recognizer = recognizer_of(gallery, options, device)
-    read = face_reader(options.finder())
+    read = face_reader(face_finder(options))
     read_enrolled = enrolled_reader(gallery, options) if options.pictures else read
     route = build_upsampler(options.route, options.dsr_checkpoint, device, options.precision)
     try:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from earface.core.errors import InputError
-from earface.data.face_rows import HR_FOLDER, SPLITS_FILE, FaceRow, read_faces, split_folder
+from earface.data.face_folders import HR_FOLDER, SPLITS_FILE, require_face_set, split_folder
+from earface.data.face_rows import FaceRow, read_faces
 from earface.data.images import EXTENSIONS, DataRoot
-from earface.data.multipie import FRONTAL, FRONTAL_FLASH, MultiPieName
+from earface.data.multipie import FRONTAL, FRONTAL_FLASH, NEUTRAL, MultiPieName
 from earface.data.splits import split_by_subject
 
-NEUTRAL = "01"  # the recording without expression, in every session
 NONMATED = "nonmated"  # a role of earface/data/identity_split.py
 PATTERN = "SUBJECT_SESSION_RECORDING_CAMERA_ILLUMINATION_crop_128.png, such as 001_01_01_051_07_crop_128.png"
 PAIRS_PATTERN = "NAME N1 N2, or NAME1 N1 NAME2 N2"
@@ -136,8 +136,7 @@ def from_dataset(root: str, rule: GalleryRule, tune_fraction: float, seed: int) 
         folder = split_folder("test") if whole else path.name
         where = f"people of {SPLITS_FILE}" if (inside / SPLITS_FILE).is_file() else folder
         return Protocol(f"{said}; {where}", score, tune)
-    if not path.exists():
-        raise InputError(f"--dataset_root {root}: no such folder; earface faces prepare makes one")
+    require_face_set(root)
     tune_rows, score_rows = _dealt(read_faces(path), tune_fraction, seed)
     score, said = rule(score_rows)
     return Protocol(said, score, rule(tune_rows)[0] if tune_rows else Enrolment([], []))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -34,8 +35,11 @@ WIRING = {  # entry scripts that put two model packages together
     ("facial_rec.finetune_edgeface", "dsr.upsampler"),
     ("facial_rec.evaluate", "dsr.upsampler"),
 }
+PLAIN = ("config", "options", "face_options", "face_folders", "face_sizes")  # no library takes part in them
+HEAVY = {"torch", "cv2", "numpy", "matplotlib", "albumentations", "sklearn", "timm"}
 LIGHTNING_FREE = ("model", "losses", "annealing", "metrics")  # plain PyTorch
 LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
+Imports = Callable[[], dict[str, set[str]]]
 
 
 def shipped() -> dict[str, Path]:
@@ -62,11 +66,37 @@ def imported_from(tree: ast.AST) -> set[str]:
     return found
 
 
+def imported_at_start(tree: ast.AST) -> set[str]:
+    """Of `imported_from`, what importing the module imports: not in functions, nor under TYPE_CHECKING or as a main."""
+    lazy = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+    found: set[str] = set()
+    ahead: list[ast.AST] = [tree]
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= imported_from(node)
+        elif isinstance(node, ast.If) and {"TYPE_CHECKING", "__name__"} & names_in(node.test):
+            ahead.extend(node.orelse)
+        elif not isinstance(node, lazy):
+            ahead.extend(ast.iter_child_nodes(node))
+    return found
+
+
+def names_in(tree: ast.AST) -> set[str]:
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
 @cache
 def imports() -> dict[str, set[str]]:
     """Module -> the modules it imports, of ours and of others. A package's submodule brings the package's __init__."""
     ours = shipped()
     return {name: imported_from(ast.parse(file.read_text("utf-8"))) for name, file in ours.items()}
+
+
+@cache
+def imports_at_start() -> dict[str, set[str]]:
+    """As `imports`, of `imported_at_start`."""
+    return {name: imported_at_start(ast.parse(file.read_text("utf-8"))) for name, file in shipped().items()}
 
 
 @cache
@@ -87,7 +117,7 @@ def is_entry_script(tree: ast.Module) -> bool:
     return defines and runs
 
 
-def reached(module: str) -> set[str]:
+def reached(module: str, of: Imports = imports) -> set[str]:
     """Every module that importing it may import, of ours and of others, with the packages above each."""
     seen: set[str] = set()
     ahead = [module]
@@ -96,7 +126,7 @@ def reached(module: str) -> set[str]:
         if name in seen:
             continue
         seen |= {name, name.split(".")[0]} if name not in shipped() else {name}
-        ahead.extend(imports().get(name, ()))
+        ahead.extend(of().get(name, ()))
         if name in shipped() and "." in name:
             ahead.append(name.rpartition(".")[0])
     return seen
@@ -136,12 +166,17 @@ def against_the_order() -> list[str]:
         for name, other in pairs
         if layer_of(other) not in (layer_of(name), *MAY_IMPORT[layer_of(name)])
         and (name, other) not in WIRING
+        and other != "earface"  # the package itself, which knows the version
         and not (other in PACKAGES and any(name == a and b.startswith(other + ".") for a, b in WIRING))
     ]
 
 
+def entry_scripts() -> set[str]:
+    return {name for name, file in shipped().items() if is_entry_script(ast.parse(file.read_text("utf-8")))}
+
+
 def entry_scripts_imported() -> list[str]:
-    scripts = {name for name, file in shipped().items() if is_entry_script(ast.parse(file.read_text("utf-8")))}
+    scripts = entry_scripts()
     shipped_arrows = [(name, other) for name, others in arrows().items() for other in others]
     for file in sorted((ROOT / "benchmarks").rglob("*.py")):
         found = imported_from(ast.parse(file.read_text("utf-8")))
@@ -150,8 +185,16 @@ def entry_scripts_imported() -> list[str]:
 
 
 def torch_reached() -> list[str]:
-    plain = [n for n in shipped() if n.startswith("earface.core") or (n.endswith(".config") and "training" not in n)]
-    return sorted(name for name in plain if {"torch", "cv2"} & reached(name))
+    plain = [n for n in shipped() if n.startswith("earface.core") or n.rpartition(".")[2] in PLAIN]
+    return sorted(name for name in plain if HEAVY & reached(name))
+
+
+def torch_reached_at_start() -> list[str]:
+    return sorted(
+        name
+        for name in entry_scripts()
+        if (HEAVY | LIGHTNING | {"huggingface_hub", "PIL"}) & reached(name, imports_at_start)
+    )
 
 
 def lightning_reached() -> list[str]:
@@ -182,7 +225,8 @@ RULES = {
     "upward or sideways": against_the_order,
     "entry scripts imported": entry_scripts_imported,
     "circles": circles,
-    "torch or OpenCV reached from core or a config.py": torch_reached,
+    "torch, numpy or their like reached from core or from options": torch_reached,
+    "torch, numpy or their like reached from an entry script before it has parsed": torch_reached_at_start,
     "detector, eigenears or embeddings imported from beside them": ear_subfolders_imported,
     "Lightning reached below training, or from a model, its losses or metrics": lightning_reached,
     "imports of data, training, tests or benchmarks": generic_names_imported,

@@ -6,6 +6,7 @@ Boxes here are corners, x1 y1 x2 y2 in pixels of the square picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -20,6 +21,16 @@ STRIDES = (4, 8, 16, 32, 64)
 LEAST, MOST = 2.0, 8.0  # ear sides in strides that a level answers for: two levels for each ear
 RADIUS = 1.5  # strides from an ear's middle to the places that answer for it
 PRIOR = 0.01  # score of every place before training (Lin et al. 2017, focal loss)
+CANDIDATES = 300  # a picture, before suppression
+MAX_DETECTIONS = 100  # a picture, as COCO's AP counts
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """Of overlapping boxes the better one remains; see `suppress`. Two ears hardly ever overlap at all."""
+
+    iou: float = 0.4
+    containment: float = 0.7
 
 
 class BoxDetector(nn.Module):
@@ -96,6 +107,13 @@ def assign(boxes: Tensor, places: Tensor, strides: Tensor, level_sizes: Sequence
     answers = on_level & (nearest | (inside & (offset <= RADIUS * strides)))
     smallest, ear = side.expand_as(answers).masked_fill(~answers, torch.inf).min(dim=1)
     return ear.masked_fill(smallest.isinf(), -1)
+
+
+def candidates(logits: Tensor, boxes: Tensor) -> Tensor:
+    """Of logits (B, P) and boxes (B, P, 4) the CANDIDATES best of each picture, or all: (B, C, 5), box and score."""
+    scores, places = logits.sigmoid().topk(min(CANDIDATES, logits.shape[1]), dim=1)
+    best = boxes.gather(1, places[..., None].expand(-1, -1, 4))
+    return torch.cat([best, scores[..., None].to(best)], dim=-1)
 
 
 def suppress(boxes: Tensor, scores: Tensor, iou: float, containment: float) -> Tensor:

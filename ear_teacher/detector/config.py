@@ -11,7 +11,7 @@ from typing import Any, Literal
 from ear_teacher.config import ENCODERS, EarVAEConfig
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions
+from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions, help_layout
 
 FROM_VAE = ("encoder", "in_channels", "base_channels", "dinov2_variant")  # what a VAE's checkpoint decides
 
@@ -45,6 +45,13 @@ class EarDetectorConfig:
             raise InputError("--in_channels 2: must be 1 (grey) or 3 (RGB)")
         if self.pyramid_width % 8:
             raise InputError(f"--pyramid_width {self.pyramid_width}: must be a multiple of 8")
+        count, names = self.num_landmarks, self.landmark_names
+        if len(names) not in (0, count) or not all(isinstance(name, str) for name in names):
+            raise InputError(f"--num_landmarks {count}: the landmarks' names are not {count} texts")
+        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in self.skeleton):
+            raise InputError("the skeleton is not of pairs of landmarks")
+        if not {each for pair in self.skeleton for each in pair} <= {*range(1, count + 1)}:
+            raise InputError(f"--num_landmarks {count}: the skeleton joins others than 1 to {count}")
 
     def backbone_config(self, image_size: int) -> EarVAEConfig:
         """The same encoder, for squares of another size."""
@@ -149,3 +156,20 @@ class DetectorTrainingConfig(BackboneOptions, TrainerOptions):
 
 
 ALIASES = SHARED_ALIASES | {"train_data": "train_json", "val_data": "val_json", "resnet_version": "encoder"}
+
+HELP = help_layout(
+    first=(
+        *("train_json", "val_json", "vae_checkpoint", "encoder", "image_size"),
+        *("epochs", "batch_size", "lr", "checkpoint_dir", "accelerator"),
+    ),
+    data=("train_json", "val_json", "images", "augment"),
+    model=(
+        *("vae_checkpoint", "encoder", "encoder_weights", "freeze_encoder", "freeze_layers", "train_boxes"),
+        *("image_size", "num_landmarks", "crop_size", "pyramid_width", "in_channels", "base_channels"),
+        "dinov2_variant",
+    ),
+    losses=("box_weight", "heatmap_weight", "landmark_weight", "visibility_weight"),
+    optimisation=("epochs", "lr", "backbone_lr_scale", "layer_decay"),
+    outputs=("sheet_images",),
+    hardware=("gradient_checkpointing",),
+)

@@ -9,28 +9,33 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
-
-from ear_teacher.detector.evaluation import EvaluationOptions, check_landmarks, evaluate
-from ear_teacher.detector.metrics.evaluation_set import open_source, trained_on, validated_on
-from ear_teacher.detector.metrics.report import CONVENTION, print_report
-from ear_teacher.detector.model import EarDetector
-from ear_teacher.loading import located
+from ear_teacher.detector.options import EvaluationOptions
+from ear_teacher.options import located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import output_folder, write_json
-from earface.nn.checkpoint import find_checkpoint, read_checkpoint
-from earface.nn.inference import choose_device
+from earface.core.files import output_folder, require_checkpoint, require_file, write_json
+from earface.core.progress import progress
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EvaluationOptions, argv, prog="earface ears detector evaluate")
-    device = choose_device(options.device)
-    checkpoint = find_checkpoint(located(options.checkpoint))
+    require_checkpoint(located(options.checkpoint))
+    if options.json is not None:
+        require_file(options.json)
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    import torch
+    from rich.console import Console
+    from rich.markup import escape
+
+    from ear_teacher.detector.evaluation import check_landmarks, evaluate
+    from ear_teacher.detector.metrics.evaluation_set import open_source, trained_on, validated_on
+    from ear_teacher.detector.metrics.report import CONVENTION, print_report
+    from ear_teacher.detector.model import EarDetector
+    from earface.nn.checkpoint import find_checkpoint, read_checkpoint
+    from earface.nn.inference import choose_device
+
+    device, checkpoint = choose_device(options.device), find_checkpoint(located(options.checkpoint))
     model = EarDetector.load_from_checkpoint(str(checkpoint), device, options.weights)
     run = read_checkpoint(checkpoint)["hyper_parameters"]["options"]
     images = options.images or (run["images"] if options.json is None else None)
@@ -38,11 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_landmarks(model, source.annotations)
     out = output_folder(options.out, checkpoint.parent.parent / "evaluation" / checkpoint.stem)
 
-    console, on_stderr = Console(), Console(stderr=True)
+    console = Console()
     try:
-        with Progress(console=on_stderr, transient=True, disable=not on_stderr.is_terminal) as progress:
-            task = progress.add_task("finding ears", total=len(source.annotations))
-            found = evaluate(model, source, out, options, lambda count: progress.update(task, completed=count))
+        with progress("finding ears", len(source.annotations)) as state:
+            found = evaluate(model, source, out, options, state.update)
     except torch.OutOfMemoryError as error:
         raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
     found["notes"] = trained_on(run, source.annotations) + found["notes"]

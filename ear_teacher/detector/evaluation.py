@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from ear_teacher.detector.metrics.average_precision import THRESHOLDS, by_size, 
 from ear_teacher.detector.metrics.evaluation_set import Source
 from ear_teacher.detector.metrics.failure_grids import save_false_alarms, save_missed, save_worst_landmarks
 from ear_teacher.detector.metrics.landmark_error import (
-    Normaliser,
     ear_lengths,
     ear_means,
     judge_visibility,
@@ -34,8 +33,8 @@ from ear_teacher.detector.metrics.report import (
     write_per_landmark,
 )
 from ear_teacher.detector.model import EarDetector
+from ear_teacher.detector.options import EvaluationOptions, Normaliser
 from earface.core.errors import InputError
-from earface.core.options import option
 from earface.data.annotations import HIDDEN, UNLABELLED, Annotations
 
 FEW_EARS = 100  # of fewer, a figure moves visibly with each
@@ -43,26 +42,6 @@ NOT_ALWAYS = (  # written; what an earlier evaluation left would be taken for th
     *("metrics.json", "per_landmark.csv", "precision_recall.png", "cumulative_error.png"),
     *("missed.png", "false_alarms.png", "worst_landmarks.png"),
 )
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """Measure a trained ear detector on annotated photographs: boxes, landmarks, visibility."""
-
-    checkpoint: str = option(
-        "ear_teacher/checkpoints/detector/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match"
-    )
-    json: str | None = option(None, "COCO keypoint file to measure on; default: what the checkpoint was validated on")
-    images: str | None = option(None, "folder that its file names start from; default: the JSON's own")
-    out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    batch_size: int = option(8, "photographs at once", low=1)
-    score_threshold: float = option(
-        0.5, "of the operating point: precision, recall, landmarks end to end", low=0, high=1
-    )
-    normaliser: Normaliser = option("landmark-box", "whose diagonal landmark errors are divided by")
-    ced_limit: float = option(0.08, "error beyond which an ear has failed; the AUC's upper end", above=0)
 
 
 def check_landmarks(model: EarDetector, annotations: Annotations) -> bool:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any, Self
 
 import cv2
 import numpy as np
 import torch
+from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from ear_teacher.backbones import Backbone
-from ear_teacher.detector.box_detector import BoxDetector, suppress
+from ear_teacher.detector.box_detector import MAX_DETECTIONS, BoxDetector, Suppression, candidates, suppress
 from ear_teacher.detector.config import FROM_VAE, EarDetectorConfig
+from ear_teacher.detector.hub import FORMAT, MODEL_CARD, TAGS, provenance, read_rules, stored_config
 from ear_teacher.detector.landmarker import MARGIN, Landmarker
 from ear_teacher.encoders import build_backbone
 from earface.core.errors import InputError
@@ -21,29 +24,22 @@ from earface.data.affine import crop_around, letterbox
 from earface.data.annotations import Floats
 from earface.data.images import Pixels
 from earface.data.pixels import to_model_range, to_uint8
-from earface.nn.checkpoint import model_state, read_checkpoint
+from earface.nn.checkpoint import load_fitting, model_state, read_checkpoint
+from earface.nn.inference import weights_digest
+from earface.nn.pretrained_folder import find_pretrained
 
-CANDIDATES = 300  # a picture, before suppression
-MAX_DETECTIONS = 100  # a picture, as COCO's AP counts
 INFERENCE_BATCH = 8  # photographs, or crops times 4, in one call of the networks
 EAR = 1  # label; torchvision's 0 is the background
 
 Detections = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Suppression:
-    """Of overlapping boxes the better one remains; see `suppress`. Two ears hardly ever overlap at all."""
-
-    iou: float = 0.4
-    containment: float = 0.7
-
-
-class EarDetector(nn.Module):
+class EarDetector(nn.Module, ModelHubMixin, library_name="earface", tags=TAGS, model_card_template=MODEL_CARD):
     """Two networks that start from the same encoder: one finds ears, the other places landmarks in a crop around each.
 
     Each has a copy of the encoder of its own: they see pictures of another kind, whole photographs and single ears, for
     which one set of batch statistics would fit neither. Scores below `score_threshold` are not returned.
+    `save_pretrained(folder)`, `from_pretrained(folder or name)` and `push_to_hub(name)` are the Hugging Face hub's.
     """
 
     def __init__(
@@ -224,6 +220,31 @@ class EarDetector(nn.Module):
         _load(model, _own(checkpoint, weights), f"{path}: does not fit the shape that it states")
         return model.to(map_location).eval()
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights and of both sizes: see `weights_digest`."""
+        return weights_digest(self, f"{self.config.image_size} {self.config.crop_size}")
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        made = provenance(self.digest, self.score_threshold, self.suppression)
+        FORMAT.write(save_directory, self.config, self.state_dict(), made)
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, map_location: str = "cpu", **download: Any
+    ) -> Self:
+        """A trained model in evaluation mode from what `save_pretrained` or `push_to_hub` wrote: a folder, or a name.
+
+        A folder needs no network. download: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
+        Raises InputError for anything else; the mixin's own reader would trust config.json.
+        """
+        folder = find_pretrained(str(pretrained_model_name_or_path), **download)
+        config, tensors = FORMAT.read(folder)
+        model = cls(config)
+        load_fitting(model, tensors, folder)
+        model.score_threshold, model.suppression = read_rules(folder)
+        return model.to(map_location).eval()
+
     def initialise_from(self, path: str) -> str:
         """The weights of another detector's checkpoint as far as they fit; a sentence on what starts anew.
 
@@ -241,19 +262,6 @@ class EarDetector(nn.Module):
         if not anew:
             return f"all weights are those of {path}"
         return f"all weights are those of {path}, but {len(anew)} of the landmarker's start anew"
-
-
-def candidates(logits: Tensor, boxes: Tensor) -> Tensor:
-    """Of logits (B, P) and boxes (B, P, 4) the CANDIDATES best of each picture, or all: (B, C, 5), box and score."""
-    scores, places = logits.sigmoid().topk(min(CANDIDATES, logits.shape[1]), dim=1)
-    best = boxes.gather(1, places[..., None].expand(-1, -1, 4))
-    return torch.cat([best, scores[..., None].to(best)], dim=-1)
-
-
-def stored_config(stored: dict[str, Any]) -> EarDetectorConfig:
-    """From a checkpoint's plain values."""
-    names, pairs = stored.get("landmark_names", ()), stored.get("skeleton", ())
-    return EarDetectorConfig(**{**stored, "landmark_names": tuple(names), "skeleton": tuple(map(tuple, pairs))})
 
 
 def _own(checkpoint: dict[str, Any], weights: str) -> dict[str, Tensor]:

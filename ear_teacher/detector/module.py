@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ear_teacher.detector.box_detector import candidates
 from ear_teacher.detector.config import DetectorTrainingConfig
 from ear_teacher.detector.drawing import draw_detections, sheet
 from ear_teacher.detector.losses import box_losses, landmark_losses
 from ear_teacher.detector.metrics.average_precision import BoxResult, coco_figures
 from ear_teacher.detector.metrics.landmark_error import ear_lengths, ear_means, normalised_errors
-from ear_teacher.detector.model import EarDetector, candidates
+from ear_teacher.detector.model import EarDetector
 from earface.data.annotations import Photograph
 from earface.data.images import read_image, write_image
 from earface.nn.checkpoint import read_checkpoint

@@ -16,45 +16,49 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from ear_teacher.detector.model import EarDetector
-from ear_teacher.detector.prediction import (
-    CROPS,
-    DETECTIONS,
-    OVERLAYS,
-    RESULTS,
-    PredictionOptions,
-    checked_out,
-    photographs_of,
-    predict_photographs,
-    say,
-    write_predictions,
-)
-from ear_teacher.loading import located
+from ear_teacher.detector.options import PredictionOptions
+from ear_teacher.options import located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.nn.inference import choose_device
+from earface.core.files import require_path, require_trained
+from earface.core.progress import progress
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(PredictionOptions, argv, prog="earface ears detector predict")
     assert options.input is not None  # checked there
+    require_path(options.input)
+    require_trained(located(options.checkpoint))
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    import torch
+    from rich.console import Console
+
+    from ear_teacher.detector.loading import load_detector
+    from ear_teacher.detector.prediction import (
+        CROPS,
+        DETECTIONS,
+        OVERLAYS,
+        RESULTS,
+        checked_out,
+        photographs_of,
+        predict_photographs,
+        say,
+        write_predictions,
+    )
+    from earface.nn.inference import choose_device
+
     root, paths = photographs_of(options.input)
     out = checked_out(options)
     device = choose_device(options.device)
-    model = EarDetector.load_from_checkpoint(located(options.checkpoint), device, options.weights)
+    model = load_detector(located(options.checkpoint), device, options.weights)
     model.score_threshold = options.threshold
 
     console = Console()
-    columns = (TextColumn("finding ears"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     start = time.perf_counter()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress("finding ears", len(paths)) as state:
         try:
-            found = predict_photographs(model, paths, root, out, options, progress)
+            found = predict_photographs(model, paths, root, out, options, state)
         except torch.OutOfMemoryError as error:
             raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
     seconds = time.perf_counter() - start

@@ -6,18 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from ear_teacher.detector.drawing import Skeleton, draw_detections
 from ear_teacher.detector.model import EarDetector
+from ear_teacher.detector.options import PredictionOptions
 from earface.core.errors import InputError
 from earface.core.files import atomic_write, output_folder
-from earface.core.options import check_options, option
+from earface.core.progress import Progress
 from earface.data.annotations import (
     HIDDEN,
     VISIBLE,
@@ -35,29 +34,6 @@ from earface.data.image_cache import crop_to_box
 from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
 
 DETECTIONS, RESULTS, OVERLAYS, CROPS = "detections.json", "results.json", "overlays", "crops"
-
-
-@dataclass(frozen=True)
-class PredictionOptions:
-    """Find the ears in photographs, and their landmarks."""
-
-    checkpoint: str = option(
-        "ear_teacher/checkpoints/detector/last.ckpt",
-        "a .ckpt file, or a quoted pattern: the newest match",
-    )
-    input: str | None = option(None, "a photograph, or a folder of them (searched through)")
-    out: str = option("detections", "folder for what is found; not inside --input")
-    threshold: float = option(0.5, "ears that score less are left out", low=0, high=1)
-    overlays: bool = option(True, "write the photographs with their ears drawn in")
-    crops: bool = option(False, "write each ear by itself; the input's folders, subjects perhaps, are kept")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    batch_size: int = option(8, "photographs in memory, and on the device, at once", low=1)
-
-    def check(self) -> None:
-        check_options(self)
-        if self.input is None:
-            raise InputError("--input: give a photograph, or a folder of them")
 
 
 @dataclass(frozen=True)
@@ -142,7 +118,6 @@ def predict_photographs(
 ) -> Predictions:
     """Read, find and draw a batch at a time, so that memory holds `batch_size` photographs whatever their number."""
     result = Predictions()
-    task = progress.add_task("finding ears", total=len(paths))
     for start in range(0, len(paths), options.batch_size):
         batch: list[tuple[Path, Pixels]] = []
         chosen = paths[start : start + options.batch_size]
@@ -170,7 +145,7 @@ def predict_photographs(
 
         for _ in read_ahead(write, drawings):
             pass
-        progress.update(task, completed=start + len(chosen))
+        progress.update(start + len(chosen))
     return result
 
 

@@ -9,21 +9,30 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from ear_teacher.detector.config import ALIASES, DetectorTrainingConfig
+from ear_teacher.detector.config import ALIASES, HELP, DetectorTrainingConfig
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
+from earface.core.files import require_checkpoint, require_file
+from earface.core.stopping import EXIT_PAUSED, pausable
 
 
 @entry_point
+@pausable
 def main(argv: Sequence[str] | None = None) -> int:
-    config = parse_options(DetectorTrainingConfig, argv, prog="earface ears detector train", aliases=ALIASES)
-    train(config)
-    return 0
+    config = parse_options(
+        DetectorTrainingConfig, argv, prog="earface ears detector train", aliases=ALIASES, layout=HELP
+    )
+    return train(config)
 
 
-def train(config: DetectorTrainingConfig) -> None:
-    """Start, continue, or report as finished the run of this configuration."""
-    # imported here: Lightning takes seconds, and --help and a mistyped flag should not wait for it
+def train(config: DetectorTrainingConfig) -> int:
+    """Start, continue, or report as finished the run of this configuration. Returns the exit code."""
+    config.check_checkpoints()
+    for path in (*config.train_json, *config.val_json):
+        require_file(path, "make it from your annotations with earface ears annotations")
+    if config.vae_checkpoint is not None:
+        require_checkpoint(config.vae_checkpoint)
+    # after parsing: help, a mistyped flag and a missing file answer without Lightning
     import pytorch_lightning as pl
 
     from ear_teacher.detector.datamodule import DetectorDataModule
@@ -35,10 +44,10 @@ def train(config: DetectorTrainingConfig) -> None:
     datamodule = DetectorDataModule(config)
     stored = vae_options(config.vae_checkpoint) if config.vae_checkpoint is not None else None
     datamodule.config = config = config.resolved(datamodule.num_landmarks, stored)
-    run = open_run(config, "ear_detector")
+    run, config = open_run(config, "ear_detector")
     if run.finished:
         print(f"finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs; more with --epochs")
-        return
+        return 0
     pl.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, run, best=datamodule.best())
     weights = "none" if config.vae_checkpoint else config.encoder_weights
@@ -53,6 +62,7 @@ def train(config: DetectorTrainingConfig) -> None:
         print("note: --train_boxes false keeps a box detector that nothing has taught; give one with --init_from")
     complete = fit(trainer, module, datamodule, run)
     report(trainer, run, complete)
+    return 0 if complete else EXIT_PAUSED
 
 
 if __name__ == "__main__":

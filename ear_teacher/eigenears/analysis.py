@@ -19,6 +19,7 @@ from ear_teacher.metrics.baselines import PixelPCA
 from ear_teacher.metrics.reconstruction import encode_all, encode_posteriors
 from ear_teacher.model import EarVAE
 from earface.core.errors import InputError
+from earface.core.progress import progress
 
 FEW_EARS = 100  # fewer, and chance alone explains several percent of a component
 MIN_SUBJECTS = 3  # for cross-validation inside cross-validation
@@ -68,7 +69,8 @@ def create_eigenears(
     metric = picture_metric(model, mu.double().numpy(), batch, device) if options.metric == "picture" else None
     components = principal_components(mu, options.components, look.brightness[:, 0], metric)
     count = components.scores.shape[1]
-    pixel_pca = PixelPCA.fit(ears.images, count, device=device)
+    with progress("fitting pixel PCA"):
+        pixel_pca = PixelPCA.fit(ears.images, count, device=device)
     pixel_codes = encode_all(pixel_pca.encode, ears.images, batch, device).double().numpy()
     owners = np.unique(np.asarray(ears.subjects or ears.names), return_inverse=True)[1]
     found = EigenearResults(

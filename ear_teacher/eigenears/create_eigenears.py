@@ -9,23 +9,27 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from rich.console import Console
-
 from ear_teacher.eigenears.config import EigenearOptions
+from ear_teacher.options import located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
+from earface.core.files import output_folder, require_path, require_trained, write_json
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EigenearOptions, argv, prog="earface ears eigenears")
-    # imported here: PyTorch and Lightning take seconds, and --help and a mistyped flag should not wait for them
+    require_trained(located(options.checkpoint))
+    for flag, path in (("--npy", options.npy), ("--factors", options.factors)):
+        if path:
+            require_path(located(path), f"say by {flag} where it is")
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     import torch
+    from rich.console import Console
 
     from ear_teacher.eigenears.analysis import create_eigenears, find_factors
     from ear_teacher.eigenears.report import CONVENTION, print_report
     from ear_teacher.loading import load_run, open_ears
-    from earface.core.files import output_folder, write_json
     from earface.nn.inference import choose_device
 
     device = choose_device(options.device)

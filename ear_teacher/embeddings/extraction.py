@@ -6,56 +6,23 @@ import dataclasses
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ear_teacher.embeddings.neighbors import MEASURE, center_of, cluster, most_similar
 from ear_teacher.embeddings.plots import SHEET_COLUMNS, Shown, save_clusters, save_neighbors
 from ear_teacher.embeddings.sources import EarSource, encode_sources, image_sources, read_ears, sources_of_table
 from ear_teacher.embeddings.table import Embeddings, check_extension, read_embeddings
 from ear_teacher.loading import TrainedEarVAE
+from ear_teacher.options import DEFAULT_OUT, ExtractionOptions
 from earface.core.errors import InputError
-from earface.core.options import check_options, option
+from earface.core.progress import progress
 from earface.data.images import read_image
 from earface.metrics.identification import unit_rows
-
-DEFAULT_OUT = "embeddings.npz"
-
-
-@dataclass(frozen=True)
-class ExtractionOptions:
-    """Encode ears into a table of embeddings; search it, group it, show it in TensorBoard."""
-
-    checkpoint: str = option(
-        "ear_teacher/checkpoints/last.ckpt", "a .ckpt file, a quoted pattern (the newest match), or an exported folder"
-    )
-    input: tuple[str, ...] = option((), "images, folders (searched through), teacher NPY or NPZ files; several")
-    embeddings: tuple[str, ...] = option((), "tables that were written earlier: their pictures are not encoded again")
-    out: str | None = option(None, f".npz or .parquet; default: {DEFAULT_OUT}, and no table if nothing was encoded")
-    logvar: bool = option(False, "write the posteriors' log variances too")
-    search: str | None = option(None, "a picture: find the ears most similar to it")
-    top: int = option(5, "how many of them", low=1)
-    clusters: int = option(0, "groups for k-means; 0: none", low=0)
-    projector: str | None = option(None, "folder for a TensorBoard projector")
-    data_root: str | None = option(None, "folder that relative paths in an NPY start from; default: the NPY's own")
-    crop_to_bbox: bool | None = option(None, "cut an NPY's pictures to their boxes; default: as in training")
-    folder_subjects: bool = option(False, "in a folder, the first folder below it is the subject, as in prepare_ears")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
-    batch_size: int = option(64, "images sent to the device at once; does not change the numbers", low=1)
-
-    def check(self) -> None:
-        check_options(self)
-        if not self.input and not self.embeddings:
-            raise InputError("--input: give images, folders or NPY files (or --embeddings, a table written earlier)")
-        if not (self.input or self.out or self.search or self.clusters or self.projector):
-            raise InputError("--embeddings alone leaves nothing to do: add --search, --clusters, --projector or --out")
 
 
 def say(console: Console, line: str) -> None:
@@ -83,17 +50,9 @@ def encode(
     trained: TrainedEarVAE, sources: Sequence[EarSource], device: str, batch_size: int, logvar: bool, console: Console
 ) -> Embeddings:
     """The table of what could be read; says how fast, and what could not."""
-    columns = (TextColumn("encoding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     start = time.perf_counter()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("encoding", total=len(sources))
-        found = encode_sources(
-            trained.model,
-            sources,
-            batch_size=batch_size,
-            device=device,
-            progress=lambda done: bar.update(task, completed=done),
-        )
+    with progress("encoding ears", len(sources)) as state:
+        found = encode_sources(trained.model, sources, batch_size=batch_size, device=device, progress=state.update)
     seconds = time.perf_counter() - start
     rate = f"{len(found.kept)} ears in {seconds:.1f} s, {len(found.kept) / seconds:.0f} images/s on {device}"
     say(console, rate)
@@ -137,7 +96,10 @@ def shown(table: Embeddings, rows: NDArray[np.int64], channels: int) -> list[Sho
 def search(
     trained: TrainedEarVAE, table: Embeddings, query: str, top: int, out: Path, device: str, console: Console
 ) -> None:
-    """Print the `top` ears most similar to a picture and draw them. Its own rows in the table are no answers."""
+    """Print the `top` ears most similar to a picture, or as many as there are, and draw them.
+
+    Its own rows in the table are no answers.
+    """
     channels = trained.model.config.in_channels
     name, real = Path(query).name, os.path.realpath(query)
     own = np.array([path.endswith(name) and os.path.realpath(path) == real for path in table.paths])
@@ -148,8 +110,9 @@ def search(
         source = image_sources([Path(query)], Path(query))
         mu = encode_sources(trained.model, source, batch_size=1, device=device).mu[0]
         asked = Shown(source[0].read(channels), query, "")
-    if top > np.count_nonzero(~own):
-        raise InputError(f"--top {top}: there are {np.count_nonzero(~own)} ears to find besides the picture itself")
+    top = min(top, int(np.count_nonzero(~own)))
+    if top == 0:
+        raise InputError(f"--search {query}: there are no ears to find besides the picture itself")
     center = center_of(trained.model)
     rows, similarity = most_similar(unit_rows(table.embeddings, center), unit_rows(mu[None], center)[0], top, own)
     neighbors = list(zip(shown(table, rows, channels), similarity.tolist(), strict=True))

@@ -14,6 +14,7 @@ from torch import Tensor
 from ear_teacher.losses import kl_divergence
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import ACTIVE_VARIANCE, LatentMoments
+from earface.core.progress import tracked
 from earface.data.pixels import to_model_range, to_unit
 from earface.metrics.image_quality import psnr, ssim
 
@@ -50,7 +51,7 @@ class LatentUse:
 def encode_all(encode: Callable[[Tensor], Tensor], images: NDArray[np.uint8], batch_size: int, device: str) -> Tensor:
     """(N, S, S, C) uint8 -> (N, D) float32 on the CPU."""
     parts = []
-    for start in range(0, len(images), batch_size):
+    for start in tracked(range(0, len(images), batch_size), "encoding, batches"):
         batch = torch.from_numpy(np.array(images[start : start + batch_size]))  # a memory map is read-only
         parts.append(encode(to_model_range(batch.to(device))).float().cpu())
     return torch.cat(parts)
@@ -72,7 +73,7 @@ def measure(
 ) -> Reconstruction:
     """PSNR and SSIM of the images decoded from their codes: float32, [0, 1], a batch at a time."""
     qualities = []
-    for start in range(0, len(images), batch_size):
+    for start in tracked(range(0, len(images), batch_size), "decoding and measuring, batches"):
         batch = slice(start, start + batch_size)
         target, decoded = unit_images(images[batch]), decode_unit(method, codes[batch], device)
         qualities.append(torch.stack([psnr(decoded, target), ssim(decoded, target)]))

@@ -19,10 +19,11 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from earface.core.errors import InputError
-from earface.core.options import check_options, literal_choices, range_text, to_plain
+from earface.core.errors import InputError, advice_for, refuse_unknown_flags, show_version
+from earface.core.options import HelpLayout, check_options, literal_choices, range_text, to_plain
 
 Options = TypeVar("Options")
+OWN_FLAGS = ("config", "print_config", "help", "version")  # of every command
 
 
 class _Parser(ArgumentParser):
@@ -40,40 +41,76 @@ def parse_options(
     aliases: Mapping[str, str] | None = None,
     preset_field: str | None = None,
     presets: Mapping[str, Mapping[str, Any]] | None = None,
+    layout: HelpLayout | None = None,
 ) -> Options:
     """Command line (default: sys.argv) to a checked `options_type`.
 
     presets: for a value of `preset_field`, defaults that replace the dataclass's own; flags and configuration files
-    override them. Raises InputError for anything unknown, of the wrong type or out of range.
+    override them. layout: of the help. Raises InputError for anything unknown, of the wrong type or out of range.
     """
-    parser = build_parser(options_type, prog, aliases or {})
-    arguments = normalise(sys.argv[1:] if argv is None else argv, options_type, aliases or {})
+    aliases = aliases or {}
+    arguments = normalise(sys.argv[1:] if argv is None else argv, options_type, aliases)
+    if "--version" in arguments:
+        show_version()
+    if {"-h", "--help", "--help_all"} & set(arguments):
+        short = "--help_all" not in arguments
+        print(build_parser(options_type, prog, aliases, layout, short=short).format_help(), end="")
+        raise SystemExit(0)
+    known = [f"--{name}" for name in (*get_type_hints(options_type), *aliases, *OWN_FLAGS)]
+    refuse_unknown_flags(arguments, known, f"{prog} --help{'-all' if layout else ''}")
+    parser = build_parser(options_type, prog, aliases, layout)
     if preset_field and presets:
         probe = [argument for argument in arguments if not argument.startswith("--print_config")]
-        if not {"-h", "--help"} & set(probe):
-            chosen = _parse(parser, probe)[preset_field]
-            parser.set_defaults(dict(presets.get(chosen, {})))
+        chosen = _parse(parser, probe)[preset_field]
+        parser.set_defaults(dict(presets.get(chosen, {})))
     options = options_type(**_parse(parser, arguments))
     check = getattr(options, "check", None)
     check() if check else check_options(options)
-    return options
+    placed = getattr(options, "placed", None)
+    return placed() if placed else options
 
 
-def build_parser(options_type: type, prog: str, aliases: Mapping[str, str]) -> ArgumentParser:
-    """One typed flag a field, whose help is the field's reason and range."""
+def build_parser(
+    options_type: type,
+    prog: str,
+    aliases: Mapping[str, str],
+    layout: HelpLayout | None = None,
+    *,
+    short: bool = False,
+) -> ArgumentParser:
+    """One typed flag a field, whose help is the field's reason and range, in the layout's groups if there is one.
+
+    short: only the flags that most people need, for `--help`.
+    """
     summary = (options_type.__doc__ or "").strip().split("\n")[0]
+    fields = {field.name: field for field in dataclasses.fields(options_type)}
+    in_groups = [name for names in layout.groups.values() for name in names] if layout else []
+    shown = layout.first if layout and short else dict.fromkeys((*in_groups, *fields))
     spelling = "Dashes and underscores are the same, and a bare true/false flag means true."
-    if aliases:
-        spelling += " Also: " + ", ".join(f"--{alias} = --{name}" for alias, name in aliases.items()) + "."
+    if also := [f"--{alias} = --{name}" for alias, name in aliases.items() if name in shown]:
+        spelling += f" Also: {', '.join(also)}."
     parser = _Parser(prog=prog, description=summary, epilog=spelling, exit_on_error=False, allow_abbrev=False)
+    group_of: dict[str, Any] = {}
+    if layout is not None:
+        parser.usage = f"{prog} [options]"
+        text = f"show all {len(fields)} options, in groups: {', '.join(layout.groups)}"
+        parser.add_argument("--help-all", action="help", help=text)
+        groups = {"the options that most people need": layout.first} if short else layout.groups
+        for title, names in groups.items():
+            group_of |= dict.fromkeys(names, parser.add_argument_group(title))
+        every: Any = parser._optionals  # what every command has comes last
+        parser._action_groups = [*(each for each in parser._action_groups if each is not every), every]
+    parser.add_argument("--version", action="help", help="show the project's version and exit")
     parser.add_argument("--config", action="config", help="YAML file of options; flags override it")
     parser.hints = hints = get_type_hints(options_type)
-    for field in dataclasses.fields(options_type):
+    for name in shown:
+        field = fields[name]
         text = field.metadata.get("help", "")
         interval = range_text(field.metadata)
         if interval != "a number":
             text += f" ({interval})"
-        parser.add_argument(f"--{field.name}", type=hints[field.name], default=field.default, help=text)
+        target = group_of.get(name, parser)
+        target.add_argument(f"--{name}", type=hints[name], default=field.default, help=text)
     return parser
 
 
@@ -146,6 +183,9 @@ def _one_line(message: str, hints: Mapping[str, Any]) -> str:
         choices = literal_choices(hint)
         wanted = f"choose one of {', '.join(map(str, choices))}" if choices else f"expected {_type_name(hint)}"
         return f"--{key[1]} {value[1]}: {wanted}"
+    unknown = re.search(r"Option '(\w+)' is not accepted", message)
+    if unknown:
+        return f"{unknown[1]}: no such option{advice_for(unknown[1], hints, '--help')}"
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     return "; ".join(lines[:3]) + " (see --help)"
 

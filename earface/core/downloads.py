@@ -15,6 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.core.progress import progress
 
 OFFLINE_TIMEOUT_S = 5.0  # huggingface_hub alone retries for nearly a minute before it says that there is no network
 
@@ -33,7 +34,11 @@ def download(url: str, path: Path, sha256: str | None, *, advice: str) -> None:
     """
     try:
         with atomic_write(path) as temporary:
-            with urllib.request.urlopen(url, timeout=OFFLINE_TIMEOUT_S) as source, temporary.open("wb") as stream:
+            with (
+                progress(f"downloading {url}"),
+                urllib.request.urlopen(url, timeout=OFFLINE_TIMEOUT_S) as source,
+                temporary.open("wb") as stream,
+            ):
                 shutil.copyfileobj(source, stream)
             if hashlib.sha256(temporary.read_bytes()).hexdigest() != sha256:
                 raise InputError(f"{url}: not the file that was published; {advice}")
@@ -57,7 +62,8 @@ def hub_file(repository: str, files: Sequence[str], *, revision: str | None = No
         try:
             # One request that is not repeated tells whether there is a network; the download's own would retry.
             hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision), timeout=timeout)
-            return hub.hf_hub_download(repository, file, revision=revision)
+            with progress(f"downloading {file} of {repository}"):
+                return hub.hf_hub_download(repository, file, revision=revision)
         except EntryNotFoundError:
             continue
         except Exception as error:  # the client's own kinds of failure differ between its versions

@@ -6,8 +6,8 @@ import argparse
 import errno
 import functools
 import sys
-from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, Protocol
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -25,8 +25,50 @@ class OneLineParser(argparse.ArgumentParser):
         kwargs.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
+        self.add_argument("--version", action=_Version, nargs=0, help="show the project's version and exit")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As in argparse; an unknown flag is reported before a required one that is missing."""
+        given = list(sys.argv[1:] if args is None else args)
+        refuse_unknown_flags(given, self._option_string_actions, f"{self.prog} --help")
+        return super().parse_known_args(given, namespace)
+
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message} (see {self.prog} --help)")
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        show_version()
+
+
+def show_version() -> NoReturn:
+    """Print the project's version and end the program."""
+    from earface import __version__
+
+    print(f"earface {__version__}")
+    raise SystemExit(0)
+
+
+def refuse_unknown_flags(arguments: Sequence[str], known: Iterable[str], help_command: str) -> None:
+    """Raise InputError for a `--flag` that is not one of `known` (`--flags` too), naming the nearest of them."""
+    known = tuple(known)
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if argument == "--":
+            return
+        if flag.startswith("--") and flag not in known:
+            raise InputError(f"unrecognized arguments: {flag}{advice_for(flag, known, help_command)}")
+
+
+def advice_for(flag: str, known: Iterable[str], help_command: str) -> str:
+    """The end of the report of an unknown name: the nearest known one, or where all are shown."""
+    from difflib import get_close_matches
+
+    by_spelling = {name.lstrip("-").replace("_", "-"): name for name in known}
+    typed = flag.lstrip("-").replace("_", "-")
+    near = get_close_matches(typed, by_spelling, n=1) or [name for name in by_spelling if name.startswith(typed)]
+    return f"; did you mean {by_spelling[near[0]]}?" if near else f" (see {help_command})"
 
 
 class _Main(Protocol):

@@ -5,6 +5,7 @@ A file is written under a temporary name beside the target, synced, then renamed
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from typing import Any
 
 from earface.core.errors import InputError
 
+CONFIG, WEIGHTS = "config.json", "model.safetensors"  # of an exported folder
 ABANDONED_AFTER_S = 24 * 3600.0  # a live writer touches its file more often than that
 
 
@@ -104,3 +106,59 @@ def check_folder(folder: Path, name: str) -> None:
     nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     if not nearest.is_dir():
         raise InputError(f"{name}: {nearest} is a file; give a folder")
+
+
+def require_checkpoint(path: str | Path) -> Path:
+    """The file itself, the newest match of a glob, or last.ckpt of a run's folder.
+
+    Raises InputError when there is none.
+    """
+    if Path(path).is_file():
+        return Path(path)
+    if Path(path).is_dir():
+        last = last_of_run(path)
+        if last is None:
+            raise InputError(f"{path}: a folder without last.ckpt; give a run's folder, or a .ckpt file")
+        return last
+    matches = [Path(match) for match in glob.glob(str(path)) if Path(match).is_file()]
+    if not matches:
+        raise InputError(f"{path}: no such checkpoint; give the path of a .ckpt file, or a quoted pattern of some")
+    return max(matches, key=lambda match: match.stat().st_mtime_ns)
+
+
+def last_of_run(folder: str | Path) -> Path | None:
+    """last.ckpt of a run, by its folder or by that of its checkpoints; None where there is none."""
+    places = (Path(folder) / "last.ckpt", Path(folder) / "checkpoints" / "last.ckpt")
+    return next((place for place in places if place.is_file()), None)
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether it is a folder, and not that of a run."""
+    return Path(path).is_dir() and last_of_run(path) is None
+
+
+def require_trained(path: str | Path) -> None:
+    """Raise InputError for what is neither a folder nor what `require_checkpoint` finds."""
+    if not Path(path).is_dir():
+        require_checkpoint(path)
+
+
+def require_path(path: str | Path, advice: str = "") -> None:
+    """Raise InputError where there is neither a file nor a folder. advice: what to do, for the error's line."""
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such file or folder{advice and f'; {advice}'}")
+
+
+def require_file(path: str | Path, advice: str = "") -> None:
+    """Raise InputError where there is no file, as reading it would. advice: what to do, for the error's line."""
+    try:
+        Path(path).stat()
+    except OSError as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise InputError(f"{path}: {reason}{advice and f'; {advice}'}") from None
+
+
+def require_folder(folder: str | os.PathLike[str]) -> None:
+    """Raise InputError where there is no folder."""
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: {'not a folder' if Path(folder).exists() else 'no such folder'}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from earface.core.errors import InputError
 
@@ -26,6 +27,13 @@ def option(
     return dataclasses.field(
         default=default, metadata={"help": help, "low": low, "high": high, "above": above, "plan": plan}
     )
+
+
+class HelpLayout(NamedTuple):
+    """How the help of a command with many options shows them."""
+
+    first: tuple[str, ...]  # the fields that most people need: all that plain help shows
+    groups: Mapping[str, tuple[str, ...]]  # every field, in exactly one
 
 
 def check_options(options: Any) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import track
 
 from earface.core.errors import InputError
+from earface.core.progress import tracked
 from earface.data.annotations import Annotations, Photograph
 from earface.data.duplicates import DuplicatePair, joined_subjects, picture_signature
 from earface.data.image_cache import MAX_UNREADABLE
@@ -27,10 +26,8 @@ def inspect_photographs(annotations: Annotations) -> tuple[Annotations, list[tup
         except InputError as error:
             return str(error)
 
-    photographs, console = annotations.photographs, Console(stderr=True)
-    results = track(
-        read_ahead(read, photographs), "reading", len(photographs), console=console, disable=not console.is_terminal
-    )
+    photographs = annotations.photographs
+    results = tracked(read_ahead(read, photographs), "reading photographs", len(photographs))
     kept, signatures, rejects = [], [], []
     for photograph, result in zip(photographs, results, strict=True):
         if isinstance(result, str):

@@ -14,16 +14,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from earface.core.errors import InputError, OneLineParser, entry_point
-from earface.data.annotation_split import described, divide, inspect_photographs, kept_whole
-from earface.data.annotations import Annotations, read_boxes_csv, read_pts_folder
-from earface.data.coco import read_coco, write_coco
-from earface.data.duplicates import collect_signatures, find_duplicates
-from earface.data.splits import folds_by_subject, split_by_subject
+from earface.core.files import require_file, require_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from earface.data.annotations import Annotations
 
 
 def build_parser() -> OneLineParser:
@@ -62,6 +62,9 @@ def build_parser() -> OneLineParser:
 
 def read_source(boxes: Path | None, pts: Path | None, coco: Path | None, images: Path | None) -> Annotations:
     """The one of three that is given."""
+    from earface.data.annotations import read_boxes_csv, read_pts_folder
+    from earface.data.coco import read_coco
+
     if boxes is not None:
         return read_boxes_csv(boxes, images)
     if coco is not None:
@@ -86,6 +89,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"--val-fraction {args.val_fraction} is out of range: at least 0 and below 1 wanted")
     if args.out.suffix.lower() != ".json":
         raise InputError(f"--out {args.out}: a name that ends in .json wanted")
+    for path in filter(None, (args.boxes, args.coco)):
+        require_file(path)
+    for path in filter(None, (args.pts, args.images)):
+        require_folder(path)
+    # after parsing: help, a mistyped flag and a missing file answer without numpy and OpenCV
+    from earface.data.annotation_split import described, divide, inspect_photographs, kept_whole
+    from earface.data.coco import write_coco
+    from earface.data.duplicates import collect_signatures, find_duplicates
+    from earface.data.splits import folds_by_subject, split_by_subject
+
     annotations, signatures, rejects = inspect_photographs(read_source(args.boxes, args.pts, args.coco, args.images))
     parts = [(args.out, annotations)]
     if args.val_fraction or args.folds:

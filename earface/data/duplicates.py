@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from earface.core.progress import tracked
 from earface.data.images import Pixels, read_ahead, resize_image
 
 ALIGNED_COARSE = 0.9  # of 300 copies that were turned, scaled, recoloured, compressed or mirrored, none is below .96
@@ -102,7 +103,8 @@ def find_duplicates(
         thumbnail = others.thumbnails[other]
         return aligned_correlation(first.thumbnails[row], thumbnail[:, ::-1] if mirrored else thumbnail)
 
-    scored = zip(candidates, read_ahead(score, candidates), strict=True)
+    scores = tracked(read_ahead(score, candidates), "comparing likely duplicates", len(candidates))
+    scored = zip(candidates, scores, strict=True)
     pairs = [DuplicatePair(row, other, 1.0, "exact") for row, other in exact]
     pairs += [DuplicatePair(row, other, value, "near") for (row, other, _), value in scored if value >= threshold]
     return sorted(pairs, key=lambda pair: (-pair.score, pair.first, pair.second))

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from earface.core.errors import InputError
+from earface.core.progress import tracked
 from earface.data.duplicates import picture_signature
 from earface.data.ear_rows import EarRow
 from earface.data.image_cache import MAX_UNREADABLE, crop_to_box
@@ -51,11 +50,7 @@ def inspect_ears(rows: Sequence[EarRow], min_size: int) -> tuple[list[EarRow], l
         return InspectedEar((picture_signature(photograph)[0], picture_signature(ear)[1]), (width, height))
 
     kept, found, rejects = [], [], []
-    console = Console(stderr=True)
-    results = track(
-        read_ahead(read, rows), "reading", total=len(rows), console=console, disable=not console.is_terminal
-    )
-    for row, result in zip(rows, results, strict=True):
+    for row, result in zip(rows, tracked(read_ahead(read, rows), "reading pictures", len(rows)), strict=True):
         if isinstance(result, RejectedEar):
             rejects.append(result)
         else:

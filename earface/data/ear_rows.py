@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.data.images import DataRoot, list_images
-from earface.data.tables import read_csv
+from earface.data.tables import BOX_COLUMNS, SUBJECT_COLUMN, read_csv
 
-BOX_COLUMNS = "x,y,width,height"
-SUBJECT_COLUMN = "subject"
 Box = tuple[float, float, float, float]
 
 
@@ -31,7 +29,10 @@ class EarRow:
 
 
 def rows_from_folder(images: Path, pattern: re.Pattern[str] | None) -> tuple[list[EarRow], list[str]]:
-    """Every photograph below `images`, and warnings. Its subject is the first folder, or what `pattern` finds."""
+    """Every photograph below `images`, and warnings. Its subject is the first folder, or what `pattern` finds.
+
+    Raises InputError where no picture lies in a folder and there is no pattern: two of one person may look alike.
+    """
     rows, flat = [], 0
     for path in list_images(images):
         name = path.relative_to(images).as_posix()
@@ -39,6 +40,11 @@ def rows_from_folder(images: Path, pattern: re.Pattern[str] | None) -> tuple[lis
         flat += pattern is None and "/" not in name
     if not rows:
         raise InputError(f"{images}: holds no pictures")
+    if flat == len(rows):
+        raise InputError(
+            f"{images}: no picture lies in a folder, so nobody knows whose ears they are: one folder a subject, "
+            "--index CSV, or --subject-pattern REGEX (of the file name; '.+' where each picture shows another person)"
+        )
     warning = (
         f"{flat} of {len(rows)} pictures lie in no folder, so each counts as a subject of its own: two pictures of one "
         "person may come on both sides. Name subjects by folders, --subject-pattern or --index."

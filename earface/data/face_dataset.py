@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from earface.core.errors import InputError
 from earface.data.augmentation import FaceAugmentation
 from earface.data.degradation import degrade, picture_key, realistic
-from earface.data.face_rows import HR_FOLDER, VLR_FOLDER, FaceRow, read_faces, split_folder
+from earface.data.face_folders import VLR_FOLDER, split_folder, training_root
+from earface.data.face_rows import FaceRow, read_faces
 from earface.data.face_sizes import FACE_SIZE, VLRSize
 from earface.data.identity_split import identity_digests
 from earface.data.image_cache import MAX_UNREADABLE
@@ -83,15 +84,7 @@ def training_faces(dataset_root: str, need_vlr: bool) -> tuple[list[FaceRow], li
 
     need_vlr: whether their VLR pictures are wanted. Raises InputError.
     """
-    root = Path(dataset_root)
-    if (root / HR_FOLDER).is_dir():
-        root = root.parent
-    for split in ("train", "val"):
-        if not (root / split_folder(split) / HR_FOLDER).is_dir():
-            raise InputError(
-                f"--dataset_root {dataset_root}: no {split_folder(split)}/{HR_FOLDER} in it; earface "
-                "faces prepare makes it from photographs, or with --aligned from faces of 128x128"
-            )
+    root = training_root(dataset_root)
     train, val = read_faces(root, ("train",)), read_faces(root, ("val",))
     people, others = {row.identity for row in train}, {row.identity for row in val}
     if len(people) == 1:

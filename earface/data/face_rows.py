@@ -16,14 +16,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from earface.core.errors import InputError
+from earface.data.face_folders import HR_FOLDER, SPLITS, SPLITS_FILE, VLR_FOLDER, split_folder
 from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
 from earface.data.images import DataRoot, list_images
 from earface.data.multipie import MultiPieName
 from earface.data.tables import read_csv
 
-SPLITS = ("train", "val", "test")
-HR_FOLDER, VLR_FOLDER = "hr_images", "vlr_images"
-SPLITS_FILE = "splits.json"
 SEPARATOR = "__"
 UNSAFE = re.compile(r'[\x00-\x1f\x7f"%*/:<>?\\|]|^[. ]|[. ]$')  # some file system refuses it, or a leading dot hides
 LIKE_SEPARATOR = re.compile(r"^_|_$|(?<=_)_")
@@ -43,11 +41,6 @@ class FaceRow:
     session: str = ""  # of a Multi-PIE name, as are the next two
     camera: str = ""  # 051 is the frontal one
     illumination: str = ""
-
-
-def split_folder(split: str) -> str:
-    """The folder of train, val or test below the root of a prepared set."""
-    return f"{split}_processed"
 
 
 def identity_of(path: str | os.PathLike[str]) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import cv2
 import numpy as np
@@ -24,27 +25,32 @@ RULE = 1  # raise it when the same files would become other pixels
 MAX_UNREADABLE = 0.05  # of the rows; more is a wrong folder rather than a few bad files
 
 
+class ImageMap(np.memmap[Any, np.dtype[np.uint8]]):
+    """A read-only map of a file, pickled as the file's name: workers that are started rather than forked open it."""
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:
+        file: Any = self._mmap  # type: ignore[attr-defined]  # None of what has been computed
+        if file is None or self.filename is None or not self.flags.c_contiguous or self.dtype != np.uint8:
+            return super().__reduce_ex__(protocol)
+        mapped_from = self.offset - self.offset % mmap.ALLOCATIONGRANULARITY
+        within = self.ctypes.data - np.frombuffer(file, np.uint8).ctypes.data
+        return open_map, (self.filename, self.shape, mapped_from + within)
+
+
+def open_map(path: str | os.PathLike[str], shape: tuple[int, ...], offset: int = 0) -> ImageMap:
+    return ImageMap(path, np.uint8, mode="r", offset=offset, shape=shape)
+
+
 @dataclass(frozen=True)
 class ImageCache:
     """The rows that could be read, in their order."""
 
-    images: np.memmap[Any, np.dtype[np.uint8]]  # (N, S, S, C) read-only
+    images: ImageMap  # (N, S, S, C)
     kept: NDArray[np.int64]  # (N,) the row of TeacherData that each image is
     skipped: list[tuple[str, str]]  # path, reason
 
     def __len__(self) -> int:
         return len(self.kept)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Workers that are started rather than forked map the file again instead of receiving its content."""
-        images = self.images
-        return _reopen, (images.filename, images.offset, images.shape, self.kept, self.skipped)
-
-
-def _reopen(
-    path: str, offset: int, shape: tuple[int, ...], kept: NDArray[np.int64], skipped: list[tuple[str, str]]
-) -> ImageCache:
-    return ImageCache(np.memmap(path, np.uint8, mode="r", offset=offset, shape=shape), kept, skipped)
 
 
 def open_image_cache(
@@ -73,7 +79,7 @@ def open_image_cache(
     shape = (len(data), image_size, image_size, channels)
     images = data.images
     if isinstance(images, np.memmap) and images.shape == shape and images.flags.c_contiguous and not crop_to_bbox:
-        return ImageCache(images, np.arange(len(data)), [])
+        return ImageCache(images.view(ImageMap), np.arange(len(data)), [])
     path = Path(cache_dir) / f"{_digest(data, image_size, channels, crop_to_bbox)}.bin"
     cache = _open(path, shape)
     if cache is None:
@@ -138,7 +144,7 @@ def _open(path: Path, shape: tuple[int, int, int, int]) -> ImageCache | None:
         kept = np.setdiff1d(np.arange(shape[0]), np.array(rows, np.int64))
         if path.stat().st_size != len(kept) * int(np.prod(shape[1:])):
             return None
-        images = np.memmap(path, np.uint8, mode="r", shape=(len(kept), *shape[1:]))
+        images = open_map(path, (len(kept), *shape[1:]))
         return ImageCache(images, kept, [(entry["path"], entry["reason"]) for entry in skipped])
     except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged by hand: made again
         return None

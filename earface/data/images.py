@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write
+from earface.core.files import atomic_write, require_folder
 
 EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # never EPS: Pillow would start Ghostscript for it
@@ -252,8 +252,7 @@ class DataRoot:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
-        if not self.folder.is_dir():
-            raise InputError(f"{folder}: {'not a folder' if self.folder.exists() else 'no such folder'}")
+        require_folder(folder)
         self._real = self.folder.resolve()
         self._real_parents: dict[Path, Path] = {}  # resolving every row would take a system call per path component
 

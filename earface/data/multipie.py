@@ -20,6 +20,7 @@ FRONTAL = "051"
 ILLUMINATIONS = tuple(f"{number:02d}" for number in range(20))
 NO_FLASH = ("00", "19")
 FRONTAL_FLASH = "07"
+NEUTRAL = "01"  # the recording without expression, in every session
 _NAME = re.compile(r"(\d{3,})_(\d{2})_(\d{2})_(\d{3})_(\d{2})(?:_crop_(\d+))?\.[A-Za-z]+")
 
 

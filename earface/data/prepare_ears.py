@@ -13,19 +13,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from earface.core.errors import InputError, OneLineParser, entry_point
-from earface.core.files import atomic_write
-from earface.data.duplicates import DuplicatePair, Signatures, collect_signatures, find_duplicates, joined_subjects
-from earface.data.ear_inspection import RejectedEar, inspect_ears, write_split
-from earface.data.ear_rows import BOX_COLUMNS, SUBJECT_COLUMN, EarRow, fixed_split, rows_from_folder, rows_from_index
-from earface.data.images import DataRoot
-from earface.data.splits import split_by_subject
+from earface.core.files import atomic_write, require_file, require_folder
+from earface.data.tables import BOX_COLUMNS, SUBJECT_COLUMN
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.console import Console
+
+    from earface.data.duplicates import DuplicatePair, Signatures
+    from earface.data.ear_inspection import RejectedEar
+    from earface.data.ear_rows import EarRow
 
 
 def build_parser() -> OneLineParser:
@@ -68,6 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     _check(args)
     pattern = None if args.subject_pattern is None else _compiled(args.subject_pattern)
+    # after parsing: help, a mistyped flag and a missing file answer without numpy and OpenCV
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from earface.data.duplicates import collect_signatures, find_duplicates, joined_subjects
+    from earface.data.ear_inspection import inspect_ears, write_split
+    from earface.data.ear_rows import fixed_split, rows_from_folder, rows_from_index
+    from earface.data.splits import split_by_subject
+
     rows, warnings = (
         rows_from_folder(args.images, pattern)
         if args.index is None
@@ -134,6 +145,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _across(signatures: Signatures, is_val: NDArray[np.bool_]) -> list[DuplicatePair]:
     """Pairs (validation row, training row) of one photograph."""
+    import numpy as np
+
+    from earface.data.duplicates import DuplicatePair, find_duplicates
+
     val, train = np.flatnonzero(is_val), np.flatnonzero(~is_val)
     return [
         DuplicatePair(int(val[pair.first]), int(train[pair.second]), pair.score, pair.kind)
@@ -170,7 +185,9 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f"--val-fraction {args.val_fraction} is out of range: above 0 and below 1 wanted")
     if args.min_size < 1:
         raise InputError(f"--min-size {args.min_size} is out of range: 1 or more wanted")
-    DataRoot(args.images)
+    require_folder(args.images)
+    for path in filter(None, (args.index, args.splits)):
+        require_file(path)
     try:
         args.out.mkdir(parents=True, exist_ok=True)  # before hours of reading
     except OSError as error:

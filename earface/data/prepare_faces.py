@@ -17,36 +17,18 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-
-import numpy as np
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from earface.core.errors import InputError, OneLineParser, entry_point
-from earface.core.files import atomic_write
-from earface.data.duplicates import DuplicatePair, joined_subjects
-from earface.data.face_detection import FaceDetector, detector_file
-from earface.data.face_inspection import AlignedFace, FaceFinder, RejectedFace, inspect_faces
-from earface.data.face_rows import (
-    SPLITS_FILE,
-    FaceRow,
-    faces_from_folder,
-    faces_from_index,
-    prepared_names,
-    split_folder,
-)
-from earface.data.face_set_writer import BATCH, INDEX, REPORT, WORK, clear, shared_pictures, write_faces, write_index
+from earface.core.files import atomic_write, require_file, require_folder
+from earface.core.progress import progress, tracked
 from earface.data.face_sizes import DEGRADATIONS, VLRSize, parse_vlr_size
-from earface.data.identity_split import (
-    SPLIT_OF_ROLE,
-    IdentitySplit,
-    as_json,
-    deal_identities,
-    read_splits,
-    write_splits,
-)
-from earface.data.images import DataRoot
+
+if TYPE_CHECKING:
+    from earface.data.duplicates import DuplicatePair
+    from earface.data.face_inspection import AlignedFace, RejectedFace
+    from earface.data.face_rows import FaceRow
+    from earface.data.identity_split import IdentitySplit
 
 
 def build_parser() -> OneLineParser:
@@ -90,6 +72,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Find, align, split, check, degrade, write; 0, or 2 with one line on stderr."""
     args = build_parser().parse_args(argv)
     size = _checked(args)
+    # after parsing: help, a mistyped flag and a missing file answer without numpy, OpenCV and torch
+
+    from earface.data.duplicates import joined_subjects
+    from earface.data.face_detection import FaceDetector, detector_file
+    from earface.data.face_inspection import FaceFinder, inspect_faces
+    from earface.data.face_rows import SPLITS_FILE, faces_from_folder, faces_from_index, prepared_names
+    from earface.data.face_set_writer import BATCH, INDEX, WORK, clear, shared_pictures, write_faces, write_index
+    from earface.data.identity_split import deal_identities, write_splits
+
     rows = faces_from_folder(args.images) if args.index is None else faces_from_index(args.index, args.images)
     if len({row.identity for row in rows}) == 1:
         raise InputError(f"{args.images}: holds one identity, {rows[0].identity}: nothing to tell apart; more wanted")
@@ -97,28 +88,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     detector = None if args.aligned else FaceDetector(detector_file(args.detector), args.min_score)
     finder = FaceFinder(detector, args.min_face, args.several == "reject")
     _check_out(args.out, args.overwrite)
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        reading = bar.add_task("finding faces", total=len(rows))
-        faces, rejects = inspect_faces(
-            rows, prepared_names(rows), finder, args.out / WORK, lambda done, _: bar.update(reading, completed=done)
-        )
-        identities = [face.row.identity for face in faces]
+    with progress("finding faces", len(rows)) as state:
+        faces, rejects = inspect_faces(rows, prepared_names(rows), finder, args.out / WORK, state.update)
+    identities = [face.row.identity for face in faces]
+    with progress("comparing pictures of different people"):
         pairs = shared_pictures(faces)
-        groups = None
-        if args.duplicates == "keep-together":
-            groups = dict(zip(identities, joined_subjects(identities, pairs), strict=True))
-        split = deal_identities(identities, args.seed, fixed, groups)
-        report = _report(args, size, finder.settings(), faces, rejects, pairs, split)
-        across = [p for p in pairs if split.split_of(identities[p.first]) != split.split_of(identities[p.second])]
-        if across:
-            _refuse(args.out, report, faces, across)
-        writing = bar.add_task("writing", total=len(faces))
-        clear(args.out)
-        for start in range(0, len(faces), BATCH):
-            part = faces[start : start + BATCH]
-            write_faces(args.out, part, split, size, args.degradation, args.seed)
-            bar.update(writing, advance=len(part))
+    groups = None
+    if args.duplicates == "keep-together":
+        groups = dict(zip(identities, joined_subjects(identities, pairs), strict=True))
+    split = deal_identities(identities, args.seed, fixed, groups)
+    report = _report(args, size, finder.settings(), faces, rejects, pairs, split)
+    across = [p for p in pairs if split.split_of(identities[p.first]) != split.split_of(identities[p.second])]
+    if across:
+        _refuse(args.out, report, faces, across)
+    clear(args.out)
+    for start in tracked(range(0, len(faces), BATCH), "writing faces, batches"):
+        write_faces(args.out, faces[start : start + BATCH], split, size, args.degradation, args.seed)
     write_index(args.out / INDEX, faces, split)
     write_splits(args.out / SPLITS_FILE, split, identities)
     _write_report(args.out, report)
@@ -128,6 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fixed_split(path: Path, rows: Sequence[FaceRow]) -> IdentitySplit:
+    from earface.data.identity_split import read_splits
+
     fixed = read_splits(path)
     present = {row.identity for row in rows}
     if present.isdisjoint(fixed.roles):
@@ -137,6 +124,8 @@ def _fixed_split(path: Path, rows: Sequence[FaceRow]) -> IdentitySplit:
 
 def _check_out(out: Path, overwrite: bool) -> None:
     """Make the work folder. An unfinished set, which has one and no report, is gone on with."""
+    from earface.data.face_set_writer import REPORT, WORK
+
     unfinished = (out / WORK).is_dir() and not (out / REPORT).exists()
     if not unfinished and not overwrite and out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out} is not empty: choose another --out, or give --overwrite to replace the set in it")
@@ -155,6 +144,11 @@ def _report(
     pairs: Sequence[DuplicatePair],
     split: IdentitySplit,
 ) -> dict[str, object]:
+    import numpy as np
+
+    from earface.data.face_rows import split_folder
+    from earface.data.identity_split import SPLIT_OF_ROLE
+
     identities: dict[str, set[str]] = defaultdict(set)
     pictures: Counter[str] = Counter()
     for face in faces:
@@ -194,6 +188,8 @@ def _described(pair: DuplicatePair, faces: Sequence[AlignedFace]) -> dict[str, o
 
 
 def _refuse(out: Path, report: dict[str, object], faces: Sequence[AlignedFace], pairs: Sequence[DuplicatePair]) -> None:
+    from earface.data.face_set_writer import REPORT, WORK
+
     _write_report(out / WORK, report)
     first = "; ".join(
         f"{faces[p.first].row.name} = {faces[p.second].row.name} ({p.kind}, {p.score:.2f})" for p in pairs[:3]
@@ -205,6 +201,9 @@ def _refuse(out: Path, report: dict[str, object], faces: Sequence[AlignedFace], 
 
 
 def _write_report(folder: Path, report: dict[str, object]) -> None:
+    from earface.data.face_set_writer import REPORT
+    from earface.data.identity_split import as_json
+
     with atomic_write(folder / REPORT) as temporary:
         temporary.write_text(as_json(report), encoding="utf-8", errors="backslashreplace")
 
@@ -212,6 +211,13 @@ def _write_report(folder: Path, report: dict[str, object]) -> None:
 def _print_summary(
     out: Path, faces: Sequence[AlignedFace], rejects: Sequence[RejectedFace], split: IdentitySplit
 ) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from earface.data.face_rows import split_folder
+    from earface.data.face_set_writer import REPORT
+    from earface.data.identity_split import SPLIT_OF_ROLE
+
     table = Table("role", "identities", "pictures", "folder", title="faces")
     for role, name in SPLIT_OF_ROLE.items():
         own = [face.row.identity for face in faces if split.roles[face.row.identity] == role]
@@ -232,8 +238,10 @@ def _checked(args: argparse.Namespace) -> VLRSize:
         raise InputError(f"--min-face {args.min_face} is out of range: 1 or more wanted")
     if args.seed < 0:
         raise InputError(f"--seed {args.seed} is out of range: 0 or more wanted")
-    root = DataRoot(args.images)
-    if args.out.resolve().is_relative_to(root.folder.resolve()):
+    require_folder(args.images)
+    for path in filter(None, (args.index, args.splits, args.detector)):
+        require_file(path)
+    if args.out.resolve().is_relative_to(args.images.resolve()):
         raise InputError(f"--out {args.out} lies in --images {args.images}: its faces would be photographs next time")
     return parse_vlr_size(args.vlr_size)
 

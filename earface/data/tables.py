@@ -9,6 +9,8 @@ from pathlib import Path
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
 
+BOX_COLUMNS, SUBJECT_COLUMN = "x,y,width,height", "subject"  # of an index of ears
+
 
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Its rows by column, at least one. Raises InputError for a file that is missing, empty or not UTF-8."""

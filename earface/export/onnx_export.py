@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.core.progress import progress
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 BATCHES = (1, 3, 8)  # exported with 2: a size that was fixed by mistake would show
@@ -65,8 +66,9 @@ def write_parts(
     with contextlib.ExitStack() as together:
         for part in parts:
             temporary = together.enter_context(atomic_write(folder / part.file))
-            temporary.write_bytes(_exported(part, metadata))
-            found = _compare(temporary, part)
+            with progress(f"exporting and comparing {part.file}"):
+                temporary.write_bytes(_exported(part, metadata))
+                found = _compare(temporary, part)
             _check(found, tolerance)
             differences += found
     return differences

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import pickle
 import re
 import warnings
@@ -14,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from earface.core.errors import InputError
+from earface.core.files import require_checkpoint
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The file itself, or the newest match of a glob. Raises InputError when there is none."""
-    if Path(path).is_file():
-        return Path(path)
-    matches = [Path(match) for match in glob.glob(str(path)) if Path(match).is_file()]
-    if not matches:
-        raise InputError(f"{path}: no such checkpoint; give the path of a .ckpt file, or a quoted pattern of some")
-    return max(matches, key=lambda match: match.stat().st_mtime_ns)
+    """The file itself, the newest match of a glob, or of a run's folder its best by val/loss.
+
+    Raises InputError when there is none.
+    """
+    found = require_checkpoint(path)
+    return best_of_run(found) if Path(path).is_dir() else found
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:

@@ -25,6 +25,16 @@ def choose_device(name: str) -> str:
     return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
 
 
+def device_of_accelerator(accelerator: str) -> str:
+    """The device that one of Lightning's names means here: cpu, cuda, mps, or another name as it is."""
+    name = accelerator.lower()
+    if name in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    if name in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return "mps"
+    return "cpu" if name == "auto" else name
+
+
 def why_no_gpu() -> str:
     """Why PyTorch has no CUDA here, in one clause."""
     if torch.version.cuda is None and torch.version.hip is None:

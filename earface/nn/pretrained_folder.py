@@ -13,10 +13,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write
+from earface.core.files import CONFIG, WEIGHTS, atomic_write
 from earface.nn.weights import read_weights_file
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PROVENANCE = "provenance"
 
 Config = TypeVar("Config")  # a dataclass whose fields have plain defaults, with check()
@@ -88,14 +87,20 @@ class PretrainedFormat(Generic[Config]):
         if unknown:
             raise InputError(f"{path}: unknown fields {', '.join(unknown)}; written by a newer version?")
         for name, value in stored.items():
-            if type(value) is not known[name]:
-                raise InputError(f"{path}: {name} {value!r} is not of type {known[name].__name__}")
-        config = options(**stored)
+            wanted = list if known[name] is tuple else known[name]
+            if type(value) is not wanted:
+                raise InputError(f"{path}: {name} {value!r} is not of type {wanted.__name__}")
+        config = options(**{name: _tuples(value) for name, value in stored.items()})
         try:
             config.check()
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
         return config
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as a dataclass has them."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def find_pretrained(name: str, **download: Any) -> Path:

@@ -7,20 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from earface.core.errors import InputError
 from earface.data.face_sizes import VLRSize
 
 HR = "hr"
 ROUTE_NAMES = {"interpolation": "interpolated", "dsr": "DSR"}
 ENLARGING = ("interpolation", "dsr")
-
-
-def parse_upsamplers(text: str) -> list[str]:
-    """`interpolation,dsr` -> those. Raises InputError."""
-    names = [part.strip() for part in text.split(",")]
-    if not set(names) <= set(ENLARGING) or len(set(names)) < len(names):
-        raise InputError(f"--inputs {text}: interpolation, dsr, or both with a comma")
-    return names
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from earface.core.errors import OneLineParser, entry_point
-from earface.synthetic.ear_set import EarSet, draw_dataset, write_sheet
-from earface.synthetic.workers import drawing_progress, num_cores
+from earface.core.files import check_folder
+from earface.synthetic.options import EarSetOptions
 
 
 def _parser() -> OneLineParser:
@@ -21,13 +22,18 @@ def _parser() -> OneLineParser:
         prog="earface ears synthesize", description="Draw ears with known factors, boxes and landmarks."
     )
     parser.add_argument("--out", required=True, help="folder to write; it must be new or empty")
-    parser.add_argument("--subjects", type=int, default=EarSet.subjects, help="persons")
-    parser.add_argument("--images-per-subject", type=int, default=EarSet.images_per_subject, help="pictures of each")
+    parser.add_argument("--subjects", type=int, default=EarSetOptions.subjects, help="persons")
     parser.add_argument(
-        "--image-size", type=int, default=EarSet.image_size, help="side of the square pictures in pixels, 32 to 512"
+        "--images-per-subject", type=int, default=EarSetOptions.images_per_subject, help="pictures of each"
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        default=EarSetOptions.image_size,
+        help="side of the square pictures in pixels, 32 to 512",
     )
     parser.add_argument("--val-fraction", type=float, default=0.2, help="share of the subjects that validate")
-    parser.add_argument("--seed", type=int, default=EarSet.seed, help="population: another seed is other people")
+    parser.add_argument("--seed", type=int, default=EarSetOptions.seed, help="population: another seed is other people")
     parser.add_argument("--workers", type=int, default=None, help="drawing processes; all cores if not given")
     parser.add_argument("--sheet", default=None, metavar="PATH", help="also write a contact sheet PNG there")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier set in --out")
@@ -37,6 +43,11 @@ def _parser() -> OneLineParser:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
+    check_folder(Path(args.out), "--out")
+    # after parsing: help and a mistyped flag answer without numpy and OpenCV
+    from earface.synthetic.ear_set import EarSet, draw_dataset, write_sheet
+    from earface.synthetic.workers import drawing_progress, num_cores
+
     ears = EarSet(args.subjects, args.images_per_subject, args.image_size, args.seed)
     with drawing_progress(ears.subjects * ears.images_per_subject) as done:
         lines = draw_dataset(

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from earface.core.errors import OneLineParser, entry_point
-from earface.synthetic.face_set import LAYOUTS, FaceSet, draw_dataset, write_sheet
-from earface.synthetic.workers import drawing_progress, num_cores
+from earface.core.files import check_folder
+from earface.synthetic.options import LAYOUTS, FaceSetOptions
 
 
 def _parser() -> OneLineParser:
@@ -21,15 +22,25 @@ def _parser() -> OneLineParser:
         prog="earface faces synthesize", description="Draw faces with known identities, factors and landmarks."
     )
     parser.add_argument("--out", required=True, help="folder to write; it must be new or empty")
-    parser.add_argument("--subjects", type=int, default=FaceSet.subjects, help="persons, up to 999")
-    parser.add_argument("--images-per-subject", type=int, default=FaceSet.images_per_subject, help="pictures of each")
+    parser.add_argument("--subjects", type=int, default=FaceSetOptions.subjects, help="persons, up to 999")
     parser.add_argument(
-        "--image-size", type=int, default=FaceSet.image_size, help="side of the square pictures in pixels, 32 to 512"
+        "--images-per-subject", type=int, default=FaceSetOptions.images_per_subject, help="pictures of each"
     )
     parser.add_argument(
-        "--max-yaw", type=int, default=FaceSet.max_yaw, help="cameras up to so many degrees to either side, 0 to 90"
+        "--image-size",
+        type=int,
+        default=FaceSetOptions.image_size,
+        help="side of the square pictures in pixels, 32 to 512",
     )
-    parser.add_argument("--seed", type=int, default=FaceSet.seed, help="population: another seed is other people")
+    parser.add_argument(
+        "--max-yaw",
+        type=int,
+        default=FaceSetOptions.max_yaw,
+        help="cameras up to so many degrees to either side, 0 to 90",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=FaceSetOptions.seed, help="population: another seed is other people"
+    )
     parser.add_argument("--layout", default=LAYOUTS[0], choices=LAYOUTS, help="one folder, or one per subject")
     parser.add_argument("--workers", type=int, default=None, help="drawing processes; all cores if not given")
     parser.add_argument("--sheet", default=None, metavar="PATH", help="also write a contact sheet PNG there")
@@ -40,6 +51,11 @@ def _parser() -> OneLineParser:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
+    check_folder(Path(args.out), "--out")
+    # after parsing: help and a mistyped flag answer without numpy and OpenCV
+    from earface.synthetic.face_set import FaceSet, draw_dataset, write_sheet
+    from earface.synthetic.workers import drawing_progress, num_cores
+
     faces = FaceSet(args.subjects, args.images_per_subject, args.image_size, args.max_yaw, args.seed)
     with drawing_progress(faces.subjects * faces.images_per_subject) as done:
         lines = draw_dataset(

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from earface.core.errors import OneLineParser, entry_point
-from earface.synthetic.scene_set import MAX_SIDE, MIN_SIDE, SceneSet, draw_scenes, write_sheet
-from earface.synthetic.workers import drawing_progress, num_cores
+from earface.core.files import check_folder
+from earface.synthetic.options import MAX_SIDE, MIN_SIDE, SceneSetOptions
 
 
 def _parser() -> OneLineParser:
@@ -23,10 +23,12 @@ def _parser() -> OneLineParser:
         prog="earface ears scenes", description="Draw photographs of heads with the boxes of their ears."
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write; it must be new or empty")
-    parser.add_argument("--photographs", type=int, default=SceneSet.photographs, help="how many")
-    parser.add_argument("--width", type=int, default=SceneSet.width, help=f"pixels, {MIN_SIDE} to {MAX_SIDE}")
-    parser.add_argument("--height", type=int, default=SceneSet.height, help=f"pixels, {MIN_SIDE} to {MAX_SIDE}")
-    parser.add_argument("--seed", type=int, default=SceneSet.seed, help="another seed is other people and places")
+    parser.add_argument("--photographs", type=int, default=SceneSetOptions.photographs, help="how many")
+    parser.add_argument("--width", type=int, default=SceneSetOptions.width, help=f"pixels, {MIN_SIDE} to {MAX_SIDE}")
+    parser.add_argument("--height", type=int, default=SceneSetOptions.height, help=f"pixels, {MIN_SIDE} to {MAX_SIDE}")
+    parser.add_argument(
+        "--seed", type=int, default=SceneSetOptions.seed, help="another seed is other people and places"
+    )
     parser.add_argument("--workers", type=int, default=None, help="drawing processes; all cores if not given")
     parser.add_argument("--sheet", type=Path, default=None, metavar="PATH", help="also write a contact sheet PNG there")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier set in --out")
@@ -37,6 +39,11 @@ def _parser() -> OneLineParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw, write, say where; 0, or 2 with one line on stderr."""
     args = _parser().parse_args(argv)
+    check_folder(args.out, "--out")
+    # after parsing: help and a mistyped flag answer without numpy and OpenCV
+    from earface.synthetic.scene_set import SceneSet, draw_scenes, write_sheet
+    from earface.synthetic.workers import drawing_progress, num_cores
+
     scenes = SceneSet(args.photographs, args.width, args.height, args.seed)
     workers = num_cores() if args.workers is None else args.workers
     start = time.perf_counter()

@@ -24,6 +24,7 @@ from earface.synthetic.ear_anatomy import EAR_LANDMARKS
 from earface.synthetic.ear_factors import sample_shape, sample_view
 from earface.synthetic.ear_rendering import MAX_SIZE, MIN_SIZE, EarPicture, draw_ear
 from earface.synthetic.factors import MAX_SEED
+from earface.synthetic.options import EarSetOptions
 from earface.synthetic.workers import PNG_FLAGS, check_workers, map_processes
 
 MAX_SUBJECTS, MAX_IMAGES_PER_SUBJECT = 9999, 1000  # what the file names have digits for
@@ -32,13 +33,8 @@ EAR_SKELETON = [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (9, 10),
 
 
 @dataclass(frozen=True)
-class EarSet:
+class EarSet(EarSetOptions):
     """Which pictures of the population `seed`: subjects from 1 on, each one's pictures from 0 on."""
-
-    subjects: int = 200
-    images_per_subject: int = 10
-    image_size: int = 128
-    seed: int = 42
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -23,22 +23,16 @@ from earface.synthetic.face_anatomy import FACE_LANDMARKS
 from earface.synthetic.face_factors import CODES, GALLERY, ViewCode, sample_shape, sample_view
 from earface.synthetic.face_rendering import MAX_SIZE, MIN_SIZE, FacePicture, draw_face
 from earface.synthetic.factors import MAX_SEED
+from earface.synthetic.options import LAYOUTS, FaceSetOptions
 from earface.synthetic.workers import PNG_FLAGS, check_workers, map_processes
 
 MAX_SUBJECTS = 999  # what the names have digits for
-LAYOUTS = ("multipie", "folders")
 INDEX = "index.csv"
 
 
 @dataclass(frozen=True)
-class FaceSet:
+class FaceSet(FaceSetOptions):
     """Which pictures of the population `seed`: subjects from 1 on, seen by the cameras within `max_yaw` degrees."""
-
-    subjects: int = 200
-    images_per_subject: int = 10
-    image_size: int = 128
-    max_yaw: int = 45
-    seed: int = 42
 
     def __post_init__(self) -> None:
         for name, low, high in (

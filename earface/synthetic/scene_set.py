@@ -16,22 +16,17 @@ from earface.data.images import Pixels, write_image
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS
 from earface.synthetic.ear_set import EAR_SKELETON
 from earface.synthetic.factors import MAX_SEED
+from earface.synthetic.options import MAX_SIDE, MIN_SIDE, SceneSetOptions
 from earface.synthetic.scene_rendering import SCENES_PER_GROUP, draw_scene
 from earface.synthetic.workers import check_workers, map_processes
 
 ANNOTATIONS = "annotations.json"
 MAX_PHOTOGRAPHS = 1_000_000
-MIN_SIDE, MAX_SIDE = 64, 2048
 
 
 @dataclass(frozen=True)
-class SceneSet:
+class SceneSet(SceneSetOptions):
     """Which photographs of the population `seed`."""
-
-    photographs: int = 2000
-    width: int = 480
-    height: int = 360
-    seed: int = 42
 
     def __post_init__(self) -> None:
         for name, low, high in (

@@ -1,4 +1,4 @@
-"""Drawing in several processes, with a bar that tells how fast."""
+"""Drawing in several processes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import cv2
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from earface.core.errors import InputError
+from earface.core.progress import progress
 
 # Run lengths suit noisy pictures: smaller and faster than the default.
 PNG_FLAGS = (cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE)
@@ -58,24 +57,6 @@ def _start_worker() -> None:
 
 @contextmanager
 def drawing_progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr; the function it yields takes the number of pictures drawn since its last call."""
-    columns = (
-        TextColumn("drawing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    progress = Progress(*columns, console=Console(stderr=True))
-    task = progress.add_task("drawing", total=total, rate="")
-
-    def done(count: int) -> None:
-        progress.start()  # not before: what is refused is one line, without a bar
-        speed = progress.tasks[task].speed
-        progress.update(task, advance=count, rate=f"{speed:.0f} pictures/s" if speed else "")
-
-    try:
-        yield done
-    finally:
-        if progress.live.is_started:
-            progress.stop()
+    """The function it yields takes the number of pictures drawn since its last call."""
+    with progress("drawing pictures", total) as state:
+        yield state.advance

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -21,11 +20,8 @@ from pytorch_lightning.callbacks import (
 )
 from torch import Tensor
 
+from earface.core.stopping import StopRequests, current_requests
 from earface.training.loggers import MetricsCSV
-
-
-class TrainingPaused(Exception):  # noqa: N818  # not an error: the run goes on later
-    """Raised once the state is safely in last.ckpt. The message says where the run stands."""
 
 
 class Trained(Protocol):
@@ -77,9 +73,9 @@ def best_checkpoints(folder: str, name: str, best: Mapping[str, Literal["min", "
 class LastCheckpoint(Checkpoint):
     """`last.ckpt` after every epoch, after every `every_n_steps`, and when the run is told to pause.
 
-    It comes last of all callbacks, so the file also holds the others' newest best scores. SIGINT, SIGTERM,
-    `max_time` and `stop_after_epoch` pause the run at the next optimiser step or epoch end, by TrainingPaused: no
-    end-of-epoch hook sees half an epoch.
+    It comes last of all callbacks, so the file also holds the others' newest best scores. Signals (see
+    `earface.core.stopping`), `max_time` and `stop_after_epoch` pause the run by TrainingPaused at the next optimiser
+    step, batch of validation or epoch end: no end-of-epoch hook sees half an epoch.
     """
 
     def __init__(
@@ -90,35 +86,51 @@ class LastCheckpoint(Checkpoint):
         self.stop_after_epoch = stop_after_epoch
         self.deadline = time.monotonic() + max_time.total_seconds() if max_time is not None else None
         self.reason: str | None = None
-        self.previous_handlers: dict[int, Any] = {}
+        self.requests = StopRequests()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self.previous_handlers[number] = signal.signal(number, self._request)
-            except ValueError:  # only the main thread may set handlers
-                return
+        self.requests = current_requests()
+        self.requests.listen()  # Lightning has put its own handler of SIGTERM in the way
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        for number, handler in self.previous_handlers.items():
-            signal.signal(number, handler)
-        self.previous_handlers.clear()
-
-    def _request(self, number: int, frame: Any) -> None:
-        if self.reason is not None:
-            raise KeyboardInterrupt  # asked twice: stop at once, the last checkpoint stays
-        self.reason = f"by {signal.Signals(number).name}"
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self.requests.deferred = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.fit_loop._should_accumulate() or trainer.is_last_batch:
-            return  # gradients of a half-done step are in no checkpoint; the epoch's end saves anyway
+            return  # gradients of a half-done step are in no checkpoint; validation follows the last batch
         if self._pause_reason(trainer):
             self._save(trainer)
-            raise TrainingPaused(f"{self.reason} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}")
+            self.requests.pause(f"{self.reason} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}")
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self._save(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.requests.deferred = True  # of a run that continues here
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Pause as before the validation, which is then repeated from its start."""
+        if trainer.world_size > 1 or not self._pause_reason(trainer):  # processes may have unequal numbers of batches
+            return
+        progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+        progress.reset()
+        for tracker in (progress.total, progress.current):
+            tracker.ready = tracker.started = 1  # what Lightning takes for a validation to go back to
+        self._save(trainer)
+        self.requests.pause(
+            f"{self.reason} in the validation of epoch {trainer.current_epoch + 1}, step {trainer.global_step}"
+        )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._save(trainer)
@@ -128,9 +140,10 @@ class LastCheckpoint(Checkpoint):
         if self.stop_after_epoch is not None and done >= self.stop_after_epoch:
             self.reason = f"by --stop_after_epoch {self.stop_after_epoch}"
         if self._pause_reason(trainer):
-            raise TrainingPaused(f"{self.reason} after epoch {done}, step {trainer.global_step}")
+            self.requests.pause(f"{self.reason} after epoch {done}, step {trainer.global_step}")
 
     def _pause_reason(self, trainer: pl.Trainer) -> str | None:
+        self.reason = self.reason or self.requests.reason
         if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline:
             self.reason = "by --max_time"
         if trainer.world_size > 1:  # every process must pause at the same step

@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
-from earface.core.options import option
+from earface.core.errors import InputError
+from earface.core.files import require_checkpoint
+from earface.core.options import HelpLayout, option
 
-Precision = Literal["32", "16", "bf16", "16-mixed", "bf16-mixed", "32-true"]
+Precision = Literal["auto", "32", "16", "bf16", "16-mixed", "bf16-mixed", "32-true"]
 SHARED_ALIASES = {"learning_rate": "lr", "device": "accelerator"}
+
+
+SHARED_GROUPS = {  # of help, in this order; each trainer adds its own
+    "data": (),
+    "model": (),
+    "losses": (),
+    "optimisation": (
+        *("batch_size", "accumulate_grad_batches", "weight_decay", "grad_clip", "schedule", "warmup_epochs"),
+        *("plateau_patience", "ema_decay", "early_stop_patience", "seed"),
+        *("max_time", "stop_after_epoch", "fast_dev_run"),
+    ),
+    "outputs": (
+        *("name", "checkpoint_dir", "log_dir", "resume", "init_from"),
+        *("save_every_n_steps", "log_every_n_steps", "progress"),
+    ),
+    "hardware": (
+        *("accelerator", "devices", "precision", "num_workers", "strategy", "num_nodes"),
+        *("tf32", "deterministic", "compile", "compile_mode"),
+    ),
+}
+
+
+def help_layout(first: tuple[str, ...], **own: tuple[str, ...]) -> HelpLayout:
+    """own: the fields of a trainer in each of SHARED_GROUPS, which come before the shared ones."""
+    assert own.keys() <= SHARED_GROUPS.keys()
+    return HelpLayout(first, {name: (*own.get(name, ()), *shared) for name, shared in SHARED_GROUPS.items()})
 
 
 @dataclass(frozen=True)
@@ -34,7 +65,10 @@ class RunOptions:
     early_stop_patience: int = option(
         30, "epochs without a better val/loss before stopping; 0 never stops", low=0, plan=False
     )
-    precision: Precision = option("16-mixed", "16 and bf16 mean mixed; on a CPU 16-mixed runs as bf16-mixed")
+    precision: Precision = option(
+        "auto",
+        "auto: mixed where the hardware has it, else 32; 16 and bf16 mean mixed, on a CPU always bf16-mixed",
+    )
     accelerator: str = option("auto", "auto, cpu, gpu, cuda, mps, tpu", plan=False)
     devices: str = option("auto", "how many devices, or a list such as 0,2", plan=False)
     strategy: str = option("auto", "Lightning's strategy: auto, ddp, fsdp, ...", plan=False)
@@ -57,6 +91,9 @@ class RunOptions:
     log_every_n_steps: int = option(50, "optimiser steps between rows of training metrics", low=1, plan=False)
     checkpoint_dir: str = option("checkpoints", "where checkpoints go, and where --resume auto looks", plan=False)
     log_dir: str = option("logs", "TensorBoard events, metrics.csv and pictures", plan=False)
+    name: str | None = option(
+        None, "put the run under runs/NAME instead, with its own checkpoints and logs", plan=False
+    )
     resume: str = option("auto", "auto: from last.ckpt of the checkpoint folder; never; or a path", plan=False)
     init_from: str | None = option(None, "start from this checkpoint's weights with a fresh optimiser", plan=False)
     fast_dev_run: bool = option(False, "one batch of training and validation, nothing written", plan=False)
@@ -65,6 +102,29 @@ class RunOptions:
     @property
     def epochs(self) -> int:
         raise NotImplementedError
+
+    def placed(self) -> Self:
+        """With the folders that `name` means. Raises InputError for a name that is none, or beside other folders."""
+        if self.name is None:
+            return self
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise InputError(f"--name {self.name}: letters, digits, dots, dashes and underscores, such as resnet18-lr3")
+        folders = {"checkpoint_dir": f"runs/{self.name}/checkpoints", "log_dir": f"runs/{self.name}/logs"}
+        usual = {field.name: field.default for field in dataclasses.fields(self)}
+        if given := [flag for flag in folders if getattr(self, flag) not in (usual[flag], folders[flag])]:
+            raise InputError(f"--name {self.name} and --{given[0]} {getattr(self, given[0])}: give one of the two")
+        return dataclasses.replace(self, **folders)  # type: ignore[arg-type]
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the checkpoint folder has no run, which may be finished and then needs no data."""
+        return not (Path(self.checkpoint_dir) / "last.ckpt").is_file()
+
+    def check_checkpoints(self) -> None:
+        """Raise InputError where `resume` or `init_from` names a checkpoint that is not there."""
+        for path in (self.resume, self.init_from):
+            if path not in (None, "auto", "never"):
+                require_checkpoint(str(path))
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from earface.training.config import RunOptions
 from earface.training.loader import ResumableLoader
+from earface.training.workers import WorkerLoader
 
 NAMED = 8  # files of a batch that an error message lists
 print_once = rank_zero_only(print)  # by the first process alone
@@ -46,9 +47,9 @@ class TrainingData(pl.LightningDataModule):
             collate=self.collate,
         )
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def val_dataloader(self) -> WorkerLoader:
         mine = range(self._rank, len(self.val_set), self._world_size)
-        return DataLoader(
+        return WorkerLoader(
             Subset(self.val_set, mine),
             batch_size=max(self.config.batch_size, self.least_val_batch),
             num_workers=(workers := min(self.config.num_workers, 2)),

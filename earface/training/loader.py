@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator, Sized
 from typing import Any, Protocol
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
+
+from earface.training.workers import WorkerLoader
 
 
 class EpochDataset(Sized, Protocol):
@@ -69,7 +71,7 @@ class ResumableLoader:
     ) -> None:
         self.batches = _EpochBatches(len(dataset), batch_size, seed, rank, world_size)
         typed: Dataset[Any] = dataset  # type: ignore[assignment]
-        self.loader: DataLoader[Any] = DataLoader(
+        self.loader = WorkerLoader(
             typed,
             batch_sampler=self.batches,
             num_workers=num_workers,

@@ -1,7 +1,8 @@
-"""How a run's progress is shown: a bar on a terminal, a line an epoch elsewhere."""
+"""How a run's progress is shown: a bar on a terminal, else lines within an epoch, and a line for each epoch."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import timedelta
 from typing import Any
@@ -9,26 +10,57 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, RichProgressBar
 
+from earface.core.progress import Progress, progress
 from earface.training.callbacks import _trained
 
 
 class EpochLines(Callback):
-    """One line an epoch, for terminals that show no bar and for logs."""
+    """One line an epoch; with `within`, for terminals that show no bar and for logs, lines in its course too."""
+
+    def __init__(self, within: bool) -> None:
+        self.within = within
+        self.shown: Progress | None = None
+        self.showing = contextlib.ExitStack()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._restart()  # an epoch that is resumed in its middle has no start of its own
+        self._restart(trainer)  # an epoch that is resumed in its middle has no start of its own
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.batches += 1
+        if self.shown is not None:
+            self.shown.update(batch_idx + 1)
 
-    def _restart(self) -> None:
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._show(f"epoch {trainer.current_epoch + 1}, validation", None)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *rest: Any, **named: Any) -> None:
+        if self.shown is not None:
+            self.shown.advance()
+
+    def _restart(self, trainer: pl.Trainer) -> None:
         self.started, self.batches = time.monotonic(), 0
+        total = trainer.num_training_batches
+        self._show(f"epoch {trainer.current_epoch + 1}, batches", None if total == float("inf") else int(total))
+
+    def _show(self, what: str, total: int | None) -> None:
+        self.showing.close()
+        if self.within:
+            self.shown = self.showing.enter_context(progress(what, total))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._restart(trainer)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.showing.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.showing.close()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         seconds, batches = time.monotonic() - self.started, self.batches
-        self._restart()
+        self.showing.close()
         if not trainer.is_global_zero:
             return
         values = [

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from earface.core.errors import InputError
 from earface.core.options import plan_fields, to_plain
 from earface.nn.checkpoint import find_checkpoint, read_checkpoint
+from earface.nn.inference import device_of_accelerator
+from earface.nn.precision import automatic_precision, emulation
 from earface.training.config import RunOptions
+
+SHOWN, LONGEST_VALUE = 3, 10  # of the settings that differ, so that the message stays one line on a screen
+Options = TypeVar("Options", bound=RunOptions)
 
 
 @dataclass(frozen=True)
@@ -25,10 +31,14 @@ class Run:
     step: int = 0
     csv_rows: int = 0
     finished: bool = False
+    precision: str = ""  # why it is what it is
 
 
-def open_run(options: RunOptions, name: str) -> Run:
-    """Follow `--resume`. Raises InputError when the checkpoint is not one of this run, naming the fields."""
+def open_run(options: Options, name: str) -> tuple[Run, Options]:
+    """Follow `--resume`; with the options as the run takes them: `auto` precision is decided, or kept from its start.
+
+    Raises InputError when the checkpoint is not one of this run, naming the fields.
+    """
     logs = Path(options.log_dir) / name
     folder = Path(options.checkpoint_dir)
     if not options.fast_dev_run:
@@ -37,12 +47,12 @@ def open_run(options: RunOptions, name: str) -> Run:
     if options.resume == "never":
         if not options.fast_dev_run:
             _set_aside(folder)
-        return Run(name, _next_version(logs))
+        return _started(options, name, logs)
     if options.resume == "auto":
         if options.fast_dev_run or options.init_from or not (folder / "last.ckpt").is_file():
             if not options.fast_dev_run:
                 _refuse_to_mix(options, folder)
-            return Run(name, _next_version(logs))
+            return _started(options, name, logs)
         path = folder / "last.ckpt"
     else:
         path = find_checkpoint(options.resume)
@@ -50,8 +60,12 @@ def open_run(options: RunOptions, name: str) -> Run:
     state = checkpoint.get("run")
     if not state or state.get("name") != name:
         raise InputError(f"{path}: not a checkpoint of {name}; choose another --checkpoint_dir, or --resume never")
-    _compare(options, checkpoint["hyper_parameters"]["options"], path)
-    return Run(
+    stored = checkpoint["hyper_parameters"]["options"]
+    kept = options.precision == "auto" and "precision" in stored
+    if kept:
+        options = dataclasses.replace(options, precision=stored["precision"])
+    _compare(options, stored, path)
+    run = Run(
         name,
         logs / state["version"],
         checkpoint=path,
@@ -59,7 +73,21 @@ def open_run(options: RunOptions, name: str) -> Run:
         step=checkpoint["global_step"],
         csv_rows=state["csv_rows"],
         finished=state["epochs_done"] >= options.epochs or (state["stopped_early"] and options.resume == "auto"),
+        precision="as when the run began" if kept else _note(options),
     )
+    return run, options
+
+
+def _started(options: Options, name: str, logs: Path) -> tuple[Run, Options]:
+    reason = _note(options)
+    if options.precision == "auto":
+        precision, reason = automatic_precision(device_of_accelerator(options.accelerator))
+        options = dataclasses.replace(options, precision=precision)  # type: ignore[arg-type]
+    return Run(name, _next_version(logs), precision=reason), options
+
+
+def _note(options: RunOptions) -> str:
+    return emulation(device_of_accelerator(options.accelerator), options.precision)
 
 
 def _check_writable(flag: str, folder: Path) -> None:
@@ -75,15 +103,19 @@ def _compare(options: RunOptions, stored: dict[str, Any], path: Path) -> None:
     current = to_plain(options)
     stored = to_plain(type(options)()) | stored  # an option that came later was at its default
     differing = [
-        f"{field} {stored[field]!r} -> {current[field]!r}"
+        f"{field} {_short(stored[field])} -> {_short(current[field])}"
         for field in sorted(plan_fields(options))
         if stored[field] != current[field]
     ]
     if differing:
-        raise InputError(
-            f"{path} was made with other options ({', '.join(differing)}): give the same options to continue, another "
-            f"--checkpoint_dir, --resume never to start again, or --init_from {path} to keep only the weights"
-        )
+        count = "1 other setting" if len(differing) == 1 else f"{len(differing)} other settings"
+        shown = ", ".join(differing[:SHOWN]) + (", ..." if len(differing) > SHOWN else "")
+        raise InputError(f"{path}: {count} ({shown}): --name NAME for a new run, --resume never, or --init_from")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
 
 
 def _next_version(logs: Path) -> Path:

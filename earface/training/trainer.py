@@ -19,13 +19,13 @@ from rich.table import Table
 
 from earface.core.command_line import write_options
 from earface.core.errors import InputError
-from earface.nn.inference import check_gpu_age, is_out_of_memory, why_no_gpu
+from earface.nn.inference import check_gpu_age, device_of_accelerator, is_out_of_memory, why_no_gpu
+from earface.nn.precision import automatic_precision
 from earface.training.callbacks import (
     EMA,
     EarlyStop,
     LastCheckpoint,
     RunState,
-    TrainingPaused,
     TrainingRows,
     best_checkpoints,
 )
@@ -33,6 +33,7 @@ from earface.training.checkpoint_io import AtomicCheckpointIO
 from earface.training.compiled import CompiledSteps
 from earface.training.config import RunOptions
 from earface.training.loggers import MetricsCSV, QuietTensorBoard
+from earface.training.pausing import fit_until_paused
 from earface.training.progress import EpochLines, ProgressBar
 from earface.training.term_log import NonFiniteLossError
 
@@ -61,7 +62,11 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
 
     best: metrics without `val/` whose best checkpoint is kept beside those by `val/loss`, and whether low or high is.
     """
-    accelerator, precision = _accelerator(options), _PRECISIONS.get(options.precision, options.precision)
+    accelerator = _accelerator(options)
+    precision: str = options.precision
+    if precision == "auto":  # where no run was opened, which decides it
+        precision, _ = automatic_precision(device_of_accelerator(options.accelerator))
+    precision = _PRECISIONS.get(precision, precision)
     on_cuda = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
     max_time = parse_max_time(options.max_time)
     shared: list[Callback] = [RunState(run.name, run.log_dir.name), TrainingRows(options.log_every_n_steps)]
@@ -73,7 +78,7 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
     if bar:
         shared.append(ProgressBar(refresh_rate=10))
     if options.progress != "none":
-        shared.append(EpochLines())
+        shared.append(EpochLines(within=not bar))
     if options.compile and on_cuda:
         shared.append(CompiledSteps(options.compile_mode))
     if options.early_stop_patience > 0:
@@ -117,6 +122,7 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
             logger=loggers or False,
             callbacks=shared,
             plugins=[AtomicCheckpointIO()],
+            default_root_dir=options.checkpoint_dir,  # Lightning would look for hpc_ckpt_*.ckpt in the current one
             enable_checkpointing=not options.fast_dev_run,
             enable_progress_bar=bar,
             enable_model_summary=False,
@@ -138,10 +144,7 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, datamodule: pl.Lightnin
     if trainer.strategy.root_device.type == "cuda" and not isinstance(trainer.strategy, FSDPStrategy):
         module.to(memory_format=torch.channels_last)  # before the weights are averaged, moved or loaded
     try:
-        trainer.fit(module, datamodule, ckpt_path=run.checkpoint)
-    except TrainingPaused as pause:
-        Console().print(f"[yellow]paused[/] {pause}; the same command continues", soft_wrap=True)
-        return False
+        return fit_until_paused(trainer, module, datamodule, ckpt_path=run.checkpoint)
     except NonFiniteLossError as error:
         last = next((c.path for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)  # type: ignore[attr-defined]
         kept = f"{last} is from before that" if last and last.exists() else "there is no checkpoint from before that"
@@ -153,7 +156,6 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, datamodule: pl.Lightnin
             "out of GPU memory: lower --batch_size (and raise --accumulate_grad_batches to match), the size of the "
             "pictures or of the model, or use --precision bf16-mixed"
         ) from error
-    return True
 
 
 def group_table(module: Any) -> Table:
@@ -186,9 +188,10 @@ def announce(options: RunOptions, run: Run, module: Any) -> None:
     """Print what will be trained, at which rates, and where it goes on; write the options beside the logs."""
     console = Console()
     console.print(group_table(module))
+    console.print(f"precision {options.precision}{f': {run.precision}' if run.precision else ''}", soft_wrap=True)
     if torch.cuda.is_available() and options.accelerator != "cpu":
         products = "TF32, 10 bits of mantissa; --tf32 false for 23" if options.tf32 else "full; --tf32 true is faster"
-        console.print(f"precision {options.precision}; float32 products: {products}", soft_wrap=True)
+        console.print(f"float32 products: {products}", soft_wrap=True)
     if run.checkpoint:
         console.print(f"continuing from {run.checkpoint}: epoch {run.epoch}, step {run.step}", soft_wrap=True)
     if not options.fast_dev_run:

@@ -22,6 +22,7 @@ from dsr.inference import super_resolve
 from dsr.model import DSR
 from ear_teacher.model import EarVAE
 from ear_teacher.train import main as train_ears
+from earface.core.stopping import EXIT_PAUSED
 from earface.nn.checkpoint import read_checkpoint
 from earface.nn.inference import choose_device
 from earface.training.optim import LearningRate, adamw_with_schedule
@@ -219,7 +220,7 @@ def weights(folder: Path) -> Tensor:
 def test_a_deterministic_run_that_was_stopped_ends_with_the_same_weights(ear_set: Path, tmp_path: Path) -> None:
     plan = ("--epochs", "2", "--deterministic", "--ema-decay", "0.9", "--augment", "full")
     for folder, stop in (("whole", ()), ("stopped", ("--stop-after-epoch", "1")), ("stopped", ())):
-        assert train_ears(arguments(ear_set, tmp_path / folder, "cuda", *plan, *stop)) == 0
+        assert train_ears(arguments(ear_set, tmp_path / folder, "cuda", *plan, *stop)) == (EXIT_PAUSED if stop else 0)
     assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "stopped"))
 
 
@@ -259,7 +260,7 @@ def test_a_state_that_adamw_wrote_on_a_cpu_goes_on_in_the_fused_kernel() -> None
 def test_gradients_are_accumulated_by_cuda_graphs_as_without(ear_set: Path, tmp_path: Path) -> None:
     """An epoch that goes on from the same checkpoint ends at the same weights, measured by how far it moves them."""
     plan = ("--epochs", "2", "--accumulate-grad-batches", "2", "--augment", "none")
-    assert train_ears(arguments(ear_set, tmp_path / "eager", "cuda", *plan, "--stop-after-epoch", "1")) == 0
+    assert train_ears(arguments(ear_set, tmp_path / "eager", "cuda", *plan, "--stop-after-epoch", "1")) == EXIT_PAUSED
     start = weights(tmp_path / "eager")
     shutil.copytree(tmp_path / "eager", tmp_path / "graphs")
     compiled = ("--compile", "--compile-mode", "reduce-overhead")

@@ -15,6 +15,7 @@ from dsr import DSR
 from dsr.config import ALIASES, PRESETS, DSRTrainingConfig
 from dsr.train_dsr import main
 from earface.core.command_line import parse_options
+from earface.core.stopping import EXIT_PAUSED
 from earface.data.identity_split import identity_digests
 from earface.nn.checkpoint import read_checkpoint
 from tests.conftest import VLR, only_line
@@ -158,7 +159,7 @@ def test_stopped_and_resumed_ends_as_never_stopped(
     tmp_path: Path, arguments: Arguments, uninterrupted: tuple[dict[str, Any], str]
 ) -> None:
     """Weights, their average, optimiser, schedule and rows, to the last bit; with other workers in between."""
-    assert main(arguments(tmp_path, *PLAN, "--stop-after-epoch", "1", "--num-workers", "1")) == 0
+    assert main(arguments(tmp_path, *PLAN, "--stop-after-epoch", "1", "--num-workers", "1")) == EXIT_PAUSED
     half = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert half["run"]["epochs_done"] == 1
     assert main(arguments(tmp_path, *PLAN)) == 0

@@ -467,7 +467,7 @@ def spoil(checkpoint: Path, people: Path, table: Path, folder: Path, what: str) 
         ("one broken picture", "broken.png: "),
         ("--input PEOPLE --out out.csv", "out.csv: unknown extension '.csv'; use .npz or .parquet"),
         ("out is a folder", "out.npz: is a folder"),
-        ("--input PEOPLE --search DIR/none.png", "none.png: no such picture"),
+        ("--input PEOPLE --search DIR/none.png", "none.png: no such"),
         ("--input PEOPLE --search DIR --out out.npz", "no such picture"),
         ("--input PEOPLE --clusters 41", "--clusters 41: there are 40 ears"),
         ("--input PEOPLE --clusters -1", "--clusters -1: must be at least 0"),
@@ -502,14 +502,16 @@ def test_bad_input_is_one_line_and_nothing_is_written(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_more_neighbors_than_there_are_besides_the_picture_are_refused(
+def test_of_more_neighbors_than_there_are_all_are_shown(
     checkpoint: Path, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     query = read_embeddings(table).paths[0]
     arguments = ("--embeddings", table, "--search", query, "--out", tmp_path / "out.npz")
-    for top, message in ((41, "--top 41: there are 40 ears"), (40, "--top 40: there are 39 ears to find besides")):
-        assert extract(checkpoint, *arguments, "--top", top) == 2
-        assert message in capsys.readouterr().err
+    assert extract(checkpoint, *arguments, "--top", 39) == 0
+    all_there_are = capsys.readouterr().out
+    for top in (40, 1000):
+        assert extract(checkpoint, *arguments, "--top", top) == 0
+        assert capsys.readouterr().out == all_there_are
 
 
 def test_a_checkpoint_of_something_else_is_one_line(

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ear_teacher.train import main
+from earface.core.stopping import EXIT_PAUSED
 
 PLAN = (
     *("--epochs", "4", "--augment", "full", "--denoise", "--accumulate-grad-batches", "2", "--ema-decay", "0.9"),
@@ -77,7 +78,7 @@ def assert_as_uninterrupted(folder: Path, uninterrupted: tuple[dict[str, Any], s
 
 
 def test_stopped_between_epochs(ear_set: Path, tmp_path: Path, uninterrupted: Any) -> None:
-    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "2")) == 0
+    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "2")) == EXIT_PAUSED
     half = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert half["run"]["epochs_done"] == 2
     assert main(arguments(ear_set, tmp_path)) == 0
@@ -85,7 +86,7 @@ def test_stopped_between_epochs(ear_set: Path, tmp_path: Path, uninterrupted: An
 
 
 def test_resumed_with_other_workers(ear_set: Path, tmp_path: Path, uninterrupted: Any) -> None:
-    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "1", "--num-workers", "2")) == 0
+    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "1", "--num-workers", "2")) == EXIT_PAUSED
     assert main(arguments(ear_set, tmp_path, "--num-workers", "1")) == 0
     assert_as_uninterrupted(tmp_path, uninterrupted)
 
@@ -114,7 +115,7 @@ def test_interrupted_in_the_middle_of_an_epoch(
     """After the first of the second epoch's five steps."""
     command = [sys.executable, "-c", DIE_AFTER_SAVING, str(int(number)), *arguments(ear_set, tmp_path)]
     process = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, timeout=120)
-    assert process.returncode == (0 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert process.returncode == (EXIT_PAUSED if number == signal.SIGTERM else -signal.SIGKILL)
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == (7 if number == signal.SIGTERM else 6)  # a request is heard at the next step
     assert main(arguments(ear_set, tmp_path)) == 0
@@ -123,7 +124,7 @@ def test_interrupted_in_the_middle_of_an_epoch(
 
 def test_resumed_from_a_best_checkpoint(ear_set: Path, tmp_path: Path, uninterrupted: Any) -> None:
     """Written at the end of a validation, before the epoch has ended and before `val/ssim` was judged."""
-    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "2")) == 0
+    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "2")) == EXIT_PAUSED
     best = tmp_path / "checkpoints" / "ear_vae-epoch=001-*.ckpt"
     assert main(arguments(ear_set, tmp_path, "--resume", str(best))) == 0
     checkpoint, rows = outcome(tmp_path)
@@ -142,7 +143,7 @@ def test_a_finished_run_says_so(ear_set: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 def test_other_options_are_refused_by_name(ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "1")) == 0
+    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "1")) == EXIT_PAUSED
     assert main(arguments(ear_set, tmp_path, "--lr", "0.5")) == 2
     error = capsys.readouterr().err
     assert "lr 0.001 -> 0.5" in error
@@ -151,13 +152,13 @@ def test_other_options_are_refused_by_name(ear_set: Path, tmp_path: Path, capsys
 
 
 def test_a_checkpoint_from_before_an_option_existed_is_continued(ear_set: Path, tmp_path: Path) -> None:
-    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "1")) == 0
+    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "1")) == EXIT_PAUSED
     path = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     for stored in checkpoint["hyper_parameters"].values():
         del stored["sam_size"]
     torch.save(checkpoint, path)
-    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "2")) == 0
+    assert main(arguments(ear_set, tmp_path, "--stop-after-epoch", "2")) == EXIT_PAUSED
     assert torch.load(path, weights_only=True)["run"]["epochs_done"] == 2
 
 

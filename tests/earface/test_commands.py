@@ -24,7 +24,7 @@ DOCUMENTED = """
     faces prepare|synthesize|embed|finetune|evaluate
     dsr train|evaluate|upscale
     enroll|identify|evaluate
-    export ears|dsr|edgeface
+    export ears|detector|dsr|edgeface
 """
 DOORS = {
     "ears prepare": "data.prepare_ears",
@@ -151,7 +151,7 @@ def test_a_missing_word_shows_the_same_help_as_an_error(group: str, capsys: pyte
         ("idenitfy", "earface identify?"),
         ("export edge_face", "earface export edgeface?"),
         ("fine_tune", "earface faces finetune?"),
-        ("detector", "earface ears detector?"),
+        ("detector", "earface ears detector or earface export detector?"),
         ("train", "earface ears train, earface ears detector train or earface dsr train?"),
     ],
 )
@@ -178,11 +178,6 @@ def test_a_word_near_to_none_is_answered_with_all(
 ) -> None:
     assert main(arguments) == 2
     assert only_line(capsys).endswith(f": no such command; choose {known}\n")
-
-
-def test_a_detector_has_no_export(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", "detector", "--checkpoint", "x.ckpt"]) == 2
-    assert "an ear detector has no export" in only_line(capsys)
 
 
 # Nothing is imported that is not needed

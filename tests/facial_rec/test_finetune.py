@@ -18,6 +18,7 @@ from dsr.model import DSR
 from dsr.upsampler import enlarging
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError
+from earface.core.stopping import EXIT_PAUSED
 from earface.data.pixels import to_model_range
 from earface.nn.upsampler import Upsampler
 from facial_rec.config import ALIASES, FinetuneConfig, parse_mixture
@@ -197,8 +198,8 @@ def test_a_stopped_run_ends_as_one_never_stopped(options_of: Arguments, tmp_path
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert main(options_of(whole, *plan, "--ema-decay", "0.9", "--balanced")) == 0
     again = options_of(parts, *plan, "--ema-decay", "0.9", "--balanced")
-    for _ in range(3):  # paused in stage 1; stage 1 to its end, paused in stage 2; the end
-        assert main([*again, "--stop-after-epoch", "1", "--num-workers", "1"]) == 0
+    for code in (EXIT_PAUSED, EXIT_PAUSED):  # in stage 1; stage 1 to its end, then in stage 2
+        assert main([*again, "--stop-after-epoch", "1", "--num-workers", "1"]) == code
     assert main(again) == 0
     for stage in (1, 2):
         one, other = last(whole, stage), last(parts, stage)

@@ -330,7 +330,7 @@ REFUSED_TO_ENROL: list[tuple[list[str], str]] = [
     (["--add", "--input", "MORE", "--crop", "center"], "gallery.npz: was enrolled under another face contract"),
     (["--add", "--input", "MORE", "--recognizer", "nowhere.pt"], "nowhere.pt: neither a file nor one of"),
     (["--add", "--input", "MORE", "--route", "dsr", "--dsr-checkpoint", "no.ckpt"], "no.ckpt: no such checkpoint"),
-    (["--add", "--input", "NOWHERE"], "NOWHERE: no such folder"),
+    (["--add", "--input", "NOWHERE"], "NOWHERE: no such file or folder"),
     (["--add", "--input", "EMPTY"], "EMPTY: holds no pictures"),
     (["--add", "--input", "UNUSABLE"], "none of 2 pictures can be used: UNUSABLE/p/0.png: 128x100 is not square"),
     (["--add", "--input", "TEXT"], "TEXT: no column 'file'"),
@@ -398,7 +398,7 @@ def test_what_cannot_be_enrolled_is_one_line_and_changes_nothing(
 
 
 REFUSED_TO_IDENTIFY: list[tuple[list[str], str]] = [
-    (["--input", "NOWHERE"], "--input NOWHERE: no such file"),
+    (["--input", "NOWHERE"], "NOWHERE: no such file or folder"),
     (["--input", "EMPTY"], "--input EMPTY: holds no pictures"),
     (["--input", "TEXT"], "--input TEXT: neither a folder nor a picture"),
     (["--input", "UNUSABLE"], "none of 2 pictures can be used: UNUSABLE/p/0.png: 128x100 is not square"),

@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ear_teacher.detector.metrics.average_precision import MIN_EARS, SIZE_EDGES, SizeRow
+from ear_teacher.detector.options import Normaliser
 from earface.data.annotations import HIDDEN, UNLABELLED, VISIBLE, Floats
 
-Normaliser = Literal["landmark-box", "ear-box"]
 Errors = NDArray[np.float64]
 
 

@@ -408,7 +408,7 @@ def spoil(run: Path, scenes: Path, tmp_path: Path, what: str) -> list[str]:
         ("broken photographs", "2 of 16 photographs cannot be read, over 5%"),
         ("out is a file", "is a file"),
         ("--checkpoint none.ckpt", "none.ckpt: no such checkpoint"),
-        ("--json none.json", "none.json: No such file"),
+        ("--json none.json", "none.json: no such file"),
         ("--batch-size 0", "--batch_size 0: must be at least 1"),
         ("--score-threshold 2", "--score_threshold 2.0: must be at least 0 and at most 1"),
         ("--ced-limit 0", "--ced_limit 0.0: must be above 0"),

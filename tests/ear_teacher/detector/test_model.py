@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from ear_teacher.detector.model import CANDIDATES, EarDetector, Suppression
+from ear_teacher.detector.box_detector import CANDIDATES, Suppression
+from ear_teacher.detector.model import EarDetector
 from earface.core.errors import InputError
 from earface.data.affine import letterbox
 from earface.data.images import Pixels

@@ -334,7 +334,7 @@ def test_nothing_but_broken_files_is_an_error(trial: Trial, tmp_path: Path, caps
         (["--input", "{tmp}/overlays", "--out", "{tmp}"], "lies in its overlays/ and would be replaced"),
         (["--input", "{tmp}/overlays/a.jpg", "--out", "{tmp}"], "lies in its overlays/ and would be replaced"),
         (["--input", "{photos}", "--checkpoint", "{tmp}/none.ckpt"], "none.ckpt: no such checkpoint"),
-        (["--input", "{photos}", "--checkpoint", "{tmp}/empty"], "empty: no such checkpoint"),
+        (["--input", "{photos}", "--checkpoint", "{tmp}/empty"], "empty: holds no config.json"),
         (["--input", "{photos}", "--checkpoint", "{tmp}/vae.ckpt"], "vae.ckpt: this checkpoint holds no ear detector"),
         (["--input", "{photos}", "--device", "cuda"], "--device cuda: PyTorch sees no GPU here"),
     ],

@@ -18,6 +18,7 @@ from ear_teacher.detector.model import EarDetector
 from ear_teacher.detector.module import EarDetectorLightning
 from ear_teacher.detector.train import main
 from earface.core.command_line import parse_options
+from earface.core.stopping import EXIT_PAUSED
 from earface.data.coco import read_coco
 from earface.data.images import read_image
 from earface.nn.checkpoint import model_state, read_checkpoint
@@ -193,7 +194,7 @@ def outcome(folder: Path) -> tuple[dict[str, Any], str]:
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(scenes: Path, tmp_path: Path, finished: Path) -> None:
     """Weights, their average, optimiser, schedule, scores and rows, with other workers too."""
     stop = ("--stop-after-epoch", "1", "--num-workers", "1")
-    assert main(arguments(scenes, tmp_path, *EPOCHS, *stop)) == 0
+    assert main(arguments(scenes, tmp_path, *EPOCHS, *stop)) == EXIT_PAUSED
     assert read_checkpoint(last(tmp_path))["run"]["epochs_done"] == 1
     assert main(arguments(scenes, tmp_path, *EPOCHS)) == 0
     first, second = outcome(tmp_path), outcome(finished)

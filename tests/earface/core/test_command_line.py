@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,21 @@ import pytest
 import torch
 import yaml
 
-from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
+import dsr.config
+import facial_rec.config
+from dsr.config import DSRTrainingConfig
+from ear_teacher.config import ALIASES, HELP, PRESETS, EarTeacherConfig
+from ear_teacher.detector import config as detector
+from ear_teacher.detector.config import DetectorTrainingConfig
 from earface.core.command_line import parse_options, write_options
-from earface.core.errors import InputError
+from earface.core.errors import InputError, OneLineParser
 from earface.core.options import option, to_plain
+from facial_rec.config import FinetuneConfig
 
 
 def parse(*argv: str) -> EarTeacherConfig:
-    return parse_options(EarTeacherConfig, argv, prog="ears", aliases=ALIASES, preset_field="encoder", presets=PRESETS)
+    recipes = {"preset_field": "encoder", "presets": PRESETS}
+    return parse_options(EarTeacherConfig, argv, prog="ears", aliases=ALIASES, layout=HELP, **recipes)
 
 
 def refusal(*argv: str) -> str:
@@ -199,12 +207,111 @@ def test_plain_options_are_what_yaml_and_a_checkpoint_can_hold() -> None:
 
 def test_help_gives_each_flag_its_reason_and_range(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        parse("--help")
+        parse("--help-all")
     shown = " ".join(capsys.readouterr().out.split())
     assert stopped.value.code == 0
     missing = [f.name for f in dataclasses.fields(EarTeacherConfig) if f" --{f.name} " not in shown]
     assert missing == []
     assert "peak learning rate of newly initialised layers (above 0 and at most 10)" in shown
+
+
+# Help in groups
+
+TRAINERS = {
+    "ears": (EarTeacherConfig, HELP),
+    "detector": (DetectorTrainingConfig, detector.HELP),
+    "dsr": (DSRTrainingConfig, dsr.config.HELP),
+    "faces": (FinetuneConfig, facial_rec.config.HELP),
+}
+GROUPS = ["data", "model", "losses", "optimisation", "outputs", "hardware"]
+
+
+def flags_by_group(text: str) -> dict[str, list[str]]:
+    """Help's headings, and the options shown under each, in its order."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        if heading := re.fullmatch(r"(\w[\w ]*):", line):
+            found[heading[1]] = []
+        elif flag := re.match(r"  (?:-\w, )?--([\w-]+)", line):
+            found[list(found)[-1]].append(flag[1])
+    return found
+
+
+def help_of(trainer: str, flag: str, capsys: pytest.CaptureFixture[str]) -> str:
+    options, layout = TRAINERS[trainer]
+    with pytest.raises(SystemExit) as stopped:
+        parse_options(options, [flag], prog="p", layout=layout)
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("flag", ["--help-all", "--help_all"])
+def test_all_help_shows_every_field_in_one_group(trainer: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = flags_by_group(help_of(trainer, flag, capsys))
+    assert list(shown) == [*GROUPS, "options"]
+    names = [name for group in GROUPS for name in shown[group]]
+    assert sorted(names) == sorted(field.name for field in dataclasses.fields(TRAINERS[trainer][0]))
+    assert all(shown[group] for group in GROUPS)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_shows_ten_options_and_names_what_shows_all(
+    trainer: str, flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(trainer, flag, capsys)
+    first, rest = flags_by_group(text).items()
+    assert first == ("the options that most people need", list(TRAINERS[trainer][1].first))
+    assert len(first[1]) == 10
+    assert "help-all" in rest[1]
+    count = len(dataclasses.fields(TRAINERS[trainer][0]))
+    assert f"all {count} options, in groups: {', '.join(GROUPS)}" in " ".join(text.split())
+
+
+def test_help_of_few_options_shows_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_options(Several, ["--help"], prog="p")
+    assert flags_by_group(capsys.readouterr().out)["options"][-2:] == ["files", "count"]
+
+
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [
+        ("--epoch", "--epochs"),
+        ("--learnig-rate=3", "--learning_rate"),
+        ("--checkpoints-dir", "--checkpoint_dir"),
+        ("--kl-anneal", "--kl_anneal_"),
+        ("--hlep", "--help"),
+        ("--xyzzy", "ears --help-all"),
+    ],
+)
+def test_an_unknown_flag_is_answered_with_the_nearest(given: str, nearest: str) -> None:
+    assert re.fullmatch(rf"unrecognized arguments: \S+ .*{re.escape(nearest)}\S*", refusal(given, "3"))
+
+
+def test_an_unknown_key_of_a_file_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("latent_dims: 3\n")
+    message = refusal("--config", f"{tmp_path}/run.yaml")
+    assert message == "latent_dims: no such option; did you mean latent_dim?"
+
+
+@pytest.mark.parametrize(
+    ("given", "nearest"),
+    [
+        (["--val_fracton", "3"], "did you mean --val-fraction?"),
+        (["--val_fraction=3"], "did you mean --val-fraction?"),
+        (["--imagess", "x"], "did you mean --images?"),
+        (["--xyzzy"], "(see prepare --help)"),
+    ],
+)
+def test_an_unknown_flag_of_argparse_is_answered_before_what_is_missing(given: list[str], nearest: str) -> None:
+    parser = OneLineParser(prog="prepare")
+    parser.add_argument("--images", required=True)
+    parser.add_argument("--val-fraction", type=float)
+    with pytest.raises(InputError, match=r"^unrecognized arguments: --") as caught:
+        parser.parse_args(given)
+    assert str(caught.value).endswith(nearest)
 
 
 @pytest.mark.parametrize("flag", ["--epoc", "--batch", "--kl_weigh", "--conf"])

@@ -20,6 +20,7 @@ from earface.data.ear_rows import SUBJECT_COLUMN
 from earface.data.images import Pixels, list_images, read_image
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.prepare_ears import main
+from tests.conftest import only_line
 
 Draw = Callable[..., Pixels]
 
@@ -88,15 +89,24 @@ def test_a_folder_can_be_moved_with_the_npy_above_it(picture_folder: Path, tmp_p
     assert all(path.is_file() for data in both(moved) for path in data.image_paths or [])
 
 
-def test_flat_folders_warn_that_each_picture_is_a_subject(
+def test_a_flat_folder_stops_at_once_and_names_the_ways_to_say_whose_ears_they_are(
     tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "flat").mkdir()
     for seed in range(10):
         Image.fromarray(draw(seed)).save(tmp_path / "flat" / f"p{seed % 3}_{seed}.png")
-    assert prepare(tmp_path / "flat", tmp_path / "out") == 0
-    assert "10 of 10 pictures lie in no folder" in " ".join(capsys.readouterr().out.split())
-    assert len(both(tmp_path / "out")[1]) == 2
+    assert prepare(tmp_path / "flat", tmp_path / "out") == 2
+    line = only_line(capsys)
+    assert "--index" in line
+    assert "--subject-pattern" in line
+    assert not any((tmp_path / "out").iterdir())
+    assert prepare(tmp_path / "flat", tmp_path / "out", "--subject-pattern", ".+") == 0
+    assert len({subject for data in both(tmp_path / "out") for subject in data.subjects or []}) == 10
+    (tmp_path / "flat" / "someone").mkdir()
+    Image.fromarray(draw(10)).save(tmp_path / "flat" / "someone" / "10.png")
+    assert prepare(tmp_path / "flat", tmp_path / "mixed") == 0
+    assert "10 of 11 pictures lie in no folder" in " ".join(capsys.readouterr().out.split())
+    shutil.rmtree(tmp_path / "flat" / "someone")
     assert prepare(tmp_path / "flat", tmp_path / "out", "--subject-pattern", r"(p\d)_") == 0
     assert "warning" not in capsys.readouterr().out
     assert {subject for data in both(tmp_path / "out") for subject in data.subjects or []} == {"p0", "p1", "p2"}
@@ -241,7 +251,7 @@ def test_what_a_user_can_get_wrong_is_one_line(picture_folder: Path, tmp_path: P
         (picture_folder, ["--val-fraction", 0.99], "each side needs at least one subject"),
         (picture_folder, ["--min-size", 0], "--min-size 0 is out of range"),
         (picture_folder, ["--min-size", 1000], "none of 24 pictures can be used"),
-        (picture_folder, ["--index", tmp_path / "no.csv"], "no.csv: No such file"),
+        (picture_folder, ["--index", tmp_path / "no.csv"], "no.csv: no such file"),
         (picture_folder, ["--index", tmp_path / "no_rows.csv"], "has no rows"),
         (picture_folder, ["--index", tmp_path / "binary.csv"], "not a CSV file"),
         (picture_folder, ["--index", good, "--file-column", "path"], "no column 'path' (it has file, subject)"),
@@ -259,7 +269,7 @@ def test_what_a_user_can_get_wrong_is_one_line(picture_folder: Path, tmp_path: P
         (picture_folder, ["--splits", tmp_path / "all.json"], "puts all 6 subjects on one side"),
         (picture_folder, ["--splits", tmp_path / "broken.json"], "not JSON"),
         (picture_folder, ["--splits", tmp_path / "sides.csv"], "'test' is neither train nor val"),
-        (picture_folder, ["--splits", tmp_path / "no.json"], "no.json: No such file"),
+        (picture_folder, ["--splits", tmp_path / "no.json"], "no.json: no such file"),
         (picture_folder, ["--duplicates", "maybe"], "invalid choice"),
         (picture_folder, ["--val", 0.2], "unrecognized arguments"),
         (picture_folder, ["--out", tmp_path / "file" / "sub"], "sub: Not a directory"),
@@ -322,6 +332,6 @@ def test_photographs_are_found_mirrored_even_when_recompressed(tmp_path: Path, d
         if seed < 3:
             mirrored = np.ascontiguousarray(draw(seed, 80, 60)[:, ::-1, ::-1])
             cv2.imwrite(str(tmp_path / "p" / f"again{seed}.jpg"), mirrored)
-    assert prepare(tmp_path / "p", tmp_path / "out", "--duplicates", "keep-together") == 0
+    assert prepare(tmp_path / "p", tmp_path / "out", "--duplicates", "keep-together", "--subject-pattern", ".+") == 0
     names = {tuple(pair["files"]) for pair in report_of(tmp_path / "out")["kept_together"]}
     assert names == {(f"{seed}.png", f"again{seed}.jpg") for seed in range(3)}

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from earface.core.errors import InputError
+from earface.core.files import is_exported
 from earface.nn.checkpoint import find_checkpoint, model_state, read_checkpoint
 from earface.training.checkpoint_io import AtomicCheckpointIO
 
@@ -175,3 +176,30 @@ def test_removing_a_checkpoint_twice_is_no_error(saved: Path) -> None:
     for _ in range(2):
         AtomicCheckpointIO().remove_checkpoint(saved)
     assert not saved.exists()
+
+
+def of_run(path: Path, best: str, scores: dict[str, float]) -> None:
+    """Files as a run leaves them: each a checkpoint, `last.ckpt` with what ModelCheckpoint knows."""
+    path.mkdir(parents=True)
+    state = {"monitor": "val/loss", "best_model_path": f"/elsewhere/{best}"}
+    for name in (*scores, "last.ckpt"):
+        torch.save({"state_dict": {}, "callbacks": {"ModelCheckpoint{'monitor': 'val/loss'}": state}}, path / name)
+
+
+@pytest.mark.parametrize("inside", [".", "checkpoints"])
+def test_a_runs_folder_means_its_best_by_val_loss(inside: str, tmp_path: Path) -> None:
+    of_run(tmp_path / "run" / inside, "second.ckpt", {"first.ckpt": 2.0, "second.ckpt": 1.0})
+    assert find_checkpoint(tmp_path / "run") == tmp_path / "run" / inside / "second.ckpt"
+    assert not is_exported(tmp_path / "run")
+
+
+def test_where_the_best_is_gone_a_runs_folder_means_its_last(tmp_path: Path) -> None:
+    of_run(tmp_path / "run", "gone.ckpt", {})
+    assert find_checkpoint(tmp_path / "run") == tmp_path / "run" / "last.ckpt"
+
+
+def test_a_folder_that_is_no_runs_is_one_line_and_may_be_an_export(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a folder without last\.ckpt"):
+        find_checkpoint(tmp_path)
+    assert is_exported(tmp_path)
+    assert not is_exported(tmp_path / "absent")

@@ -14,8 +14,9 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from earface.core.stopping import TrainingPaused
 from earface.nn.checkpoint import read_checkpoint
-from earface.training.callbacks import EMA, EarlyStop, LastCheckpoint, TrainingPaused, best_checkpoints
+from earface.training.callbacks import EMA, EarlyStop, LastCheckpoint, best_checkpoints
 from earface.training.checkpoint_io import AtomicCheckpointIO
 
 STEPS = 4  # an epoch

@@ -1,0 +1,77 @@
+"""Every option of the commands that use a trained super-resolver. No torch: help answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from earface.core.errors import InputError
+from earface.core.options import check_options, option
+from earface.export.options import CHECKPOINT_HELP, ExportOptions
+
+SHEET = "compare.png"
+ONNX_FILE = "dsr.onnx"
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """Measure face super-resolvers on people they were not trained on, beside bicubic interpolation."""
+
+    checkpoint: tuple[str, ...] = option(
+        ("dsr/checkpoints/last.ckpt",), "of one VLR size: .ckpt files, quoted patterns (newest match), exported folders"
+    )
+    dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
+    split: Literal["train", "val", "test"] = option("test", "which of its splits")
+    degradation: Literal["bicubic", "realistic", "files"] | None = option(
+        None, "how VLR faces are made; files: the set's own; default: as the first checkpoint was trained"
+    )
+    seed: int = option(42, "of realistic degradation; with that of earface faces prepare VLR is as in its files", low=0)
+    recognizer: str = option("edgeface_xxs", "a published EdgeFace variant, a file of its weights, or none")
+    second_recognizer: str = option("edgeface_xs_gamma_06", "likewise")
+    face_crop: Literal["arcface", "center"] = option("arcface", "where their template lies in the 128 px")
+    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    batch_size: int = option(32, "faces at once", low=1)
+    num_workers: int = option(2, "loader processes", low=0)
+    out: str = option("dsr/evaluation", "folder for metrics.json, per_face.csv and faces.png")
+
+    def check(self) -> None:
+        check_options(self)
+        if not self.checkpoint:
+            raise InputError("--checkpoint: give one or more")
+        if Path(self.out).exists() and not Path(self.out).is_dir():
+            raise InputError(f"--out {self.out}: is a file; give a folder")
+
+
+@dataclass(frozen=True)
+class UpscaleOptions:
+    """Super-resolve faces that are cropped already: a PNG file of 128x128 for each."""
+
+    checkpoint: str = option(
+        "dsr/checkpoints/last.ckpt", "a .ckpt file, a quoted pattern (the newest match), or an exported folder"
+    )
+    input: str = option("", "a picture of a face, or a folder of them, searched through")
+    out: str = option("", "folder for the results, in folders as in --input")
+    compare: bool = option(False, f"also {SHEET}: VLR, bicubic interpolation and DSR of some faces side by side")
+    overwrite: bool = option(False, "replace results that are in --out already")
+    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU, some pixels differ by a level")
+    batch_size: int = option(64, "faces sent to the device at once; does not change the pixels", low=1)
+
+    def check(self) -> None:
+        check_options(self)
+        if not self.input:
+            raise InputError("--input: give a picture or a folder of faces")
+        if not self.out:
+            raise InputError("--out: give a folder")
+
+
+@dataclass(frozen=True)
+class DSRExportOptions(ExportOptions):
+    """Write a trained face super-resolver as ONNX, as safetensors with config.json, or both."""
+
+    onnx_files: ClassVar[tuple[str, ...]] = (ONNX_FILE,)
+
+    checkpoint: str = option("dsr/checkpoints/last.ckpt", CHECKPOINT_HELP)

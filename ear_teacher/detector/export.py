@@ -1,0 +1,39 @@
+"""A trained ear detector for other programs: `earface export detector`, or `python -m ear_teacher.detector.export`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
+    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
+
+from ear_teacher.detector.options import EarDetectorExportOptions
+from ear_teacher.options import located
+from earface.core.command_line import parse_options
+from earface.core.errors import entry_point
+from earface.core.files import require_trained
+
+
+@entry_point
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse_options(EarDetectorExportOptions, argv, prog="earface export detector")
+    require_trained(located(options.checkpoint))
+    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
+    from ear_teacher.detector.loading import load_detector
+    from ear_teacher.detector.onnx_export import write_onnx
+    from earface.export.command import export_model
+    from earface.export.onnx_export import require_onnx
+    from earface.nn.inference import choose_device
+
+    if options.format != "safetensors":
+        require_onnx()
+    choose_device("cpu")
+    model = load_detector(located(options.checkpoint), weights=options.weights)
+    export_model(options, model.save_pretrained, lambda out: write_onnx(out, model, options.tolerance))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

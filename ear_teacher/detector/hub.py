@@ -1,0 +1,103 @@
+"""What the folder of a saved ear detector says: its pictures, which of its answers count, and how it is read again."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ear_teacher.detector.box_detector import CANDIDATES, MAX_DETECTIONS, Suppression
+from ear_teacher.detector.config import EarDetectorConfig
+from ear_teacher.detector.landmarker import MARGIN
+from earface.core.errors import InputError
+from earface.data.affine import PAD
+from earface.nn.pretrained_folder import CONFIG, PROVENANCE, PretrainedFormat
+
+RESIZE = (
+    "letterbox: the whole photograph times size / its longer side, each side rounded, OpenCV INTER_AREA where it "
+    "shrinks, INTER_CUBIC where it grows; in the middle of a square of pad, what is odd of it on the right and below"
+)
+CROP = (
+    "the square around the middle of a box, its side the box's longer side times 1 + margin, cut from the photograph, "
+    "resized as above; pad where it leaves the photograph"
+)
+LICENCE = (
+    "earface's code: MIT; the weights: for whoever trained them to say, within the terms of the photographs and of the "
+    "encoder that they began with"
+)
+TAGS = ["ear-biometrics", "object-detection"]
+
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+Finds ears in photographs and, if it was trained with landmarks, places these on each. `config.json` has every number:
+
+- `image`: how a photograph becomes the square picture, how an ear becomes a crop, and their value range. Boxes are
+  measured from the top left corner of the square, landmarks from the middle of the crop's first pixel.
+- `provenance.detections`: of the boxes, the best `candidates` by score, less those below `score_threshold`; from the
+  best on, a box goes when a better one that stays overlaps it by an IoU above `iou`, or when more than `containment`
+  of the smaller of the two lies in the other; at most `max_detections` stay.
+- `model`: the names of the landmarks, and which to join by lines.
+- `provenance`: the licence, and the digest of the weights.
+
+```python
+from ear_teacher import EarDetector
+
+detector = EarDetector.from_pretrained("THIS FOLDER, OR ITS NAME ON THE HUB")
+ears = detector.predict([photograph])[0]  # of uint8 (H, W, 3), any size: boxes, scores, labels, keypoints
+```
+
+As ONNX, of any batch size: `boxes.onnx` takes `images` (B, C, size, size) and gives `boxes` (B, N, 4), x1 y1 x2 y2 in
+pixels of the square, and `scores` (B, N) in [0, 1], of every place, before any is left out. `landmarks.onnx`, if there
+are landmarks, takes `crops` (B, C, crop_size, crop_size) and gives `points` (B, K, 2), x y in pixels of the crop, and
+`visibility` (B, K), probabilities.
+"""
+
+
+def image_contract(config: EarDetectorConfig) -> dict[str, Any]:
+    """What a photograph must be before the networks take it; values of [0, 1] less mean, by std, are in range."""
+    channels = config.in_channels
+    crop = {"crop_size": config.crop_size, "crop": CROP, "margin": MARGIN} if config.num_landmarks else {}
+    return {
+        "size": config.image_size,
+        "channels": "RGB" if channels == 3 else "grey",
+        "resize": RESIZE,
+        "pad": PAD,
+        **crop,
+        "mean": [0.5] * channels,
+        "std": [0.5] * channels,
+        "range": [-1.0, 1.0],
+    }
+
+
+FORMAT = PretrainedFormat(
+    model="EarDetector", title="ear detector", config=EarDetectorConfig, needed="encoder", contract=image_contract
+)
+
+
+def provenance(digest: str, score_threshold: float, suppression: Suppression) -> dict[str, Any]:
+    """Of a detector, beside its shape: its weights, their licence, and which of its boxes count, rule by rule."""
+    rules = {"candidates": CANDIDATES, "score_threshold": score_threshold, **asdict(suppression)}
+    return {
+        "digest": digest,
+        "licence": LICENCE,
+        "detections": rules | {"max_detections": MAX_DETECTIONS},
+    }
+
+
+def read_rules(folder: Path) -> tuple[float, Suppression]:
+    """Score threshold and suppression, of a folder that FORMAT reads. Raises InputError if they are damaged."""
+    stored = FORMAT.read_provenance(folder).get("detections")
+    rules = stored if isinstance(stored, dict) else {}
+    names = ("score_threshold", "iou", "containment")
+    values = [float(each) for name in names if isinstance(each := rules.get(name), (int, float)) and 0 <= each <= 1]
+    if len(values) != len(names):
+        raise InputError(f"{folder / CONFIG}: {PROVENANCE} lacks the rules of detections, or they are damaged")
+    return values[0], Suppression(*values[1:])
+
+
+def stored_config(stored: dict[str, Any]) -> EarDetectorConfig:
+    """From a checkpoint's plain values."""
+    names, pairs = stored.get("landmark_names", ()), stored.get("skeleton", ())
+    return EarDetectorConfig(**{**stored, "landmark_names": tuple(names), "skeleton": tuple(map(tuple, pairs))})

@@ -1,0 +1,75 @@
+"""A trained ear detector as ONNX files: one finds boxes, one places landmarks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ear_teacher.detector.box_detector import BoxDetector
+from ear_teacher.detector.hub import image_contract, provenance
+from ear_teacher.detector.landmarker import Landmarker
+from ear_teacher.detector.model import EarDetector
+from ear_teacher.detector.options import ONNX_FILES
+from earface.export.onnx_export import BATCHES, Difference, OnnxPart, write_parts
+
+CHECK_SEED = 7
+
+
+class BoxesPart(nn.Module):
+    """images (B, C, S, S) in [-1, 1] -> boxes (B, N, 4), x1 y1 x2 y2 in pixels, and scores (B, N) in [0, 1]."""
+
+    def __init__(self, network: BoxDetector) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, boxes = self.network(images)
+        return boxes, logits.sigmoid()
+
+
+class LandmarksPart(nn.Module):
+    """crops (B, C, T, T) in [-1, 1] -> points (B, K, 2) in pixels and visibility (B, K) in [0, 1]."""
+
+    def __init__(self, network: Landmarker) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        points, visibility, _ = self.network(crops)
+        return points, visibility.sigmoid()
+
+
+def write_onnx(folder: Path, model: EarDetector, tolerance: float) -> list[Difference]:
+    """boxes.onnx and, where there are landmarks, landmarks.onnx; both or neither.
+
+    model: in evaluation mode, on the CPU. The files keep the image contract, the landmarks' names and the provenance.
+    An earlier export's landmarks.onnx goes if this model has no landmarks. Raises InputError as `write_parts` does.
+    """
+    config = model.config
+    squares = examples(config.in_channels, config.image_size, max(BATCHES))
+    parts = [OnnxPart(ONNX_FILES[0], BoxesPart(model.boxes), squares, "images", ("boxes", "scores"))]
+    if model.landmarks is not None:
+        crops = examples(config.in_channels, config.crop_size, max(BATCHES))
+        outputs = ("points", "visibility")
+        parts.append(OnnxPart(ONNX_FILES[1], LandmarksPart(model.landmarks), crops, "crops", outputs))
+    made = provenance(model.digest, model.score_threshold, model.suppression)
+    kept = {"image": image_contract(config), "landmark_names": config.landmark_names, **made}
+    metadata = {name: each if isinstance(each, str) else json.dumps(each) for name, each in kept.items()}
+    differences = write_parts(folder, parts, tolerance, metadata)
+    if model.landmarks is None:
+        (folder / ONNX_FILES[1]).unlink(missing_ok=True)
+    return differences
+
+
+def examples(channels: int, side: int, count: int) -> Tensor:
+    """(count, channels, side, side) in [-1, 1]: smooth colours that reach both ends, a fourth of them noise."""
+    generator = torch.Generator().manual_seed(CHECK_SEED)
+    coarse = torch.rand(count, channels, 6, 8, generator=generator) * 2.0 - 1.0
+    images = F.interpolate(coarse, (side, side), mode="bicubic").clamp(-1.0, 1.0)
+    noise = torch.rand(images.shape, generator=generator) * 2.0 - 1.0
+    images[::4] = noise[::4]
+    return images

@@ -1,0 +1,57 @@
+"""Loader workers that leave signals to the process that started them, and are never left behind."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import weakref
+from typing import Any
+
+from torch.utils.data import DataLoader
+from torch.utils.data import _utils as worker_settings
+
+from earface.core.stopping import PAUSING, current_requests
+
+PATIENCE_S = 0.5  # for a worker to end by itself; PyTorch waits 10 for each
+
+_iterators: weakref.WeakSet[Any] = weakref.WeakSet()  # those that have started workers
+
+
+class WorkerLoader(DataLoader[Any]):
+    """A DataLoader whose workers ignore what pauses a run: a signal to the whole process group must not end them."""
+
+    def __init__(self, dataset: Any, **options: Any) -> None:
+        super().__init__(dataset, worker_init_fn=_ignore_signals, **options)
+
+    def __iter__(self) -> Any:
+        with current_requests().hold():
+            iterator = super().__iter__()
+            if self.num_workers:
+                _iterators.add(iterator)
+        return iterator
+
+
+def end_workers() -> None:
+    """Ask all workers to end, and kill those that do not: SIGTERM, which PyTorch would send, is ignored."""
+    waits = worker_settings.MP_STATUS_CHECK_INTERVAL
+    worker_settings.MP_STATUS_CHECK_INTERVAL = PATIENCE_S
+    try:
+        for iterator in list(_iterators):
+            iterator._shutdown_workers()
+            for worker in iterator._workers:
+                if worker.is_alive():
+                    worker.kill()
+                    worker.join()
+            _iterators.discard(iterator)
+    finally:
+        worker_settings.MP_STATUS_CHECK_INTERVAL = waits
+
+
+atexit.register(end_workers)  # after PyTorch's import, so before multiprocessing waits for its children
+
+
+def _ignore_signals(worker: int) -> None:
+    for number in PAUSING:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PAUSING)

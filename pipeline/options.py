@@ -1,0 +1,122 @@
+"""Every option of enrolling, identifying and evaluating. No torch: help answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from earface.core.errors import InputError
+from earface.core.files import check_folder
+from earface.core.options import check_options, option
+from earface.data.face_sizes import DEGRADATIONS, parse_vlr_size
+from earface.data.multipie import FRONTAL, FRONTAL_FLASH, NEUTRAL
+from facial_rec.options import check_name
+from pipeline.face_options import FaceOptions
+
+AUTO, NONE = "auto", "none"
+USUAL_DSR, USUAL_TUNED = "dsr/checkpoints/last.ckpt", "facial_rec/checkpoints/tuned"  # where training puts them
+FILES = "files"  # the degradation of a set's own VLR pictures
+KINDS = (*DEGRADATIONS, FILES)
+MOST_CANDIDATES = 10  # side by side; matplotlib draws no picture of 2^16 pixels
+
+
+@dataclass(frozen=True)
+class EnrollOptions(FaceOptions):
+    """Enrol people in a gallery, each by one or more pictures."""
+
+    input: str = option("", "a folder for each person, pictures named PERSON__PICTURE, or a CSV of file and identity")
+    out: str = option("gallery.npz", "the gallery")
+    add: bool = option(False, "to the gallery that is there: new people, and more pictures of those who are in it")
+    recognizer: str = option(
+        "edgeface_xxs", "a published EdgeFace variant, a file of its weights, a tuned folder, or a checkpoint"
+    )
+    crop: Literal["arcface", "center"] | None = option(
+        None, "where its template lies in the 128 px; default: as it was tuned, else arcface"
+    )
+
+    def check(self) -> None:
+        super().check()
+        check_name(Path(self.out))
+        check_folder(Path(self.out).parent, "--out")
+        if Path(self.out).exists() and not self.add:
+            raise InputError(f"--out {self.out}: is there already: --add enrols more people in it; or give another")
+        if self.add and not Path(self.out).is_file():
+            raise InputError(f"--add: there is no gallery {self.out}; leave --add out to make it")
+
+
+@dataclass(frozen=True)
+class IdentifyOptions(FaceOptions):
+    """Find the people of a gallery in pictures."""
+
+    gallery: str = option("gallery.npz", "as earface enroll wrote it")
+    threshold: float = option(0.35, "cosine from which on the best candidate is the person", low=-1, high=1)
+    top_k: int = option(5, "candidates told for each picture", low=1)
+    recognizer: str | None = option(None, "default: the one that the gallery was enrolled with, where it was then")
+    search: Literal["exact", "faiss"] = option("exact", "faiss: FAISS's exact index, where it is installed")
+    out: str = option("identified", "folder for candidates.csv and candidates.png")
+    pictures: int = option(
+        24,
+        f"how many candidates.png shows, side by side with up to {MOST_CANDIDATES} candidates; 0: none",
+        low=0,
+        high=200,
+    )
+
+    def check(self) -> None:
+        super().check()
+        check_folder(Path(self.out), "--out")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Evaluate VLR probes against an HR gallery: HR, interpolation and DSR, with the stock and a tuned recogniser."""
+
+    dataset_root: str = option("dataset", "a prepared set, its test_processed, or any set of aligned 128x128 faces")
+    gallery: str | None = option(None, "instead: who is enrolled, a CSV of file and identity, or a folder")
+    probes: str | None = option(None, "and who is searched for, likewise")
+    pairs: str | None = option(None, "instead: LFW's pairs.txt, of pictures below --dataset_root; one-to-one alone")
+    gallery_camera: str = option(FRONTAL, "of the picture that is enrolled, by Multi-PIE names")
+    gallery_illumination: str = option(FRONTAL_FLASH, "likewise")
+    gallery_recording: str = option(NEUTRAL, "likewise")
+    tune_fraction: float = option(
+        0.2, "of the people, to fit thresholds on, where the set has no val_processed", low=0, high=0.9
+    )
+    leakage: Literal["refuse", "drop"] = option(
+        "refuse", "probes that are enrolled too, or near duplicates: stop, or leave them out"
+    )
+    vlr_size: tuple[str, ...] = option((), "of the probes, one or more: 32, 24, 16 or 14x16; default: as the DSR takes")
+    degradation: tuple[str, ...] = option(("bicubic",), "how they are made, one or more of bicubic, realistic, files")
+    recognizer: str = option("edgeface_xxs", "the stock one: a published EdgeFace variant, or a file of its weights")
+    tuned: tuple[str, ...] = option(
+        (AUTO,), f"tuned folders or checkpoints, one for each size and degradation; auto: {USUAL_TUNED}; or none"
+    )
+    dsr_checkpoint: tuple[str, ...] = option(
+        (AUTO,), f"super-resolvers, likewise: .ckpt files, patterns or folders; auto: {USUAL_DSR}; or none"
+    )
+    crop: Literal["arcface", "center"] = option("arcface", "where EdgeFace's template lies in the 128 px")
+    threshold: float = option(0.35, "cosine whose errors are told beside those of fitted thresholds", low=-1, high=1)
+    bootstrap: int = option(1000, "replicates of the intervals", low=100, high=100_000)
+    max_comparisons: int = option(5_000_000, "non-mated ones kept for one-to-one figures, else a sample", low=1000)
+    failures: int = option(8, "worst ones shown for each condition", low=0)
+    seed: int = option(42, "of realistic degradation, the people who tune, and the replicates", low=0)
+    precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU")
+    batch_size: int = option(64, "faces at once", low=1)
+    num_workers: int = option(2, "loader processes", low=0)
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    out: str = option("pipeline/evaluation", "folder for report.html, report.json, probes.csv, plots and events")
+
+    def check(self) -> None:
+        check_options(self)
+        for size in self.vlr_size:
+            try:
+                parse_vlr_size(size)
+            except InputError as error:
+                raise InputError(f"--vlr_size: {error}") from None
+        if not self.degradation or not set(self.degradation) <= set(KINDS):
+            raise InputError(f"--degradation {' '.join(self.degradation)}: choose of {', '.join(KINDS)}")
+        if (self.gallery is None) != (self.probes is None):
+            raise InputError("--gallery and --probes: give both, or neither")
+        if self.gallery is not None and self.pairs is not None:
+            raise InputError("--pairs: not together with --gallery and --probes")
+        if Path(self.out).exists() and not Path(self.out).is_dir():
+            raise InputError(f"--out {self.out}: is a file; give a folder")

@@ -1,0 +1,94 @@
+"""Which precision a run takes, and that it keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ear_teacher.train import main
+from earface.training import resume
+from tests.conftest import only_line
+
+EPOCH = ("--epochs", "2", "--stop-after-epoch")
+
+
+def on_a_processor_of(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "automatic_precision", lambda device: (precision, "as this test wants it"))
+
+
+def without_precision(tiny: list[str]) -> list[str]:
+    place = tiny.index("--precision")
+    return [*tiny[:place], *tiny[place + 2 :]]
+
+
+def stored(tmp_path: Path) -> str:
+    checkpoint: dict[str, Any] = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint["hyper_parameters"]["options"]["precision"]
+
+
+@pytest.mark.parametrize(("began", "continued"), [("32", "bf16-mixed"), ("bf16-mixed", "32")])
+def test_a_resumed_run_keeps_the_precision_it_began_with(
+    began: str, continued: str, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    on_a_processor_of(began, monkeypatch)
+    main([*without_precision(tiny), *EPOCH, "1"])
+    assert stored(tmp_path) == began
+    assert f"precision {began}: as this test wants it" in capsys.readouterr().out
+    on_a_processor_of(continued, monkeypatch)
+    assert main([*without_precision(tiny), "--epochs", "2"]) == 0
+    assert stored(tmp_path) == began
+    assert f"precision {began}: as when the run began" in capsys.readouterr().out
+
+
+def test_another_precision_by_flag_is_another_run(tiny: list[str], tmp_path: Path, capsys: Any) -> None:
+    main([*tiny, *EPOCH, "1"])
+    capsys.readouterr()
+    assert main([*without_precision(tiny), "--precision", "bf16-mixed", "--epochs", "2"]) == 2
+    assert "precision 32 -> bf16-mixed" in only_line(capsys)
+
+
+def test_what_differs_is_one_short_line_with_the_ways_out(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folders = ("--checkpoint-dir", "ear_teacher/checkpoints", "--log-dir", "ear_teacher/logs")
+    main([*tiny, *folders, *EPOCH, "1"])
+    capsys.readouterr()
+    changed = ("--lr", "2e-3", "--latent-dim", "16", "--augment", "light", "--kl-weight", ".123456789", "--seed", "7")
+    assert main([*tiny, *folders, "--epochs", "2", *changed]) == 2
+    line = only_line(capsys).strip()
+    assert len(line) <= len("error: ") + 200
+    assert (
+        "last.ckpt: 5 other settings (augment full -> light, kl_weight 0.00025 -> 0.12345..., latent_dim 8 -> 16, ...)"
+        in line
+    )
+    assert all(way in line for way in ("--name", "--resume never", "--init_from"))
+
+
+def test_a_name_puts_a_run_under_runs(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tiny.index("--checkpoint-dir")
+    unplaced = [*tiny[:place], *tiny[place + 4 :]]
+    assert main([*unplaced, "--epochs", "1", "--name", "first.try-1"]) == 0
+    assert (tmp_path / "runs/first.try-1/checkpoints/last.ckpt").is_file()
+    assert (tmp_path / "runs/first.try-1/logs/ear_vae/version_0/metrics.csv").is_file()
+    assert not (tmp_path / "ear_teacher").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--name", "a/b"), "--name a/b: letters"),
+        (("--name", ".."), "--name ..: letters"),
+        (("--name", "one", "--log-dir", "elsewhere"), "--name one and --log_dir elsewhere: give one of the two"),
+    ],
+)
+def test_a_name_that_cannot_be_is_one_line(
+    given: tuple[str, ...], said: str, tiny: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tiny.index("--checkpoint-dir")
+    assert main([*tiny[:place], *tiny[place + 4 :], *given]) == 2
+    assert said in only_line(capsys)
