@@ -8,14 +8,19 @@ FACES := runs/demo_faces
 # EdgeFace's weights, for the identity loss and its measures: make demo-faces RECOGNIZER=edgeface_xxs_q.pt
 RECOGNIZER ?= none
 
-.PHONY: help setup demo demo-faces test test-all lint clean
+# Tests that stand beside each other share their fixtures, so each process takes half of them in their order.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+.PHONY: help setup demo demo-faces test test-quick test-all test-settings lint clean
 
 help:
 	@echo "make setup   the environment in .venv"
-	@echo "make demo    train and evaluate a small ear VAE on drawn ears (about 5 minutes on two cores)"
+	@echo "make demo    train and evaluate a small ear VAE on drawn ears (about 4 minutes on two cores)"
 	@echo "make demo-faces   train and evaluate a small face super-resolver on drawn faces (about as long)"
 	@echo "make test    lint, types and tests"
-	@echo "make test-all   with those that take minutes each"
+	@echo "make test-quick   for every edit: lint, types, and the tests that neither train nor start processes"
+	@echo "make test-all   all tests, with those that take minutes each"
+	@echo "make test-settings   the numerical tests under other kernels and thread counts"
 	@echo "make clean   remove what make demo made"
 
 setup: $(READY)
@@ -27,23 +32,34 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $(READY)
 
-# One thread trains and one process augments: two threads slow down tenfold beside any other busy process.
 demo: $(READY)
 	test -f $(DEMO)/ears/val_teacher.npy || $(BIN)/python -m data.synthetic.ears --out $(DEMO)/ears --overwrite \
 		--subjects 200 --images-per-subject 10 --image-size 64 --sheet $(DEMO)/ears_sheet.png
-	OMP_NUM_THREADS=1 $(BIN)/python -m ear_teacher.train --config configs/demo.yaml
-	OMP_NUM_THREADS=1 $(BIN)/python -m ear_teacher.evaluate --checkpoint $(DEMO)/checkpoints/last.ckpt --out $(DEMO)/evaluation
+	$(BIN)/python -m ear_teacher.train --config configs/demo.yaml
+	$(BIN)/python -m ear_teacher.evaluate --checkpoint $(DEMO)/checkpoints/last.ckpt \
+		--out $(DEMO)/evaluation --overwrite
+	@echo
+	@echo "look at    $(DEMO)/evaluation/reconstructions.png, worst.png, samples.png"
+	@echo "curves     $(BIN)/tensorboard --logdir $(DEMO)/logs"
+	@echo "features   $(BIN)/earface ears extract --checkpoint $(DEMO)/checkpoints/last.ckpt --input $(DEMO)/ears/images --clusters 8"
+	@echo "your own   $(BIN)/earface ears prepare --images FOLDER, one folder per person in it; then $(BIN)/earface ears train"
 
 demo-faces: $(READY)
 	test -f $(FACES)/faces/splits.json || { \
-		OMP_NUM_THREADS=1 $(BIN)/python -m data.synthetic.faces --out $(FACES)/drawn --overwrite --subjects 200 \
+		$(BIN)/python -m data.synthetic.faces --out $(FACES)/drawn --overwrite --subjects 200 \
 			--images-per-subject 10 --sheet $(FACES)/drawn_sheet.png && \
-		OMP_NUM_THREADS=1 $(BIN)/python -m data.prepare_faces --images $(FACES)/drawn --aligned --vlr-size 16 \
+		$(BIN)/python -m data.prepare_faces --images $(FACES)/drawn --aligned --vlr-size 16 \
 			--out $(FACES)/faces --overwrite; }
-	OMP_NUM_THREADS=1 $(BIN)/python -m dsr.train_dsr --config configs/demo_faces.yaml --recognizer $(RECOGNIZER) \
+	$(BIN)/python -m dsr.train_dsr --config configs/demo_faces.yaml --recognizer $(RECOGNIZER) \
 		--second-recognizer $(RECOGNIZER) $(if $(filter none,$(RECOGNIZER)),--lambda-identity 0 --lambda-feature-match 0)
-	OMP_NUM_THREADS=1 $(BIN)/python -m dsr.evaluate --checkpoint $(FACES)/checkpoints/last.ckpt \
-		--dataset-root $(FACES)/faces --recognizer $(RECOGNIZER) --second-recognizer $(RECOGNIZER) --out $(FACES)/evaluation
+	$(BIN)/python -m dsr.evaluate --checkpoint $(FACES)/checkpoints/last.ckpt \
+		--dataset-root $(FACES)/faces --recognizer $(RECOGNIZER) --second-recognizer $(RECOGNIZER) \
+		--out $(FACES)/evaluation --overwrite
+	@echo
+	@echo "look at    $(FACES)/evaluation: the image grids"
+	@echo "curves     $(BIN)/tensorboard --logdir $(FACES)/logs"
+	@echo "upscale    $(BIN)/earface dsr upscale --checkpoint $(FACES)/checkpoints/last.ckpt --input $(FACES)/faces/test_processed/vlr_images --out $(FACES)/upscaled"
+	@echo "your own   $(BIN)/earface faces prepare --images FOLDER, one folder per person in it; then $(BIN)/earface dsr train"
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -51,10 +67,16 @@ lint: $(READY)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 8
+	$(PYTEST) --durations 15
+
+test-quick: lint
+	$(PYTEST) -m "not slow and not runs"
 
 test-all: lint
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 -m ""
+	$(PYTEST) --durations 15 -m "" --timeout 3600
+
+test-settings: $(READY)
+	$(BIN)/python -m benchmarks.settings
 
 clean:
 	rm -rf $(DEMO) $(FACES)

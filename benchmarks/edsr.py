@@ -21,6 +21,7 @@ from dsr.config import ALIASES, DSRConfig, DSRTrainingConfig, monitored_metrics
 from dsr.evaluation import EvaluationFaces, EvaluationOptions, evaluate, report
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
+from earface.core.needed import Needed
 from earface.core.options import option
 from earface.data.face_dataset import faces_to_score
 from earface.nn.checkpoint import find_checkpoint, model_state, read_checkpoint
@@ -50,7 +51,8 @@ def train(argv: Sequence[str]) -> None:
     config = parse_options(EDSROptions, argv, prog="python -m benchmarks.edsr train", aliases=ALIASES)
     run, config = open_run(config, "edsr")
     datamodule = FaceDataModule(config)
-    recognizer, second = load_frozen_recognizers(config)
+    with Needed() as needed:
+        recognizer, second = load_frozen_recognizers(config, needed)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, run, best=monitored_metrics(config))
     module = DSRLightning(config, recognizer, second, model=EDSR(config, config.edsr_blocks))
@@ -77,7 +79,9 @@ def score(argv: Sequence[str]) -> None:
     Path(options.out).mkdir(parents=True, exist_ok=True)
     faces = EvaluationFaces(rows, model.config, options.degradation or degradation, options)
     with torch.no_grad():
-        recognizers = [each for each in load_frozen_recognizers(options) if each is not None]
+        with Needed() as needed:
+            pair = load_frozen_recognizers(options, needed)
+        recognizers = [each for each in pair if each is not None]
         found = evaluate({"EDSR-baseline": model.to(faces.device)}, faces, recognizers, Path(options.out))
     report(found, faces, {"EDSR-baseline": str(path)}, options.out)
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from earface.data.images import write_image
-from facial_rec.contract import SIZE
+from facial_rec.contract import SIZE, FaceContract
 from facial_rec.embedding import embed_faces
 from facial_rec.model import EMBEDDING_DIM, EdgeFace
 from pipeline.gallery import Gallery
@@ -49,9 +49,9 @@ def write_pictures(folder: Path, people: int, probes: int) -> None:
 def seconds_a_face(model: EdgeFace) -> float:
     faces = torch.rand(ALONE, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
-        embed_faces(model, faces[:32])
+        embed_faces(model, faces[:32], FaceContract())
         start = time.perf_counter()
-        embed_faces(model, faces)
+        embed_faces(model, faces, FaceContract())
         return (time.perf_counter() - start) / ALONE
 
 

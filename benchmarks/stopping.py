@@ -42,7 +42,7 @@ GAP_S = 0.03  # between two signals
 TINY = (
     *("--encoder", "conv", "--base-channels", "4", "--image-size", "64", "--latent-dim", "8", "--batch-size", "4"),
     *("--linear-path-size", "16", "--precision", "32", "--log-every-n-steps", "2", "--progress", "lines"),
-    *("--epochs", "2", "--augment", "light", "--accumulate-grad-batches", "2", "--ema-decay", "0.9"),
+    *("--epochs", "2", "--augment", "none", "--accumulate-grad-batches", "2", "--ema-decay", "0.9"),
 )
 
 
@@ -217,7 +217,7 @@ def _run_and_exit(case: Case, meeting: Meeting, argv: list[str], output: Path) -
         os.dup2(target, 1)
         os.dup2(target, 2)
         code = train_until(case, meeting, argv)
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # where no signal has come
     except BaseException:
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
     finally:

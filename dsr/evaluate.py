@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from dsr.options import EvaluationOptions
+from dsr.options import RESULTS, EvaluationOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import is_exported, require_trained
+from earface.core.files import is_exported, output_folder, require_trained
+from earface.core.first_imports import first_imports
+from earface.core.needed import Needed
 from earface.data.face_folders import require_face_set
 
 
@@ -22,19 +25,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     for given in options.checkpoint:
         require_trained(given)
     require_face_set(options.dataset_root)
+    out = output_folder(Path(options.out), RESULTS, options.overwrite)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    import torch
+    with first_imports():
+        import torch
 
-    from dsr.evaluation import EvaluationFaces, evaluate, names_of, report
-    from dsr.model import load_dsr
-    from earface.data.face_dataset import faces_to_score
-    from earface.nn.checkpoint import find_checkpoint
-    from earface.nn.inference import choose_device
-    from facial_rec.recognizer import load_frozen_recognizers
+        from dsr.evaluation import EvaluationFaces, evaluate, names_of, report
+        from dsr.model import load_dsr
+        from earface.data.face_dataset import faces_to_score
+        from earface.nn.checkpoint import find_checkpoint
+        from earface.nn.inference import choose_device
+        from facial_rec.recognizer import load_frozen_recognizers
 
     device = choose_device(options.device)
     paths = [Path(given) if is_exported(given) else find_checkpoint(given) for given in options.checkpoint]
-    models = [load_dsr(str(path), device, options.weights) for path in paths]
+    with Needed() as needed:
+        models = [needed(partial(load_dsr, str(path), device, options.weights)) for path in paths]
+        recognizers = load_frozen_recognizers(options, needed)
     shape = models[0].config
     for path, model in zip(paths[1:], models[1:], strict=True):
         if model.config.vlr != shape.vlr:
@@ -44,11 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = names_of(paths)
     known = {path: frozenset(model.provenance.trained_on) for path, model in zip(paths, models, strict=True)}
     rows = faces_to_score(options.dataset_root, options.split, known)
-    Path(options.out).mkdir(parents=True, exist_ok=True)
-    recognizers = [each for each in load_frozen_recognizers(options) if each is not None]
     faces = EvaluationFaces(rows, shape, options.degradation or models[0].provenance.degradation or "bicubic", options)
+    known_by = [each for each in recognizers if each is not None]
     try:
-        found = evaluate(dict(zip(names, models, strict=True)), faces, recognizers, Path(options.out))
+        found = evaluate(dict(zip(names, models, strict=True)), faces, known_by, out)
     except torch.OutOfMemoryError as error:
         raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
     report(found, faces, dict(zip(names, map(str, paths), strict=True)), options.out)

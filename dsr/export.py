@@ -13,6 +13,7 @@ from dsr.options import DSRExportOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import require_trained
+from earface.core.first_imports import first_imports
 
 
 @entry_point
@@ -20,11 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(DSRExportOptions, argv, prog="earface export dsr")
     require_trained(options.checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    from dsr.model import load_dsr
-    from dsr.onnx_export import write_onnx
-    from earface.export.command import export_model
-    from earface.export.onnx_export import require_onnx
-    from earface.nn.inference import choose_device
+    with first_imports():
+        from dsr.model import load_dsr
+        from dsr.onnx_export import write_onnx
+        from earface.export.command import export_model
+        from earface.export.onnx_export import require_onnx
+        from earface.nn.inference import choose_device
 
     if options.format != "safetensors":
         require_onnx()

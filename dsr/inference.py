@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dsr.model import DSR
@@ -12,6 +11,7 @@ from earface.data.degradation import bicubic
 from earface.data.face_sizes import VLRSize
 from earface.data.images import Pixels
 from earface.data.pixels import to_model_range, to_uint8
+from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.precision import autocast
 
 INFERENCE_BATCH = 8  # one shape for every call: kernels, and so the last bit, depend on it
@@ -32,12 +32,8 @@ def super_resolve(model: DSR, vlr: Tensor, precision: str = "32") -> Tensor:
     The batch is cut and padded to INFERENCE_BATCH, so a face's pixels are the same bit for bit alone and in any batch,
     on one device. Raises InputError if they are no numbers.
     """
-    parts = []
     with autocast(vlr.device.type, precision):
-        for chunk in vlr.split(INFERENCE_BATCH):
-            padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, INFERENCE_BATCH - len(chunk))).contiguous()
-            parts.append(model(padded)[: len(chunk)].float())
-    sr = torch.cat(parts)
+        (sr,) = in_fixed_batches(lambda part: (model(part).float(),), vlr, INFERENCE_BATCH)
     if not sr.isfinite().all():
         cure = "its weights are damaged" if precision == "32" else "use --precision 32"
         raise InputError(f"the model gives pixels that are not finite: {cure}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dsr.config import DSRTrainingConfig
 from earface.core.errors import InputError
+from earface.core.needed import MissingWeightsError
 from earface.data.pixels import to_unit
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.perceptual import PerceptualLoss
@@ -144,7 +145,8 @@ def load_perceptual(config: DSRTrainingConfig) -> PerceptualLoss | None:
     from earface.nn.perceptual import PerceptualLoss
 
     try:
-        return PerceptualLoss(config.perceptual_backbone, config.perceptual_weights)
+        return PerceptualLoss(config.perceptual_backbone, config.perceptual_weights, off="--lambda-perceptual 0")
+    except MissingWeightsError:
+        raise
     except InputError as error:
-        advice = str(error).replace("--perceptual-weight 0", "--lambda-perceptual 0")
-        raise InputError(advice if advice.startswith("--") else f"--perceptual_weights: {advice}") from None
+        raise InputError(str(error) if str(error).startswith("--") else f"--perceptual_weights: {error}") from None

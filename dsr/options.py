@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
+from earface.core.tool_options import ToolOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 SHEET = "compare.png"
+RESULTS = ("metrics.json", "per_face.csv", "faces.png")
 ONNX_FILE = "dsr.onnx"
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class EvaluationOptions(ToolOptions):
     """Measure face super-resolvers on people they were not trained on, beside bicubic interpolation."""
 
     checkpoint: tuple[str, ...] = option(
@@ -31,7 +32,7 @@ class EvaluationOptions:
     second_recognizer: str = option("edgeface_xs_gamma_06", "likewise")
     face_crop: Literal["arcface", "center"] = option("arcface", "where their template lies in the 128 px")
     weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(32, "faces at once", low=1)
     num_workers: int = option(2, "loader processes", low=0)
     out: str = option("dsr/evaluation", "folder for metrics.json, per_face.csv and faces.png")
@@ -40,12 +41,10 @@ class EvaluationOptions:
         check_options(self)
         if not self.checkpoint:
             raise InputError("--checkpoint: give one or more")
-        if Path(self.out).exists() and not Path(self.out).is_dir():
-            raise InputError(f"--out {self.out}: is a file; give a folder")
 
 
 @dataclass(frozen=True)
-class UpscaleOptions:
+class UpscaleOptions(ToolOptions):
     """Super-resolve faces that are cropped already: a PNG file of 128x128 for each."""
 
     checkpoint: str = option(
@@ -54,9 +53,8 @@ class UpscaleOptions:
     input: str = option("", "a picture of a face, or a folder of them, searched through")
     out: str = option("", "folder for the results, in folders as in --input")
     compare: bool = option(False, f"also {SHEET}: VLR, bicubic interpolation and DSR of some faces side by side")
-    overwrite: bool = option(False, "replace results that are in --out already")
     weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU, some pixels differ by a level")
     batch_size: int = option(64, "faces sent to the device at once; does not change the pixels", low=1)
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from torch import Tensor
+
 from earface.core.errors import InputError
 from earface.data.face_sizes import FACE_SIZE, parse_vlr_size
 from earface.data.pixels import interpolate
+from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.inference import weights_digest
 from earface.nn.precision import Precision
 from earface.nn.upsampler import ENLARGING, HR, SHARP, Upsampler
+
+INTERPOLATION_BATCH = 8  # faces at once
 
 
 def build_upsampler(name: str, dsr_checkpoint: str, device: str = "cpu", precision: Precision = "32") -> Upsampler:
@@ -22,10 +27,15 @@ def enlarging(
 ) -> list[Upsampler]:
     """An Upsampler for each of the names that is one of ENLARGING. Raises InputError for the super-resolver."""
     made = {
-        "interpolation": lambda: Upsampler("interpolation", lambda vlr: interpolate(vlr, FACE_SIZE)),
+        "interpolation": lambda: Upsampler("interpolation", interpolated),
         "dsr": lambda: super_resolution(dsr_checkpoint, device, precision, vlr_size),
     }
     return [made[name]() for name in names if name in ENLARGING]
+
+
+def interpolated(vlr: Tensor) -> Tensor:
+    """(B, 3, h, w) -> (B, 3, 128, 128), bicubic. A face's pixels are the same alone and in any batch."""
+    return in_fixed_batches(lambda part: (interpolate(part, FACE_SIZE),), vlr, INTERPOLATION_BATCH)[0]
 
 
 def super_resolution(

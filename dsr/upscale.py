@@ -15,6 +15,7 @@ from dsr.options import SHEET, UpscaleOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import require_path, require_trained
+from earface.core.first_imports import first_imports
 
 
 @entry_point
@@ -23,11 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_path(options.input)
     require_trained(options.checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    import torch
+    with first_imports():
+        import torch
 
-    from dsr.model import load_dsr
-    from dsr.upscaling import planned, read_small_faces, write_faces, write_sheet
-    from earface.nn.inference import choose_device
+        from dsr.model import load_dsr
+        from dsr.upscaling import planned, read_small_faces, write_faces, write_sheet
+        from earface.nn.inference import choose_device
 
     out = Path(options.out)
     targets = planned(options.input, out, options.compare, options.overwrite)

@@ -14,6 +14,7 @@ from dsr.inference import at_size, super_resolve
 from dsr.model import DSR
 from dsr.options import SHEET
 from earface.core.errors import InputError
+from earface.core.files import refuse_to_replace
 from earface.core.progress import tracked
 from earface.data.face_sizes import VLRSize
 from earface.data.image_cache import MAX_UNREADABLE
@@ -69,12 +70,9 @@ def _check_free(targets: Sequence[Path], pictures: set[Path], overwrite: bool) -
     real = {picture.resolve() for picture in pictures}
     if own := [target for target in targets if target.resolve() in real]:
         raise InputError(f"--out: {own[0]} is one of the pictures that are read; give another folder")
-    there = [target for target in targets if target.exists()]
-    if folders := [target for target in there if target.is_dir()]:
+    if folders := [target for target in targets if target.is_dir()]:
         raise InputError(f"--out: {folders[0]} is a folder; give another --out")
-    if there and not overwrite:
-        more = f" and {len(there) - 1} more are" if len(there) > 1 else " is"
-        raise InputError(f"{there[0]}{more} there already: give another --out, or --overwrite to replace")
+    refuse_to_replace(targets, overwrite)
 
 
 def read_small_faces(paths: Sequence[Path], size: VLRSize) -> SmallFaces:

@@ -20,8 +20,8 @@ from earface.nn.positional_encoding import share_positional_encodings
 from earface.nn.weights import load_timm_backbone, normalisation_of, timm_config
 
 WEIGHTS_ADVICE = (
-    "give an official file with --encoder_weights PATH (the authors' .pth, or transformers' or timm's .safetensors), "
-    "or start from random weights with --encoder_weights none"
+    "--encoder_weights FILE (the authors' .pth, or transformers' or timm's .safetensors), or none to start from random "
+    "ones"
 )
 DINOV2_VARIANTS = {
     "vits14": "vit_small_patch14_dinov2.lvd142m",

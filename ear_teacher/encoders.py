@@ -10,12 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ear_teacher.backbones import Backbone, ConvBackbone, DINOv2Backbone, TimmBackbone
+from ear_teacher.backbones import (
+    DINOV2_VARIANTS,
+    WEIGHTS_ADVICE,
+    Backbone,
+    ConvBackbone,
+    DINOv2Backbone,
+    TimmBackbone,
+)
 from ear_teacher.blocks import ResidualBlock
 from ear_teacher.config import RESNETS, EarVAEConfig
 from ear_teacher.linear_path import LinearPath
-from ear_teacher.sam import SAMBackbone
+from ear_teacher.sam import SAM, SAMBackbone
 from earface.core.errors import InputError
+from earface.nn.weights import require_weights
 
 LOGVAR_LIMIT = 10.0  # exp(10) and exp(-10) are far outside any useful posterior and inside half precision
 MAX_HEAD_GRID = 8  # a wider grid would make the linear layers larger than everything else
@@ -96,6 +104,20 @@ def build_encoder(config: EarVAEConfig, weights: str = "none") -> Encoder:
     return Encoder(build_backbone(config, weights), 8 * config.base_channels, config.latent_dim)
 
 
+def timm_name(config: EarVAEConfig) -> str | None:
+    """Which of timm's models the encoder of `config` stands on; None for one that is this project's own."""
+    own = {"conv": None, "sam": SAM, "dinov2": DINOV2_VARIANTS[config.dinov2_variant]}
+    name = config.encoder
+    return own[name] if name in own else f"{name}.tv_in1k" if name in RESNETS else name.removeprefix("timm:")
+
+
+def require_backbone(config: EarVAEConfig, weights: str) -> None:
+    """Raise InputError where `build_backbone` would find no weights; pretrained ones are downloaded now."""
+    name = timm_name(config)
+    if name is not None:
+        require_weights(name, weights, WEIGHTS_ADVICE)
+
+
 def build_backbone(config: EarVAEConfig, weights: str = "none") -> Backbone:
     """What the encoder of `config` stands on. `weights`: `pretrained`, `none` or a file."""
     name, in_channels, size = config.encoder, config.in_channels, config.image_size
@@ -107,6 +129,4 @@ def build_backbone(config: EarVAEConfig, weights: str = "none") -> Backbone:
         return DINOv2Backbone(config.dinov2_variant, in_channels, config.dinov2_size or size // 14 * 14, weights)
     if name == "sam":
         return SAMBackbone(in_channels, config.sam_size or size, weights)
-    if name in RESNETS:
-        return TimmBackbone(f"{name}.tv_in1k", in_channels, size, weights)
-    return TimmBackbone(name.removeprefix("timm:"), in_channels, size, weights)
+    return TimmBackbone(str(timm_name(config)), in_channels, size, weights)

@@ -9,38 +9,50 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from ear_teacher.options import EvaluationOptions, located
+from ear_teacher.options import EVALUATION_RESULTS, EvaluationOptions, located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import output_folder, require_path, require_trained, write_json
+from earface.core.first_imports import first_imports
+from earface.core.progress import progress
+
+
+def results_folder(options: EvaluationOptions, checkpoint: Path) -> Path:
+    """Where results go. Raises InputError where some are that may not be replaced."""
+    default = checkpoint.parent.parent / "evaluation" / checkpoint.stem
+    return output_folder(Path(options.out or default), EVALUATION_RESULTS, options.overwrite)
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EvaluationOptions, argv, prog="earface ears evaluate")
+    given = Path(located(options.checkpoint))
+    if options.out or given.is_file():  # before PyTorch is loaded, which a pattern or a run's folder needs
+        results_folder(options, given)
     require_trained(located(options.checkpoint))
     for flag, path in (("--train-npy", options.train_npy), ("--val-npy", options.val_npy)):
         if path:
             require_path(located(path), f"say by {flag} where the ears are")
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    import torch
-    from rich.console import Console
+    with first_imports():
+        import torch
+        from rich.console import Console
 
-    from ear_teacher.evaluation import evaluate
-    from ear_teacher.loading import load_run, open_ears
-    from ear_teacher.metrics.report import CONVENTION, print_report
-    from earface.nn.inference import choose_device
+        from ear_teacher.evaluation import evaluate
+        from ear_teacher.loading import load_run, open_ears
+        from ear_teacher.metrics.report import CONVENTION, print_report
+        from earface.nn.inference import choose_device
 
     device = choose_device(options.device)
     model, checkpoint, run = load_run(options.checkpoint, device, options.weights)
+    out = results_folder(options, checkpoint)
     folders = options.data_root, options.cache_dir
     train = open_ears(options.train_npy or run["train_npy"], "--train-npy", model, run, *folders)
     val = open_ears(options.val_npy or run["val_npy"], "--val-npy", model, run, *folders)
-    out = output_folder(options.out, checkpoint.parent.parent / "evaluation" / checkpoint.stem)
 
     console = Console()
     try:
-        with console.status(f"measuring {len(val.names)} ears, fitting PCA to {len(train.names)}"):
+        with progress(f"measuring {len(val.names)} ears"):
             found = evaluate(model, train, val, out, options, device)
     except torch.OutOfMemoryError as error:
         raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error

@@ -13,6 +13,7 @@ from ear_teacher.options import EarExportOptions, located
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import require_trained
+from earface.core.first_imports import first_imports
 
 
 @entry_point
@@ -20,11 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EarExportOptions, argv, prog="earface export ears")
     require_trained(located(options.checkpoint))
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    from ear_teacher.loading import load_trained
-    from ear_teacher.onnx_export import write_onnx
-    from earface.export.command import export_model
-    from earface.export.onnx_export import require_onnx
-    from earface.nn.inference import choose_device
+    with first_imports():
+        from ear_teacher.loading import load_trained
+        from ear_teacher.onnx_export import write_onnx
+        from earface.export.command import export_model
+        from earface.export.onnx_export import require_onnx
+        from earface.nn.inference import choose_device
 
     if options.format != "safetensors":
         require_onnx()

@@ -14,6 +14,7 @@ from ear_teacher.options import ExtractionOptions, located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import require_path, require_trained
+from earface.core.first_imports import first_imports
 
 
 @entry_point
@@ -23,25 +24,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_path(path)
     require_trained(located(options.checkpoint))
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    import numpy as np
-    import torch
-    from rich.console import Console
+    with first_imports():
+        import numpy as np
+        import torch
+        from rich.console import Console
 
-    from ear_teacher.embeddings.extraction import (
-        check_places,
-        describe,
-        encode,
-        group,
-        read_tables,
-        say,
-        search,
-        shown,
-    )
-    from ear_teacher.embeddings.plots import thumbnail_side, write_projector
-    from ear_teacher.embeddings.sources import sources_of
-    from ear_teacher.embeddings.table import is_table, joined, write_embeddings
-    from ear_teacher.loading import load_trained
-    from earface.nn.inference import choose_device
+        from ear_teacher.embeddings.extraction import (
+            check_places,
+            clusters_picture,
+            describe,
+            encode,
+            group,
+            read_tables,
+            say,
+            search,
+            search_picture,
+            shown,
+        )
+        from ear_teacher.embeddings.plots import thumbnail_side, write_projector
+        from ear_teacher.embeddings.sources import sources_of
+        from ear_teacher.embeddings.table import is_table, joined, write_embeddings
+        from ear_teacher.loading import load_trained
+        from earface.nn.inference import choose_device
 
     written = [path for path in options.input if Path(path).is_file() and is_table(Path(path))]
     options = dataclasses.replace(
@@ -82,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.folder_subjects and table.subjects is None:
         say(console, "note: --folder-subjects found no pictures in folders, so no subjects are known")
     if options.clusters:
-        table = group(trained, table, options.clusters, out.with_name(f"{out.stem}_clusters.png"), console)
+        table = group(trained, table, options.clusters, clusters_picture(out), console)
     if options.out or sources:
         write_embeddings(out, table)
         say(console, f"{len(table)} embeddings: {out}")
@@ -92,8 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_projector(Path(options.projector), table, pictures)
         say(console, f"projector: tensorboard --logdir {options.projector}")
     if options.search:
-        name = out.with_name(f"{out.stem}_search.png")
-        search(trained, table, options.search, options.top, name, device, console)
+        picture = search_picture(out, options.search)
+        search(trained, table, options.search, options.top, picture, device, console)
     return 0
 
 

@@ -20,7 +20,6 @@ if __name__ == "__main__":
 import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ear_teacher.config import EarVAEConfig
 from ear_teacher.decoder import Decoder
@@ -30,6 +29,7 @@ from ear_teacher.linear_path import LinearPath, share_linear_path
 from ear_teacher.posterior import AggregatePosterior
 from earface.core.errors import InputError
 from earface.nn.checkpoint import load_fitting, network_state, read_checkpoint
+from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.pretrained_folder import find_pretrained
 
 POSTERIOR_PREFIX = "aggregate_posterior."  # in a safetensors file, before its mean and factor
@@ -96,16 +96,8 @@ class EarVAE(
             raise ValueError(f"float images (B, {', '.join(map(str, wanted))}) in [-1, 1] wanted, not {found}")
         if self.training:
             return self.encoder(images)
-        if len(images) == 0:
-            empty = images.new_zeros(0, self.config.latent_dim)
-            return empty, empty
-        parts = []
-        for chunk in images.split(INFERENCE_BATCH):
-            padding = INFERENCE_BATCH - len(chunk)
-            padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, padding)).contiguous()
-            parts.append([part[: len(chunk)] for part in self.encoder(padded)])
-        mu, logvar = zip(*parts, strict=True)
-        return torch.cat(mu), torch.cat(logvar)
+        mu, logvar = in_fixed_batches(self.encoder, images, INFERENCE_BATCH)
+        return mu, logvar
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, D) -> (B, C, S, S) in [-1, 1]."""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, get_type_hints
 
 from ear_teacher.config import ENCODERS, PRESETS, EarTeacherConfig, EarVAEConfig
-from earface.core.errors import InputError, OneLineParser, entry_point
+from earface.core.errors import OneLineParser, entry_point
+from earface.core.first_imports import first_imports
 from earface.core.options import literal_choices
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sam-size", type=int, default=defaults.sam_size, help="0: the image size")
     parser.add_argument("--freeze-layers", type=int, help="default: the encoder's recipe")
     parser.add_argument(
-        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="auto: the GPU if there is one"
+        "--device", default="auto", choices=("auto", "cpu", "cuda", "mps"), help="auto: the GPU if there is one"
     )
     arguments = parser.parse_args(argv)
     recipe = PRESETS.get(arguments.encoder, {})
@@ -50,14 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     config.check()
     # after parsing: help, a mistyped flag and an impossible shape answer without PyTorch
-    import torch
-    from rich.console import Console
+    with first_imports():
+        import torch
+        from rich.console import Console
 
-    from ear_teacher.model import EarVAE
+        from ear_teacher.model import EarVAE
+        from earface.nn.inference import choose_device
 
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: PyTorch sees no GPU here; use --device cpu")
-    device = "cpu" if arguments.device == "cpu" or not torch.cuda.is_available() else "cuda"
+    device = choose_device(arguments.device)
     torch.manual_seed(EarTeacherConfig().seed)
     model = EarVAE(config).to(device)
     frozen = arguments.freeze_layers

@@ -13,6 +13,7 @@ from ear_teacher.config import EarTeacherConfig
 from ear_teacher.losses import LossWeights, VAELoss
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import AggregatePosterior, LatentMoments
+from earface.core.needed import Needed
 from earface.core.progress import progress
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import to_model_range, to_unit
@@ -33,12 +34,14 @@ class EarVAELightning(TrainingModule):
 
     def __init__(self, config: EarTeacherConfig, model: EarVAE | None = None) -> None:
         super().__init__(config, "model", config.model_config())
-        self.model = model or EarVAE(config.model_config(), encoder_weights=config.encoder_weights)
+        with Needed() as needed:
+            built = model or needed(lambda: EarVAE(config.model_config(), encoder_weights=config.encoder_weights))
+            self.loss = needed(lambda: _loss(config)) if model is None else None
+        self.model = built
         self.model.encoder.freeze(config.freeze_layers)
         if config.gradient_checkpointing:
             self.model.encoder.backbone.set_grad_checkpointing()
         self.annealing = _annealing(config)
-        self.loss = _loss(config) if model is None else None
 
     # -- training ----------------------------------------------------------------------------------------------------
 

@@ -8,15 +8,20 @@ from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
+from earface.core.tool_options import ToolOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 PROJECT = Path(__file__).resolve().parent.parent
 ONNX_FILES = ("encoder.onnx", "decoder.onnx")
 DEFAULT_OUT = "embeddings.npz"
+EVALUATION_RESULTS = (
+    *("metrics.json", "per_image.csv", "reconstructions.png", "worst.png", "best.png", "samples.png"),
+    *("kl_per_dimension.png", "psnr_histogram.png"),
+)
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class EvaluationOptions(ToolOptions):
     """Measure a trained ear VAE on validation ears, beside pixel PCA, its own linear path, and HOG."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
@@ -26,13 +31,13 @@ class EvaluationOptions:
     cache_dir: str | None = option(None, "where decoded images are kept; default: as in training")
     out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")
     weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(32, "images decoded at once", low=1)
     pca_components: int | None = option(None, "size of PCA; default: the latents; at most the images less one", low=1)
 
 
 @dataclass(frozen=True)
-class ExtractionOptions:
+class ExtractionOptions(ToolOptions):
     """Encode ears into a table of embeddings; search it, group it, show it in TensorBoard."""
 
     checkpoint: str = option(
@@ -50,7 +55,7 @@ class ExtractionOptions:
     crop_to_bbox: bool | None = option(None, "cut an NPY's pictures to their boxes; default: as in training")
     folder_subjects: bool = option(False, "in a folder, the first folder below it is the subject, as in prepare_ears")
     weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(64, "images sent to the device at once; does not change the numbers", low=1)
 
     def check(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ear_teacher.losses import kl_divergence
+from earface.data.pixels import to_float64
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016: a unit is active when Var_x(E[z|x]) exceeds this
 
@@ -21,16 +22,15 @@ class LatentMoments:
     """
 
     def __init__(self, latent_dim: int, device: torch.device | str = "cpu") -> None:
-        """device: of mu and logvar; a device without float64 (MPS) adds up on the CPU."""
+        """device: of mu and logvar."""
         self.device = torch.device(device)
-        kept = torch.device("cpu") if self.device.type == "mps" else self.device
-        self.sums = torch.zeros(1 + 3 * latent_dim + latent_dim**2, dtype=torch.float64, device=kept)
+        self.sums = to_float64(torch.zeros(1 + 3 * latent_dim + latent_dim**2, device=device))
         self.latent_dim = latent_dim
 
     def add(self, mu: Tensor, logvar: Tensor) -> None:
         """mu, logvar: (B, D)."""
         kl = kl_divergence(mu, logvar)
-        kl, mu, logvar = (each.to(self.sums.device).double() for each in (kl, mu, logvar))
+        kl, mu, logvar = (to_float64(each) for each in (kl, mu, logvar))
         count = self.sums.new_full((1,), len(mu))
         self.sums += torch.cat([count, mu.sum(0), logvar.exp().sum(0), kl.sum(0), (mu.T @ mu).flatten()])
 

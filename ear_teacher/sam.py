@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ear_teacher.backbones import TransformerBackbone
 
+SAM = "samvit_base_patch16.sa1b"  # timm's name
 PRETRAINED_GRID = 64  # 1024 / 16
 
 
@@ -95,7 +96,7 @@ class SAMBackbone(TransformerBackbone):
     """
 
     def __init__(self, in_channels: int, size: int, weights: str) -> None:
-        super().__init__("samvit_base_patch16.sa1b", in_channels, size, weights, block_fn=WindowBlock)
+        super().__init__(SAM, in_channels, size, weights, block_fn=WindowBlock)
         self.taken = [index for index, block in enumerate(self.net.blocks) if block.window_size == 0][:-1]
         self.has_maps([self.net.embed_dim] * len(self.taken) + [self.net.num_features])
 

@@ -18,7 +18,9 @@ if __name__ == "__main__" and not __package__:  # run as a file: its folder is o
 from ear_teacher.config import ALIASES, HELP, PRESETS, EarTeacherConfig
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
+from earface.core.first_imports import first_imports
 from earface.core.stopping import EXIT_PAUSED, pausable
+from earface.core.tool_options import next_step
 
 
 @entry_point
@@ -42,12 +44,13 @@ def train(config: EarTeacherConfig) -> int:
     if config.is_new:
         config.check_files()
     # after parsing: help, a mistyped flag and a missing file answer without Lightning
-    import pytorch_lightning as pl
+    with first_imports():
+        import pytorch_lightning as pl
 
-    from ear_teacher.datamodule import EarDataModule
-    from ear_teacher.module import EarVAELightning
-    from earface.training.resume import open_run
-    from earface.training.trainer import announce, build_trainer, fit, report
+        from ear_teacher.datamodule import EarDataModule
+        from ear_teacher.module import EarVAELightning
+        from earface.training.resume import open_run
+        from earface.training.trainer import announce, build_trainer, fit, report
 
     run, config = open_run(config, "ear_vae")
     if run.finished:
@@ -64,7 +67,8 @@ def train(config: EarTeacherConfig) -> int:
     if config.freeze_layers and config.encoder_weights == "none" and not (config.init_from or run.checkpoint):
         print(f"note: --freeze_layers {config.freeze_layers} keeps random weights as they are; 0 trains them")
     complete = fit(trainer, module, datamodule, run)
-    report(trainer, run, complete)
+    last = Path(config.checkpoint_dir) / "last.ckpt"
+    report(trainer, run, complete, next_step("ears evaluate", checkpoint=last))
     return 0 if complete else EXIT_PAUSED
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-EXIT_BAD_INPUT = 2  # as in earface.core.errors, which imports more than this file may
+EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130  # as in earface.core.errors, which imports more than this file may
 
 
 class Command(NamedTuple):
@@ -77,7 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"earface {__version__}")
             return 0
         if name in COMMANDS:
-            return import_module(COMMANDS[name].module).main(arguments[place + 1 :]) or 0
+            try:
+                program = import_module(COMMANDS[name].module)
+            except KeyboardInterrupt:  # the program's own answer to it is not there yet
+                print("interrupted", file=sys.stderr)
+                return EXIT_INTERRUPTED
+            return program.main(arguments[place + 1 :]) or 0
         if not word or name not in GROUPS:
             print(f"error: {_unknown(group, word)}", file=sys.stderr)
             return EXIT_BAD_INPUT
@@ -116,9 +121,10 @@ def _unknown(group: str, word: str) -> str:
 
     name = " ".join([*group.split(), *word.split()])
     known = _inside(group)
-    near = [f"{group} {each}".strip() for each in get_close_matches(word, known, n=1)]
-    if not near:  # in another group
-        last_words = {each: each.rpartition(" ")[2] for each in (*GROUPS, *COMMANDS) if each}
+    last_words = {each: each.rpartition(" ")[2] for each in (*GROUPS, *COMMANDS) if each}
+    near = [each for each, last in last_words.items() if last == word]  # in another group
+    near = near or [f"{group} {each}".strip() for each in get_close_matches(word, known, n=1)]
+    if not near:
         found = get_close_matches(word, set(last_words.values()), n=1)
         near = [each for each, last in last_words.items() if last in found]
     advice = f"did you mean {_either([f'earface {each}' for each in near])}?" if near else f"choose {_either(known)}"

@@ -13,7 +13,8 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import require_checkpoint, require_path
+from earface.core.files import refuse_to_replace, require_checkpoint, require_path
+from earface.core.first_imports import first_imports
 from earface.core.progress import progress
 from facial_rec.options import EmbedOptions, check_name
 
@@ -59,22 +60,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EmbedOptions, argv, prog="earface faces embed")
     out = Path(options.out)
     check_name(out)
+    refuse_to_replace([out], options.overwrite)
     require_path(options.input)
     if options.weights.endswith(".ckpt"):
         require_checkpoint(options.weights)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    import torch
-    from rich.console import Console
+    with first_imports():
+        import torch
+        from rich.console import Console
 
-    from earface.nn.inference import choose_device, weights_digest
-    from facial_rec.contract import FaceContract
-    from facial_rec.embedding import faces_of
-    from facial_rec.embedding_table import FaceEmbeddings, write_embeddings
-    from facial_rec.model import EdgeFace
-    from facial_rec.recognizer import is_tuned, load_tuned_for
+        from earface.nn.inference import choose_device, weights_digest
+        from facial_rec.contract import FaceContract
+        from facial_rec.embedding import faces_of
+        from facial_rec.embedding_table import FaceEmbeddings, write_embeddings
+        from facial_rec.model import EdgeFace
+        from facial_rec.recognizer import is_tuned, load_tuned_for
 
     console = Console()
-    faces = faces_of(options.input)
     device = choose_device(options.device)
     tuned = options.variant is None and is_tuned(options.weights)
     model = (
@@ -83,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else EdgeFace.from_weights(options.weights, options.variant)
     )
     digest = weights_digest(model)
+    faces = faces_of(options.input)
     try:
         found = embed(model.to(device), faces, options, device, console)
     except torch.OutOfMemoryError as error:
@@ -105,6 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     people = len(set(identities) - {""})
     known = f"{people} identities" if people else "no identities known (a folder for each tells them)"
     say(console, f"{len(table)} embeddings of {model.variant}, {known}: {out}")
+    if people == 1 and len(table) > 1:
+        folder = Path(options.input) / identities[0]
+        say(console, f"note: all pictures lie in {folder}: if it holds several people, give it by --input instead")
     return 0
 
 

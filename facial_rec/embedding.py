@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from earface.core.errors import InputError
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.images import EXTENSIONS, list_images, read_ahead, read_image
 from earface.data.pixels import to_model_range
+from earface.nn.fixed_batches import in_fixed_batches
 from facial_rec.contract import FaceContract
-from facial_rec.model import EMBEDDING_DIM, EdgeFace, unit
+from facial_rec.model import EdgeFace, unit
 
 INFERENCE_BATCH = 16  # one shape for every call: kernels, and so the last bit, depend on it
 
@@ -68,21 +68,19 @@ def read_face(path: Path, contract: FaceContract) -> Tensor:
 
 
 @torch.no_grad()
-def embed_faces(model: EdgeFace, faces: Tensor, *, flip: bool = False) -> Tensor:
-    """(B, 3, 112, 112) as a contract gives them -> (B, 512) of length 1, float32, without gradient.
+def embed_faces(model: EdgeFace, crops: Tensor, contract: FaceContract, *, flip: bool = False) -> Tensor:
+    """(B, 3, S, S) in [-1, 1] -> (B, 512) of length 1, float32, without gradient.
 
     model: in evaluation mode. flip: the direction between a face's embedding and that of its mirror image.
-    The batch is cut and padded to INFERENCE_BATCH, so a face's embedding is the same bit for bit alone and in any
-    batch, on one device.
+    The batch is cut and padded to INFERENCE_BATCH before anything is computed, so a face's embedding is the same bit
+    for bit alone and in any batch, on one device.
     """
-    parts = [torch.empty(0, EMBEDDING_DIM, device=faces.device)]
-    for chunk in faces.split(INFERENCE_BATCH):
-        padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, INFERENCE_BATCH - len(chunk))).contiguous()
-        found = model.embed(padded)
-        if flip:
-            found = unit(found + model.embed(padded.flip(3)))
-        parts.append(found[: len(chunk)])
-    return torch.cat(parts)
+
+    def embed(part: Tensor) -> tuple[Tensor]:
+        found = model.embed(contract(part))
+        return (unit(found + model.embed(contract(part).flip(3))) if flip else found,)
+
+    return in_fixed_batches(embed, crops, INFERENCE_BATCH)[0]
 
 
 def embed_pictures(
@@ -103,7 +101,7 @@ def embed_pictures(
     return embed_each(
         faces,
         lambda path: read_face(path, contract),
-        lambda crops: embed_faces(model, crops.to(device), flip=flip),
+        lambda crops: embed_faces(model, crops.to(device), contract, flip=flip),
         batch_size=batch_size,
         workers=workers,
         progress=progress,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
@@ -12,11 +13,13 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import atomic_write, require_checkpoint, require_trained
+from earface.core.files import atomic_write, output_folder, require_checkpoint, require_trained
+from earface.core.first_imports import first_imports
+from earface.core.needed import Needed
 from earface.data.face_folders import require_face_set
 from earface.data.face_sizes import parse_vlr_size
 from facial_rec.config import parse_upsamplers
-from facial_rec.options import EvaluationOptions
+from facial_rec.options import METRICS, EvaluationOptions
 
 
 @entry_point
@@ -28,20 +31,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "dsr" in parse_upsamplers(options.inputs):
         require_trained(options.dsr_checkpoint)
     require_face_set(options.dataset_root)
+    out = output_folder(Path(options.out), [METRICS], options.overwrite)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    import torch
-    from rich.console import Console
+    with first_imports():
+        import torch
+        from rich.console import Console
 
-    from dsr.upsampler import enlarging
-    from earface.data.face_dataset import faces_to_score, usable_faces
-    from earface.nn.inference import choose_device
-    from earface.nn.upsampler import HR
-    from facial_rec.evaluation import CONVENTION, measure, print_table
-    from facial_rec.recognizer import load_recognizer
+        from dsr.upsampler import enlarging
+        from earface.data.face_dataset import faces_to_score, usable_faces
+        from earface.nn.inference import choose_device
+        from earface.nn.upsampler import HR
+        from facial_rec.evaluation import CONVENTION, measure, print_table
+        from facial_rec.recognizer import load_recognizer
 
     device = choose_device(options.device)
-    recognizers = {name: load_recognizer(name, options.face_crop, device) for name in options.weights}
-    routes = enlarging(parse_upsamplers(options.inputs), options.dsr_checkpoint, options.vlr_size, device)
+    with Needed() as needed:
+        recognizers = {
+            name: needed(
+                partial(load_recognizer, name, options.face_crop, device),
+                f"--weights FILE (the authors' {name}.pt)",
+            )
+            for name in options.weights
+        }
+        upsamplers = parse_upsamplers(options.inputs)
+        routes = needed(lambda: enlarging(upsamplers, options.dsr_checkpoint, options.vlr_size, device))
     known = {Path(name): each.trained_on for name, each in recognizers.items()}
     known |= {Path(options.dsr_checkpoint): route.trained_on for route in routes if route.name == "dsr"}
     rows = faces_to_score(options.dataset_root, options.split, known)
@@ -58,11 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "convention": CONVENTION,
         "figures": found,
     }
-    with atomic_write(Path(options.out) / "metrics.json") as temporary:
+    with atomic_write(out / METRICS) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     title = f"{options.vlr_size} px, {options.degradation}: {len(rows)} faces of {people} people"
     print_table(title, found, [HR, *(route.name for route in routes)])
-    Console().print(f"metrics.json: {options.out}", soft_wrap=True, highlight=False)
+    Console().print(f"{METRICS}: {options.out}", soft_wrap=True, highlight=False)
     return 0
 
 

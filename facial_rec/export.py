@@ -12,6 +12,7 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import require_trained
+from earface.core.first_imports import first_imports
 from facial_rec.options import EdgeFaceExportOptions
 
 
@@ -20,11 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EdgeFaceExportOptions, argv, prog="earface export edgeface")
     require_trained(options.checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    from earface.export.command import export_model
-    from earface.export.onnx_export import require_onnx
-    from earface.nn.inference import choose_device
-    from facial_rec.model import load_tuned, save_tuned
-    from facial_rec.onnx_export import write_onnx
+    with first_imports():
+        from earface.export.command import export_model
+        from earface.export.onnx_export import require_onnx
+        from earface.nn.inference import choose_device
+        from facial_rec.model import load_tuned, save_tuned
+        from facial_rec.onnx_export import write_onnx
 
     if options.format != "safetensors":
         require_onnx()

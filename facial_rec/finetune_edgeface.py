@@ -12,7 +12,10 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
+from earface.core.first_imports import first_imports
+from earface.core.needed import Needed
 from earface.core.stopping import EXIT_PAUSED, pausable
+from earface.core.tool_options import next_step
 from earface.data.face_folders import training_root
 from facial_rec.config import ALIASES, HELP, FinetuneConfig, StageConfig
 
@@ -33,12 +36,17 @@ def finetune(config: FinetuneConfig) -> int:
     config.check_checkpoints()
     training_root(config.dataset_root)
     # after parsing: help, a mistyped flag and a missing file answer without Lightning
-    from dsr.upsampler import enlarging
-    from earface.nn.checkpoint import best_of_run
-    from facial_rec.datamodule import FinetuneData
-    from facial_rec.model import load_tuned, save_tuned
+    with first_imports():
+        from dsr.upsampler import enlarging
+        from earface.nn.checkpoint import best_of_run
+        from facial_rec.datamodule import FinetuneData
+        from facial_rec.model import load_tuned, save_tuned
+        from facial_rec.recognizer import load_edgeface
 
-    routes = enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size)
+    with Needed() as needed:
+        routes = needed(lambda: enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size))
+        if config.of_stage(1 if config.stage1_epochs else 2).is_new:
+            needed(lambda: load_edgeface(config.weights), f"--weights FILE (the authors' {config.weights}.pt)")
     datamodule = FinetuneData(config, routes)
     if config.stage1_epochs and not train_stage(config.of_stage(1), datamodule):
         return EXIT_PAUSED
@@ -49,6 +57,9 @@ def finetune(config: FinetuneConfig) -> int:
         best = best_of_run(folder / "stage2" / "last.ckpt")
         save_tuned(folder / "tuned", *load_tuned(best))
         print(f"tuned recogniser, from {best.name}: {folder / 'tuned'}")
+        print(
+            next_step("faces evaluate", weights=folder / "tuned", dataset_root=config.dataset_root, vlr_size=config.vlr)
+        )
     return 0
 
 

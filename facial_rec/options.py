@@ -8,14 +8,16 @@ from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
+from earface.core.tool_options import ToolOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 from facial_rec.config import parse_upsamplers
 
 ONNX_FILE = "edgeface.onnx"
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
-class EmbedOptions:
+class EmbedOptions(ToolOptions):
     """Aligned faces into a table of unit embeddings, with what made them."""
 
     input: str = option("", "a picture, or a folder of them: its first folders are the identities")
@@ -29,7 +31,7 @@ class EmbedOptions:
     )
     flip: bool = option(False, "average with the mirrored face: twice the time")
     batch_size: int = option(64, "faces sent to the device at once; does not change the numbers", low=1)
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     workers: int = option(4, "threads that read pictures", low=1, high=64)
 
     def check(self) -> None:
@@ -41,7 +43,7 @@ class EmbedOptions:
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class EvaluationOptions(ToolOptions):
     """Measure recognisers on people they were not tuned on, by HR, interpolated and super-resolved faces."""
 
     weights: tuple[str, ...] = option(
@@ -56,7 +58,7 @@ class EvaluationOptions:
     dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
     split: Literal["train", "val", "test"] = option("test", "which of its splits")
     seed: int = option(42, "of realistic degradation; with that of earface faces prepare VLR is as in its files", low=0)
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(32, "faces at once", low=1)
     num_workers: int = option(2, "loader processes", low=0)
     out: str = option("facial_rec/evaluation", "folder for metrics.json")
@@ -66,8 +68,6 @@ class EvaluationOptions:
         if not self.weights:
             raise InputError("--weights: give one or more recognisers")
         parse_upsamplers(self.inputs)
-        if Path(self.out).exists() and not Path(self.out).is_dir():
-            raise InputError(f"--out {self.out}: is a file; give a folder")
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def published_file(name: str) -> Path:
         return Path(hub_file(variant.repository, [f"{name}.pt"], what=name, advice=ADVICE))
     path = Path(torch.hub.get_dir()) / "checkpoints" / f"{name}.pt"  # where torch.hub keeps the authors' own downloads
     if not path.is_file():
-        download(f"{GITLAB}/{name}.pt", path, variant.sha256, advice=ADVICE)
+        download(f"{GITLAB}/{name}.pt", path, variant.sha256, what=name, advice=ADVICE)
     return path
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from earface.core.errors import InputError
+from earface.core.needed import MissingWeightsError, Needed
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.inference import weights_digest
 from earface.nn.precision import Precision, autocast
@@ -49,7 +50,7 @@ class FaceRecognizer:
         In 32 bits a face's embedding is the same bit for bit alone and in any batch.
         """
         with autocast(self.device, self.precision):
-            return embed_faces(self.model, self.contract(crops.to(self.device))).float()
+            return embed_faces(self.model, crops.to(self.device), self.contract)
 
 
 def load_recognizer(name: str, crop: Crop | None, device: str = "cpu", precision: Precision = "32") -> FaceRecognizer:
@@ -71,17 +72,27 @@ def load_frozen_recognizer(flag: str, name: str, crop: Crop) -> FrozenRecognizer
         return None
     try:
         network = load_edgeface(name)
+    except MissingWeightsError:
+        raise
     except InputError as error:
         raise InputError(f"{flag}: {error}") from None
     return FrozenRecognizer(network, FaceContract(crop), network.variant)
 
 
-def load_frozen_recognizers(options: Any) -> tuple[FrozenRecognizer | None, FrozenRecognizer | None]:
-    """Those that the options `recognizer` and `second_recognizer` name, on crops of `face_crop`. Raises InputError."""
-    return (
-        load_frozen_recognizer("--recognizer", options.recognizer, options.face_crop),
-        load_frozen_recognizer("--second_recognizer", options.second_recognizer, options.face_crop),
-    )
+def load_frozen_recognizers(
+    options: Any, needed: Needed, without: str = "none"
+) -> tuple[FrozenRecognizer | None, FrozenRecognizer | None]:
+    """Those that the options `recognizer` and `second_recognizer` name, on crops of `face_crop`.
+
+    without: how the first is left out, for the error's line.
+    """
+
+    def load(option: str, otherwise: str) -> FrozenRecognizer | None:
+        name = getattr(options, option)
+        advice = f"--{option} FILE (the authors' {name}.pt), or {otherwise}"
+        return needed(lambda: load_frozen_recognizer(f"--{option}", name, options.face_crop), advice)
+
+    return load("recognizer", without), load("second_recognizer", "none")
 
 
 def is_tuned(name: str) -> bool:

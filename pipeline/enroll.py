@@ -15,28 +15,35 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import require_path, require_trained
+from earface.core.first_imports import first_imports
+from earface.core.needed import Needed
 from pipeline.options import EnrollOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from earface.nn.upsampler import Upsampler
     from facial_rec.embedding import FaceFile
     from facial_rec.embedding_table import FaceEmbeddings
     from facial_rec.recognizer import FaceRecognizer
+    from pipeline.embedding import Reader
     from pipeline.gallery import Gallery
 
 
 def enrolled(
-    faces: Sequence[FaceFile], options: EnrollOptions, recognizer: FaceRecognizer, console: Console
+    faces: Sequence[FaceFile],
+    options: EnrollOptions,
+    recognizer: FaceRecognizer,
+    route: Upsampler,
+    read: Reader,
+    console: Console,
 ) -> FaceEmbeddings:
     """The pictures as rows of a gallery. Raises InputError if none can be used."""
-    from dsr.upsampler import build_upsampler
     from facial_rec.embedding_table import FaceEmbeddings
-    from pipeline.embedding import embed_with_progress, face_finder, face_reader, say_skipped
+    from pipeline.embedding import embed_with_progress, say_skipped
     from pipeline.gallery import TEMPLATE_RULE
 
-    route = build_upsampler(options.route, options.dsr_checkpoint, recognizer.device, options.precision)
-    found = embed_with_progress(recognizer, route, face_reader(face_finder(options)), options, faces, console)
+    found = embed_with_progress(recognizer, route, read, options, faces, console)
     say_skipped(found.skipped, len(faces), console)
     kept = [faces[index] for index in found.kept]
     for identity in sorted({face.identity for face in faces} - {face.identity for face in kept}):
@@ -104,26 +111,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.route == "dsr":
         require_trained(options.dsr_checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    import torch
-    from rich.console import Console
+    with first_imports():
+        import torch
+        from rich.console import Console
 
-    from earface.data.face_rows import read_faces
-    from earface.nn.inference import choose_device
-    from facial_rec.embedding import FaceFile
-    from facial_rec.embedding_table import read_embeddings, write_embeddings
-    from facial_rec.recognizer import load_recognizer
-    from pipeline.gallery import Gallery
+        from dsr.upsampler import build_upsampler
+        from earface.data.face_rows import read_faces
+        from earface.nn.inference import choose_device
+        from facial_rec.embedding import FaceFile
+        from facial_rec.embedding_table import read_embeddings, write_embeddings
+        from facial_rec.recognizer import load_recognizer
+        from pipeline.embedding import face_finder, face_reader
+        from pipeline.gallery import Gallery
 
     console, out = Console(), Path(options.out)
     device = choose_device(options.device)
     earlier = Gallery.load(out) if options.add else None
+    with Needed() as needed:
+        recognizer = needed(
+            lambda: load_recognizer(options.recognizer, options.crop, device, options.precision),
+            f"--recognizer FILE (the authors' {options.recognizer}.pt)",
+        )
+        route = needed(lambda: build_upsampler(options.route, options.dsr_checkpoint, device, options.precision))
+        read = needed(lambda: face_reader(face_finder(options)))
     faces = [FaceFile(row.path.resolve(), row.identity) for row in read_faces(options.input)]
-    recognizer = load_recognizer(options.recognizer, options.crop, device, options.precision)
     if earlier is not None:
         earlier.check_key(recognizer.key, out)
         refuse_twice(earlier, faces, out)
     try:
-        table = enrolled(faces, options, recognizer, console)
+        table = enrolled(faces, options, recognizer, route, read, console)
     except torch.OutOfMemoryError as error:
         raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
     table = joined(read_embeddings(out), table) if options.add else table

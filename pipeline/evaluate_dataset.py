@@ -6,6 +6,7 @@ import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +15,17 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import require_path, require_trained
+from earface.core.files import output_folder, require_path, require_trained
+from earface.core.first_imports import first_imports
+from earface.core.needed import Needed
 from earface.core.progress import progress
 from earface.data.face_folders import require_face_set
-from pipeline.options import AUTO, FILES, NONE, USUAL_DSR, USUAL_TUNED, EvaluateOptions
+from pipeline.options import AUTO, FILES, NONE, RESULTS, USUAL_DSR, USUAL_TUNED, EvaluateOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from facial_rec.recognizer import FaceRecognizer
     from pipeline.configurations import Models
     from pipeline.protocol import Protocol
 
@@ -63,14 +67,20 @@ def load_models(options: EvaluateOptions, device: str) -> Models:
     from facial_rec.recognizer import load_recognizer
     from pipeline.configurations import Models
 
-    precision = options.precision
-    stock = load_recognizer(options.recognizer, options.crop, device, precision)
-    tuned = [load_recognizer(name, options.crop, device, precision) for name in given(options.tuned, USUAL_TUNED)]
+    def recognizer(name: str) -> FaceRecognizer:
+        return load_recognizer(name, options.crop, device, options.precision)
+
+    with Needed() as needed:
+        stock = needed(
+            lambda: recognizer(options.recognizer), f"--recognizer FILE (the authors' {options.recognizer}.pt)"
+        )
+        tuned = [needed(partial(recognizer, name)) for name in given(options.tuned, USUAL_TUNED)]
+        names = given(options.dsr_checkpoint, USUAL_DSR)
+        resolvers = [needed(partial(super_resolution, name, device, options.precision)) for name in names]
     for each in tuned:
         if not each.inputs:
             raise InputError(f"--tuned {each.name}: weights as published; give a folder of earface faces finetune")
-    names = given(options.dsr_checkpoint, USUAL_DSR)
-    return Models(stock, tuned, [super_resolution(name, device, precision) for name in names])
+    return Models(stock, tuned, resolvers)
 
 
 def run(options: EvaluateOptions, console: Console) -> None:
@@ -84,9 +94,9 @@ def run(options: EvaluateOptions, console: Console) -> None:
     from pipeline.report_data import About, models_told
 
     device, stages = choose_device(options.device), Stages()
+    models = load_models(options, device)
     protocol = protocol_of(options)
     check_people(protocol)
-    models = load_models(options, device)
     conditions = conditions_of(options.vlr_size or models.sizes, options.degradation)
     grids = {condition: models.rows_of(condition) for condition in conditions}
     refuse_known([*protocol.score.rows, *protocol.tune.rows], "this evaluation", known_people(grids))
@@ -132,9 +142,11 @@ def run(options: EvaluateOptions, console: Console) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EvaluateOptions, argv, prog="earface evaluate")
     check_files(options)
+    output_folder(Path(options.out), RESULTS, options.overwrite)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    import torch
-    from rich.console import Console
+    with first_imports():
+        import torch
+        from rich.console import Console
 
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)

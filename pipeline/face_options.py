@@ -7,10 +7,11 @@ from typing import Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
+from earface.core.tool_options import ToolOptions
 
 
 @dataclass(frozen=True)
-class FaceOptions:
+class FaceOptions(ToolOptions):
     """A subclass is the options of a command."""
 
     input: str = option("", "a picture, or a folder of them")
@@ -26,7 +27,7 @@ class FaceOptions:
     )
     precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU, scores differ by about .01")
     batch_size: int = option(64, "faces sent to the device at once", low=1)
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     workers: int = option(4, "threads that read pictures and find faces", low=1, high=64)
 
     def check(self) -> None:

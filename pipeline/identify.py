@@ -13,8 +13,10 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import require_path, require_trained
-from pipeline.options import IdentifyOptions
+from earface.core.files import output_folder, require_path, require_trained
+from earface.core.first_imports import first_imports
+from earface.core.needed import MissingWeightsError, Needed
+from pipeline.options import CANDIDATES, CANDIDATES_SHEET, IdentifyOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +57,8 @@ def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> Fa
     crop: Crop = "center" if gallery.contract == FaceContract("center").id else "arcface"
     try:
         found = load_recognizer(name, crop, device, options.precision)
+    except MissingWeightsError:
+        raise
     except InputError as error:
         if options.recognizer:
             raise
@@ -113,24 +117,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(IdentifyOptions, argv, prog="earface identify")
     for path in (options.input, options.gallery):
         require_path(path)
+    out = output_folder(Path(options.out), (CANDIDATES, CANDIDATES_SHEET), options.overwrite)
     if options.route == "dsr":
         require_trained(options.dsr_checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    import torch
-    from rich.console import Console
+    with first_imports():
+        import torch
+        from rich.console import Console
 
-    from dsr.upsampler import build_upsampler
-    from earface.nn.inference import choose_device
-    from pipeline.candidate_grid import save_candidates
-    from pipeline.embedding import embed_with_progress, face_finder, face_reader, say_skipped
-    from pipeline.gallery import UNKNOWN, Gallery, Identified
+        from dsr.upsampler import build_upsampler
+        from earface.nn.inference import choose_device
+        from pipeline.candidate_grid import save_candidates
+        from pipeline.embedding import embed_with_progress, face_finder, face_reader, say_skipped
+        from pipeline.gallery import UNKNOWN, Gallery, Identified
 
-    console, out, device = Console(), Path(options.out), choose_device(options.device)
-    faces, gallery = probes_of(options.input), Gallery.load(Path(options.gallery))
-    recognizer = recognizer_of(gallery, options, device)
-    read = face_reader(face_finder(options))
-    read_enrolled = enrolled_reader(gallery, options) if options.pictures else read
-    route = build_upsampler(options.route, options.dsr_checkpoint, device, options.precision)
+    console, device = Console(), choose_device(options.device)
+    gallery = Gallery.load(Path(options.gallery))
+    with Needed() as needed:
+        recognizer = needed(
+            lambda: recognizer_of(gallery, options, device),
+            "--recognizer FILE, the one that --gallery was enrolled with",
+        )
+        route = needed(lambda: build_upsampler(options.route, options.dsr_checkpoint, device, options.precision))
+        read = needed(lambda: face_reader(face_finder(options)))
+        read_enrolled = needed(lambda: enrolled_reader(gallery, options)) if options.pictures else read
+    faces = probes_of(options.input)
     try:
         embedded = embed_with_progress(recognizer, route, read, options, faces, console)
     except torch.OutOfMemoryError as error:
@@ -141,9 +152,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         Identified(faces[index].path, own, options.threshold)
         for index, own in zip(embedded.kept, candidates, strict=True)
     ]
-    write_candidates(out / "candidates.csv", found)
+    write_candidates(out / CANDIDATES, found)
     if options.pictures:
-        save_candidates(out / "candidates.png", found[: options.pictures], read, read_enrolled, route, device)
+        save_candidates(out / CANDIDATES_SHEET, found[: options.pictures], read, read_enrolled, route, device)
     say(found, console)
     known = sum(each.decision != UNKNOWN for each in found)
     console.print(

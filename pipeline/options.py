@@ -9,6 +9,7 @@ from typing import Literal
 from earface.core.errors import InputError
 from earface.core.files import check_folder
 from earface.core.options import check_options, option
+from earface.core.tool_options import ToolOptions
 from earface.data.face_sizes import DEGRADATIONS, parse_vlr_size
 from earface.data.multipie import FRONTAL, FRONTAL_FLASH, NEUTRAL
 from facial_rec.options import check_name
@@ -18,6 +19,14 @@ AUTO, NONE = "auto", "none"
 USUAL_DSR, USUAL_TUNED = "dsr/checkpoints/last.ckpt", "facial_rec/checkpoints/tuned"  # where training puts them
 FILES = "files"  # the degradation of a set's own VLR pictures
 KINDS = (*DEGRADATIONS, FILES)
+REPORT = "report.json"  # last: with it an evaluation is complete
+EVENTS = ".evaluation"  # the end of their names
+_PLOTS = ("cmc", "det_verification", "det_identification", "histograms", "by_*")
+RESULTS = (
+    *(REPORT, "report.html", "probes.csv", f"tensorboard/events.out.tfevents.*{EVENTS}"),
+    *(f"plots/*_{kind}_{plot}.png" for kind in KINDS for plot in _PLOTS),
+)
+CANDIDATES, CANDIDATES_SHEET = "candidates.csv", "candidates.png"
 MOST_CANDIDATES = 10  # side by side; matplotlib draws no picture of 2^16 pixels
 
 
@@ -39,8 +48,10 @@ class EnrollOptions(FaceOptions):
         super().check()
         check_name(Path(self.out))
         check_folder(Path(self.out).parent, "--out")
-        if Path(self.out).exists() and not self.add:
-            raise InputError(f"--out {self.out}: is there already: --add enrols more people in it; or give another")
+        if Path(self.out).exists() and not (self.add or self.overwrite):
+            raise InputError(
+                f"--out {self.out}: is there already: --add enrols more people in it; --overwrite replaces it"
+            )
         if self.add and not Path(self.out).is_file():
             raise InputError(f"--add: there is no gallery {self.out}; leave --add out to make it")
 
@@ -64,11 +75,11 @@ class IdentifyOptions(FaceOptions):
 
     def check(self) -> None:
         super().check()
-        check_folder(Path(self.out), "--out")
+        check_folder(Path(self.out), f"--out {self.out}")
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(ToolOptions):
     """Evaluate VLR probes against an HR gallery: HR, interpolation and DSR, with the stock and a tuned recogniser."""
 
     dataset_root: str = option("dataset", "a prepared set, its test_processed, or any set of aligned 128x128 faces")
@@ -102,7 +113,7 @@ class EvaluateOptions:
     precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU")
     batch_size: int = option(64, "faces at once", low=1)
     num_workers: int = option(2, "loader processes", low=0)
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     out: str = option("pipeline/evaluation", "folder for report.html, report.json, probes.csv, plots and events")
 
     def check(self) -> None:
@@ -118,5 +129,3 @@ class EvaluateOptions:
             raise InputError("--gallery and --probes: give both, or neither")
         if self.gallery is not None and self.pairs is not None:
             raise InputError("--pairs: not together with --gallery and --probes")
-        if Path(self.out).exists() and not Path(self.out).is_dir():
-            raise InputError(f"--out {self.out}: is a file; give a folder")

@@ -13,23 +13,23 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
-from earface.core.files import atomic_write
+from earface.core.files import atomic_write, results_in
 from earface.metrics.plots import as_bytes
 from pipeline.configuration_metrics import MEASURES
 from pipeline.configurations import FaceLoader
 from pipeline.evaluation import ConditionResult
+from pipeline.options import EVENTS, REPORT, RESULTS
 from pipeline.plots import draw
 from pipeline.report_data import INSUFFICIENT, About, Plot, Plots, answer, as_plain, cell, given, write_probes
 from pipeline.report_page import write_page
 
 
 def write_report(out: Path, about: About, results: Sequence[ConditionResult], faces: FaceLoader) -> list[str]:
-    """All that an evaluation leaves, in the place of an earlier one. Returns the answers.
+    """All that an evaluation leaves, in the place of an earlier one; other files stay. Returns the answers.
 
     report.json goes first and comes last: where it is, everything is there and of one evaluation.
     """
-    (out / "report.json").unlink(missing_ok=True)
-    for stale in [*(out / "plots").glob("*.png"), *(out / "tensorboard").glob("events.out.tfevents.*")]:
+    for stale in results_in(out, RESULTS):
         stale.unlink()
     plots = {
         result.condition: {
@@ -45,14 +45,14 @@ def write_report(out: Path, about: About, results: Sequence[ConditionResult], fa
                 temporary.write_bytes(plot.png)
     write_page(out / "report.html", about, results, plots, answers, faces)
     write_events(out / "tensorboard", results, plots, answers)
-    with atomic_write(out / "report.json") as temporary:
+    with atomic_write(out / REPORT) as temporary:
         temporary.write_text(json.dumps(as_plain(about, results, answers), indent=1) + "\n", encoding="utf-8")
     return answers
 
 
 def write_events(folder: Path, results: Sequence[ConditionResult], plots: Plots, answers: Sequence[str]) -> None:
     """TensorBoard: a scalar each measure, condition and row, and the curves."""
-    with SummaryWriter(str(folder)) as writer:
+    with SummaryWriter(str(folder), filename_suffix=EVENTS) as writer:
         for result in results:
             for row in result.rows:
                 for name, figure in row.measured.items():

@@ -28,8 +28,8 @@ def score_chunks(probes: Tensor, templates: Tensor, scores: int = CHUNK_SCORES) 
     """The number of the first probe, and its and the next probes' scores (n, T), until all are dealt with.
 
     probes (P, D), templates (T, D) of length 1, float32, on one device. scores: about how many at once, at least those
-    of one block of probes. A score is the same bit for bit in any chunk. Raises InputError for embeddings that are not
-    finite: NaN is no lower than any score, so it would rank first.
+    of one block of probes. A score is the same bit for bit in any chunk; another place in the list may change its last
+    bit. Raises InputError for embeddings that are not finite: NaN is no lower than any score, so it would rank first.
     """
     block = block_shape(probes.device)[0]
     rows = max(1, scores // max(1, *templates.shape) // block) * block  # D: few templates, a long chunk

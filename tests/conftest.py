@@ -7,7 +7,8 @@ from pathlib import Path
 
 # Before numpy and torch start their threads: tiny arrays gain nothing from two, and a run in a process of its own
 # must add up its numbers in the same order. No GPU unless it is asked for: the same numbers on every machine.
-os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # benchmarks.settings gives more
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 if not os.environ.get("EARFACE_TEST_CUDA"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -36,7 +37,7 @@ def ear_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TINY = (
     *("--encoder", "conv", "--base-channels", "4", "--image-size", "64", "--latent-dim", "8"),
     *("--linear-path-size", "16", "--batch-size", "4", "--precision", "32", "--lr", "1e-3"),
-    *("--log-every-n-steps", "2", "--num-workers", "0", "--progress", "none"),
+    *("--log-every-n-steps", "2", "--num-workers", "0", "--progress", "none", "--augment", "none"),
 )
 
 

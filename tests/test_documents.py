@@ -30,6 +30,8 @@ from earface.core import command_line
 from earface.core.errors import OneLineParser
 from tests.conftest import TINY, VLR
 
+pytestmark = pytest.mark.runs
+
 PROJECT = Path(__file__).resolve().parent.parent
 ORIGIN = PROJECT.parent / "shared" / "reference"  # the documents of origin, which are not in this repository
 DOCUMENTS = sorted(
@@ -231,7 +233,7 @@ def started(checkout: Path, folder: str, *words: str) -> subprocess.CompletedPro
     """`python` with these words in a folder of the checkout; installed is what the project needs, not the project."""
     environment = os.environ | {"PYTHONPATH": sysconfig.get_path("purelib")}
     command = [sys.executable, "-S", *words]  # -S: no path files, by one of which the project is installed
-    return subprocess.run(command, cwd=checkout / folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=checkout / folder, env=environment, capture_output=True, text=True)
 
 
 CHECKS = """
@@ -239,7 +241,7 @@ import ear_teacher.detector.model, ear_teacher.model, pathlib, torch
 assert pathlib.Path(ear_teacher.__file__).is_relative_to(pathlib.Path.cwd())
 assert EarVAE is ear_teacher.model.EarVAE is ear_teacher.EarVAE
 assert EarDetector is ear_teacher.detector.model.EarDetector is ear_teacher.EarDetector
-assert torch.equal(mu, model.encode_posterior(images)[0]) and mu.shape == (8, 8)
+assert torch.allclose(mu, model.encode_posterior(images)[0], atol=1e-5) and mu.shape == (8, 8)  # of `model.encoder`
 kept = detector.boxes.state_dict()
 assert all(torch.equal(kept[name], there) for name, there in model.state_dict().items() if name in kept)
 print("done")
@@ -275,7 +277,7 @@ def test_a_script_starts_where_nothing_is_installed(packages: Path, folder: str,
 def test_the_default_paths_start_at_the_projects_folder_also_inside_the_package(checkout: Path) -> None:
     """`python train.py` there finds the run made by `python -m ear_teacher.train`; with a path, all start there."""
     done = started(checkout, "ear_teacher", "train.py", *TINY, "--epochs", "1")
-    assert done.stdout.startswith("finished: ear_teacher/checkpoints/last.ckpt"), done.stderr
+    assert "finished: ear_teacher/checkpoints/last.ckpt" in done.stdout, done.stderr
     other = started(checkout, "ear_teacher", "train.py", *TINY, "--train-npy", "../data/preprocessed/train_teacher.npy")
     assert other.stderr.startswith("error: data/preprocessed/val_teacher.npy: no such file")
 

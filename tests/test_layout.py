@@ -42,6 +42,7 @@ LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
 Imports = Callable[[], dict[str, set[str]]]
 
 
+@cache
 def shipped() -> dict[str, Path]:
     """Module name -> file, of every file in the wheel."""
     files = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
@@ -171,6 +172,7 @@ def against_the_order() -> list[str]:
     ]
 
 
+@cache
 def entry_scripts() -> set[str]:
     return {name for name, file in shipped().items() if is_entry_script(ast.parse(file.read_text("utf-8")))}
 

@@ -46,6 +46,8 @@ from facial_rec.recognizer import load_edgeface
 from pipeline.gallery import Gallery
 from pipeline.identify import main as identify
 
+pytestmark = pytest.mark.runs
+
 OLD = Path(__file__).parent / "old_files"
 TOLERANCE = 1e-4  # of the largest number compared: kernels of other CPUs add up in another order
 DRIFT = 0.1  # of how far a tensor moves after the stop; Adam makes a whole step of a gradient that is rounding alone

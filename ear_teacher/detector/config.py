@@ -119,6 +119,11 @@ class DetectorTrainingConfig(BackboneOptions, TrainerOptions):
         if not self.train_boxes and self.num_landmarks == 0:
             raise InputError("--train_boxes false: with --num_landmarks 0 nothing is left to train")
 
+    def backbone_config(self) -> EarVAEConfig:
+        """Which encoder it is, as far as that is known without a VAE's checkpoint."""
+        given = {name: getattr(self, name) for name in FROM_VAE if getattr(self, name) is not None}
+        return EarVAEConfig(**{name: getattr(EarDetectorConfig, name) for name in FROM_VAE} | given)
+
     def resolved(self, num_landmarks: int, vae_options: Mapping[str, Any] | None = None) -> DetectorTrainingConfig:
         """What is left to the VAE's checkpoint and to the data, filled in. Raises InputError where they disagree.
 

@@ -9,39 +9,50 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from ear_teacher.detector.options import EvaluationOptions
+from ear_teacher.detector.options import EVALUATION_RESULTS, EvaluationOptions
 from ear_teacher.options import located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import output_folder, require_checkpoint, require_file, write_json
+from earface.core.first_imports import first_imports
 from earface.core.progress import progress
+
+
+def results_folder(options: EvaluationOptions, checkpoint: Path) -> Path:
+    """Where results go. Raises InputError where some are that may not be replaced."""
+    default = checkpoint.parent.parent / "evaluation" / checkpoint.stem
+    return output_folder(Path(options.out or default), EVALUATION_RESULTS, options.overwrite)
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EvaluationOptions, argv, prog="earface ears detector evaluate")
+    given = Path(located(options.checkpoint))
+    if options.out or given.is_file():  # before PyTorch is loaded, which a pattern or a run's folder needs
+        results_folder(options, given)
     require_checkpoint(located(options.checkpoint))
     if options.json is not None:
         require_file(options.json)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    import torch
-    from rich.console import Console
-    from rich.markup import escape
+    with first_imports():
+        import torch
+        from rich.console import Console
+        from rich.markup import escape
 
-    from ear_teacher.detector.evaluation import check_landmarks, evaluate
-    from ear_teacher.detector.metrics.evaluation_set import open_source, trained_on, validated_on
-    from ear_teacher.detector.metrics.report import CONVENTION, print_report
-    from ear_teacher.detector.model import EarDetector
-    from earface.nn.checkpoint import find_checkpoint, read_checkpoint
-    from earface.nn.inference import choose_device
+        from ear_teacher.detector.evaluation import check_landmarks, evaluate
+        from ear_teacher.detector.metrics.evaluation_set import open_source, trained_on, validated_on
+        from ear_teacher.detector.metrics.report import CONVENTION, print_report
+        from ear_teacher.detector.model import EarDetector
+        from earface.nn.checkpoint import find_checkpoint, read_checkpoint
+        from earface.nn.inference import choose_device
 
     device, checkpoint = choose_device(options.device), find_checkpoint(located(options.checkpoint))
     model = EarDetector.load_from_checkpoint(str(checkpoint), device, options.weights)
     run = read_checkpoint(checkpoint)["hyper_parameters"]["options"]
     images = options.images or (run["images"] if options.json is None else None)
+    out = results_folder(options, checkpoint)
     source = open_source(options.json or validated_on(run), images and located(images))
     check_landmarks(model, source.annotations)
-    out = output_folder(options.out, checkpoint.parent.parent / "evaluation" / checkpoint.stem)
 
     console = Console()
     try:

@@ -33,15 +33,11 @@ from ear_teacher.detector.metrics.report import (
     write_per_landmark,
 )
 from ear_teacher.detector.model import EarDetector
-from ear_teacher.detector.options import EvaluationOptions, Normaliser
+from ear_teacher.detector.options import NOT_ALWAYS, EvaluationOptions, Normaliser
 from earface.core.errors import InputError
 from earface.data.annotations import HIDDEN, UNLABELLED, Annotations
 
 FEW_EARS = 100  # of fewer, a figure moves visibly with each
-NOT_ALWAYS = (  # written; what an earlier evaluation left would be taken for this one's
-    *("metrics.json", "per_landmark.csv", "precision_recall.png", "cumulative_error.png"),
-    *("missed.png", "false_alarms.png", "worst_landmarks.png"),
-)
 
 
 def check_landmarks(model: EarDetector, annotations: Annotations) -> bool:

@@ -7,14 +7,22 @@ from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
+from earface.core.tool_options import ToolOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 ONNX_FILES = ("boxes.onnx", "landmarks.onnx")
+NOT_ALWAYS = (  # written; what an earlier evaluation left would be taken for this one's
+    *("metrics.json", "per_landmark.csv", "precision_recall.png", "cumulative_error.png"),
+    *("missed.png", "false_alarms.png", "worst_landmarks.png"),
+)
+EVALUATION_RESULTS = (*NOT_ALWAYS, "scores.png", "per_ear.csv", "detections.json")
+DETECTIONS, RESULTS, OVERLAYS, CROPS = "detections.json", "results.json", "overlays", "crops"
+PREDICTION_RESULTS = (DETECTIONS, RESULTS, f"{OVERLAYS}/*", f"{CROPS}/*")
 Normaliser = Literal["landmark-box", "ear-box"]
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class EvaluationOptions(ToolOptions):
     """Measure a trained ear detector on annotated photographs: boxes, landmarks, visibility."""
 
     checkpoint: str = option(
@@ -24,7 +32,7 @@ class EvaluationOptions:
     images: str | None = option(None, "folder that its file names start from; default: the JSON's own")
     out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")
     weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(8, "photographs at once", low=1)
     score_threshold: float = option(
         0.5, "of the operating point: precision, recall, landmarks end to end", low=0, high=1
@@ -34,7 +42,7 @@ class EvaluationOptions:
 
 
 @dataclass(frozen=True)
-class PredictionOptions:
+class PredictionOptions(ToolOptions):
     """Find the ears in photographs, and their landmarks."""
 
     checkpoint: str = option(
@@ -47,7 +55,7 @@ class PredictionOptions:
     overlays: bool = option(True, "write the photographs with their ears drawn in")
     crops: bool = option(False, "write each ear by itself; the input's folders, subjects perhaps, are kept")
     weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(8, "photographs in memory, and on the device, at once", low=1)
 
     def check(self) -> None:

@@ -16,11 +16,12 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from ear_teacher.detector.options import PredictionOptions
+from ear_teacher.detector.options import CROPS, DETECTIONS, OVERLAYS, RESULTS, PredictionOptions
 from ear_teacher.options import located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import require_path, require_trained
+from earface.core.first_imports import first_imports
 from earface.core.progress import progress
 
 
@@ -31,22 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_path(options.input)
     require_trained(located(options.checkpoint))
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    import torch
-    from rich.console import Console
+    with first_imports():
+        import torch
+        from rich.console import Console
 
-    from ear_teacher.detector.loading import load_detector
-    from ear_teacher.detector.prediction import (
-        CROPS,
-        DETECTIONS,
-        OVERLAYS,
-        RESULTS,
-        checked_out,
-        photographs_of,
-        predict_photographs,
-        say,
-        write_predictions,
-    )
-    from earface.nn.inference import choose_device
+        from ear_teacher.detector.loading import load_detector
+        from ear_teacher.detector.prediction import (
+            checked_out,
+            photographs_of,
+            predict_photographs,
+            say,
+            write_predictions,
+        )
+        from earface.nn.inference import choose_device
 
     root, paths = photographs_of(options.input)
     out = checked_out(options)

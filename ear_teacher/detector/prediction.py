@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ear_teacher.detector.drawing import Skeleton, draw_detections
 from ear_teacher.detector.model import EarDetector
-from ear_teacher.detector.options import PredictionOptions
+from ear_teacher.detector.options import CROPS, DETECTIONS, OVERLAYS, PREDICTION_RESULTS, RESULTS, PredictionOptions
 from earface.core.errors import InputError
 from earface.core.files import atomic_write, output_folder
 from earface.core.progress import Progress
@@ -32,8 +32,6 @@ from earface.data.annotations import (
 from earface.data.coco import write_coco
 from earface.data.image_cache import crop_to_box
 from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
-
-DETECTIONS, RESULTS, OVERLAYS, CROPS = "detections.json", "results.json", "overlays", "crops"
 
 
 @dataclass(frozen=True)
@@ -74,10 +72,12 @@ def checked_out(options: PredictionOptions) -> Path:
     for name in (OVERLAYS, CROPS):
         if given.is_relative_to((out / name).resolve()):
             raise InputError(f"--out {out}: --input {options.input} lies in its {name}/ and would be replaced")
+    output_folder(out, PREDICTION_RESULTS, options.overwrite)
     try:
-        return output_folder(options.out, out)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--out {out}: {error.strerror}; give another folder") from None
+    return out
 
 
 def storable(path: Path, size: Size, found: Mapping[str, Tensor]) -> tuple[Photograph, list[int]]:

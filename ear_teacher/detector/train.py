@@ -13,7 +13,10 @@ from ear_teacher.detector.config import ALIASES, HELP, DetectorTrainingConfig
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import require_checkpoint, require_file
+from earface.core.first_imports import first_imports
+from earface.core.needed import Needed
 from earface.core.stopping import EXIT_PAUSED, pausable
+from earface.core.tool_options import next_step
 
 
 @entry_point
@@ -33,14 +36,20 @@ def train(config: DetectorTrainingConfig) -> int:
     if config.vae_checkpoint is not None:
         require_checkpoint(config.vae_checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without Lightning
-    import pytorch_lightning as pl
+    with first_imports():
+        import pytorch_lightning as pl
 
-    from ear_teacher.detector.datamodule import DetectorDataModule
-    from ear_teacher.detector.model import EarDetector, vae_options
-    from ear_teacher.detector.module import EarDetectorLightning
-    from earface.training.resume import open_run
-    from earface.training.trainer import announce, build_trainer, fit, report
+        from ear_teacher.detector.datamodule import DetectorDataModule
+        from ear_teacher.detector.model import EarDetector, vae_options
+        from ear_teacher.detector.module import EarDetectorLightning
+        from ear_teacher.encoders import require_backbone
+        from earface.training.resume import open_run
+        from earface.training.trainer import announce, build_trainer, fit, report
 
+    if config.is_new and config.vae_checkpoint is None:
+        with Needed() as needed:
+            instead = "--vae_checkpoint of an ear VAE, --encoder_weights FILE, or none to start from random ones"
+            needed(lambda: require_backbone(config.backbone_config(), config.encoder_weights), instead)
     datamodule = DetectorDataModule(config)
     stored = vae_options(config.vae_checkpoint) if config.vae_checkpoint is not None else None
     datamodule.config = config = config.resolved(datamodule.num_landmarks, stored)
@@ -61,7 +70,8 @@ def train(config: DetectorTrainingConfig) -> int:
     if not config.train_boxes and not (config.init_from or run.checkpoint):
         print("note: --train_boxes false keeps a box detector that nothing has taught; give one with --init_from")
     complete = fit(trainer, module, datamodule, run)
-    report(trainer, run, complete)
+    last = Path(config.checkpoint_dir) / "last.ckpt"
+    report(trainer, run, complete, next_step("ears detector evaluate", checkpoint=last))
     return 0 if complete else EXIT_PAUSED
 
 

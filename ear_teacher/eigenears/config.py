@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from earface.core.options import option
+from earface.core.tool_options import ToolOptions
+
+RESULTS = (
+    *("eigenears.json", "components.csv", "scores.csv", "eigenears_grid.png", "explained_variance.png"),
+    *("factors.png", "traversal.png", "interpolation.png", "pc_[0-9]*.png"),
+)
 
 
 @dataclass(frozen=True)
-class EigenearOptions:
+class EigenearOptions(ToolOptions):
     """Draw the principal components of an ear VAE's latents and measure what they are made of."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
@@ -25,5 +31,5 @@ class EigenearOptions:
     sigmas: float = option(3.0, "how far the sheets go to either side, in standard deviations", above=0, high=10)
     steps: int = option(7, "pictures from one end to the other", low=5, high=25)
     weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "auto: the GPU if there is one")
+    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(32, "images decoded at once", low=1)

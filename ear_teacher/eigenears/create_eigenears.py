@@ -9,38 +9,50 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from ear_teacher.eigenears.config import EigenearOptions
+from ear_teacher.eigenears.config import RESULTS, EigenearOptions
 from ear_teacher.options import located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import output_folder, require_path, require_trained, write_json
+from earface.core.first_imports import first_imports
+from earface.core.progress import progress
+
+
+def results_folder(options: EigenearOptions, checkpoint: Path) -> Path:
+    """Where results go. Raises InputError where some are that may not be replaced."""
+    default = checkpoint.parent.parent / "eigenears"
+    return output_folder(Path(options.out or default), RESULTS, options.overwrite)
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EigenearOptions, argv, prog="earface ears eigenears")
+    given = Path(located(options.checkpoint))
+    if options.out or given.is_file():  # before PyTorch is loaded, which a pattern or a run's folder needs
+        results_folder(options, given)
     require_trained(located(options.checkpoint))
     for flag, path in (("--npy", options.npy), ("--factors", options.factors)):
         if path:
             require_path(located(path), f"say by {flag} where it is")
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    import torch
-    from rich.console import Console
+    with first_imports():
+        import torch
+        from rich.console import Console
 
-    from ear_teacher.eigenears.analysis import create_eigenears, find_factors
-    from ear_teacher.eigenears.report import CONVENTION, print_report
-    from ear_teacher.loading import load_run, open_ears
-    from earface.nn.inference import choose_device
+        from ear_teacher.eigenears.analysis import create_eigenears, find_factors
+        from ear_teacher.eigenears.report import CONVENTION, print_report
+        from ear_teacher.loading import load_run, open_ears
+        from earface.nn.inference import choose_device
 
     device = choose_device(options.device)
     model, checkpoint, run = load_run(options.checkpoint, device, options.weights)
+    out = results_folder(options, checkpoint)
     ears = open_ears(options.npy or run["train_npy"], "--npy", model, run, options.data_root, options.cache_dir)
     index, factors = find_factors(options, ears)
-    out = output_folder(options.out, checkpoint.parent.parent / "eigenears")
 
     console = Console()
     try:
-        with console.status(f"eigenears of {len(ears.names)} ears"):
+        with progress(f"eigenears of {len(ears.names)} ears"):
             found, sentences = create_eigenears(model, ears, factors, out, options, device)
     except torch.OutOfMemoryError as error:
         raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error

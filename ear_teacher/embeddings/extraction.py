@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from ear_teacher.embeddings.neighbors import MEASURE, center_of, cluster, most_similar
-from ear_teacher.embeddings.plots import SHEET_COLUMNS, Shown, save_clusters, save_neighbors
+from ear_teacher.embeddings.plots import PROJECTOR, SHEET_COLUMNS, Shown, save_clusters, save_neighbors
 from ear_teacher.embeddings.sources import EarSource, encode_sources, image_sources, read_ears, sources_of_table
 from ear_teacher.embeddings.table import Embeddings, check_extension, read_embeddings
 from ear_teacher.loading import TrainedEarVAE
 from ear_teacher.options import DEFAULT_OUT, ExtractionOptions
 from earface.core.errors import InputError
+from earface.core.files import refuse_to_replace
 from earface.core.progress import progress
 from earface.data.images import read_image
 from earface.metrics.identification import unit_rows
@@ -144,7 +145,10 @@ def group(trained: TrainedEarVAE, table: Embeddings, count: int, out: Path, cons
 
 
 def check_places(options: ExtractionOptions) -> Path:
-    """Where the table goes, or would go: pictures are named after it. Raises InputError before anything is computed."""
+    """Where the table goes, or would go: pictures are named after it.
+
+    Raises InputError before anything is computed, also where something is there that may not be replaced.
+    """
     out = Path(options.out or (DEFAULT_OUT if options.input else options.embeddings[0]))
     check_extension(out)
     if out.is_dir():
@@ -155,4 +159,18 @@ def check_places(options: ExtractionOptions) -> Path:
         if not Path(options.search).is_file():
             raise InputError(f"--search {options.search}: no such picture")
         read_image(options.search)
+    written = [out] * bool(options.out or options.input)
+    written += [clusters_picture(out)] * bool(options.clusters)
+    written += [search_picture(out, options.search)] if options.search else []
+    refuse_to_replace(written, options.overwrite)
+    if options.projector:
+        refuse_to_replace([Path(options.projector) / PROJECTOR], options.overwrite, "--projector")
     return out
+
+
+def clusters_picture(out: Path) -> Path:
+    return out.with_name(f"{out.stem}_clusters.png")
+
+
+def search_picture(out: Path, query: str) -> Path:
+    return out.with_name(f"{out.stem}_search_{Path(query).stem}.png")

@@ -27,6 +27,7 @@ from earface.metrics.plots import BLUE, GREY, ORANGE
 
 TILE = 224  # height in pixels of an ear beside others; its proportions are kept
 COLUMNS = 6
+PROJECTOR = "projector_config.pbtxt"  # what TensorBoard finds a projector by
 MAX_SHOWN = 36  # neighbours on one picture
 SHEET_TILE, SHEET_COLUMNS = 96, 12
 SPRITE_SIDE, MAX_THUMBNAIL, MIN_THUMBNAIL = 8192, 64, 16  # TensorBoard takes one square picture of all thumbnails

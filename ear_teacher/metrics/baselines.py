@@ -13,6 +13,7 @@ from skimage.feature import hog
 from torch import Tensor
 
 from earface.data.images import Pixels
+from earface.data.pixels import float64_device
 
 STRIP_BYTES = 256 * 1024**2  # of pixels held as float64 at once
 BLOCK_ROWS = 256  # images held as float32 at once
@@ -49,12 +50,12 @@ class PixelPCA:
 
         Fewer where fewer carry variance: at most rows - 1, rows being N or 2 N. Up to `exact_rows` rows they are exact
         (eigenvectors of the rows' Gram matrix in float64: the result of scikit-learn's full SVD, without its copies of
-        all pixels); beyond, by subspace iteration with a fixed seed.
+        all pixels); beyond, by subspace iteration with a fixed seed. On the CPU for a device without float64.
         """
-        rows = _Rows(images, mirror, device)
+        rows = _Rows(images, mirror, float64_device(device))
         count = min(count, len(rows) - 1, rows.mean.numel())
         found = _by_gram(rows, count) if len(rows) <= exact_rows else _by_subspace(rows, count)
-        return cls(rows.mean.float(), found, images.shape[3])
+        return cls(rows.mean.float().to(device), found.to(device), images.shape[3])
 
     def encode(self, images: Tensor) -> Tensor:
         return (images.permute(0, 2, 3, 1).flatten(1) - self.mean) @ self.components.T
@@ -69,7 +70,7 @@ class PixelPCA:
 class _Rows:
     """(N, S, S, C) uint8 images, perhaps followed by their mirror images, as centered rows of pixels in [-1, 1]."""
 
-    def __init__(self, images: NDArray[np.uint8], mirror: bool, device: str) -> None:
+    def __init__(self, images: NDArray[np.uint8], mirror: bool, device: torch.device) -> None:
         self.images, self.mirror, self.device = images, mirror, device
         mean = images.mean(axis=0, dtype=np.float64) / 127.5 - 1.0
         mean = (mean + mean[:, ::-1]) / 2 if mirror else mean

@@ -8,6 +8,7 @@ and errors of one line.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import re
 import sys
@@ -85,7 +86,8 @@ def build_parser(
     summary = (options_type.__doc__ or "").strip().split("\n")[0]
     fields = {field.name: field for field in dataclasses.fields(options_type)}
     in_groups = [name for names in layout.groups.values() for name in names] if layout else []
-    shown = layout.first if layout and short else dict.fromkeys((*in_groups, *fields))
+    own_first = [name for each in options_type.__mro__ for name in inspect.get_annotations(each) if name in fields]
+    shown = layout.first if layout and short else dict.fromkeys((*in_groups, *own_first))
     spelling = "Dashes and underscores are the same, and a bare true/false flag means true."
     if also := [f"--{alias} = --{name}" for alias, name in aliases.items() if name in shown]:
         spelling += f" Also: {', '.join(also)}."

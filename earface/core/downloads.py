@@ -15,6 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.core.needed import MissingWeightsError
 from earface.core.progress import progress
 
 OFFLINE_TIMEOUT_S = 5.0  # huggingface_hub alone retries for nearly a minute before it says that there is no network
@@ -27,10 +28,11 @@ def check_sha256(path: Path, expected: str) -> None:
         raise InputError(f"{path}: its SHA-256 is {found[:16]}..., {expected[:16]}... wanted: delete it and try again")
 
 
-def download(url: str, path: Path, sha256: str | None, *, advice: str) -> None:
+def download(url: str, path: Path, sha256: str | None, *, what: str, advice: str) -> None:
     """A file from an address to `path`, whole and with this digest or not at all.
 
-    advice: what to do instead, for the error's line. Raises InputError within seconds where it cannot be had.
+    what: whose weights it holds, advice: what to do instead; for the error's line. Raises InputError within seconds
+    where it cannot be had.
     """
     try:
         with atomic_write(path) as temporary:
@@ -43,7 +45,7 @@ def download(url: str, path: Path, sha256: str | None, *, advice: str) -> None:
             if hashlib.sha256(temporary.read_bytes()).hexdigest() != sha256:
                 raise InputError(f"{url}: not the file that was published; {advice}")
     except (OSError, http.client.HTTPException) as error:
-        raise InputError(f"cannot download {url} ({error}): {advice}") from error
+        raise MissingWeightsError(what, url, _shortly(error), advice) from error
 
 
 def hub_file(repository: str, files: Sequence[str], *, revision: str | None = None, what: str, advice: str) -> str:
@@ -61,12 +63,16 @@ def hub_file(repository: str, files: Sequence[str], *, revision: str | None = No
     for file in files:
         try:
             # One request that is not repeated tells whether there is a network; the download's own would retry.
-            hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision), timeout=timeout)
+            with progress(f"asking for {file} of {repository}"):
+                hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision), timeout=timeout)
             with progress(f"downloading {file} of {repository}"):
                 return hub.hf_hub_download(repository, file, revision=revision)
         except EntryNotFoundError:
             continue
         except Exception as error:  # the client's own kinds of failure differ between its versions
-            reason = " ".join(str(error).split())[:120]
-            raise InputError(f"cannot download the weights of {what} from {url} ({reason}): {advice}") from error
-    raise InputError(f"no weights of {what} at {url}: {advice}")
+            raise MissingWeightsError(what, url, _shortly(error), advice) from error
+    raise MissingWeightsError(what, url, "no such file there", advice)
+
+
+def _shortly(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120]

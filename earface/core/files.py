@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,37 @@ def _flush_to_disk(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
-def output_folder(given: str | None, default: Path) -> Path:
-    """`--out`, made if need be. Raises InputError if it is a file."""
-    out = Path(given) if given else default
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out}: is a file; give a folder")
-    out.mkdir(parents=True, exist_ok=True)
+def refuse_to_replace(paths: Iterable[Path], overwrite: bool, flag: str = "--out") -> None:
+    """Before any work: raise InputError where a file that will be written is there, unless it may be replaced.
+
+    flag: that names the place, for the error's line.
+    """
+    there = [path for path in paths if path.exists()]
+    if there and not overwrite:
+        more = f", and {len(there) - 1} more" if len(there) > 1 else ""
+        raise InputError(f"{there[0]}: is there already{more}; --overwrite replaces, or give another {flag}")
+
+
+def results_in(folder: Path, names: Iterable[str]) -> list[Path]:
+    """The files in `folder` that have one of the names, which may be patterns."""
+    return [path for name in names for path in sorted(folder.glob(name))]
+
+
+def output_folder(out: Path, results: Iterable[str], overwrite: bool) -> Path:
+    """`out`, for `results`: names, or patterns of names; whoever writes the first makes the folder.
+
+    Raises InputError if it is a file, and if it holds one of them and these may not be replaced.
+    """
+    check_folder(out, f"--out {out}")
+    refuse_to_replace(results_in(out, results), overwrite)
     return out
+
+
+def require_empty(out: Path, overwrite: bool) -> None:
+    """For a set of pictures: raise InputError if `out` is a file, or holds anything and may not be written into."""
+    check_folder(out, f"--out {out}")
+    if not overwrite and out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty: choose another --out, or give --overwrite to replace the set in it")
 
 
 def write_json(path: Path, metrics: Mapping[str, Any]) -> None:
@@ -102,10 +126,11 @@ def check_free_space(path: Path, wanted: int) -> None:
 
 
 def check_folder(folder: Path, name: str) -> None:
-    """Raise InputError unless files can be put in `folder`, which need not be there yet. name: of the option."""
+    """Raise InputError unless files can be put in `folder`, which need not be there yet. name: what is reported."""
     nearest = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     if not nearest.is_dir():
-        raise InputError(f"{name}: {nearest} is a file; give a folder")
+        which = "" if name.endswith(str(nearest)) else f"{nearest} "
+        raise InputError(f"{name}: {which}is a file; give a folder")
 
 
 def require_checkpoint(path: str | Path) -> Path:

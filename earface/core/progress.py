@@ -7,12 +7,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
 
 FIRST_LINE_S, NEXT_LINES_S = 2.0, 10.0
 
 Item = TypeVar("Item")
+_running: list[Progress] = []  # the innermost last
+_printing = threading.Lock()
+_display: list[Any] = []  # rich's, of the outermost one: each inside it has a bar of its own there
 
 
 class Progress:
@@ -31,20 +34,23 @@ class Progress:
 
 
 @contextmanager
-def progress(what: str, total: int | None = None, *, quiet: bool = False) -> Iterator[Progress]:
+def progress(what: str, total: int | None = None, *, quiet: bool = False, bar: bool = True) -> Iterator[Progress]:
     """Shown on stdout while the block runs, unless it is `quiet` or one of several processes but the first.
 
     what: such as `decoding ears`. The block calls `advance` or `update`; one that cannot shows that time passes.
+    bar: on a terminal; without it lines there, too. Inside another one's block this one's lines take their place.
     """
     state = Progress(what, total)
     if quiet or os.environ.get("LOCAL_RANK", "0") != "0":
         yield state
-    elif sys.stdout.isatty():
-        with _bar(state):
+        return
+    with _printing:
+        _running.append(state)
+    try:
+        with _bar(state) if bar and sys.stdout.isatty() else _lines(state):
             yield state
-    else:
-        with _lines(state):
-            yield state
+    finally:
+        _running.remove(state)
 
 
 def tracked(items: Iterable[Item], what: str, total: int | None = None, *, quiet: bool = False) -> Iterator[Item]:
@@ -63,14 +69,22 @@ def _bar(state: Progress) -> Iterator[None]:
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, TimeRemainingColumn(), transient=True) as bar:
-        task = bar.add_task(state.what, total=state.total)
+    outermost = not _display
+    if outermost:
+        _display.append(Bar(*columns, TimeRemainingColumn(), transient=True))
+    (bar,) = _display
+    task = bar.add_task(state.what, total=state.total)
 
-        def show() -> None:
-            bar.update(task, completed=state.done, total=state.total)
+    def show() -> None:
+        bar.update(task, description=state.what, completed=state.done, total=state.total)
 
-        with _repeatedly(show, 0.2, 0.2):
+    try:
+        with bar if outermost else nullcontext(), _repeatedly(show, 0.2, 0.2):
             yield
+    finally:
+        bar.remove_task(task)
+        if outermost:
+            _display.clear()
 
 
 @contextmanager
@@ -80,7 +94,9 @@ def _lines(state: Progress) -> Iterator[None]:
     def show() -> None:
         seconds = time.monotonic() - start
         counted = f" {state.done:,} of {state.total:,}," if state.total else f" {state.done:,}," if state.done else ""
-        print(f"{state.what}:{counted} {seconds:.0f} s", flush=True)
+        with _printing:
+            if _running[-1] is state:  # else what runs inside it is shown
+                print(f"{state.what}:{counted} {seconds:.0f} s", flush=True)
 
     with _repeatedly(show, FIRST_LINE_S, NEXT_LINES_S):
         yield

@@ -7,6 +7,7 @@ loop next asks for `StopRequests.reason`. A second SIGINT interrupts. A signal t
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import signal
@@ -96,7 +97,7 @@ class StopRequests:
         elif self.number is None:
             self.number = number
             if self.deferred and not self.ending:
-                _note(f"{signal.Signals(number).name}: pausing after this step; Ctrl-C twice stops at once")
+                note(f"{signal.Signals(number).name}: pausing after this step; Ctrl-C twice stops at once")
             elif not self.ending:
                 self._pause_at_once()
 
@@ -121,7 +122,7 @@ class StopRequests:
 
     def _interrupt(self) -> None:
         if self.left or self.interrupts > 2:
-            _note("interrupted")
+            note("interrupted")
             os._exit(EXIT_INTERRUPTED)
         if not self.ending:
             self.ending = True
@@ -134,7 +135,7 @@ class StopRequests:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
-def _note(line: str) -> None:
+def note(line: str) -> None:
     """On stderr, past Python's buffers, which a signal handler may not enter; by the first process alone."""
     if all(os.environ.get(name, "0") == "0" for name in _RANKS):
         with suppress(OSError):
@@ -154,7 +155,7 @@ def pause_signals() -> Iterator[StopRequests]:
     """Listen to the signals inside. Nested ones are the outermost one.
 
     A process that was asked to stop is deaf to further signals but a second SIGINT until it ends, unless a person types
-    into it: the interpreter takes a while to end, in which a signal would show a traceback.
+    into it.
     """
     global _active
     if _active is not None and _active.pid == os.getpid():
@@ -174,7 +175,8 @@ def pause_signals() -> Iterator[StopRequests]:
 def pausable(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[str] | None], int]:
     """Decorate a training script's `main(argv)`, inside `entry_point`: a run that is stopped ends in one line.
 
-    The exit code is main's own, EXIT_PAUSED, or EXIT_INTERRUPTED after a second SIGINT.
+    The exit code is main's own, EXIT_PAUSED, or EXIT_INTERRUPTED after a second SIGINT. After a signal the process ends
+    here, unless a person types into it.
     """
 
     @functools.wraps(main)
@@ -192,6 +194,16 @@ def pausable(main: Callable[[Sequence[str] | None], int]) -> Callable[[Sequence[
             if requests.interrupts > 1:
                 print("interrupted", file=sys.stderr, flush=True)
                 code = EXIT_INTERRUPTED
+        if requests.left and requests.number is not None and not hasattr(sys, "ps1"):
+            _end_process(code)
         return code
 
     return run
+
+
+def _end_process(code: int) -> NoReturn:
+    """As the interpreter does, but that takes seconds, and gives signals their own meaning back before it is done."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

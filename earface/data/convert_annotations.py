@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earface.core.errors import InputError, OneLineParser, entry_point
-from earface.core.files import require_file, require_folder
+from earface.core.files import refuse_to_replace, require_file, require_folder
+from earface.core.first_imports import first_imports
+from earface.core.tool_options import add_overwrite, next_step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +59,7 @@ def build_parser() -> OneLineParser:
         default="error",
         help="two pictures that show one photograph, one on each side: stop, or put both on one side (error)",
     )
+    add_overwrite(parser)
     return parser
 
 
@@ -93,11 +96,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_file(path)
     for path in filter(None, (args.pts, args.images)):
         require_folder(path)
+    folds = [*range(1, args.folds + 1)] if args.folds else [None] if args.val_fraction else []
+    written = [args.out, *(path for fold in folds for path in split_paths(args.out, fold))]
+    for path in written:
+        if path.exists() and args.coco is not None and path.samefile(args.coco):
+            raise InputError(f"--out {path} would replace the file that is read: choose another name")
+    refuse_to_replace(written, args.overwrite)
     # after parsing: help, a mistyped flag and a missing file answer without numpy and OpenCV
-    from earface.data.annotation_split import described, divide, inspect_photographs, kept_whole
-    from earface.data.coco import write_coco
-    from earface.data.duplicates import collect_signatures, find_duplicates
-    from earface.data.splits import folds_by_subject, split_by_subject
+    with first_imports("NumPy and OpenCV"):
+        from earface.data.annotation_split import described, divide, inspect_photographs, kept_whole
+        from earface.data.coco import write_coco
+        from earface.data.duplicates import collect_signatures, find_duplicates
+        from earface.data.splits import folds_by_subject, split_by_subject
 
     annotations, signatures, rejects = inspect_photographs(read_source(args.boxes, args.pts, args.coco, args.images))
     parts = [(args.out, annotations)]
@@ -107,20 +117,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         names, groups = kept_whole(annotations, pairs, by=args.split_by, together=together)
         masks: list[tuple[int | None, NDArray[np.bool_]]]
         if args.folds:
-            folds = folds_by_subject(groups, args.folds, args.seed)
-            masks = [(number + 1, folds == number) for number in range(args.folds)]
+            fold_of = folds_by_subject(groups, args.folds, args.seed)
+            masks = [(number + 1, fold_of == number) for number in range(args.folds)]
         else:
             masks = [(None, split_by_subject(groups, args.val_fraction, args.seed))]
         for fold, is_val in masks:
             parts += zip(split_paths(args.out, fold), divide(annotations, names, pairs, is_val), strict=True)
-    for path, _ in parts:
-        if path.exists() and args.coco is not None and path.samefile(args.coco):
-            raise InputError(f"--out {path} would replace the file that is read: choose another name")
     for path, part in parts:
         write_coco(path, part)
         print(f"{path}: {described(part)}")
+    people = [{photograph.subject for photograph in part.photographs if photograph.subject} for _, part in parts[1:3]]
+    if len(people) == 2 and (shared := people[0] & people[1]):
+        print(f"note: {len(shared)} people are on both sides; --split-by subject keeps each on one")
     for reject in rejects:
         print(f"left out: {reject}")
+    if len(parts) > 1:
+        train, val = (path for path, _ in parts[1:3])
+        print(next_step("ears detector train", train_json=train, val_json=val))
     return 0
 
 

@@ -2,7 +2,8 @@
 
 Tensors on any device, (B, 3, H, W) in [-1, 1]; the result holds only what an 8-bit file can, as a VLR face is a file.
 Each sample's degradation is a function of its key alone, such as (seed, epoch, index): the same key gives the same
-bytes in any batch. The work is done in float64, so that no rounding depends on how a device adds up.
+bytes in any batch. The work is done in float64, so that no rounding depends on how a device adds up; of a device
+without it (MPS) on the CPU.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from earface.data.face_sizes import DEGRADATIONS, VLRSize
 from earface.data.jpeg import jpeg
+from earface.data.pixels import to_float64
 
 # The ranges are chosen by hand for faces in surveillance video; lengths are in pixels of the VLR face.
 BLUR_SIGMA = (0.1, 0.8)  # from sharp to a fixed lens out of focus; wider blurs are what motion does
@@ -68,7 +70,7 @@ def degrade(kind: str, hr: Tensor, size: VLRSize, keys: Sequence[Sequence[int]])
 @torch.no_grad()
 def bicubic(hr: Tensor, size: VLRSize) -> Tensor:
     """(B, 3, H, W) -> (B, 3, size.height, size.width) float32, antialiased: Pillow's BICUBIC, or MATLAB's imresize."""
-    return _to_range(_resized(_to_levels(hr), size, "bicubic"))
+    return _to_range(_resized(_to_levels(hr), size, "bicubic")).to(hr.device)
 
 
 @torch.no_grad()
@@ -92,7 +94,7 @@ def realistic(hr: Tensor, size: VLRSize, keys: Sequence[Sequence[int]]) -> Tenso
             changed = STEPS[name](batch, [recipes[index] for index in members], size)
             for index, face in zip(members, changed.split(1), strict=True):
                 faces[index] = face
-    return _to_range(torch.cat(faces))
+    return _to_range(torch.cat(faces)).to(hr.device)
 
 
 def draw_recipe(key: Sequence[int]) -> Recipe:
@@ -193,7 +195,7 @@ def _resized(levels: Tensor, size: VLRSize, method: str) -> Tensor:
 
 
 def _to_levels(images: Tensor) -> Tensor:
-    return ((images.double().contiguous() + 1) * 127.5).round().clamp(0, 255)
+    return ((to_float64(images).contiguous() + 1) * 127.5).round().clamp(0, 255)
 
 
 def _to_range(levels: Tensor) -> Tensor:

@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import huggingface_hub as hub
 import numpy as np
 from numpy.typing import NDArray
 
-from earface.core.downloads import check_sha256
+from earface.core.downloads import check_sha256, hub_file
 from earface.core.errors import InputError
 from earface.data.affine import crop_around
 from earface.data.face_alignment import Points
@@ -28,7 +27,6 @@ from earface.data.images import Pixels
 
 REPOSITORY, FILE = "opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx"
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-TIMEOUT_S = 5.0  # huggingface_hub alone retries for nearly a minute before it says that there is no network
 LONG_SIDES = (640, 1280, 256)  # pixels, tried in turn: YuNet finds faces of 10 to 300 pixels (its model card)
 NMS_OVERLAP = 0.3
 # The points of one look move by 3 % of the face when the picture is mirrored or resized. Averaged over these looks, 90
@@ -142,16 +140,6 @@ def detector_file(path: Path | None) -> Path:
     """
     if path is not None:
         return path
-    url = hub.hf_hub_url(REPOSITORY, FILE)
-    try:
-        cached = hub.try_to_load_from_cache(REPOSITORY, FILE)
-        if not isinstance(cached, str):
-            hub.get_hf_file_metadata(url, timeout=float(os.environ.get("HF_HUB_ETAG_TIMEOUT", TIMEOUT_S)))
-            cached = hub.hf_hub_download(REPOSITORY, FILE)
-    except Exception as error:  # the client's own kinds of failure differ between its versions
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(
-            f"cannot download {url} ({reason}): put the file somewhere and name it by --detector"
-        ) from None
-    check_sha256(Path(cached), SHA256)
-    return Path(cached)
+    cached = Path(hub_file(REPOSITORY, [FILE], what="YuNet", advice="put the file somewhere and name it by --detector"))
+    check_sha256(cached, SHA256)
+    return cached

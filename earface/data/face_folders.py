@@ -9,6 +9,8 @@ from earface.core.errors import InputError
 SPLITS = ("train", "val", "test")
 HR_FOLDER, VLR_FOLDER = "hr_images", "vlr_images"
 SPLITS_FILE = "splits.json"
+USUAL_ROOT = "dataset"  # where trainers look for a set
+REPORT, INDEX, WORK = "prepare_report.json", "faces.csv", ".prepare"  # the latter is there until a set is complete
 
 
 def split_folder(split: str) -> str:

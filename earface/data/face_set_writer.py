@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from earface.core.errors import InputError
 from earface.data.degradation import degrade, picture_key
 from earface.data.duplicates import (
     ALIGNED_COARSE,
@@ -16,15 +17,14 @@ from earface.data.duplicates import (
     find_duplicates,
     picture_signature,
 )
+from earface.data.face_folders import HR_FOLDER, INDEX, REPORT, SPLITS, SPLITS_FILE, VLR_FOLDER, WORK, split_folder
 from earface.data.face_inspection import AlignedFace
-from earface.data.face_rows import HR_FOLDER, SPLITS, SPLITS_FILE, VLR_FOLDER, split_folder
 from earface.data.face_sizes import VLRSize
 from earface.data.identity_split import SPLIT_OF_ROLE, IdentitySplit
 from earface.data.images import read_ahead, read_image, write_image
 from earface.data.pixels import to_model_range, to_uint8
-from earface.data.tables import write_csv
+from earface.data.tables import read_csv, write_csv
 
-REPORT, INDEX, WORK = "prepare_report.json", "faces.csv", ".prepare"
 BATCH = 64
 
 
@@ -61,12 +61,30 @@ def write_index(path: Path, faces: Sequence[AlignedFace], split: IdentitySplit) 
 
 
 def clear(root: Path) -> None:
-    """Remove what an earlier run wrote, the report first: without it the set is not complete."""
-    for name in (REPORT, SPLITS_FILE, INDEX):
+    """Remove what an earlier run wrote, the report first: without it the set is not complete. Other files stay.
+
+    A run that did not come to its index left one in its work folder. Raises InputError, and removes nothing, where an
+    index is damaged, so that nobody knows which pictures are the earlier run's.
+    """
+    indexes = [index for index in (root / INDEX, root / WORK / INDEX) if index.is_file()]
+    names = {Path(row["file"]).name for index in indexes for row in read_index(index)}
+    for name in (REPORT, SPLITS_FILE):
         (root / name).unlink(missing_ok=True)
-    for split in SPLITS:
-        for kind in (HR_FOLDER, VLR_FOLDER):
-            folder = root / split_folder(split) / kind
-            folder.mkdir(parents=True, exist_ok=True)
-            for path in folder.glob("*.png"):
-                path.unlink()
+    folders = [root / split_folder(split) / kind for split in SPLITS for kind in (HR_FOLDER, VLR_FOLDER)]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    for path in [*(folder / name for folder in folders for name in names), *indexes]:
+        path.unlink(missing_ok=True)
+
+
+def read_index(path: Path) -> list[dict[str, str]]:
+    """Raises InputError for one that `write_index` did not write."""
+    try:
+        rows = read_csv(path)
+    except InputError as error:
+        raise InputError(
+            f"{error}: the pictures of the set in {path.parent} are not known; give another --out"
+        ) from None
+    if "file" not in rows[0]:
+        raise InputError(f"{path}: has no column file; give another --out")
+    return rows

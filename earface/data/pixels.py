@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+NO_FLOAT64 = ("mps",)  # kinds of device: Apple's GPUs
+
 
 def to_model_range(images: Tensor) -> Tensor:
     """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [-1, 1]."""
@@ -20,6 +22,16 @@ def interpolate(faces: Tensor, side: int) -> Tensor:
     if tuple(faces.shape[2:]) == (side, side):
         return faces
     return F.interpolate(faces.float(), (side, side), mode="bicubic", align_corners=False)
+
+
+def float64_device(device: str | torch.device) -> torch.device:
+    """This device, or the CPU where it has no float64."""
+    return torch.device("cpu" if torch.device(device).type in NO_FLOAT64 else device)
+
+
+def to_float64(values: Tensor) -> Tensor:
+    """On `float64_device`."""
+    return values.to(float64_device(values.device)).double()
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earface.core.errors import InputError, OneLineParser, entry_point
-from earface.core.files import atomic_write, require_file, require_folder
+from earface.core.files import atomic_write, output_folder, require_file, require_folder
+from earface.core.first_imports import first_imports
+from earface.core.tool_options import add_overwrite, next_step
 from earface.data.tables import BOX_COLUMNS, SUBJECT_COLUMN
 
 if TYPE_CHECKING:
@@ -28,15 +30,17 @@ if TYPE_CHECKING:
     from earface.data.ear_inspection import RejectedEar
     from earface.data.ear_rows import EarRow
 
+DEFAULT_OUT = Path("data/preprocessed")  # where earface ears train looks
+TEACHER_FILES = {"train": "train_teacher.npy", "val": "val_teacher.npy"}
+REPORT, REFUSED = "prepare_report.json", "prepare_refused.json"  # the latter in place of the files
+
 
 def build_parser() -> OneLineParser:
     """The flags and their defaults."""
     parser = OneLineParser(prog="earface ears prepare", description=__doc__)
     parser.add_argument("--images", type=Path, required=True, help="folder of photographs, searched through")
     parser.add_argument("--index", type=Path, help="CSV of the photographs to take; its paths are below --images")
-    parser.add_argument(
-        "--out", type=Path, default=Path("data/preprocessed"), help="where the two .npy and the report go"
-    )
+    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="where the two .npy and the report go")
     parser.add_argument("--val-fraction", type=float, default=0.2, help="of the subjects, above 0 and below 1")
     parser.add_argument("--seed", type=int, default=42, help="decides which subjects are validation")
     parser.add_argument(
@@ -60,6 +64,7 @@ def build_parser() -> OneLineParser:
         default="error",
         help="one photograph on both sides: stop; drop the validation copy; or put its subjects on one side",
     )
+    add_overwrite(parser)
     return parser
 
 
@@ -70,14 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(args)
     pattern = None if args.subject_pattern is None else _compiled(args.subject_pattern)
     # after parsing: help, a mistyped flag and a missing file answer without numpy and OpenCV
-    import numpy as np
-    from rich.console import Console
-    from rich.table import Table
+    with first_imports("NumPy and OpenCV"):
+        import numpy as np
+        from rich.console import Console
+        from rich.table import Table
 
-    from earface.data.duplicates import collect_signatures, find_duplicates, joined_subjects
-    from earface.data.ear_inspection import inspect_ears, write_split
-    from earface.data.ear_rows import fixed_split, rows_from_folder, rows_from_index
-    from earface.data.splits import split_by_subject
+        from earface.data.duplicates import collect_signatures, find_duplicates, joined_subjects
+        from earface.data.ear_inspection import inspect_ears, write_split
+        from earface.data.ear_rows import fixed_split, rows_from_folder, rows_from_index
+        from earface.data.splits import split_by_subject
 
     rows, warnings = (
         rows_from_folder(args.images, pattern)
@@ -109,12 +115,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "kept_together": [_described(pair, kept) for pair in together if subjects[pair.first] != subjects[pair.second]],
     }
     if pairs and args.duplicates != "drop":
-        _write_report(args.out, report)
+        _write_report(args.out / REFUSED, report)
         first = "; ".join(f"{kept[p.first].name} = {kept[p.second].name} ({p.kind}, {p.score:.2f})" for p in pairs[:3])
         way_out = "--duplicates drop" + (" or keep-together" if args.splits is None else ", or change --splits")
         raise InputError(
             f"{len(pairs)} pair(s) of pictures show one photograph on both sides of the split: {first}; "
-            f"all are in {args.out / 'prepare_report.json'}; use {way_out}"
+            f"all are in {args.out / REFUSED}; use {way_out}"
         )
     usable = np.ones(len(kept), np.bool_)
     usable[[pair.first for pair in pairs]] = False
@@ -123,9 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "every validation picture has a copy among the training pictures: nothing is left to validate on"
         )
     sides = {"train": np.flatnonzero(~is_val), "val": np.flatnonzero(is_val & usable)}
-    table = Table("split", "pictures", "subjects", "median size", "file", title="ears")
+    table = Table("split", "pictures", "subjects", "median size", title="ears")
     for side, chosen in sides.items():
-        path = args.out / f"{side}_teacher.npy"
+        path = args.out / TEACHER_FILES[side]
         write_split(path, [kept[index] for index in chosen])
         width, height = np.median([found[index].size for index in chosen], axis=0)
         side_subjects = sorted({subjects[index] for index in chosen})
@@ -135,8 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "subjects": side_subjects,
             "median_size": [float(width), float(height)],
         }
-        table.add_row(side, str(len(chosen)), str(len(side_subjects)), f"{width:.0f}x{height:.0f}", str(path))
-    _write_report(args.out, report)
+        table.add_row(side, str(len(chosen)), str(len(side_subjects)), f"{width:.0f}x{height:.0f}")
+    _write_report(args.out / REPORT, report)
+    (args.out / REFUSED).unlink(missing_ok=True)
     console = Console()
     console.print(table)
     _print_notes(console, warnings, rejects, len(pairs), args.out)
@@ -160,8 +167,8 @@ def _described(pair: DuplicatePair, rows: Sequence[EarRow]) -> dict[str, object]
     return {"files": [rows[pair.first].name, rows[pair.second].name], "kind": pair.kind, "score": round(pair.score, 4)}
 
 
-def _write_report(out: Path, report: dict[str, object]) -> None:
-    with atomic_write(out / "prepare_report.json") as temporary:
+def _write_report(path: Path, report: dict[str, object]) -> None:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -177,7 +184,11 @@ def _print_notes(
         console.print(f"{count} {kind}, left out", markup=False)
     for reject in rejects[:10]:
         console.print(f"  {reject.name}: {reject.reason}", markup=False)
-    console.print(f"all of it: {out / 'prepare_report.json'}", markup=False)
+    console.print(f"all of it: {out / REPORT}", soft_wrap=True, highlight=False, markup=False)
+    files = {side: out / name for side, name in TEACHER_FILES.items()}
+    given = {} if out == DEFAULT_OUT else {f"{side}_npy": path for side, path in files.items()}
+    for line in [f"{side}: {path}" for side, path in files.items()] + [next_step("ears train", **given)]:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -189,6 +200,7 @@ def _check(args: argparse.Namespace) -> None:
     for path in filter(None, (args.index, args.splits)):
         require_file(path)
     try:
+        output_folder(args.out, (*TEACHER_FILES.values(), REPORT), args.overwrite)
         args.out.mkdir(parents=True, exist_ok=True)  # before hours of reading
     except OSError as error:
         raise InputError(f"--out {args.out}: {error.strerror}") from None

@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from earface.core.errors import InputError, OneLineParser, entry_point
-from earface.core.files import atomic_write, require_file, require_folder
+from earface.core.files import atomic_write, require_empty, require_file, require_folder
+from earface.core.first_imports import first_imports
 from earface.core.progress import progress, tracked
+from earface.core.tool_options import add_overwrite, next_step
+from earface.data.face_folders import INDEX, REPORT, SPLITS_FILE, USUAL_ROOT, WORK
 from earface.data.face_sizes import DEGRADATIONS, VLRSize, parse_vlr_size
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ def build_parser() -> OneLineParser:
         default="error",
         help="one picture under two identities in two splits: stop, or put both identities in one (error)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the set that is in --out")
+    add_overwrite(parser)
     return parser
 
 
@@ -72,22 +75,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Find, align, split, check, degrade, write; 0, or 2 with one line on stderr."""
     args = build_parser().parse_args(argv)
     size = _checked(args)
+    _check_out(args.out, args.overwrite)
     # after parsing: help, a mistyped flag and a missing file answer without numpy, OpenCV and torch
+    with first_imports():
+        from earface.data.duplicates import joined_subjects
+        from earface.data.face_detection import FaceDetector, detector_file
+        from earface.data.face_inspection import FaceFinder, inspect_faces
+        from earface.data.face_rows import faces_from_folder, faces_from_index, prepared_names
+        from earface.data.face_set_writer import BATCH, clear, shared_pictures, write_faces, write_index
+        from earface.data.identity_split import deal_identities, write_splits
 
-    from earface.data.duplicates import joined_subjects
-    from earface.data.face_detection import FaceDetector, detector_file
-    from earface.data.face_inspection import FaceFinder, inspect_faces
-    from earface.data.face_rows import SPLITS_FILE, faces_from_folder, faces_from_index, prepared_names
-    from earface.data.face_set_writer import BATCH, INDEX, WORK, clear, shared_pictures, write_faces, write_index
-    from earface.data.identity_split import deal_identities, write_splits
-
+    detector = None if args.aligned else FaceDetector(detector_file(args.detector), args.min_score)
     rows = faces_from_folder(args.images) if args.index is None else faces_from_index(args.index, args.images)
     if len({row.identity for row in rows}) == 1:
         raise InputError(f"{args.images}: holds one identity, {rows[0].identity}: nothing to tell apart; more wanted")
     fixed = None if args.splits is None else _fixed_split(args.splits, rows)
-    detector = None if args.aligned else FaceDetector(detector_file(args.detector), args.min_score)
     finder = FaceFinder(detector, args.min_face, args.several == "reject")
-    _check_out(args.out, args.overwrite)
+    _make_work_folder(args.out)
     with progress("finding faces", len(rows)) as state:
         faces, rejects = inspect_faces(rows, prepared_names(rows), finder, args.out / WORK, state.update)
     identities = [face.row.identity for face in faces]
@@ -102,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if across:
         _refuse(args.out, report, faces, across)
     clear(args.out)
+    write_index(args.out / WORK / INDEX, faces, split)
     for start in tracked(range(0, len(faces), BATCH), "writing faces, batches"):
         write_faces(args.out, faces[start : start + BATCH], split, size, args.degradation, args.seed)
     write_index(args.out / INDEX, faces, split)
@@ -123,12 +128,12 @@ def _fixed_split(path: Path, rows: Sequence[FaceRow]) -> IdentitySplit:
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
-    """Make the work folder. An unfinished set, which has one and no report, is gone on with."""
-    from earface.data.face_set_writer import REPORT, WORK
-
+    """Raise InputError for a folder in use. A set with a work folder and no report is unfinished, and gone on with."""
     unfinished = (out / WORK).is_dir() and not (out / REPORT).exists()
-    if not unfinished and not overwrite and out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty: choose another --out, or give --overwrite to replace the set in it")
+    require_empty(out, overwrite or unfinished)
+
+
+def _make_work_folder(out: Path) -> None:
     try:
         (out / WORK).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -188,8 +193,6 @@ def _described(pair: DuplicatePair, faces: Sequence[AlignedFace]) -> dict[str, o
 
 
 def _refuse(out: Path, report: dict[str, object], faces: Sequence[AlignedFace], pairs: Sequence[DuplicatePair]) -> None:
-    from earface.data.face_set_writer import REPORT, WORK
-
     _write_report(out / WORK, report)
     first = "; ".join(
         f"{faces[p.first].row.name} = {faces[p.second].row.name} ({p.kind}, {p.score:.2f})" for p in pairs[:3]
@@ -201,7 +204,6 @@ def _refuse(out: Path, report: dict[str, object], faces: Sequence[AlignedFace], 
 
 
 def _write_report(folder: Path, report: dict[str, object]) -> None:
-    from earface.data.face_set_writer import REPORT
     from earface.data.identity_split import as_json
 
     with atomic_write(folder / REPORT) as temporary:
@@ -215,7 +217,6 @@ def _print_summary(
     from rich.table import Table
 
     from earface.data.face_rows import split_folder
-    from earface.data.face_set_writer import REPORT
     from earface.data.identity_split import SPLIT_OF_ROLE
 
     table = Table("role", "identities", "pictures", "folder", title="faces")
@@ -228,7 +229,9 @@ def _print_summary(
         console.print(f"{count} {kind}, left out", markup=False)
     for reject in rejects[:10]:
         console.print(f"  {reject.name}: {reject.reason}", markup=False)
-    console.print(f"all of it: {out / REPORT}", markup=False)
+    given = {} if out == Path(USUAL_ROOT) else {"dataset_root": out}
+    for line in (f"all of it: {out / REPORT}", next_step("dsr train", **given)):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _checked(args: argparse.Namespace) -> VLRSize:

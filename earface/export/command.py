@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from earface.core.progress import progress
 from earface.export.onnx_export import BATCHES, Difference
 from earface.export.options import ExportOptions
 
@@ -18,7 +19,7 @@ def export_model(
     """The formats that were asked for, and a table of how far ONNX is from PyTorch."""
     out, console = Path(options.out or ""), Console()
     if options.format != "safetensors":
-        with console.status("exporting and comparing"):
+        with progress("exporting and comparing"):
             differences = write_onnx(out)
         print_differences(console, differences)
     if options.format != "onnx":

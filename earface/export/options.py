@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
-from earface.core.files import CONFIG, WEIGHTS
+from earface.core.files import CONFIG, WEIGHTS, refuse_to_replace
 from earface.core.options import check_options, option
+from earface.core.tool_options import ToolOptions
 
 CHECKPOINT_HELP = "a .ckpt file, a quoted pattern (the newest match), or an exported folder"
 
 
 @dataclass(frozen=True)
-class ExportOptions:
+class ExportOptions(ToolOptions):
     """A subclass gives `checkpoint` its default and the names of its ONNX files."""
 
     onnx_files: ClassVar[tuple[str, ...]] = ()
@@ -33,10 +34,12 @@ class ExportOptions:
             raise InputError("--out: give a folder")
         if Path(self.out).exists() and not Path(self.out).is_dir():
             raise InputError(f"--out {self.out}: is a file; give a folder")
+        files = {"onnx": self.onnx_files, "safetensors": (CONFIG, WEIGHTS), "both": (*self.onnx_files, CONFIG, WEIGHTS)}
+        refuse_to_replace((Path(self.out) / name for name in files[self.format]), self.overwrite)
         others = {"onnx": (CONFIG, WEIGHTS), "safetensors": self.onnx_files, "both": ()}[self.format]
         left = [name for name in others if (Path(self.out) / name).exists()]
         if left:
             raise InputError(
                 f"--out {self.out}: holds {' and '.join(left)} of an earlier export, which may be another model's; use "
-                "--format both, which replaces everything, or another folder"
+                "--format both --overwrite, which replaces everything, or another folder"
             )

@@ -11,18 +11,21 @@ from earface.core.errors import InputError
 
 
 def choose_device(name: str) -> str:
-    """`cuda` or `cpu`, set to float32 and to the same result at every run. Raises InputError if there is no GPU.
+    """`cuda`, `mps` or `cpu`, set to float32 and to the same result at every run. Raises InputError if it is not there.
 
     name: `auto` is the GPU if there is one.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise InputError(f"--device cuda: {why_no_gpu()}; use --device cpu")
-    if name != "cpu" and torch.cuda.is_available():
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: PyTorch sees no GPU of Apple's here; use --device cpu")
+    device = device_of_accelerator(name)
+    if device == "cuda":
         check_gpu_age("--device cpu")
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False  # its default is True, 10 bits of mantissa
     torch.backends.cudnn.deterministic = True
-    return "cuda" if name == "auto" and torch.cuda.is_available() else "cpu" if name == "auto" else name
+    return device
 
 
 def device_of_accelerator(accelerator: str) -> str:

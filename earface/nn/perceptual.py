@@ -16,7 +16,6 @@ from earface.nn.weights import load_timm_backbone, timm_config
 
 NAMED = {"vgg16": "vgg16.tv_in1k", "dinov2": "vit_small_patch14_dinov2.lvd142m"}  # torchvision's and Meta's weights
 VGG16_MAPS = (0, 1, 2, 3)  # relu1_2, relu2_2, relu3_3, relu4_3
-ADVICE = "use --perceptual-weight 0, or --perceptual-backbone timm:NAME with --perceptual-weights PATH"
 
 
 class PerceptualLoss:
@@ -25,6 +24,7 @@ class PerceptualLoss:
     backbone: "vgg16" (maps relu1_2, relu2_2, relu3_3, relu4_3), "dinov2" (the last three blocks of ViT-S/14), or
         "timm:NAME" (the maps that timm gives of that model).
     weights: "pretrained", or a weights file; see `earface.nn.weights`.
+    off: the option without which no such network is needed, for the error's line.
     Images are in [0, 1]; the mean and standard deviation are the network's own. Where a network's patches do not divide
     the images, or it takes one size only, they are resampled first (bilinear, antialiased).
 
@@ -34,16 +34,23 @@ class PerceptualLoss:
     Raises InputError for a backbone or weights that cannot be had, and for weights "none".
     """
 
-    def __init__(self, backbone: str = "vgg16", weights: str | Path = "pretrained", in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        backbone: str = "vgg16",
+        weights: str | Path = "pretrained",
+        in_channels: int = 3,
+        off: str = "--perceptual-weight 0",
+    ) -> None:
+        advice = f"--perceptual-weights FILE (of another network: --perceptual-backbone timm:NAME), or {off}"
         if backbone not in NAMED and not backbone.startswith("timm:"):
             raise InputError(f"--perceptual-backbone {backbone}: choose vgg16, dinov2 or timm:NAME")
         if weights == "none":
-            raise InputError(f"--perceptual-weights none: a random network measures nothing; {ADVICE}")
+            raise InputError(f"--perceptual-weights none: a random network measures nothing: {advice}")
         if in_channels not in (1, 3):
             raise ValueError(f"images have 1 or 3 channels, not {in_channels}")
         self.in_channels = in_channels
         name = NAMED.get(backbone) or backbone.removeprefix("timm:")
-        options: dict[str, Any] = {"advice": ADVICE, "out_indices": VGG16_MAPS if backbone == "vgg16" else None}
+        options: dict[str, Any] = {"advice": advice, "out_indices": VGG16_MAPS if backbone == "vgg16" else None}
         self.input_size: tuple[int, int] | None = None
         if timm_config(name).fixed_input_size:
             try:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from earface.core.downloads import hub_file
 from earface.core.errors import InputError
+from earface.core.needed import MissingWeightsError
 from earface.nn.weight_layouts import dequantize_linears, recognise
 
 HEAD_KEYS = ("fc.", "classifier.", "head.")  # classifiers, which no backbone here keeps
@@ -91,11 +92,19 @@ def load_timm_backbone(
     try:
         model = timm.create_model(name, in_chans=in_chans, **kwargs)
     except OSError as error:  # the models that are not on the hub
-        raise InputError(f"cannot download the weights of {name} ({error}): {advice}") from error
+        raise MissingWeightsError(name, str(config.url or "its address"), str(error), advice) from error
     if weights not in ("pretrained", "none"):
         rest = {key: value for key, value in kwargs.items() if key not in ("features_only", "out_indices")}
         _load_file(model, Path(weights), name, in_chans, rest)
     return model
+
+
+def require_weights(name: str, weights: str | Path, advice: str) -> None:
+    """Raise InputError where `load_timm_backbone` would find no weights; pretrained ones are downloaded now."""
+    if weights == "pretrained":
+        _pretrained_source(name, timm_config(name), advice)
+    elif weights != "none" and not Path(weights).is_file():
+        raise InputError(f"{weights}: no such weights file")
 
 
 def timm_config(name: str) -> timm.models.PretrainedCfg:

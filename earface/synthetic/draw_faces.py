@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from earface.core.errors import OneLineParser, entry_point
-from earface.core.files import check_folder
+from earface.core.files import refuse_to_replace, require_empty
+from earface.core.first_imports import first_imports
+from earface.core.tool_options import add_overwrite
 from earface.synthetic.options import LAYOUTS, FaceSetOptions
 
 
@@ -21,7 +23,7 @@ def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog="earface faces synthesize", description="Draw faces with known identities, factors and landmarks."
     )
-    parser.add_argument("--out", required=True, help="folder to write; it must be new or empty")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; it must be new or empty")
     parser.add_argument("--subjects", type=int, default=FaceSetOptions.subjects, help="persons, up to 999")
     parser.add_argument(
         "--images-per-subject", type=int, default=FaceSetOptions.images_per_subject, help="pictures of each"
@@ -43,18 +45,20 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("--layout", default=LAYOUTS[0], choices=LAYOUTS, help="one folder, or one per subject")
     parser.add_argument("--workers", type=int, default=None, help="drawing processes; all cores if not given")
-    parser.add_argument("--sheet", default=None, metavar="PATH", help="also write a contact sheet PNG there")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier set in --out")
+    parser.add_argument("--sheet", type=Path, default=None, metavar="PATH", help="also write a contact sheet PNG there")
+    add_overwrite(parser)
     return parser
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(argv)
-    check_folder(Path(args.out), "--out")
+    require_empty(args.out, args.overwrite)
+    refuse_to_replace(filter(None, [args.sheet]), args.overwrite, "--sheet")
     # after parsing: help and a mistyped flag answer without numpy and OpenCV
-    from earface.synthetic.face_set import FaceSet, draw_dataset, write_sheet
-    from earface.synthetic.workers import drawing_progress, num_cores
+    with first_imports("NumPy and OpenCV"):
+        from earface.synthetic.face_set import FaceSet, draw_dataset, write_sheet
+        from earface.synthetic.workers import drawing_progress, num_cores
 
     faces = FaceSet(args.subjects, args.images_per_subject, args.image_size, args.max_yaw, args.seed)
     with drawing_progress(faces.subjects * faces.images_per_subject) as done:

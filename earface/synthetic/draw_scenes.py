@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from earface.core.errors import OneLineParser, entry_point
-from earface.core.files import check_folder
+from earface.core.files import refuse_to_replace, require_empty
+from earface.core.first_imports import first_imports
+from earface.core.tool_options import add_overwrite
 from earface.synthetic.options import MAX_SIDE, MIN_SIDE, SceneSetOptions
 
 
@@ -31,7 +33,7 @@ def _parser() -> OneLineParser:
     )
     parser.add_argument("--workers", type=int, default=None, help="drawing processes; all cores if not given")
     parser.add_argument("--sheet", type=Path, default=None, metavar="PATH", help="also write a contact sheet PNG there")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier set in --out")
+    add_overwrite(parser)
     return parser
 
 
@@ -39,10 +41,12 @@ def _parser() -> OneLineParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw, write, say where; 0, or 2 with one line on stderr."""
     args = _parser().parse_args(argv)
-    check_folder(args.out, "--out")
+    require_empty(args.out, args.overwrite)
+    refuse_to_replace(filter(None, [args.sheet]), args.overwrite, "--sheet")
     # after parsing: help and a mistyped flag answer without numpy and OpenCV
-    from earface.synthetic.scene_set import SceneSet, draw_scenes, write_sheet
-    from earface.synthetic.workers import drawing_progress, num_cores
+    with first_imports("NumPy and OpenCV"):
+        from earface.synthetic.scene_set import SceneSet, draw_scenes, write_sheet
+        from earface.synthetic.workers import drawing_progress, num_cores
 
     scenes = SceneSet(args.photographs, args.width, args.height, args.seed)
     workers = num_cores() if args.workers is None else args.workers

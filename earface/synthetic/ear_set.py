@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write
+from earface.core.files import atomic_write, require_empty
 from earface.data.annotations import Annotations, Photograph
 from earface.data.coco import write_coco
 from earface.data.npy import write_teacher_npy
@@ -96,15 +96,11 @@ def _write_subject(ears: EarSet, out: Path, subject: int) -> _Labels:
 
 def _clear(out: Path, overwrite: bool) -> None:
     """Make `out` ready. With `overwrite` an earlier set's own files go, the teacher files first; others stay."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: --out wants a folder")
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise InputError(f"{out} is not empty: choose another --out, or give --overwrite to replace the set in it")
-        for name in (*TEACHER_FILES, "landmarks.json", "index.csv"):
-            (out / name).unlink(missing_ok=True)
-        for path in (out / "images").glob("S[0-9][0-9][0-9][0-9]_[0-9][0-9][0-9].png"):
-            path.unlink()
+    require_empty(out, overwrite)
+    for name in (*TEACHER_FILES, "landmarks.json", "index.csv"):
+        (out / name).unlink(missing_ok=True)
+    for path in (out / "images").glob("S[0-9][0-9][0-9][0-9]_[0-9][0-9][0-9].png"):
+        path.unlink()
     (out / "images").mkdir(parents=True, exist_ok=True)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write
+from earface.core.files import atomic_write, require_empty
 from earface.data.images import write_image
 from earface.data.multipie import CAMERA_YAW, MultiPieName
 from earface.data.tables import write_csv
@@ -109,19 +109,15 @@ def _write_subject(faces: FaceSet, out: Path, layout: str, subject: int) -> list
 
 def _clear(out: Path, overwrite: bool) -> None:
     """Make `out` ready. With `overwrite` an earlier set's own files go, the index first; others stay."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: --out wants a folder")
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise InputError(f"{out} is not empty: choose another --out, or give --overwrite to replace the set in it")
-        (out / INDEX).unlink(missing_ok=True)
-        images = out / "images"
-        for path in [*images.glob("*.png"), *images.glob("[0-9][0-9][0-9]/*.png")]:
-            if MultiPieName.parse(path.name):
-                path.unlink()
-        for folder in images.glob("[0-9][0-9][0-9]"):
-            if not any(folder.iterdir()):
-                folder.rmdir()
+    require_empty(out, overwrite)
+    (out / INDEX).unlink(missing_ok=True)
+    images = out / "images"
+    for path in [*images.glob("*.png"), *images.glob("[0-9][0-9][0-9]/*.png")]:
+        if MultiPieName.parse(path.name):
+            path.unlink()
+    for folder in images.glob("[0-9][0-9][0-9]"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def draw_dataset(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from earface.core.errors import InputError
+from earface.core.files import require_empty
 from earface.data.annotations import Annotations, Photograph
 from earface.data.coco import write_coco
 from earface.data.images import Pixels, write_image
@@ -53,14 +54,10 @@ def draw_scenes(
     Raises InputError for a folder in use, unless `overwrite`, which replaces an earlier set and nothing else.
     """
     check_workers(workers)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file: --out wants a folder")
-    if out.is_dir() and any(out.iterdir()):
-        if not overwrite:
-            raise InputError(f"{out} is not empty: choose another --out, or give --overwrite to replace the set in it")
-        (out / ANNOTATIONS).unlink(missing_ok=True)
-        for path in (out / "images").glob("[0-9]" * 6 + ".jpg"):
-            path.unlink()
+    require_empty(out, overwrite)
+    (out / ANNOTATIONS).unlink(missing_ok=True)
+    for path in (out / "images").glob("[0-9]" * 6 + ".jpg"):
+        path.unlink()
     groups = range(-(-scenes.photographs // SCENES_PER_GROUP))
     work = functools.partial(_write_group, scenes, out)
     photographs = [

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from earface.core.stopping import StopRequests, current_requests
 from earface.training.loggers import MetricsCSV
+from earface.training.workers import end_workers
 
 
 class Trained(Protocol):
@@ -141,6 +142,9 @@ class LastCheckpoint(Checkpoint):
             self.reason = f"by --stop_after_epoch {self.stop_after_epoch}"
         if self._pause_reason(trainer):
             self.requests.pause(f"{self.reason} after epoch {done}, step {trainer.global_step}")
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        end_workers()  # before Lightning's teardown waits for each of them
 
     def _pause_reason(self, trainer: pl.Trainer) -> str | None:
         self.reason = self.reason or self.requests.reason

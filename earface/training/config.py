@@ -30,7 +30,7 @@ SHARED_GROUPS = {  # of help, in this order; each trainer adds its own
         *("save_every_n_steps", "log_every_n_steps", "progress"),
     ),
     "hardware": (
-        *("accelerator", "devices", "precision", "num_workers", "strategy", "num_nodes"),
+        *("accelerator", "devices", "precision", "num_workers", "num_threads", "strategy", "num_nodes"),
         *("tf32", "deterministic", "compile", "compile_mode"),
     ),
 }
@@ -74,6 +74,12 @@ class RunOptions:
     strategy: str = option("auto", "Lightning's strategy: auto, ddp, fsdp, ...", plan=False)
     num_nodes: int = option(1, "machines under torchrun or SLURM", low=1, plan=False)
     num_workers: int = option(4, "loader processes; they do not change the result", low=0, plan=False)
+    num_threads: int = option(
+        0,
+        "threads of a CPU's operations; 0: all, or fewer where other processes keep the cores busy",
+        low=0,
+        plan=False,
+    )
     seed: int = option(42, "of initial weights, order, augmentation and noise", low=0, high=2**31 - 1)
     tf32: bool = option(True, "float32 products on a GPU keep 10 bits of mantissa: far faster", plan=False)
     deterministic: bool = option(False, "only deterministic kernels, where PyTorch has them", plan=False)
@@ -117,8 +123,8 @@ class RunOptions:
 
     @property
     def is_new(self) -> bool:
-        """Whether the checkpoint folder has no run, which may be finished and then needs no data."""
-        return not (Path(self.checkpoint_dir) / "last.ckpt").is_file()
+        """Whether a run starts; one that is in the checkpoint folder may be finished, and then needs no data."""
+        return self.resume == "never" or not (Path(self.checkpoint_dir) / "last.ckpt").is_file()
 
     def check_checkpoints(self) -> None:
         """Raise InputError where `resume` or `init_from` names a checkpoint that is not there."""

@@ -14,8 +14,10 @@ from earface.core.options import plan_fields, to_plain
 from earface.nn.checkpoint import find_checkpoint, read_checkpoint
 from earface.nn.inference import device_of_accelerator
 from earface.nn.precision import automatic_precision, emulation
+from earface.nn.threads import automatic_threads
 from earface.training.config import RunOptions
 
+KEPT = "as when the run began"
 SHOWN, LONGEST_VALUE = 3, 10  # of the settings that differ, so that the message stays one line on a screen
 Options = TypeVar("Options", bound=RunOptions)
 
@@ -32,10 +34,13 @@ class Run:
     csv_rows: int = 0
     finished: bool = False
     precision: str = ""  # why it is what it is
+    threads: str = ""  # why as many
 
 
 def open_run(options: Options, name: str) -> tuple[Run, Options]:
-    """Follow `--resume`; with the options as the run takes them: `auto` precision is decided, or kept from its start.
+    """Follow `--resume`; with the options as the run takes them.
+
+    What is left to the machine, precision and threads, is decided here, or kept from the run's start.
 
     Raises InputError when the checkpoint is not one of this run, naming the fields.
     """
@@ -64,6 +69,9 @@ def open_run(options: Options, name: str) -> tuple[Run, Options]:
     kept = options.precision == "auto" and "precision" in stored
     if kept:
         options = dataclasses.replace(options, precision=stored["precision"])
+    threads_kept = options.num_threads == 0 and stored.get("num_threads", 0) > 0
+    if threads_kept:
+        options = dataclasses.replace(options, num_threads=stored["num_threads"])
     _compare(options, stored, path)
     run = Run(
         name,
@@ -73,7 +81,8 @@ def open_run(options: Options, name: str) -> tuple[Run, Options]:
         step=checkpoint["global_step"],
         csv_rows=state["csv_rows"],
         finished=state["epochs_done"] >= options.epochs or (state["stopped_early"] and options.resume == "auto"),
-        precision="as when the run began" if kept else _note(options),
+        precision=KEPT if kept else _note(options),
+        threads=KEPT if threads_kept else "",
     )
     return run, options
 
@@ -83,7 +92,12 @@ def _started(options: Options, name: str, logs: Path) -> tuple[Run, Options]:
     if options.precision == "auto":
         precision, reason = automatic_precision(device_of_accelerator(options.accelerator))
         options = dataclasses.replace(options, precision=precision)  # type: ignore[arg-type]
-    return Run(name, _next_version(logs), precision=reason), options
+    threads = ""
+    alone = options.devices in ("auto", "1") and device_of_accelerator(options.accelerator) == "cpu"
+    if options.num_threads == 0 and alone:  # Lightning divides the cores among several processes
+        count, threads = automatic_threads()
+        options = dataclasses.replace(options, num_threads=count)
+    return Run(name, _next_version(logs), precision=reason, threads=threads), options
 
 
 def _note(options: RunOptions) -> str:

@@ -99,6 +99,8 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
     if precision == "16-mixed" and accelerator == "cpu":
         precision = "bf16-mixed"  # PyTorch's CPU kernels are fast in bfloat16 only
     devices = _devices(options.devices, accelerator)
+    if options.num_threads:
+        torch.set_num_threads(options.num_threads)
     if options.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
@@ -189,6 +191,8 @@ def announce(options: RunOptions, run: Run, module: Any) -> None:
     console = Console()
     console.print(group_table(module))
     console.print(f"precision {options.precision}{f': {run.precision}' if run.precision else ''}", soft_wrap=True)
+    if run.threads:
+        console.print(f"threads {options.num_threads}: {run.threads}", soft_wrap=True)
     if torch.cuda.is_available() and options.accelerator != "cpu":
         products = "TF32, 10 bits of mantissa; --tf32 false for 23" if options.tf32 else "full; --tf32 true is faster"
         console.print(f"float32 products: {products}", soft_wrap=True)
@@ -200,8 +204,8 @@ def announce(options: RunOptions, run: Run, module: Any) -> None:
 
 
 @rank_zero_only
-def report(trainer: pl.Trainer, run: Run, complete: bool) -> None:
-    """Say where the results are."""
+def report(trainer: pl.Trainer, run: Run, complete: bool, next_line: str = "") -> None:
+    """Say where the results are, and of a complete run what to type next."""
     if not trainer.loggers:
         return
     console = Console()
@@ -211,12 +215,14 @@ def report(trainer: pl.Trainer, run: Run, complete: bool) -> None:
         console.print(f"best val/loss {float(best.best_model_score or 0):.4f}: {best.best_model_path}", soft_wrap=True)
     console.print(f"checkpoints: {folder}", soft_wrap=True)
     console.print(f"logs and pictures: {run.log_dir}   (tensorboard --logdir {run.log_dir.parent})", soft_wrap=True)
+    if complete and next_line:
+        console.print(next_line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _accelerator(options: RunOptions) -> str:
     name, cuda = options.accelerator.lower(), torch.cuda.is_available()
     has_gpu = cuda or torch.backends.mps.is_available()
-    if name in ("gpu", "cuda") and not has_gpu:
+    if (name == "gpu" and not has_gpu) or (name == "cuda" and not cuda):
         raise InputError(f"--accelerator {options.accelerator}: {why_no_gpu()}; use --accelerator cpu")
     if name in ("auto", "gpu", "cuda") and cuda:
         check_gpu_age("--accelerator cpu")

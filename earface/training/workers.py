@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 import weakref
+from functools import partial
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import _utils as worker_settings
 
 from earface.core.stopping import PAUSING, current_requests
 
+NICENESS = 10  # of workers beside a network on the same processor
 PATIENCE_S = 0.5  # for a worker to end by itself; PyTorch waits 10 for each
 
 _iterators: weakref.WeakSet[Any] = weakref.WeakSet()  # those that have started workers
 
 
 class WorkerLoader(DataLoader[Any]):
-    """A DataLoader whose workers ignore what pauses a run: a signal to the whole process group must not end them."""
+    """A DataLoader whose workers ignore what pauses a run: a signal to the whole process group must not end them.
+
+    Without a GPU they let the network's threads go first, which wait for each other: each is one that all wait for.
+    """
 
     def __init__(self, dataset: Any, **options: Any) -> None:
-        super().__init__(dataset, worker_init_fn=_ignore_signals, **options)
+        begin = partial(_begin, niceness=0 if torch.cuda.is_available() else NICENESS)
+        super().__init__(dataset, worker_init_fn=begin, **options)
 
     def __iter__(self) -> Any:
         with current_requests().hold():
@@ -50,7 +58,9 @@ def end_workers() -> None:
 atexit.register(end_workers)  # after PyTorch's import, so before multiprocessing waits for its children
 
 
-def _ignore_signals(worker: int) -> None:
+def _begin(worker: int, niceness: int) -> None:
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(niceness)
     for number in PAUSING:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):

@@ -13,7 +13,7 @@ def run(part: str, context: Context) -> None:
     context.row(case=part, ok=True)
     if part == "hangs":  # and so does a process of its own
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        (context.out / "child").write_text(str(child.pid))
+        (context.out / "child").write_text(f"{child.pid}\n")
         time.sleep(600)
     elif part == "fails":
         raise RuntimeError("as asked")

@@ -184,12 +184,12 @@ def test_a_face_has_the_same_embedding_pixels_and_scores_alone_and_in_a_batch() 
     vlr = torch.rand(19, 3, 16, 16, device=CUDA) * 2 - 1
     with torch.no_grad():
         faces = super_resolve(dsr, vlr, "32")
-        embeddings = embed_faces(face_model, FaceContract()(faces))
+        embeddings = embed_faces(face_model, faces, FaceContract())
         scores = torch.cat([chunk for _, chunk in score_chunks(embeddings, embeddings)])
         for alone in (0, 15, 18):
             only = slice(alone, alone + 1)
             assert torch.equal(super_resolve(dsr, vlr[only], "32"), faces[only])
-            assert torch.equal(embed_faces(face_model, FaceContract()(faces[only])), embeddings[only])
+            assert torch.equal(embed_faces(face_model, faces[only], FaceContract()), embeddings[only])
             assert torch.equal(torch.cat([c for _, c in score_chunks(embeddings[only], embeddings)]), scores[only])
 
 

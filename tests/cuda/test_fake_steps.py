@@ -15,7 +15,15 @@ import torch
 from tests.cuda.cases import CASES, THOROUGH, Case, Counted, Files, count
 from tests.cuda.fake import PRECISIONS
 
-STEPS = [(name, each) for name in CASES for each in (PRECISIONS if name in THOROUGH else ["bfloat16"])]
+pytestmark = pytest.mark.runs
+
+# Every day, one network of each trainer in every precision, and all others in the one that GPUs train in.
+DAILY = ("ear teacher, conv", "detector, conv, landmarks", "dsr, all terms", "edgeface, stage 2, arcface")
+STEPS = [
+    pytest.param((name, each), marks=() if each == "bfloat16" or name in DAILY else pytest.mark.slow)
+    for name in CASES
+    for each in (PRECISIONS if name in THOROUGH else ["bfloat16"])
+]
 
 
 @pytest.fixture(scope="module")

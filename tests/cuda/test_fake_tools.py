@@ -36,6 +36,8 @@ from pipeline.search import NOBODY, score_chunks, search, top_candidates
 from tests.cuda.cases import CASES, Files, Standing
 from tests.cuda.fake import CUDA, PRECISIONS, fake, fake_cuda, on_cuda
 
+pytestmark = pytest.mark.runs
+
 SIDE, LATENTS = 64, 16
 HALF = {"16": "float16", "bf16": "bfloat16"}
 
@@ -126,9 +128,9 @@ def test_faces_are_embedded_without_traffic(face_model: EdgeFace, flip: bool) ->
     with fake_cuda() as traffic:
         on_cuda(face_model)
         crops = fake(19, 3, 128, 128)
-        embed_faces(face_model, FaceContract()(crops), flip=flip)  # a first call may move what is constant
+        embed_faces(face_model, crops, FaceContract(), flip=flip)  # a first call may move what is constant
         traffic.clear()
-        embeddings = embed_faces(face_model, FaceContract("center")(crops), flip=flip)
+        embeddings = embed_faces(face_model, crops, FaceContract("center"), flip=flip)
     assert (embeddings.device, embeddings.dtype, tuple(embeddings.shape)) == (CUDA, torch.float32, (19, EMBEDDING_DIM))
     assert not traffic.events, traffic.report()
 

@@ -16,6 +16,8 @@ from dsr.module import DSRLightning
 from earface.nn.frozen import FrozenRecognizer
 from tests.dsr.conftest import PERCEPTUAL
 
+pytestmark = pytest.mark.runs
+
 ONE_GRAPH: dict[str, Any] = {"fullgraph": True, "backend": "aot_eager"}
 WEIGHTS = LossWeights(identity=0.6, feature_match=0.18, tv=2e-6)
 
@@ -52,7 +54,9 @@ def test_the_network_is_one_graph(size: str, training: bool) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("with_recognizer", "jitter"), [(False, 0.0), (True, 0.06)])
+@pytest.mark.parametrize(
+    ("with_recognizer", "jitter"), [(False, 0.0), pytest.param(True, 0.06, marks=pytest.mark.slow)]
+)
 def test_the_loss_is_one_graph(with_recognizer: bool, jitter: float, recognizer: FrozenRecognizer) -> None:
     loss = DSRLoss(WEIGHTS, recognizer) if with_recognizer else DSRLoss(LossWeights(tv=2e-6))
     hr, sr = noise(2, 3, 128, 128), noise(2, 3, 128, 128, seed=1)

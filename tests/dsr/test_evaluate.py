@@ -26,6 +26,8 @@ from facial_rec.contract import FaceContract
 from tests.conftest import only_line
 from tests.dsr.conftest import metric_rows
 
+pytestmark = pytest.mark.runs
+
 BORDER = 8  # one VLR pixel of 16, in pixels of 128
 
 

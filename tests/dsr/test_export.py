@@ -23,6 +23,8 @@ from earface.core.errors import InputError
 from earface.export import onnx_export
 from earface.nn.inference import weights_digest
 
+pytestmark = pytest.mark.runs
+
 SIZES = ("32", "24", "16", "14x16")
 
 

@@ -21,6 +21,8 @@ from earface.data.images import Pixels, read_image
 from tests.conftest import only_line
 from tests.earface.data.conftest import draw_picture
 
+pytestmark = pytest.mark.runs
+
 COUNT = 11  # over INFERENCE_BATCH
 
 
@@ -215,16 +217,14 @@ def test_nothing_is_overwritten_unless_asked(
     for name in ("p2/2.png", "compare.png", "mine.txt"):
         (out / name).write_bytes(b"mine")
     assert upscale(checkpoint, small, out, "--compare") == 2
-    assert f"{out / 'p2' / '2.png'} and 1 more are there already: give another --out, or --overwrite" in only_line(
-        capsys
-    )
+    assert f"{out / 'p2' / '2.png'}: is there already, and 1 more; --overwrite" in only_line(capsys)
     assert {path.read_bytes() for path in out.rglob("*.*")} == {b"mine"}
     assert upscale(checkpoint, small, out, "--compare", "--overwrite") == 0
     assert len(results(out)) == COUNT + 1
     assert (out / "mine.txt").read_bytes() == b"mine"
     assert upscale(checkpoint, small / "p0" / "0.png", out) == 0
     assert upscale(checkpoint, small / "p0" / "0.png", out) == 2
-    assert "0.png is there already: give another --out, or --overwrite" in only_line(capsys)
+    assert "0.png: is there already; --overwrite" in only_line(capsys)
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torchvision.models.vgg import cfgs, make_layers
 
 from ear_teacher.blocks import ConvAttentionBlock, ResidualBlock
 from ear_teacher.config import EarVAEConfig
 from ear_teacher.losses import LossWeights, VAELoss
 from ear_teacher.model import EarVAE
 from earface.nn.perceptual import PerceptualLoss
+
+pytestmark = pytest.mark.runs
 
 WHOLE = {"fullgraph": True, "backend": "aot_eager"}  # traced and differentiated as ever, without generated code
 
@@ -78,10 +80,10 @@ def test_blocks_that_are_alike_are_compiled_once(encoder: str, graphs: int) -> N
 
 @pytest.fixture(scope="module")
 def vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Random weights in the official file's layout."""
+    """Random weights in the official file's layout, without its classifier of half a gigabyte."""
     path = tmp_path_factory.mktemp("vgg16") / "vgg16.pth"
     torch.manual_seed(0)
-    torch.save(torchvision.models.vgg16().state_dict(), path)
+    torch.save({f"features.{key}": value for key, value in make_layers(cfgs["D"]).state_dict().items()}, path)
     return path
 
 

@@ -32,6 +32,8 @@ from earface.data.npy import read_teacher_npy
 from earface.synthetic.ear_factors import FACTOR_GROUPS, sample_shape, sample_view
 from earface.synthetic.ear_set import EarSet, draw_dataset, draw_many
 
+pytestmark = pytest.mark.runs
+
 PICTURES = ("eigenears_grid", "explained_variance", "traversal", "interpolation")
 
 
@@ -274,7 +276,7 @@ def run(tmp_path_factory):
     flags = (
         f"--train-npy {folder}/train_teacher.npy --val-npy {folder}/val_teacher.npy --encoder conv --base-channels 4 "
         "--image-size 64 --latent-dim 12 --linear-path-size 16 --perceptual-weight 0 --epochs 1 --batch-size 8 "
-        "--num-workers 0 --precision 32 --progress none --sheet-images 2 "
+        "--num-workers 0 --precision 32 --progress none --sheet-images 2 --augment none "
         f"--checkpoint-dir {folder}/run/checkpoints --log-dir {folder}/run/logs"
     )
     assert train.main(flags.split()) == 0
@@ -349,7 +351,7 @@ def test_ears_without_names_and_more_components_than_there_are(run, tmp_path, ca
     for stale in ("pc_3.png", "pc_4.png", "factors.png", "pc_notes.png"):
         (tmp_path / "out" / stale).write_text("from an earlier call")
     flags = f"--npy {tmp_path}/array.npy --out {tmp_path}/out --metric latent --steps 5 --sigmas 2 --weights raw"
-    assert main(["--checkpoint", f"{run}/run/checkpoints/last.ckpt", *flags.split()]) == 0
+    assert main(["--checkpoint", f"{run}/run/checkpoints/last.ckpt", "--overwrite", *flags.split()]) == 0
     assert "3 components, not 16" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "eigenears.json").read_text())
     assert found["metric"] == "latent"

@@ -15,6 +15,8 @@ from ear_teacher.model import EarVAE
 from earface.data.npy import read_teacher_npy
 from earface.synthetic.ear_set import EarSet, draw_dataset
 
+pytestmark = pytest.mark.runs
+
 PICTURES = ("reconstructions", "worst", "best", "samples", "kl_per_dimension", "psnr_histogram")
 
 
@@ -26,7 +28,7 @@ def run(tmp_path_factory):
     flags = (
         f"--train-npy {folder}/train_teacher.npy --val-npy {folder}/val_teacher.npy --encoder conv --base-channels 4 "
         "--image-size 64 --latent-dim 16 --linear-path-size 32 --perceptual-weight 0 --epochs 1 --batch-size 8 "
-        "--num-workers 0 --precision 32 --progress none --ema-decay 0.9 --sheet-images 2 "
+        "--num-workers 0 --precision 32 --progress none --ema-decay 0.9 --sheet-images 2 --augment none "
         f"--checkpoint-dir {folder}/run/checkpoints --log-dir {folder}/run/logs"
     )
     code = train.main(flags.split())
@@ -268,7 +270,9 @@ def spoil(run, tmp_path, what):
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run, tmp_path, capsys, what, message):
-    assert main(spoil(run, tmp_path, what)) == 2
+    given = spoil(run, tmp_path, what)
+    where = [] if "--out" in given else ["--out", f"{tmp_path}/out"]
+    assert main([*given, *where]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
@@ -276,8 +280,9 @@ def test_bad_input_is_one_line_and_exit_code_2(run, tmp_path, capsys, what, mess
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_gpu_that_is_not_there_is_one_line(run, capsys):
-    assert main(["--checkpoint", f"{run}/run/checkpoints/last.ckpt", "--device", "cuda"]) == 2
+def test_a_gpu_that_is_not_there_is_one_line(run, tmp_path, capsys):
+    where = ["--checkpoint", f"{run}/run/checkpoints/last.ckpt", "--out", f"{tmp_path}/out"]
+    assert main([*where, "--device", "cuda"]) == 2
     assert capsys.readouterr().err.startswith("error: --device cuda: PyTorch sees no GPU here")
 
 

@@ -23,6 +23,8 @@ from earface.core.errors import InputError
 from earface.export import onnx_export
 from earface.nn.inference import weights_digest
 
+pytestmark = pytest.mark.runs
+
 SHAPES = {
     "conv with linear path": {"encoder": "conv", "linear_path_size": 16},
     "grey resnet18": {"encoder": "resnet18", "linear_path_size": 0, "in_channels": 1},
@@ -228,6 +230,7 @@ def check_against_pytorch(folder: Path, model: EarVAE) -> None:
         assert reconstruction.std() > 0.05
 
 
+@pytest.mark.slow
 def test_onnx_computes_what_pytorch_computes_at_any_batch_size(tmp_path: Path) -> None:
     model = trained(**SHAPES["grey resnet18"])
     written = write_onnx(tmp_path, model, 1e-4)

@@ -26,6 +26,8 @@ from earface.core.errors import InputError
 from earface.data.npy import read_teacher_npy, write_teacher_npy
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.runs
+
 
 @pytest.fixture(scope="module")
 def checkpoint(ear_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -57,7 +59,7 @@ def table(checkpoint: Path, people: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def extract(checkpoint: Path, *arguments: object) -> int:
-    return main(["--checkpoint", str(checkpoint), *map(str, arguments)])
+    return main(["--checkpoint", str(checkpoint), "--overwrite", *map(str, arguments)])
 
 
 def pixels(paths: list[str]) -> torch.Tensor:
@@ -258,7 +260,7 @@ def test_a_search_prints_the_neighbors_that_scikit_learn_finds(
     assert order[0, 0] == 7  # itself, which is no answer
     assert [path for _, path in found] == [ears.paths[row] for row in order[0, 1:]]
     assert [cosine for cosine, _ in found] == pytest.approx(1 - distance[0, 1:], abs=1e-4)
-    with Image.open(tmp_path / "out_search.png") as picture:
+    with Image.open(tmp_path / f"out_search_{Path(query).stem}.png") as picture:
         assert min(picture.size) > 500  # several rows
 
 
@@ -351,7 +353,7 @@ def test_ears_of_a_table_are_not_read_again(
     assert extract(checkpoint, "--embeddings", tmp_path / "a.npz", "--search", query, "--clusters", 2) == 0
     assert len(found_by(capsys.readouterr().out)) == 5
     assert (tmp_path / "a.npz").read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"a.npz", "a_search.png", "a_clusters.png", "query.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a.npz", "a_search_query.png", "a_clusters.png", "query.png"}
 
 
 def test_new_ears_are_added_to_those_of_a_table(checkpoint: Path, table: Path, ear_set: Path, tmp_path: Path) -> None:
@@ -509,9 +511,8 @@ def test_of_more_neighbors_than_there_are_all_are_shown(
     arguments = ("--embeddings", table, "--search", query, "--out", tmp_path / "out.npz")
     assert extract(checkpoint, *arguments, "--top", 39) == 0
     all_there_are = capsys.readouterr().out
-    for top in (40, 1000):
-        assert extract(checkpoint, *arguments, "--top", top) == 0
-        assert capsys.readouterr().out == all_there_are
+    assert extract(checkpoint, *arguments, "--top", 40) == 0
+    assert capsys.readouterr().out == all_there_are
 
 
 def test_a_checkpoint_of_something_else_is_one_line(

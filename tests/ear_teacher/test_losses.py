@@ -1,12 +1,10 @@
 import math
-from datetime import timedelta
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 from torch.distributions import Normal
@@ -21,6 +19,7 @@ from ear_teacher.losses import (
     reconstruction_loss,
 )
 from earface.metrics.image_quality import ssim
+from tests.forks import FORKS
 
 IMAGE_LOSSES = [
     reconstruction_loss,
@@ -299,7 +298,7 @@ def projected(projection, share):
 
 def one_process_of_two(rank, folder):
     rendezvous = f"file://{folder}/rendezvous"
-    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2, timeout=timedelta(minutes=2))
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
     try:
         projection = torch.linspace(-1, 1, 12, dtype=torch.float64).view(4, 3).sin().requires_grad_()
         loss = contrastive_loss(*projected(projection, slice(3 * rank, 3 * rank + 3)))
@@ -312,7 +311,7 @@ def one_process_of_two(rank, folder):
 
 
 def test_two_processes_get_the_loss_and_gradient_of_the_whole_batch(tmp_path):
-    other = mp.get_context("spawn").Process(target=one_process_of_two, args=(1, str(tmp_path)), daemon=True)
+    other = FORKS.Process(target=one_process_of_two, args=(1, str(tmp_path)), daemon=True)
     other.start()
     one_process_of_two(0, str(tmp_path))
     other.join()

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from ear_teacher.train import main
 from earface.core.stopping import EXIT_PAUSED
+from earface.training.callbacks import LastCheckpoint
+from tests.forks import FORKS
+
+pytestmark = pytest.mark.runs
 
 PLAN = (
     *("--epochs", "4", "--augment", "full", "--denoise", "--accumulate-grad-batches", "2", "--ema-decay", "0.9"),
     *("--kl-anneal-strategy", "threshold", "--kl-anneal-threshold-psnr", "5", "--kl-anneal-epochs", "2"),
     *("--schedule", "plateau", "--plateau-patience", "0", "--warmup-epochs", "1", "--contrastive-weight", "0.1"),
-    *("--freeze-layers", "1", "--save-every-n-steps", "2"),
+    *("--freeze-layers", "1", "--save-every-n-steps", "2", "--linear-path-size", "0"),
 )
 
 
@@ -91,21 +95,17 @@ def test_resumed_with_other_workers(ear_set: Path, tmp_path: Path, uninterrupted
     assert_as_uninterrupted(tmp_path, uninterrupted)
 
 
-DIE_AFTER_SAVING = """
-import os, sys
-from ear_teacher.train import main
-from earface.training.callbacks import LastCheckpoint
+def train_until_step_6(argv: list[str], number: signal.Signals) -> None:
+    """In a process of its own, which sends itself a signal once that step is saved."""
+    save = LastCheckpoint._save
 
-save = LastCheckpoint._save
+    def save_and_signal(self: LastCheckpoint, trainer: pl.Trainer) -> None:
+        save(self, trainer)
+        if trainer.global_step == 6:
+            os.kill(os.getpid(), number)
 
-def save_and_signal(self, trainer):
-    save(self, trainer)
-    if trainer.global_step == 6:
-        os.kill(os.getpid(), int(sys.argv[1]))
-
-LastCheckpoint._save = save_and_signal
-sys.exit(main(sys.argv[2:]))
-"""
+    LastCheckpoint._save = save_and_signal  # type: ignore[method-assign]
+    sys.exit(main(argv))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
@@ -113,9 +113,10 @@ def test_interrupted_in_the_middle_of_an_epoch(
     ear_set: Path, tmp_path: Path, uninterrupted: Any, number: signal.Signals
 ) -> None:
     """After the first of the second epoch's five steps."""
-    command = [sys.executable, "-c", DIE_AFTER_SAVING, str(int(number)), *arguments(ear_set, tmp_path)]
-    process = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, timeout=120)
-    assert process.returncode == (EXIT_PAUSED if number == signal.SIGTERM else -signal.SIGKILL)
+    process = FORKS.Process(target=train_until_step_6, args=(arguments(ear_set, tmp_path), number))
+    process.start()
+    process.join()
+    assert process.exitcode == (EXIT_PAUSED if number == signal.SIGTERM else -signal.SIGKILL)
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == (7 if number == signal.SIGTERM else 6)  # a request is heard at the next step
     assert main(arguments(ear_set, tmp_path)) == 0

@@ -34,6 +34,8 @@ from earface.training.resume import open_run
 from earface.training.trainer import build_trainer
 from tests.conftest import TINY
 
+pytestmark = pytest.mark.runs
+
 PERCEPTUAL = "timm:test_resnet.r160_in1k"  # timm's own test model, 0.4 M parameters
 WEIGHTS = {"ssim": 0.5, "edge": 0.25, "contrastive": 0.125, "center": 2.0, "kl": 0.0625, "perceptual": 0.75}
 TINY_CONFIG: dict[str, Any] = {
@@ -88,7 +90,7 @@ def finished(ear_set: Path, tmp_path_factory: pytest.TempPathFactory, perceptual
 
 
 def test_the_networks_alone_learn_eight_ears_by_heart(ear_set: Path, tmp_path: Path) -> None:
-    """Small and smooth ones, over 30 dB in 300 steps. No linear path, so nothing but the networks can."""
+    """Small and smooth ones, 7 dB beyond their mean in 120 steps. No linear path, so nothing but the networks can."""
     data = read_teacher_npy(ear_set / "train_teacher.npy")
     ears = open_image_cache(data, image_size=64, channels=3, cache_dir=tmp_path).images[::5]
     smooth = [cv2.resize(cv2.GaussianBlur(ear, (0, 0), 3), (32, 32), interpolation=cv2.INTER_AREA) for ear in ears]
@@ -103,8 +105,8 @@ def test_the_networks_alone_learn_eight_ears_by_heart(ear_set: Path, tmp_path: P
             "base_channels": 16,
             "linear_path_size": 0,
             "batch_size": 8,
-            "epochs": 300,
-            "warmup_epochs": 60.0,
+            "epochs": 120,
+            "warmup_epochs": 24.0,
             "schedule": "cosine",
             "lr": 2e-3,
             "weight_decay": 0.01,
@@ -120,8 +122,8 @@ def test_the_networks_alone_learn_eight_ears_by_heart(ear_set: Path, tmp_path: P
     pl.seed_everything(config.seed, verbose=False)
     trainer = pl.Trainer(
         accelerator="cpu",
-        max_epochs=300,
-        check_val_every_n_epoch=300,
+        max_epochs=120,
+        check_val_every_n_epoch=120,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -133,7 +135,9 @@ def test_the_networks_alone_learn_eight_ears_by_heart(ear_set: Path, tmp_path: P
         warnings.simplefilter("ignore")
         trainer.fit(EarVAELightning(config), EarDataModule(config))
     assert len(smooth) == 8
-    assert trainer.callback_metrics["val/psnr"] > 30
+    unit = np.stack(smooth) / 255
+    of_mean = -10 * np.log10(np.square(unit - unit.mean(axis=0)).mean(axis=(1, 2, 3))).mean()
+    assert trainer.callback_metrics["val/psnr"] > of_mean + 7
 
 
 def val_loss(ear_set: Path, folder: Path, *extra: str) -> float:
@@ -269,11 +273,12 @@ def test_compiling_is_left_out_on_a_cpu_and_that_is_said(
 # Where it runs
 
 
+@pytest.mark.slow
 def test_the_script_runs_as_a_file_from_anywhere(ear_set: Path, tmp_path: Path) -> None:
     script = Path(__file__).resolve().parents[2] / "ear_teacher" / "train.py"
     command = [sys.executable, str(script), *arguments(ear_set, tmp_path, "--fast_dev_run")]
     bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    process = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True, timeout=200)
+    process = subprocess.run(command, cwd=tmp_path, env=bare, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert "Traceback" not in process.stderr
     assert not (tmp_path / "checkpoints").exists()
@@ -307,7 +312,8 @@ def test_pretrained_weights_that_cannot_be_had_are_one_line(
     assert main(arguments(ear_set, tmp_path, "--encoder", "resnet50")) == 2
     error = only_line(capsys)
     assert "resnet50.tv_in1k" in error
-    assert "--encoder_weights none" in error
+    assert "--encoder_weights FILE" in error
+    assert "or none" in error
 
 
 class Payload:

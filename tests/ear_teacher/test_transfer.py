@@ -24,6 +24,8 @@ from earface.nn.perceptual import PerceptualLoss
 from earface.training.trainer import group_table
 from tests.ear_teacher.test_training import arguments, metric_rows, only_line
 
+pytestmark = pytest.mark.runs
+
 DIM, MLP = {"dinov2": 384, "sam": 768}, 4
 
 

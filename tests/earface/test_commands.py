@@ -55,7 +55,7 @@ def documented() -> list[str]:
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"COLUMNS": "100"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def run_module(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -91,6 +91,7 @@ def test_the_usage_names_the_command(name: str, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.split()[1 : 2 + len(name.split())] == ["earface", *name.split()]
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", DOORS)
 def test_a_door_opens_the_same_program(name: str, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
@@ -99,6 +100,7 @@ def test_a_door_opens_the_same_program(name: str, capsys: pytest.CaptureFixture[
     assert run_module(DOORS[name], "--help").stdout == capsys.readouterr().out
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", ["ears train", "faces finetune"])
 def test_a_module_is_the_same_program(name: str, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
@@ -152,6 +154,7 @@ def test_a_missing_word_shows_the_same_help_as_an_error(group: str, capsys: pyte
         ("export edge_face", "earface export edgeface?"),
         ("fine_tune", "earface faces finetune?"),
         ("detector", "earface ears detector or earface export detector?"),
+        ("extract", "earface ears extract?"),
         ("train", "earface ears train, earface ears detector train or earface dsr train?"),
     ],
 )
@@ -183,6 +186,7 @@ def test_a_word_near_to_none_is_answered_with_all(
 # Nothing is imported that is not needed
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("words", ["", "--help", "ears --help", "ears detector", "export", "ears trian", "train"])
 def test_help_and_a_mistyped_word_import_the_table_alone(words: str) -> None:
     code, names = imported_by(*words.split())
@@ -190,10 +194,12 @@ def test_help_and_a_mistyped_word_import_the_table_alone(words: str) -> None:
     assert names == {"earface", "earface.commands"}
 
 
+@pytest.mark.runs
 def test_the_version_imports_no_library() -> None:
     assert imported_by("--version") == (0, {"earface", "earface.commands"})
 
 
+@pytest.mark.runs
 def test_only_the_chosen_program_is_imported() -> None:
     code, names = imported_by("ears", "train", "--help")
     assert code == 0
@@ -224,6 +230,7 @@ def test_a_name_that_the_package_lacks_is_an_attribute_error() -> None:
 # Runs
 
 
+@pytest.mark.runs
 def test_the_console_script_and_the_module_are_the_command() -> None:
     script, module = run(CONSOLE_SCRIPT, "--help"), run_module("earface", "--help")
     assert script.returncode == module.returncode == 0
@@ -231,6 +238,7 @@ def test_the_console_script_and_the_module_are_the_command() -> None:
     assert script.stdout.startswith("usage: earface COMMAND")
 
 
+@pytest.mark.runs
 def test_the_programs_exit_code_is_passed_on(tmp_path: Path) -> None:
     """With processes that are spawned, so that each imports the console script anew."""
     draw = (CONSOLE_SCRIPT, "ears", "synthesize", "--subjects", "2", "--images-per-subject", "2", "--image-size", "32")

@@ -15,6 +15,8 @@ import pytest
 
 from earface.commands import COMMANDS
 
+pytestmark = pytest.mark.runs
+
 ROOT = Path(__file__).parents[2]
 LARGE = ("torch", "pytorch_lightning", "numpy", "cv2", "matplotlib", "albumentations", "sklearn", "timm")
 PROGRAM = """
@@ -96,7 +98,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     }
     words = [[*name.split(), *arguments[name, case].split()] for name, case in keys]
     command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(command, cwd=ROOT, input=json.dumps(words), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=ROOT, input=json.dumps(words), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return dict(zip(keys, map(json.loads, done.stdout.splitlines()), strict=True))
 
@@ -146,6 +148,6 @@ def test_the_models_own_module_shows_its_help_without_pytorch() -> None:
         "try: runpy.run_module('ear_teacher.model', run_name='__main__', alter_sys=True)\n"
         "finally: print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.startswith("usage: earface ears check")
     assert done.stdout.endswith("False\n")

@@ -16,8 +16,14 @@ from facial_rec.config import FinetuneConfig
 from facial_rec.model import EdgeFace
 from facial_rec.module import FinetuneLightning
 
+pytestmark = pytest.mark.runs
+
 ONE_GRAPH: dict[str, Any] = {"fullgraph": True, "backend": "aot_eager"}
-NETWORKS = ("edgeface_xxs", "edgeface_xs_gamma_06", "edgeface_s_gamma_05", "edgeface_base", "edgeface_xs_q")
+NETWORKS = (
+    "edgeface_xxs",
+    "edgeface_xs_gamma_06",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("edgeface_s_gamma_05", "edgeface_base", "edgeface_xs_q")),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +82,11 @@ def test_head_and_margin_loss_are_one_graph(kind: Margin) -> None:
 
 @pytest.mark.parametrize(
     ("stage", "options"),
-    [(1, {}), (2, {"lambda_align": 1.0, "keep_weight": 1.0}), (2, {"lora_rank": 2})],
+    [
+        pytest.param(1, {}, marks=pytest.mark.slow),
+        (2, {"lambda_align": 1.0, "keep_weight": 1.0}),
+        pytest.param(2, {"lora_rank": 2}, marks=pytest.mark.slow),
+    ],
     ids=["stage 1", "align and keep", "adapters"],
 )
 def test_a_training_step_in_half_precision_is_one_graph(

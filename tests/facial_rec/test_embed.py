@@ -19,6 +19,8 @@ from facial_rec.embedding import INFERENCE_BATCH, embed_faces, embed_pictures, f
 from facial_rec.embedding_table import FaceEmbeddings, read_embeddings, write_embeddings
 from facial_rec.model import EdgeFace
 
+pytestmark = pytest.mark.runs
+
 SHARED = Path(__file__).parents[2].parent / "shared"
 SIDES = (128, 112, 160)
 
@@ -112,7 +114,7 @@ def test_with_flip_a_mirror_image_is_the_same_face(weights: Path, people: Path, 
 
 
 def test_no_faces_give_no_embeddings(weights: Path) -> None:
-    assert embed_faces(EdgeFace.from_weights(weights), torch.zeros(0, 3, 112, 112)).shape == (0, 512)
+    assert embed_faces(EdgeFace.from_weights(weights), torch.zeros(0, 3, 112, 112), FaceContract()).shape == (0, 512)
 
 
 def test_identities_are_the_first_folders(people: Path, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from facial_rec.hub import EdgeFaceProvenance
 from facial_rec.model import EdgeFace, load_tuned, save_tuned
 from tests.conftest import VLR, only_line
 
+pytestmark = pytest.mark.runs
+
 
 @pytest.fixture(scope="module")
 def tuned(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -31,6 +31,8 @@ from facial_rec.recognizer import load_edgeface
 from tests.conftest import VLR, only_line
 from tests.ear_teacher.test_resume import assert_same
 
+pytestmark = pytest.mark.runs
+
 Arguments = Callable[..., list[str]]
 
 GUIDE = {  # ../shared/reference/vlr_32x32_guide.md
@@ -186,10 +188,11 @@ def test_the_tuned_folder_is_the_best_checkpoint_and_embeds(finished: Path, face
     pictures = str(face_set / "test_processed" / "hr_images")
     found = []
     for weights in (folder, folder / "model.safetensors"):
-        assert embed(["--input", pictures, "--weights", str(weights), "--out", str(out)]) == 0
+        assert embed(["--input", pictures, "--weights", str(weights), "--out", str(out), "--overwrite"]) == 0
         found.append(read_embeddings(out, contract=tuning.contract, digest=weights_digest(model)).embeddings)
     np.testing.assert_array_equal(*found)
-    assert embed(["--input", pictures, "--weights", str(folder), "--crop", "center", "--out", str(out)]) == 2
+    other = ["--crop", "center", "--out", str(tmp_path / "other.npz")]
+    assert embed(["--input", pictures, "--weights", str(folder), *other]) == 2
 
 
 def test_a_stopped_run_ends_as_one_never_stopped(options_of: Arguments, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from pipeline.protocol import Enrolment, Protocol
 from tests.conftest import VLR
 from tests.pipeline.small import SEED, dsr_folder, slow_embeddings, tuned_folder
 
+pytestmark = pytest.mark.runs
+
 BICUBIC, REALISTIC = Condition(VLR, "bicubic"), Condition(VLR, "realistic")
 FIVE = ["HR", "interpolation + stock", "interpolation + tuned", "DSR + stock", "DSR + tuned"]
 

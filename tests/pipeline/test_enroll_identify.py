@@ -34,6 +34,8 @@ from pipeline.gallery import Gallery
 from pipeline.identify import main as identify
 from tests.conftest import only_line, random_edgeface
 
+pytestmark = pytest.mark.runs
+
 YUNET = Path(__file__).parents[2].parent / "shared" / "weights" / "face_detection_yunet_2023mar.onnx"
 NAMES = ("al", "bo", "cy", "di", "ed")
 PICTURES = 3
@@ -417,8 +419,8 @@ REFUSED_TO_IDENTIFY: list[tuple[list[str], str]] = [
     (["--pictures", "1000"], "--pictures 1000: must be at least 0 and at most 200"),
     (["--search", "annoy"], "--search annoy: choose one of exact, faiss"),
     (["--route", "dsr", "--dsr-checkpoint", "none.ckpt"], "none.ckpt: no such checkpoint"),
-    (["--out", "TEXT"], "--out: TEXT is a file; give a folder"),
-    (["--out", "TEXT/below"], "--out: TEXT is a file; give a folder"),
+    (["--out", "TEXT"], "--out TEXT: is a file; give a folder"),
+    (["--out", "TEXT/below"], "--out TEXT/below: TEXT is a file; give a folder"),
 ]
 
 

@@ -41,6 +41,8 @@ from tests.pipeline.small import (
     tuned_folder,
 )
 
+pytestmark = pytest.mark.runs
+
 BICUBIC = Condition(VLR, "bicubic")
 FIVE = ["HR", "interpolation + stock", "interpolation + tuned", "DSR + stock", "DSR + tuned"]
 TUNE = ("--tune-fraction", "0.75")  # 12 of 16 people: enough for one threshold, and for no other

@@ -27,6 +27,8 @@ from pipeline.report_data import About, write_probes
 from tests.conftest import VLR
 from tests.pipeline.small import drawn, dsr_folder, evaluated, read_probes, read_report
 
+pytestmark = pytest.mark.runs
+
 FAILURES = 3
 
 

@@ -343,7 +343,7 @@ def test_a_wrong_file_is_one_line_and_exit_code_2(
     change(content)
     (tmp_path / "train.json").write_text(json.dumps(content))
     flags = ("--train-json", tmp_path / "train.json", "--val-json", files / "val.json", "--images", files)
-    assert main([*map(str, flags)]) == 2
+    assert main([*map(str, flags), "--encoder-weights", "none"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1

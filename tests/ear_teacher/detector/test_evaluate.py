@@ -29,6 +29,8 @@ from earface.data.coco import read_coco, write_coco
 from earface.data.images import Pixels, read_image
 from earface.synthetic.scene_set import SceneSet, draw_scenes
 
+pytestmark = pytest.mark.runs
+
 SHAPE = {"encoder": "conv", "base_channels": 4, "image_size": 64, "crop_size": 32, "pyramid_width": 16}
 FILES = ("detections.json", "metrics.json", "per_ear.csv", "per_landmark.csv")
 PICTURES = ("cumulative_error.png", "precision_recall.png", "scores.png")

@@ -28,6 +28,8 @@ from earface.nn.inference import weights_digest
 from tests.conftest import only_line
 from tests.ear_teacher.detector.test_model import PHOTOGRAPHS, SHAPE, assert_same, detector, photograph, saved
 
+pytestmark = pytest.mark.runs
+
 Floats = np.ndarray
 NAMED: dict[str, Any] = {"landmark_names": ("helix", "tragus", "lobule"), "skeleton": ((1, 2), (2, 3))}
 SAVED = {"README.md", "config.json", "model.safetensors"}

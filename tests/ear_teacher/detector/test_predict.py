@@ -24,6 +24,8 @@ from earface.synthetic.ear_anatomy import EAR_LANDMARKS
 from earface.synthetic.ear_set import EAR_SKELETON
 from earface.synthetic.scene_set import SceneSet, draw_scenes
 
+pytestmark = pytest.mark.runs
+
 SHAPE = {"encoder": "conv", "base_channels": 4, "image_size": 64, "crop_size": 32, "pyramid_width": 16}
 
 
@@ -75,7 +77,7 @@ def random_detector(seed: int) -> EarDetector:
 
 def predict(trial: Trial, photographs: Path, out: Path, *arguments: object) -> int:
     flags = ("--checkpoint", trial.checkpoint, "--input", photographs, "--out", out, "--threshold", trial.threshold)
-    return main([*map(str, flags), *map(str, arguments)])
+    return main([*map(str, flags), "--overwrite", *map(str, arguments)])
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -328,7 +330,7 @@ def test_nothing_but_broken_files_is_an_error(trial: Trial, tmp_path: Path, caps
         (["--input", "{photos}", "--threshold", "1.5"], "--threshold 1.5: must be at least 0 and at most 1"),
         (["--input", "{photos}", "--batch-size", "0"], "--batch_size 0: must be at least 1"),
         (["--input", "{photos}", "--out", "{tmp}/notes.txt"], "notes.txt: is a file; give a folder"),
-        (["--input", "{photos}", "--out", "{tmp}/notes.txt/out"], "notes.txt/out: Not a directory"),
+        (["--input", "{photos}", "--out", "{tmp}/notes.txt/out"], "notes.txt is a file; give a folder"),
         (["--input", "{photos}", "--out", "{photos}"], "would be taken for photographs the next time"),
         (["--input", "{photos}", "--out", "{photos}/../photographs/out"], "would be taken for photographs"),
         (["--input", "{tmp}/overlays", "--out", "{tmp}"], "lies in its overlays/ and would be replaced"),

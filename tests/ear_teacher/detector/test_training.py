@@ -27,6 +27,8 @@ from earface.synthetic.ear_set import EAR_SKELETON
 from earface.synthetic.scene_set import SceneSet, draw_scenes
 from tests.ear_teacher.test_resume import assert_same
 
+pytestmark = pytest.mark.runs
+
 TINY = (
     *("--encoder", "conv", "--base-channels", "4", "--image-size", "64", "--crop-size", "32", "--pyramid-width", "16"),
     *("--batch-size", "4", "--precision", "32", "--num-workers", "0", "--progress", "none", "--sheet-images", "2"),

@@ -21,6 +21,8 @@ from earface.training.checkpoint_io import AtomicCheckpointIO
 from tests.conftest import TINY
 from tests.ear_teacher.detector.test_model import SHAPE, saved
 
+pytestmark = pytest.mark.runs
+
 BACKBONE = "model.encoder.backbone."
 SMALL = {"pyramid_width": 16, "image_size": 64, "crop_size": 32}
 

@@ -57,6 +57,18 @@ def test_work_without_steps_shows_that_time_passes(printed: Printed) -> None:
         printed.wait_for("fitting: 0 s")
 
 
+def test_of_one_inside_another_the_inner_one_is_shown(printed: Printed) -> None:
+    with progress("measuring"):
+        printed.wait_for("measuring: 0 s")
+        with progress("fitting"):
+            printed.wait_for("fitting: 0 s")
+            printed.lines.clear()
+            printed.wait_for("fitting: 0 s")
+            assert not any("measuring" in line for line in printed.lines)
+        printed.lines.clear()
+        printed.wait_for("measuring")
+
+
 def test_tracked_gives_every_item_and_counts_those_that_are_done(printed: Printed) -> None:
     seen = []
     for item in tracked(["a", "b", "c"], "letters"):

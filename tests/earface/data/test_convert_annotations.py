@@ -34,7 +34,7 @@ def folder(tmp_path: Path, draw: Draw) -> Path:
 
 
 def convert(folder: Path, *flags: object, boxes: str = "boxes.csv") -> int:
-    return main(["--boxes", str(folder / boxes), "--out", str(folder / "ears.json"), *map(str, flags)])
+    return main(["--boxes", str(folder / boxes), "--out", str(folder / "ears.json"), "--overwrite", *map(str, flags)])
 
 
 def files_of(annotations: Annotations) -> set[str]:
@@ -57,7 +57,11 @@ def test_boxes_become_coco_and_a_disjoint_split(folder: Path, capsys: pytest.Cap
     assert files_of(train) | files_of(val) == files_of(whole)
     said = capsys.readouterr().out.splitlines()
     assert said[0].endswith("ears.json: 12 photographs, 12 ears, 1 without ears")
-    assert len(said) == 3
+    parts = f"--train-json {folder}/ears_train.json --val-json {folder}/ears_val.json"
+    assert said[3:] == [
+        "note: 3 people are on both sides; --split-by subject keeps each on one",
+        f"next: earface ears detector train {parts}",
+    ]
 
 
 def test_points_become_coco(folder: Path):
@@ -106,6 +110,7 @@ def test_the_split_follows_from_the_seed_and_not_from_the_place(folder: Path, tm
 
 def test_split_by_subject_parts_no_person(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert convert(folder, "--split-by", "subject") == 0
+    assert "both sides" not in capsys.readouterr().out
     train, val = ({photograph.subject for photograph in part.photographs} for part in both(folder))
     assert len(val) == 1
     assert train.isdisjoint(val)
@@ -174,7 +179,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     monkeypatch.chdir(folder)
     convert(folder)
     capsys.readouterr()
-    assert main([*flags, "--out", "ears.json"]) == 2
+    assert main([*flags, "--out", "ears.json", "--overwrite"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert said.count("\n") == 1

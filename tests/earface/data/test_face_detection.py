@@ -81,6 +81,7 @@ def test_a_damaged_download_is_refused(tmp_path: Path) -> None:
         check_sha256(tmp_path / "file", "0" * 64)
 
 
+@pytest.mark.runs
 def test_without_network_the_detector_is_asked_for_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for name in ("a/1.png", "a/2.png", "b/1.png"):

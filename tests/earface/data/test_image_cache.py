@@ -225,6 +225,7 @@ def start_build(data: TeacherData, cache_dir: Path, pause: float) -> subprocess.
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.runs
 def test_a_killed_build_does_no_harm(data: TeacherData, tmp_path: Path) -> None:
     build = start_build(data, tmp_path / "cache", 60.0)
     assert build.stdout is not None
@@ -237,6 +238,7 @@ def test_a_killed_build_does_no_harm(data: TeacherData, tmp_path: Path) -> None:
     np.testing.assert_array_equal(cache.images[0], resize_image(read_image(paths_of(data)[0]), 32))
 
 
+@pytest.mark.runs
 def test_several_processes_may_build_it_at_once(data: TeacherData, tmp_path: Path) -> None:
     builds = [start_build(data, tmp_path / "cache", 0.001) for _ in range(3)]
     assert [build.communicate()[0].count("\n") and build.returncode for build in builds] == [0, 0, 0]
@@ -266,6 +268,7 @@ def test_a_disk_that_fills_up_while_writing_is_one_line(
     assert not list((tmp_path / "cache").iterdir())
 
 
+@pytest.mark.runs
 def test_a_disk_without_room_is_told_before_anything_is_decoded(data: TeacherData, tmp_path: Path) -> None:
     mount = f"mkdir {tmp_path}/small && mount -t tmpfs -o size=64k tmpfs {tmp_path}/small"
     private = ["unshare", "--mount", "--map-root-user", "sh", "-c"]

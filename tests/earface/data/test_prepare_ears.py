@@ -26,7 +26,7 @@ Draw = Callable[..., Pixels]
 
 
 def prepare(images: Path, out: Path, *flags: object) -> int:
-    return main(["--images", str(images), "--out", str(out), *map(str, flags)])
+    return main(["--images", str(images), "--out", str(out), "--overwrite", *map(str, flags)])
 
 
 def both(out: Path) -> tuple[TeacherData, TeacherData]:
@@ -184,8 +184,12 @@ def test_a_copy_on_both_sides_is_an_error_that_names_it(copied: Path, tmp_path: 
     assert prepare(copied, tmp_path / "out", "--splits", copied / "splits.json") == 2
     assert "s1/0.png = s4/copy.jpg (near, " in capsys.readouterr().err
     assert not list((tmp_path / "out").glob("*.npy"))
-    pairs = report_of(tmp_path / "out")["duplicates_across_the_split"]
+    refused = tmp_path / "out" / "prepare_refused.json"
+    pairs = json.loads(refused.read_text(encoding="utf-8"))["duplicates_across_the_split"]
     assert [pair["files"] for pair in pairs] == [["s1/0.png", "s4/copy.jpg"]]
+    given = ["--images", str(copied), "--out", str(tmp_path / "out"), "--splits", str(copied / "splits.json")]
+    assert main([*given, "--duplicates", "drop"]) == 0, "what is only a report of a refusal stands in nobody's way"
+    assert not refused.exists()
 
 
 def test_an_exact_copy_under_another_name_is_found_too(picture_folder: Path, tmp_path: Path, capsys: Any) -> None:
@@ -272,7 +276,7 @@ def test_what_a_user_can_get_wrong_is_one_line(picture_folder: Path, tmp_path: P
         (picture_folder, ["--splits", tmp_path / "no.json"], "no.json: no such file"),
         (picture_folder, ["--duplicates", "maybe"], "invalid choice"),
         (picture_folder, ["--val", 0.2], "unrecognized arguments"),
-        (picture_folder, ["--out", tmp_path / "file" / "sub"], "sub: Not a directory"),
+        (picture_folder, ["--out", tmp_path / "file" / "sub"], "file is a file; give a folder"),
     ]
     for images, flags, expected in wrong:
         assert prepare(images, tmp_path / "out", *flags) == 2, flags
@@ -290,6 +294,7 @@ def test_more_than_five_percent_unreadable_stops(picture_folder: Path, tmp_path:
     assert "2 of 24 pictures cannot be read, over 5%: s0/0.png: empty file; s0/1.png" in capsys.readouterr().err
 
 
+@pytest.mark.runs
 def test_the_module_runs_and_prints_a_table(picture_folder: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
@@ -307,6 +312,7 @@ def test_the_module_runs_and_prints_a_table(picture_folder: Path, tmp_path: Path
     assert subprocess.run([*command, "--seed", "x"], capture_output=True, text=True).returncode == 2
 
 
+@pytest.mark.runs
 def test_a_full_disk_is_one_line(picture_folder: Path, tmp_path: Path) -> None:
     """On a file system of 8 kB, which holds no two NPY files of this set."""
     mount = f"mkdir -p {tmp_path}/small && mount -t tmpfs -o size=8k tmpfs {tmp_path}/small"

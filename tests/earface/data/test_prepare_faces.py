@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -242,15 +243,30 @@ def test_what_other_settings_found_is_not_used(people: Path, tmp_path: Path) -> 
     assert report_of(tmp_path / "out")["rejected"] == []
 
 
+DIE_AFTER_FIVE = """
+import os, signal, sys
+from earface.data import face_inspection
+from earface.data.prepare_faces import main
+
+append, five = face_inspection._append, iter(range(4))
+
+def append_and_die(journal, record):
+    append(journal, record)
+    if next(five, None) is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+face_inspection._append = append_and_die
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.runs
 def test_a_killed_run_ends_as_one_that_was_not(drawn: Path, tmp_path: Path) -> None:
     prepare(drawn, tmp_path / "whole")
-    command = [sys.executable, "-m", "data.prepare_faces", "--aligned", "--images", str(drawn)]
-    run = subprocess.Popen([*command, "--out", str(tmp_path / "out")], stdout=subprocess.DEVNULL)
-    journal = tmp_path / "out" / ".prepare" / "journal.jsonl"
-    while run.poll() is None and not (journal.is_file() and journal.read_bytes().count(b"\n") > 4):
-        pass
-    run.kill()
-    run.wait()
+    flags = ["--aligned", "--images", str(drawn), "--out", str(tmp_path / "out")]
+    run = subprocess.run([sys.executable, "-c", DIE_AFTER_FIVE, *flags], stdout=subprocess.DEVNULL)
+    assert run.returncode == -signal.SIGKILL
+    assert (tmp_path / "out" / ".prepare" / "journal.jsonl").read_bytes().count(b"\n") == 5
     assert not (tmp_path / "out" / "prepare_report.json").exists()
     assert prepare(drawn, tmp_path / "out") == 0
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
@@ -322,8 +338,8 @@ def test_what_a_user_can_get_wrong_is_one_line(drawn: Path, tmp_path: Path, caps
         (drawn, ["--splits", tmp_path / "who.csv"], "not JSON"),
         (drawn, ["--splits", tmp_path / "others.json"], "names none of the 12 identities here (m0, ...)"),
         (drawn, ["--out", tmp_path / "full"], "full is not empty"),
-        (drawn, ["--out", tmp_path / "file"], "file: Not a directory"),
-        (drawn, ["--out", tmp_path / "file" / "sub"], "sub: Not a directory"),
+        (drawn, ["--out", tmp_path / "file"], "file: is a file; give a folder"),
+        (drawn, ["--out", tmp_path / "file" / "sub"], "file is a file; give a folder"),
         (drawn, ["--out", drawn / "prepared"], "lies in --images"),
         (drawn, ["--ali"], "unrecognized arguments"),
     ]

@@ -37,6 +37,7 @@ def tiny(tiny_file):
     return PerceptualLoss("timm:test_resnet", tiny_file)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("layout", ["torchvision", "timm"])
 def test_vgg16_gives_torchvisions_relu_maps_from_either_layout(tmp_path, vgg_layers, layout):
     state = {f"features.{key}": value for key, value in vgg_layers.state_dict().items()}
@@ -159,7 +160,7 @@ def test_weights_that_cannot_be_had_end_in_one_line_with_the_ways_out(monkeypatc
         PerceptualLoss()
     message = str(caught.value)
     assert "\n" not in message
-    for word in ("vgg16", "--perceptual-weight 0", "--perceptual-backbone timm:NAME", "--perceptual-weights PATH"):
+    for word in ("vgg16", "--perceptual-weight 0", "--perceptual-backbone timm:NAME", "--perceptual-weights FILE"):
         assert word in message
 
 

@@ -66,6 +66,7 @@ def meta_names_of_dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**state, "mask_token": torch.zeros(1, state["cls_token"].shape[-1])}
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("saved", ["save_pretrained", "state_dict"])
 @pytest.mark.parametrize("registers", [False, True])
 def test_dinov2_of_transformers_gives_the_same_maps_at_518(tmp_path: Path, registers: bool, saved: str) -> None:
@@ -111,6 +112,7 @@ def test_dinov2_with_registers_of_meta_keeps_its_class_token_s_place(tmp_path: P
     assert torch.equal(loaded.reg_token, state["register_tokens"])
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("saved", ["save_pretrained", "state_dict", "SamModel"])
 def test_sam_of_transformers_gives_the_same_maps_at_1024(tmp_path: Path, saved: str) -> None:
     config = transformers.SamVisionConfig(**SMALL_SAM)

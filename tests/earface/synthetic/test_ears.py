@@ -312,6 +312,7 @@ def test_coco_file_holds_the_keypoints(tiny: Path):
         assert subjects[annotation["image_id"]] == f"S{subject:04d}"
 
 
+@pytest.mark.runs
 def test_files_do_not_depend_on_workers(tiny: Path, tmp_path: Path):
     draw_dataset(tmp_path, TINY, val_fraction=0.25, workers=2)
     for path in sorted(p for p in tiny.rglob("*") if p.is_file()):

@@ -439,6 +439,7 @@ def test_the_index_draws_the_picture_again(tiny: Path):
     assert [int(row[f"{name}_visible"]) for name in FACE_LANDMARKS] == picture.visibility.tolist()
 
 
+@pytest.mark.runs
 def test_files_do_not_depend_on_workers_nor_pictures_on_the_layout(tiny: Path, tmp_path: Path):
     draw_dataset(tmp_path / "two", TINY, workers=2)
     for path in sorted(p for p in tiny.rglob("*") if p.is_file()):

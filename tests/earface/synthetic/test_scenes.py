@@ -178,6 +178,7 @@ def test_set_on_disk_reads_back(tiny: Path):
         assert photograph.sides == scene.sides
 
 
+@pytest.mark.runs
 def test_files_do_not_depend_on_workers(tiny: Path, tmp_path: Path):
     draw_scenes(tmp_path, TINY, workers=2)
     for path in sorted(path for path in tiny.rglob("*") if path.is_file()):

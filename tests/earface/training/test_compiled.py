@@ -61,6 +61,7 @@ def trained(compiled: bool) -> Small:
     return module
 
 
+@pytest.mark.runs
 def test_a_compiled_run_ends_as_another_and_validation_compiles_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     wanted = trained(compiled=False)
     found = trained(compiled=True)

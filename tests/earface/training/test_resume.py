@@ -1,7 +1,8 @@
-"""Which precision a run takes, and that it keeps it."""
+"""What a run takes from the machine, and that it keeps it; what is another run."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from ear_teacher.train import main
 from earface.training import resume
 from tests.conftest import only_line
 
+pytestmark = pytest.mark.runs
+
 EPOCH = ("--epochs", "2", "--stop-after-epoch")
 
 
-def on_a_processor_of(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def on_a_processor_of(precision: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resume, "automatic_precision", lambda device: (precision, "as this test wants it"))
+    monkeypatch.setattr(resume, "automatic_threads", lambda: (threads, "as this test wants them"))
 
 
 def without_precision(tiny: list[str]) -> list[str]:
@@ -24,23 +28,42 @@ def without_precision(tiny: list[str]) -> list[str]:
     return [*tiny[:place], *tiny[place + 2 :]]
 
 
-def stored(tmp_path: Path) -> str:
+def stored(tmp_path: Path) -> tuple[str, int]:
     checkpoint: dict[str, Any] = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    return checkpoint["hyper_parameters"]["options"]["precision"]
+    options = checkpoint["hyper_parameters"]["options"]
+    return options["precision"], options["num_threads"]
 
 
-@pytest.mark.parametrize(("began", "continued"), [("32", "bf16-mixed"), ("bf16-mixed", "32")])
-def test_a_resumed_run_keeps_the_precision_it_began_with(
-    began: str, continued: str, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("began", "continued"), [(("32", 1), ("bf16-mixed", 2)), (("bf16-mixed", 1), ("32", 2))])
+def test_a_resumed_run_keeps_the_precision_and_the_threads_it_began_with(
+    began: tuple[str, int],
+    continued: tuple[str, int],
+    tiny: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ) -> None:
-    on_a_processor_of(began, monkeypatch)
+    """Both change the last bits of its numbers."""
+    on_a_processor_of(*began, monkeypatch)
     main([*without_precision(tiny), *EPOCH, "1"])
-    assert stored(tmp_path) == began
-    assert f"precision {began}: as this test wants it" in capsys.readouterr().out
-    on_a_processor_of(continued, monkeypatch)
+    assert (stored(tmp_path), torch.get_num_threads()) == (began, began[1])
+    shown = capsys.readouterr().out
+    assert f"precision {began[0]}: as this test wants it" in shown
+    assert f"threads {began[1]}: as this test wants them" in shown
+    on_a_processor_of(*continued, monkeypatch)
     assert main([*without_precision(tiny), "--epochs", "2"]) == 0
-    assert stored(tmp_path) == began
-    assert f"precision {began}: as when the run began" in capsys.readouterr().out
+    assert (stored(tmp_path), torch.get_num_threads()) == (began, began[1])
+    shown = capsys.readouterr().out
+    assert f"precision {began[0]}: as when the run began" in shown
+    assert f"threads {began[1]}: as when the run began" in shown
 
 
 def test_another_precision_by_flag_is_another_run(tiny: list[str], tmp_path: Path, capsys: Any) -> None:
@@ -62,7 +85,7 @@ def test_what_differs_is_one_short_line_with_the_ways_out(
     line = only_line(capsys).strip()
     assert len(line) <= len("error: ") + 200
     assert (
-        "last.ckpt: 5 other settings (augment full -> light, kl_weight 0.00025 -> 0.12345..., latent_dim 8 -> 16, ...)"
+        "last.ckpt: 5 other settings (augment none -> light, kl_weight 0.00025 -> 0.12345..., latent_dim 8 -> 16, ...)"
         in line
     )
     assert all(way in line for way in ("--name", "--resume never", "--init_from"))

@@ -22,6 +22,8 @@ from earface.core.stopping import EXIT_PAUSED, PAUSING
 from earface.training.workers import WorkerLoader, end_workers
 from tests.ear_teacher.test_resume import assert_same, outcome
 
+pytestmark = pytest.mark.runs
+
 if not hasattr(signal, "SIGHUP"):
     pytest.skip("signals to another process need POSIX", allow_module_level=True)
 

@@ -1,0 +1,156 @@
+"""The numerical tests under other kernels, threads and Pythons: `make test-settings`.
+
+`python -m benchmarks.settings` does it, too. Each setting is what another processor would choose, or another user would
+set; a test that is green under all of them asks for nothing that one processor happens to give. `--environments FOLDER`
+holds an environment of requirements.lock for each other Python (FOLDER/3.12, ...); one that is not there is made by uv,
+and left out with a note where it cannot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+NUMERICAL = (  # tests whose outcome may depend on kernels
+    "tests/test_bit_equality.py",
+    "tests/test_old_files.py",
+    "tests/dsr/test_losses.py",
+    "tests/dsr/test_model.py",
+    "tests/dsr/test_upscale.py",
+    "tests/dsr/test_export.py",
+    "tests/ear_teacher/test_baselines.py",
+    "tests/ear_teacher/test_eigenears.py",
+    "tests/ear_teacher/test_export.py",
+    "tests/ear_teacher/test_extract.py",
+    "tests/ear_teacher/test_losses.py",
+    "tests/ear_teacher/test_model.py",
+    "tests/ear_teacher/test_resume.py",
+    "tests/ear_teacher/test_sam.py",
+    "tests/ear_teacher/detector/test_landmarker.py",
+    "tests/ear_teacher/detector/test_losses.py",
+    "tests/ear_teacher/detector/test_predict.py",
+    "tests/earface/data/test_degradation.py",
+    "tests/earface/data/test_jpeg.py",
+    "tests/earface/metrics",
+    "tests/earface/nn",
+    "tests/facial_rec/test_contract.py",
+    "tests/facial_rec/test_embed.py",
+    "tests/facial_rec/test_model.py",
+    "tests/pipeline/test_configurations.py",
+    "tests/pipeline/test_enroll_identify.py",
+    "tests/pipeline/test_gallery.py",
+    "tests/pipeline/test_search.py",
+)
+AVX2 = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",
+}
+SETTINGS: dict[str, Mapping[str, str]] = {
+    "as it is": {},
+    **{
+        f"{name}={value}": {name: value}
+        for name, value in (
+            ("MKL_CBWR", "COMPATIBLE"),
+            ("MKL_CBWR", "AVX2"),
+            ("MKL_ENABLE_INSTRUCTIONS", "AVX2"),
+            ("ATEN_CPU_CAPABILITY", "avx2"),
+            ("ATEN_CPU_CAPABILITY", "default"),
+            ("ONEDNN_MAX_CPU_ISA", "AVX2"),
+        )
+    },
+    "AVX2 everywhere": AVX2,
+    **{f"{count} threads": {"OMP_NUM_THREADS": str(count), "OPENBLAS_NUM_THREADS": str(count)} for count in (2, 3, 4)},
+}
+PYTHONS = ("3.12", "3.13")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    passed: int
+    failed: list[str]  # their names; a run that ended early is one
+    skipped: int
+    seconds: float
+
+
+def run(python: str, environment: Mapping[str, str], tests: list[str], workers: int) -> Outcome:
+    """The tests in a process of their own."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [python, "-m", "pytest", f"--junitxml={report}", "-p", "no:cacheprovider", "-n", str(workers), *tests]
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+        if done.returncode not in (0, 1) or not report.is_file():
+            return Outcome(
+                0, [f"pytest ended with {done.returncode}: {(done.stdout + done.stderr)[-500:]}"], 0, seconds
+            )
+        cases = list(ElementTree.parse(report).iter("testcase"))
+    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    skipped = sum(case.find("skipped") is not None for case in cases)
+    names = [f"{case.get('classname')}::{case.get('name')}" for case in failed]
+    return Outcome(len(cases) - len(failed) - skipped, names, skipped, seconds)
+
+
+def interpreter(folder: Path, version: str) -> Path | None:
+    """That of folder/version, made where it is not there; None where it cannot be, with a note."""
+    home = folder / version
+    python = home / "bin" / "python"
+    if python.is_file():
+        return python
+    uv = str(Path(sys.executable).with_name("uv"))
+    install = [uv, "pip", "install", "--quiet", "--python", str(python)]
+    steps = (
+        [uv, "venv", "--quiet", "--python", version, str(home)],
+        [*install, "-r", str(ROOT / "requirements.lock")],
+        [*install, "--no-deps", "--editable", str(ROOT)],
+    )
+    for step in steps:
+        try:
+            done = subprocess.run(step, capture_output=True, text=True)
+        except FileNotFoundError:
+            print(f"Python {version} is left out: there is no uv beside {sys.executable}")
+            return None
+        if done.returncode != 0:
+            print(f"Python {version} is left out: {' '.join(step[:3])}: {done.stderr.strip()[-300:]}")
+            return None
+    return python
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="settings whose name holds one of these")
+    parser.add_argument("--tests", nargs="+", default=list(NUMERICAL), help="files instead of the numerical ones")
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="of pytest-xdist")
+    parser.add_argument("--environments", type=Path, help="a folder of environments of other Pythons: 3.12, 3.13")
+    args = parser.parse_args()
+    runs = {name: (sys.executable, setting) for name, setting in SETTINGS.items()}
+    for version in PYTHONS:
+        if args.environments is None:
+            print(f"Python {version} is left out: give --environments")
+        elif (python := interpreter(args.environments.resolve(), version)) is not None:
+            runs[f"Python {version}"] = (str(python), {})
+    chosen = {name: each for name, each in runs.items() if not args.only or any(text in name for text in args.only)}
+    print("| setting | passed | failed | skipped | seconds |\n|---|---|---|---|---|", flush=True)
+    outcomes = {}
+    for name, (python, setting) in chosen.items():
+        found = outcomes[name] = run(str(python), setting, args.tests, args.workers)
+        print(f"| {name} | {found.passed} | {len(found.failed)} | {found.skipped} | {found.seconds:.0f} |", flush=True)
+    for name, found in outcomes.items():
+        for test in found.failed:
+            print(f"{name}: {test}")
+    return int(any(found.failed for found in outcomes.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

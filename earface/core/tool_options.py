@@ -1,0 +1,29 @@
+"""What every command that writes results shares."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from dataclasses import dataclass
+
+from earface.core.options import option
+
+OVERWRITE_HELP = "replace what is there already"
+
+
+@dataclass(frozen=True)
+class ToolOptions:
+    """A subclass is the options of a command."""
+
+    overwrite: bool = option(False, OVERWRITE_HELP)
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """The same, for a command whose flags are argparse's."""
+    parser.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
+
+
+def next_step(command: str, **options: object) -> str:
+    """The line that says what to type next. command: `ears train`; options: its flags and their values."""
+    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    return f"next: earface {shlex.join([*command.split(), *words])}"

@@ -1,0 +1,3 @@
+"""The sets that tests/cuda has."""
+
+from tests.cuda.conftest import files  # noqa: F401

@@ -1,0 +1,116 @@
+"""Without a network, every weights file that a program needs is named in its one line, before the data is read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from earface.commands import main
+from tests.conftest import TINY, VLR, only_line
+
+ROOT = Path(__file__).parents[1]
+FEW = ("--num-workers", "0", "--progress", "none", "--precision", "32")
+ENCODER = ("resnet50.tv_in1k", "--encoder_weights FILE")
+VGG = ("vgg16.tv_in1k", "--perceptual-weights FILE")
+FIRST, SECOND = ("edgeface_xxs", "--recognizer FILE"), ("edgeface_xs_gamma_06", "--second_recognizer FILE")
+PROGRAMS = {  # words, and what is missing with the way to give it
+    "ears train": ("--train-npy {ears}/train_teacher.npy --val-npy {ears}/val_teacher.npy", (ENCODER, VGG)),
+    "ears detector train": ("--train-json {file} --val-json {file}", (ENCODER,)),
+    "dsr train": (
+        "--dataset-root {broken}",
+        (FIRST, SECOND, ("vgg16.tv_in1k", "--perceptual-weights FILE"), ("", "--lambda-perceptual 0")),
+    ),
+    "faces finetune": (
+        "--dataset-root {broken}",
+        (("edgeface_xxs", "--weights FILE"), ("", "dsr/checkpoints/last.ckpt: no such checkpoint")),
+    ),
+    "faces evaluate": (
+        "--dataset-root {broken} --weights edgeface_xxs edgeface_base",
+        (("edgeface_xxs", "--weights FILE"), ("edgeface_base", "--weights FILE")),
+    ),
+    "faces embed": ("--input {broken} --variant edgeface_xxs", (("edgeface_xxs", "give a file of the authors"),)),
+    "faces prepare": ("--images {broken} --out {tmp}/out", (("YuNet", "--detector"),)),
+    "evaluate": ("--dataset-root {broken}", (FIRST,)),
+    "enroll": ("--input {broken} --out {tmp}/gallery.npz", (FIRST, ("YuNet", "--detector"))),
+}
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an empty folder, with an empty cache."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def words(name: str, ears: Path, folder: Path) -> list[str]:
+    """`broken` is a face set, and `file` annotations, that would be refused if they were read."""
+    broken = folder / "broken"
+    for split in ("train", "val", "test"):
+        (broken / f"{split}_processed" / "hr_images").mkdir(parents=True, exist_ok=True)
+    (folder / "file.json").write_text("no JSON")
+    given = PROGRAMS[name][0].format(ears=ears, broken=broken, tmp=folder, file=folder / "file.json")
+    return [*name.split(), *given.split()]
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_all_that_is_missing_is_named(
+    name: str, ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words(name, ear_set, tmp_path)) == 2
+    line = only_line(capsys)
+    for what, way in PROGRAMS[name][1]:
+        assert what in line
+        assert way in line
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.usefixtures("offline")
+def test_the_evaluation_of_a_super_resolver_names_checkpoint_and_recognisers(
+    face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = ("--vlr-size", VLR, "--base-channels", "8", "--residual-blocks", "1", "--batch-size", "8", "--epochs", "1")
+    alone = ("--recognizer", "none", "--second-recognizer", "none", "--lambda-identity", "0")
+    without = ("--lambda-feature-match", "0", "--lambda-perceptual", "0", *FEW)
+    assert main(["dsr", "train", "--dataset-root", str(face_set), *train, *alone, *without]) == 0
+    capsys.readouterr()
+    (tmp_path / "damaged.ckpt").write_bytes(b"")
+    given = ["--checkpoint", "dsr/checkpoints/last.ckpt", "damaged.ckpt", "--dataset-root", str(face_set)]
+    assert main(["dsr", "evaluate", *given]) == 2
+    line = only_line(capsys)
+    assert all(part in line for part in ("damaged.ckpt", *FIRST, *SECOND))
+    assert not (tmp_path / "dsr" / "evaluation").exists()
+
+
+@pytest.mark.usefixtures("offline")
+def test_what_the_line_advises_is_enough(ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [*words("ears train", ear_set, tmp_path), *TINY, "--encoder", "resnet18", "--epochs", "1"]
+    assert main(given) == 2
+    line = only_line(capsys)
+    advised = ("--encoder_weights", "none", "--perceptual-weight", "0")
+    assert "--encoder_weights FILE" in line
+    assert "or none" in line
+    assert "--perceptual-weight 0" in line
+    assert main([*given, *advised]) == 0
+
+
+def started(arguments: Sequence[str], cache: Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(cache)}
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_a_process_says_it_in_one_line(ear_set: Path, tmp_path: Path) -> None:
+    folders = ["--checkpoint-dir", str(tmp_path / "checkpoints"), "--log-dir", str(tmp_path / "logs")]
+    done = started(["earface", *words("ears train", ear_set, tmp_path), *folders], tmp_path / "cache")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "resnet50.tv_in1k" in done.stderr
+    assert "vgg16.tv_in1k" in done.stderr
