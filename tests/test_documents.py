@@ -1,4 +1,4 @@
-"""What the documents say to type works: command lines, snippets, and the tables of README.md."""
+"""What the documents say to type works: command lines, snippets, and the tables of commands."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ DOCUMENTS = sorted(
     for pattern in ("README.md", "docs/*.md", "ear_teacher/**/*.md", "dsr/*.md", "facial_rec/*.md", "pipeline/*.md")
     for path in PROJECT.glob(pattern)
 )
-PROGRAM = re.compile(r"python (-m (data|ear_teacher|dsr|facial_rec|pipeline)\.|[\w/]+\.py)")
+COMMANDS_PAGE, ORIGIN_PAGE = PROJECT / "docs" / "COMMANDS.md", PROJECT / "docs" / "COMING_FROM.md"
+PROGRAM = re.compile(r"python (-m (data|earface|ear_teacher|dsr|facial_rec|pipeline)\.|[\w/]+\.py)|earface [a-z]")
+COMMAND = re.compile(rf"^earface ({'|'.join(sorted(COMMANDS, key=len, reverse=True))})(?= |$)")
 
 
 class Row(NamedTuple):
@@ -67,10 +69,9 @@ def lines(block: str) -> list[str]:
     return [re.sub(r"^(\w+=\S+ |\.venv/bin/)+", "", line) for line in stripped if line]
 
 
-def table(heading: str) -> list[tuple[str, str]]:
-    """The two cells of each row of the first table below a heading of README.md."""
-    section = (PROJECT / "README.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in section.splitlines() if line.startswith("|")]
+def table(page: Path) -> list[tuple[str, str]]:
+    """The two cells of each row of the table of a document that has one."""
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in page.read_text().splitlines() if line.startswith("|")]
     return [(typed.strip(), here.strip()) for typed, here in rows[2:]]
 
 
@@ -81,7 +82,7 @@ def expanded(cell: str) -> tuple[str, ...]:
 
 
 def rows() -> Iterator[Row]:
-    for typed, here in table("Coming from the documents of origin"):
+    for typed, here in table(ORIGIN_PAGE):
         place = re.match(r"in `(\S+)/`: ", typed)
         written = expanded(typed[place.end() :] if place else typed)
         yield Row(place[1] if place else ".", written, written if here.startswith("the same") else expanded(here))
@@ -97,7 +98,7 @@ def documented() -> dict[str, str]:
     for path in DOCUMENTS:
         text = path.read_text()
         typed = [each for block in fenced(text, "bash") for each in lines(block)]
-        inline = spans(text) if path != PROJECT / "README.md" else []  # whose tables are above
+        inline = spans(text) if path != ORIGIN_PAGE else []  # whose rows are above
         found |= dict.fromkeys((each for each in [*typed, *inline] if each not in found), ".")
     return {line: folder for line, folder in found.items() if PROGRAM.match(line)}
 
@@ -156,7 +157,7 @@ def test_a_documented_command_is_understood(
 ) -> None:
     """Each option exists, and each value that is typed is one that the program has."""
     monkeypatch.chdir(PROJECT / folder)
-    words = shlex.split(line)[1:]
+    words = shlex.split(COMMAND.sub(lambda found: f"python -m {COMMANDS[found[1]].module}", line))[1:]
     try:
         options = options_of(words, monkeypatch)
     except SystemExit:
@@ -193,7 +194,7 @@ def test_the_table_of_the_command_names_every_program(
     """`earface` and `python -m` show the same help."""
     named = {
         command: module
-        for commands, modules in table("The command")
+        for commands, modules in table(COMMANDS_PAGE)
         for command, module in zip(spans(commands), spans(modules), strict=True)
     }
     assert named.keys() == COMMANDS.keys()

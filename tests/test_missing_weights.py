@@ -107,6 +107,7 @@ def started(arguments: Sequence[str], cache: Path) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_process_says_it_in_one_line(ear_set: Path, tmp_path: Path) -> None:
     folders = ["--checkpoint-dir", str(tmp_path / "checkpoints"), "--log-dir", str(tmp_path / "logs")]
     done = started(["earface", *words("ears train", ear_set, tmp_path), *folders], tmp_path / "cache")

@@ -1,4 +1,5 @@
 import math
+import multiprocessing
 
 import cv2
 import numpy as np
@@ -19,7 +20,6 @@ from ear_teacher.losses import (
     reconstruction_loss,
 )
 from earface.metrics.image_quality import ssim
-from tests.forks import FORKS
 
 IMAGE_LOSSES = [
     reconstruction_loss,
@@ -311,7 +311,9 @@ def one_process_of_two(rank, folder):
 
 
 def test_two_processes_get_the_loss_and_gradient_of_the_whole_batch(tmp_path):
-    other = FORKS.Process(target=one_process_of_two, args=(1, str(tmp_path)), daemon=True)
+    other = multiprocessing.get_context("spawn").Process(
+        target=one_process_of_two, args=(1, str(tmp_path)), daemon=True
+    )
     other.start()
     one_process_of_two(0, str(tmp_path))
     other.join()
