@@ -56,7 +56,7 @@ demo-faces: $(READY)
 		--dataset-root $(FACES)/faces --recognizer $(RECOGNIZER) --second-recognizer $(RECOGNIZER) \
 		--out $(FACES)/evaluation --overwrite
 	@echo
-	@echo "look at    $(FACES)/evaluation: the image grids"
+	@echo "look at    $(FACES)/evaluation/faces.png"
 	@echo "curves     $(BIN)/tensorboard --logdir $(FACES)/logs"
 	@echo "upscale    $(BIN)/earface dsr upscale --checkpoint $(FACES)/checkpoints/last.ckpt --input $(FACES)/faces/test_processed/vlr_images --out $(FACES)/upscaled"
 	@echo "your own   $(BIN)/earface faces prepare --images FOLDER, one folder per person in it; then $(BIN)/earface dsr train"
