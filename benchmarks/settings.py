@@ -144,7 +144,8 @@ def main() -> int:
     print("| setting | passed | failed | skipped | seconds |\n|---|---|---|---|---|", flush=True)
     outcomes = {}
     for name, (python, setting) in chosen.items():
-        found = outcomes[name] = run(str(python), setting, args.tests, args.workers)
+        workers = max(1, args.workers // int(setting.get("OMP_NUM_THREADS", 1)))  # no more threads than cores
+        found = outcomes[name] = run(str(python), setting, args.tests, workers)
         print(f"| {name} | {found.passed} | {len(found.failed)} | {found.skipped} | {found.seconds:.0f} |", flush=True)
     for name, found in outcomes.items():
         for test in found.failed:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 
 import torch
 from torch import nn
 
 from earface.core.errors import InputError
+from earface.nn.threads import automatic_threads
 
 
 def choose_device(name: str) -> str:
@@ -25,7 +27,15 @@ def choose_device(name: str) -> str:
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False  # its default is True, 10 bits of mantissa
     torch.backends.cudnn.deterministic = True
+    if device == "cpu":
+        _choose_threads()
     return device
+
+
+@functools.cache
+def _choose_threads() -> None:
+    """Once in a process."""
+    torch.set_num_threads(automatic_threads()[0])
 
 
 def device_of_accelerator(accelerator: str) -> str:
