@@ -30,6 +30,8 @@ from facial_rec.model import EdgeFace
 from facial_rec.recognizer import FaceRecognizer
 from tests.row_dependent import RowDependentKernels
 
+pytestmark = pytest.mark.runs
+
 COUNT = 21  # more than any fixed batch
 Function = Callable[[Tensor], Tensor]
 

@@ -14,6 +14,8 @@ from huggingface_hub import constants
 from earface.commands import main
 from tests.conftest import TINY, VLR, only_line
 
+pytestmark = pytest.mark.runs
+
 ROOT = Path(__file__).parents[1]
 FEW = ("--num-workers", "0", "--progress", "none", "--precision", "32")
 ENCODER = ("resnet50.tv_in1k", "--encoder_weights FILE")

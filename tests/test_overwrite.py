@@ -11,6 +11,8 @@ from earface.commands import COMMANDS, main
 from earface.data.images import write_image
 from tests.conftest import TINY, VLR, only_line
 
+pytestmark = pytest.mark.runs
+
 RESULTS = {  # arguments, and a file that would be written
     "ears prepare": ("--images {pictures} --out {out}", "val_teacher.npy"),
     "ears annotations": ("--boxes {file} --out {out}/a.json", "a_train.json"),

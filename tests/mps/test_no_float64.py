@@ -29,6 +29,8 @@ from tests.cuda.cases import CASES, Files, count
 from tests.cuda.fake import CUDA, fake, fake_cuda, on_cuda
 from tests.mps.fake import no_float64
 
+pytestmark = pytest.mark.runs
+
 STEPS = (
     *("ear teacher, conv", "ear teacher, conv, denoising, grey", "ear teacher, conv, DINOv2 as loss"),
     *("detector, conv, landmarks", "dsr, all terms", "dsr, realistic"),

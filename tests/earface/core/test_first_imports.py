@@ -13,6 +13,8 @@ import pytest
 
 from earface.core.first_imports import first_imports
 
+pytestmark = pytest.mark.runs
+
 ROOT = Path(__file__).parents[3]
 SLOW = """
 import sys, time
