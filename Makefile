@@ -1,4 +1,4 @@
-# `make demo` and `make demo-faces` train and evaluate on drawn ears and faces; `make test` runs everything that must pass.
+# `make demo` and `make demo-faces` train and evaluate on synthetic ears and faces; `make test` runs everything that must pass.
 # Each makes .venv first, which needs only Python >= 3.11 and a package index.
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,8 +15,8 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 help:
 	@echo "make setup   the environment in .venv"
-	@echo "make demo    train and evaluate a small ear VAE on drawn ears (about 4 minutes on two cores)"
-	@echo "make demo-faces   train and evaluate a small face super-resolver on drawn faces (about as long)"
+	@echo "make demo    train and evaluate a small ear VAE on synthetic ears (about 4 minutes on two cores)"
+	@echo "make demo-faces   train and evaluate a small face super-resolver on synthetic faces (about as long)"
 	@echo "make test    lint, types and tests"
 	@echo "make test-quick   for every edit: lint, types, and the tests that neither train nor start processes"
 	@echo "make test-all   all tests, with those that take minutes each"

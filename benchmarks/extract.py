@@ -1,6 +1,7 @@
 """Images per second that ear_teacher.extract encodes, beside the same model called one picture at a time.
 
-`python -m benchmarks.extract [--checkpoint C] [--images FOLDER]`; by default 300 drawn ears and an untrained ResNet-18.
+`python -m benchmarks.extract [--checkpoint C] [--images FOLDER]`;
+by default 300 synthetic ears and an untrained ResNet-18.
 """
 
 from __future__ import annotations
