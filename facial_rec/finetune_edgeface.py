@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,10 +49,11 @@ def finetune(config: FinetuneConfig) -> int:
         if config.of_stage(1 if config.stage1_epochs else 2).is_new:
             needed(lambda: load_edgeface(config.weights), f"--weights FILE (the authors' {config.weights}.pt)")
     datamodule = FinetuneData(config, routes)
-    if config.stage1_epochs and not train_stage(config.of_stage(1), datamodule):
-        return EXIT_PAUSED
-    if not train_stage(config.of_stage(2), datamodule):
-        return EXIT_PAUSED
+    for stage in (1, 2) if config.stage1_epochs else (2,):
+        complete, threads = train_stage(config.of_stage(stage), datamodule)
+        if not complete:
+            return EXIT_PAUSED
+        config = dataclasses.replace(config, num_threads=threads)  # both stages with one number, also after a pause
     folder = Path(config.checkpoint_dir)
     if not config.fast_dev_run:
         best = best_of_run(folder / "stage2" / "last.ckpt")
@@ -63,8 +65,8 @@ def finetune(config: FinetuneConfig) -> int:
     return 0
 
 
-def train_stage(config: StageConfig, datamodule: FinetuneData) -> bool:
-    """True when the stage is complete, False when it was paused."""
+def train_stage(config: StageConfig, datamodule: FinetuneData) -> tuple[bool, int]:
+    """Whether the stage is complete, not paused, and the number of threads that it took; 0: PyTorch's own."""
     import pytorch_lightning as pl
 
     from earface.training.resume import open_run
@@ -75,7 +77,7 @@ def train_stage(config: StageConfig, datamodule: FinetuneData) -> bool:
     run, config = open_run(config, f"edgeface_stage{config.stage}")
     if run.finished:
         print(f"stage {config.stage} finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs")
-        return True
+        return True, config.num_threads
     pl.seed_everything(config.seed, workers=True, verbose=False)
     datamodule.config = config
     module = FinetuneLightning(config, load_edgeface(config.weights), datamodule.classes)
@@ -85,7 +87,7 @@ def train_stage(config: StageConfig, datamodule: FinetuneData) -> bool:
     announce(config, run, module)
     complete = fit(trainer, module, datamodule, run)
     report(trainer, run, complete)
-    return complete
+    return complete, config.num_threads
 
 
 if __name__ == "__main__":

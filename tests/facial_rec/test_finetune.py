@@ -21,6 +21,7 @@ from earface.core.errors import InputError
 from earface.core.stopping import EXIT_PAUSED
 from earface.data.pixels import to_model_range
 from earface.nn.upsampler import Upsampler
+from earface.training import resume
 from facial_rec.config import ALIASES, FinetuneConfig, parse_mixture
 from facial_rec.datamodule import UNSEEN, FinetuneData
 from facial_rec.finetune_edgeface import main
@@ -195,8 +196,15 @@ def test_the_tuned_folder_is_the_best_checkpoint_and_embeds(finished: Path, face
     assert embed(["--input", pictures, "--weights", str(folder), *other]) == 2
 
 
-def test_a_stopped_run_ends_as_one_never_stopped(options_of: Arguments, tmp_path: Path) -> None:
-    """Stopped within each stage, so that the border is crossed too; to the last bit, with other workers in between."""
+def test_a_stopped_run_ends_as_one_never_stopped(
+    options_of: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped within each stage, so that the border is crossed too; to the last bit, with other workers in between.
+
+    Each of the two runs asks once how many threads to take: both stages compute with as many.
+    """
+    answers = iter([1, 1])
+    monkeypatch.setattr(resume, "automatic_threads", lambda: (next(answers), "as this test wants them"))
     plan = ("--stage1-epochs", "2", "--stage2-epochs", "2", "--keep-weight", "1", "--inputs", "interpolation=.6,hr=.4")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert main(options_of(whole, *plan, "--ema-decay", "0.9", "--balanced")) == 0
