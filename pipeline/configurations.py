@@ -34,7 +34,7 @@ Model = TypeVar("Model", Upsampler, FaceRecognizer)
 
 @dataclass(frozen=True)
 class Condition:
-    """How the probes were made small."""
+    """How the probes were downsampled."""
 
     vlr_size: str
     degradation: str

@@ -20,7 +20,7 @@ class EigenearOptions(ToolOptions):
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
     npy: str | None = option(None, "ears whose latents are analysed; default: what the checkpoint was trained on")
-    factors: str | None = option(None, "index.csv of drawn ears; default: the one beside the NPY or the images, if any")
+    factors: str | None = option(None, "index.csv of synthetic ears; default: one beside the NPY or the images")
     data_root: str | None = option(None, "folder that relative paths start from; default: as in training")
     cache_dir: str | None = option(None, "where decoded images are kept; default: as in training")
     out: str | None = option(None, "results; default: eigenears beside the checkpoint's folder")

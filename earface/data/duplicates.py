@@ -11,7 +11,7 @@ Measured on 699 ear crops of AWE (70 people, 18 to 1000 px, median 63x122), each
 | up to 5 % off each side, recoloured, 70 % size, JPEG 60, mirrored, all at once | 93.6 % |
 
 No pair of two people reaches .85. Of one person three pairs pass, by eye one photograph or one burst each; the next are
-.908 (a burst) and .881 (other photographs). Of 1,200 drawn ears, smoother than real ones, no pair passes .89.
+.908 (a burst) and .881 (other photographs). Of 1,200 synthetic ears, smoother than real ones, no pair passes .89.
 """
 
 from __future__ import annotations

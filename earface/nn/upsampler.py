@@ -20,7 +20,7 @@ class Upsampler:
 
     origin: what decides that beside the code, such as the digest of a super-resolver's weights.
     trained_on: digests of the people it knows. vlr: the size of the faces that it takes; None: any. source: the path
-    of its weights, and degradation: how the faces were made small on which it was trained.
+    of its weights, and degradation: how the faces that it was trained on were downsampled.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A set of drawn ears on disk: PNG files, their factors, COCO keypoints, and the two teacher files."""
+"""A set of synthetic ears on disk: PNG files, their factors, COCO keypoints, and the two teacher files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads for scenes: drawn ears on a profile or a face, between hair, jaw and shoulders.
+"""Heads for scenes: synthetic ears on a profile or a face, between hair, jaw and shoulders.
 
 A head is drawn in a frame whose unit is the height of its ear. Of a profile the origin is the middle of the ear and the
 face looks to -x; of a face the origin lies between the ears.

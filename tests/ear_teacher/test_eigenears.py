@@ -44,7 +44,7 @@ def rng():
 
 @pytest.fixture(scope="module")
 def drawn():
-    """60 drawn ears of 12 subjects."""
+    """60 synthetic ears of 12 subjects."""
     return draw_many(EarSet(12, 5, 64, seed=5))[0]
 
 
@@ -270,7 +270,7 @@ def test_pairs_are_of_different_subjects_and_none_is_shown_twice():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder with 36 drawn ears of 6 subjects, 12 of them for validation, and an epoch of training on them."""
+    """A folder with 36 synthetic ears of 6 subjects, 12 of them for validation, and an epoch of training on them."""
     folder = tmp_path_factory.mktemp("ears")
     draw_dataset(folder, EarSet(6, 6, 64, seed=1), val_fraction=0.3)
     flags = (
@@ -410,7 +410,7 @@ def spoil(run, tmp_path, what):
         ("one image", "one.npy: 1 usable pictures"),
         ("equal images", "the latents of these ears do not differ"),
         ("another model's checkpoint", "dsr.ckpt: this checkpoint holds no ear VAE"),
-        ("no column", "lacks the columns yaw"),
+        ("no column", "lacks yaw"),
         ("other rows", "has no row for 24 of the 24 ears"),
         ("no number", "yaw 'left' is not a number"),
         ("two subjects", "fewer than 3 subjects"),

@@ -22,7 +22,7 @@ PICTURES = ("reconstructions", "worst", "best", "samples", "kl_per_dimension", "
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder with 60 drawn ears of 10 subjects, 18 of them for validation, and an epoch of training on them."""
+    """A folder with 60 synthetic ears of 10 subjects, 18 of them for validation, and an epoch of training on them."""
     folder = tmp_path_factory.mktemp("ears")
     draw_dataset(folder, EarSet(10, 6, 64, seed=1), val_fraction=0.3)
     flags = (
