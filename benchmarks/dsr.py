@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.edsr_model import EDSR
 from dsr.config import PRESETS, DSRConfig
-from dsr.losses import DSRLoss, LossWeights
+from dsr.losses import DSRLoss, DSRLossWeights
 from dsr.model import DSR
 from facial_rec.recognizer import load_frozen_recognizer
 
@@ -66,7 +66,7 @@ def measure(name: str, vlr_size: str, device: str, recognizer: str) -> dict[str,
         network(faces(1, size.height, size.width))
     network.train()
     vlr, hr = faces(TRAINING_BATCH, size.height, size.width), faces(TRAINING_BATCH, 128, 128)
-    weights = LossWeights(identity=0.6, feature_match=0.18) if recognizer != "none" else LossWeights()
+    weights = DSRLossWeights(identity=0.6, feature_match=0.18) if recognizer != "none" else DSRLossWeights()
     loss = DSRLoss(weights, load_frozen_recognizer("--recognizer", recognizer, "arcface"))
     optimizer = torch.optim.AdamW(network.parameters())
 

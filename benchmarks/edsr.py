@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.edsr_model import EDSR
 from dsr.config import ALIASES, DSRConfig, DSRTrainingConfig, monitored_metrics
-from dsr.evaluation import EvaluationFaces, EvaluationOptions, evaluate, report
+from dsr.evaluation import DSREvaluationOptions, EvaluationFaces, evaluate, report
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.needed import Needed
@@ -45,12 +45,12 @@ class EDSROptions(DSRTrainingConfig):
 def train(argv: Sequence[str]) -> None:
     import pytorch_lightning as pl
 
-    from dsr.datamodule import FaceDataModule
+    from dsr.datamodule import DSRDataModule
     from dsr.module import DSRLightning
 
     config = parse_options(EDSROptions, argv, prog="python -m benchmarks.edsr train", aliases=ALIASES)
     run, config = open_run(config, "edsr")
-    datamodule = FaceDataModule(config)
+    datamodule = DSRDataModule(config)
     with Needed() as needed:
         recognizer, second = load_frozen_recognizers(config, needed)
     pl.seed_everything(config.seed, workers=True, verbose=False)
@@ -72,7 +72,7 @@ def load(path: Path) -> tuple[EDSR, str, frozenset[str]]:
 
 
 def score(argv: Sequence[str]) -> None:
-    options = parse_options(EvaluationOptions, argv, prog="python -m benchmarks.edsr evaluate")
+    options = parse_options(DSREvaluationOptions, argv, prog="python -m benchmarks.edsr evaluate")
     path = find_checkpoint(options.checkpoint[0])
     model, degradation, trained_on = load(path)
     rows = faces_to_score(options.dataset_root, options.split, {path: trained_on})

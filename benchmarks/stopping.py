@@ -100,7 +100,7 @@ def train_until(case: Case, meeting: Meeting, argv: Sequence[str]) -> int:
 
 
 def _meet_at(case: Case, meeting: Meeting) -> None:
-    from ear_teacher.datamodule import EarDataModule, EarDataset
+    from ear_teacher.datamodule import EarDataset, EarVAEDataModule
     from ear_teacher.model import EarVAE
     from ear_teacher.module import EarVAELightning
     from earface.training import resume
@@ -119,7 +119,7 @@ def _meet_at(case: Case, meeting: Meeting) -> None:
     if case.moment == "set-up":
         before(resume, "open_run")
     elif case.moment == "data scan":
-        before(EarDataModule, "_open")
+        before(EarVAEDataModule, "_open")
     elif case.moment == "linear path":
         before(EarVAE, "fit_linear_path")
     elif case.moment == "workers":  # the first item of the first training batch

@@ -55,7 +55,9 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
         "edgeface_xxs", "of the identity loss: a published EdgeFace variant, or a file of its weights"
     )
     second_recognizer: str = option(
-        "edgeface_xs_gamma_06", "takes no part in the loss and measures beside it: as above, or none", plan=False
+        "edgeface_xs_gamma_06",
+        "takes no part in the loss and measures beside it: as above, or none",
+        affects_result=False,
     )
     face_crop: Literal["arcface", "center"] = option(
         "arcface", "where the recogniser's template lies in the 128 px, see facial_rec"
@@ -72,15 +74,15 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
     lambda_tv: float = option(2e-6, "of the total variation, summed over a face; light: edges stay sharp", low=0)
     perceptual_backbone: str = option("vgg16", "vgg16, dinov2, or timm:NAME")
     perceptual_weights: str = option("pretrained", "weights of that backbone: pretrained, or a file")
-    epochs: int = option(100, "passes over the training set", low=1, plan=False)
+    epochs: int = option(100, "passes over the training set", low=1, affects_result=False)
     batch_size: int = option(14, "faces per device and step; 14 fit into 8 GB", low=1)
     lr: float = option(1.3e-4, "peak learning rate", above=0, high=10)
     warmup_epochs: float = option(5.0, "linear warm-up of the learning rate from a tenth, in epochs", low=0)
     grad_clip: float = option(1.0, "clip gradients to this norm; 0 does not clip", low=0)
     ema_decay: float = option(0.999, "average the weights with this decay; 0 keeps no average", low=0, high=0.999999)
-    checkpoint_dir: str = option("dsr/checkpoints", "checkpoints, and where --resume auto looks", plan=False)
-    log_dir: str = option("dsr/logs", "TensorBoard events, metrics.csv and pictures", plan=False)
-    sheet_images: int = option(8, "validation faces shown each epoch", low=1, high=64, plan=False)
+    checkpoint_dir: str = option("dsr/checkpoints", "checkpoints, and where --resume auto looks", affects_result=False)
+    log_dir: str = option("dsr/logs", "TensorBoard events, metrics.csv and pictures", affects_result=False)
+    sheet_images: int = option(8, "validation faces shown each epoch", low=1, high=64, affects_result=False)
 
     def model_config(self) -> DSRConfig:
         values = asdict(self)

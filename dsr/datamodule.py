@@ -7,10 +7,10 @@ from typing import Any
 from dsr.config import DSRTrainingConfig
 from earface.data.face_dataset import FaceDataset, training_faces, usable_faces, with_vlr
 from earface.data.identity_split import identity_digests
-from earface.training.datamodule import TrainingData, print_once
+from earface.training.datamodule import TrainingDataModule, print_once
 
 
-class FaceDataModule(TrainingData):
+class DSRDataModule(TrainingDataModule):
     """Training and validation faces of a DSRTrainingConfig."""
 
     def __init__(self, config: DSRTrainingConfig) -> None:

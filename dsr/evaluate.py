@@ -10,7 +10,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from dsr.options import RESULTS, EvaluationOptions
+from dsr.options import RESULTS, DSREvaluationOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import is_exported, output_folder, require_trained
@@ -21,7 +21,7 @@ from earface.data.face_folders import require_face_set
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(EvaluationOptions, argv, prog="earface dsr evaluate")
+    options = parse_options(DSREvaluationOptions, argv, prog="earface dsr evaluate")
     for given in options.checkpoint:
         require_trained(given)
     require_face_set(options.dataset_root)

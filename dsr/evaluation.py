@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 from dsr.comparison_grid import face_rows
 from dsr.config import HR_SIZE, DSRConfig
 from dsr.metrics import CONVENTION, HR, MeasuredFaces, Upscale, figures, measure
-from dsr.options import EvaluationOptions
+from dsr.options import DSREvaluationOptions
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.core.progress import tracked
@@ -51,7 +51,9 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 class EvaluationFaces:
     """A split's faces as batches with `hr` and `vlr` on a device, again at every iteration."""
 
-    def __init__(self, rows: Sequence[FaceRow], shape: DSRConfig, degradation: str, options: EvaluationOptions) -> None:
+    def __init__(
+        self, rows: Sequence[FaceRow], shape: DSRConfig, degradation: str, options: DSREvaluationOptions
+    ) -> None:
         files = degradation == "files"
         self.rows = usable_faces(rows, shape.vlr if files else None)
         self.dataset = FaceDataset(self.rows, seed=options.seed, files=files)

@@ -27,7 +27,7 @@ class Perceptual(Protocol):
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class DSRLossWeights:
     """Of the terms beside L1, whose weight is 1; a term of weight 0 is not computed."""
 
     perceptual: float = 0.0
@@ -52,7 +52,7 @@ class DSRLoss:
     """
 
     def __init__(
-        self, weights: LossWeights, recognizer: FrozenRecognizer | None = None, perceptual: Perceptual | None = None
+        self, weights: DSRLossWeights, recognizer: FrozenRecognizer | None = None, perceptual: Perceptual | None = None
     ) -> None:
         if (weights.identity or weights.feature_match) and recognizer is None:
             raise ValueError("identity and feature matching need a recogniser")

@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from dsr.comparison_grid import face_rows
 from dsr.config import HR_SIZE, DSRTrainingConfig
-from dsr.losses import DSRLoss, DSRLossResult, LossWeights, Perceptual
+from dsr.losses import DSRLoss, DSRLossResult, DSRLossWeights, Perceptual
 from dsr.model import DSR
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import interpolate, to_unit
@@ -43,7 +43,7 @@ class DSRLightning(TrainingModule):
     ) -> None:
         super().__init__(config, "dsr", config.model_config())
         self.model: Any = model or DSR(config.model_config())
-        weights = LossWeights(
+        weights = DSRLossWeights(
             perceptual=config.lambda_perceptual,
             identity=config.lambda_identity,
             feature_match=config.lambda_feature_match,

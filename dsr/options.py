@@ -16,7 +16,7 @@ ONNX_FILE = "dsr.onnx"
 
 
 @dataclass(frozen=True)
-class EvaluationOptions(ToolOptions):
+class DSREvaluationOptions(ToolOptions):
     """Measure face super-resolvers on people they were not trained on, beside bicubic interpolation."""
 
     checkpoint: tuple[str, ...] = option(

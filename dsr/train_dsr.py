@@ -43,7 +43,7 @@ def train(config: DSRTrainingConfig) -> int:
     with first_imports():
         import pytorch_lightning as pl
 
-        from dsr.datamodule import FaceDataModule
+        from dsr.datamodule import DSRDataModule
         from dsr.losses import load_perceptual
         from dsr.module import DSRLightning
         from earface.training.resume import open_run
@@ -59,7 +59,7 @@ def train(config: DSRTrainingConfig) -> int:
             config, needed, "none --lambda_identity 0 --lambda_feature_match 0"
         )
         perceptual = needed(lambda: load_perceptual(config))
-    datamodule = FaceDataModule(config)
+    datamodule = DSRDataModule(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, run, best=monitored_metrics(config))
     module = DSRLightning(config, recognizer, second, perceptual)

@@ -62,20 +62,22 @@ class EarVAEConfig:
 
 
 @dataclass(frozen=True)
-class EarTeacherConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
+class EarVAETrainingConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
     """Train an ear VAE: `earface ears train`. The defaults are the resnet recipe; other encoders bring their own."""
 
     train_npy: str = option("data/preprocessed/train_teacher.npy", "training images: NPY or NPZ, paths or pixels")
     val_npy: str = option("data/preprocessed/val_teacher.npy", "validation images, of other people")
     data_root: str | None = option(None, "folder that relative paths start from; default: the NPY's own")
-    cache_dir: str | None = option(None, "where decoded images are kept; default: .cache beside the NPY", plan=False)
+    cache_dir: str | None = option(
+        None, "where decoded images are kept; default: .cache beside the NPY", affects_result=False
+    )
     crop_to_bbox: bool = option(False, "cut each image to its bounding box first")
     augment: Literal["none", "light", "full"] = option("full", "none; flips and small motions; or everything")
     denoise: bool = option(False, "noise, blur, fog, shadow and dropout on the input only: the target stays clean")
     encoder_weights: str = option("pretrained", "pretrained, none, or a weights file")
     freeze_layers: int = option(0, "layer groups of the backbone that stay as loaded, counted from the input", low=0)
     gradient_checkpointing: bool = option(
-        False, "compute transformer blocks again in the backward pass instead of keeping them", plan=False
+        False, "compute transformer blocks again in the backward pass instead of keeping them", affects_result=False
     )
     reconstruction: Literal["l1", "mse"] = option("l1", "pixel loss")
     focal_gamma: float = option(0.0, "weight each pixel by its normalised error to this power", low=0, high=10)
@@ -98,9 +100,11 @@ class EarTeacherConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
     kl_anneal_ratio: float = option(0.5, "rising part of each cycle", above=0, high=1)
     kl_anneal_start: float = option(0.0, "multiplier at the foot of the ramp", low=0)
     kl_anneal_end: float = option(1.0, "multiplier at its top", low=0)
-    checkpoint_dir: str = option("ear_teacher/checkpoints", "checkpoints, and where --resume auto looks", plan=False)
-    log_dir: str = option("ear_teacher/logs", "TensorBoard events, metrics.csv and pictures", plan=False)
-    sheet_images: int = option(8, "validation ears shown each epoch", low=1, high=64, plan=False)
+    checkpoint_dir: str = option(
+        "ear_teacher/checkpoints", "checkpoints, and where --resume auto looks", affects_result=False
+    )
+    log_dir: str = option("ear_teacher/logs", "TensorBoard events, metrics.csv and pictures", affects_result=False)
+    sheet_images: int = option(8, "validation ears shown each epoch", low=1, high=64, affects_result=False)
 
     def model_config(self) -> EarVAEConfig:
         values = asdict(self)

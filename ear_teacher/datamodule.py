@@ -11,14 +11,14 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ear_teacher.config import EarTeacherConfig
+from ear_teacher.config import EarVAETrainingConfig
 from earface.core.errors import InputError
 from earface.core.progress import progress, tracked
 from earface.data.augmentation import Augmentation, Strength
 from earface.data.image_cache import ImageCache, open_image_cache
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.pixels import to_model_range
-from earface.training.datamodule import TrainingData
+from earface.training.datamodule import TrainingDataModule
 from earface.training.workers import WorkerLoader
 
 FIT_ROWS = 8192  # views of the linear path's fit; after the demo 16,384, 8,192 and 4,096 gave 24.08, 24.09, 24.05 dB
@@ -55,10 +55,10 @@ class EarDataset(Dataset[dict[str, Any]]):
         return item
 
 
-class EarDataModule(TrainingData):
-    """Train and validation ears of an EarTeacherConfig."""
+class EarVAEDataModule(TrainingDataModule):
+    """Train and validation ears of an EarVAETrainingConfig."""
 
-    def __init__(self, config: EarTeacherConfig) -> None:
+    def __init__(self, config: EarVAETrainingConfig) -> None:
         super().__init__(config)
 
     def check_files(self) -> None:

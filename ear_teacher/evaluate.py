@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from ear_teacher.options import EVALUATION_RESULTS, EvaluationOptions, located
+from ear_teacher.options import EVALUATION_RESULTS, EarVAEEvaluationOptions, located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import output_folder, require_path, require_trained, write_json
@@ -17,7 +17,7 @@ from earface.core.first_imports import first_imports
 from earface.core.progress import progress
 
 
-def results_folder(options: EvaluationOptions, checkpoint: Path) -> Path:
+def results_folder(options: EarVAEEvaluationOptions, checkpoint: Path) -> Path:
     """Where results go. Raises InputError where some are that may not be replaced."""
     default = checkpoint.parent.parent / "evaluation" / checkpoint.stem
     return output_folder(Path(options.out or default), EVALUATION_RESULTS, options.overwrite)
@@ -25,7 +25,7 @@ def results_folder(options: EvaluationOptions, checkpoint: Path) -> Path:
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(EvaluationOptions, argv, prog="earface ears evaluate")
+    options = parse_options(EarVAEEvaluationOptions, argv, prog="earface ears evaluate")
     given = Path(located(options.checkpoint))
     if options.out or given.is_file():  # before PyTorch is loaded, which a pattern or a run's folder needs
         results_folder(options, given)

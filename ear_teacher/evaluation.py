@@ -23,7 +23,7 @@ from ear_teacher.metrics.reconstruction import (
 )
 from ear_teacher.metrics.report import UNDECODED, figures, write_per_image
 from ear_teacher.model import EarVAE
-from ear_teacher.options import EvaluationOptions
+from ear_teacher.options import EarVAEEvaluationOptions
 from ear_teacher.posterior import AggregatePosterior
 from earface.core.progress import progress
 from earface.metrics.identification import Identification, identify, nearest_other, unit_rows
@@ -66,7 +66,7 @@ def save_pictures(
 
 
 def evaluate(
-    model: EarVAE, train: Ears, val: Ears, out: Path, options: EvaluationOptions, device: str
+    model: EarVAE, train: Ears, val: Ears, out: Path, options: EarVAEEvaluationOptions, device: str
 ) -> dict[str, Any]:
     """Measure, write everything but metrics.json to `out`, and return its figures and notes."""
     batch = options.batch_size

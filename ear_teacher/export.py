@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from ear_teacher.options import EarExportOptions, located
+from ear_teacher.options import EarVAEExportOptions, located
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import require_trained
@@ -18,7 +18,7 @@ from earface.core.first_imports import first_imports
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(EarExportOptions, argv, prog="earface export ears")
+    options = parse_options(EarVAEExportOptions, argv, prog="earface export ears")
     require_trained(located(options.checkpoint))
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():

@@ -10,7 +10,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from ear_teacher.options import ExtractionOptions, located
+from ear_teacher.options import EarEmbeddingOptions, located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import require_path, require_trained
@@ -19,7 +19,7 @@ from earface.core.first_imports import first_imports
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(ExtractionOptions, argv, prog="earface ears extract")
+    options = parse_options(EarEmbeddingOptions, argv, prog="earface ears extract")
     for path in filter(None, (*options.input, *options.embeddings, options.search)):
         require_path(path)
     require_trained(located(options.checkpoint))

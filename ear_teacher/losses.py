@@ -136,7 +136,7 @@ def gather_batches(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LossWeights:
+class EarVAELossWeights:
     """Factors of the terms beside the reconstruction; a term at 0 is not computed (the KL always is)."""
 
     perceptual: float
@@ -147,7 +147,7 @@ class LossWeights:
     kl: float  # of the finished ramp; training passes the annealed one at each step
 
 
-class VAELoss:
+class EarVAELoss:
     """reconstruction + weights . (perceptual, 1 - SSIM, edge, contrastive, centre) + beta KL, mean over the batch.
 
     perceptual: a callable on two [0, 1] batches, giving (B,); needed where its weight is above 0.
@@ -157,7 +157,7 @@ class VAELoss:
 
     def __init__(
         self,
-        weights: LossWeights,
+        weights: EarVAELossWeights,
         *,
         perceptual: PerImageLoss | None = None,
         reconstruction: Literal["l1", "mse"] = "l1",

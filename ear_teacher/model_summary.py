@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, get_type_hints
 
-from ear_teacher.config import ENCODERS, PRESETS, EarTeacherConfig, EarVAEConfig
+from ear_teacher.config import ENCODERS, PRESETS, EarVAEConfig, EarVAETrainingConfig
 from earface.core.errors import OneLineParser, entry_point
 from earface.core.first_imports import first_imports
 from earface.core.options import literal_choices
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from earface.nn.inference import choose_device
 
     device = choose_device(arguments.device)
-    torch.manual_seed(EarTeacherConfig().seed)
+    torch.manual_seed(EarVAETrainingConfig().seed)
     model = EarVAE(config).to(device)
     frozen = arguments.freeze_layers
     model.encoder.freeze(recipe.get("freeze_layers", 0) if frozen is None else frozen)

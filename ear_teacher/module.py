@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ear_teacher.annealing import KLAnnealing
-from ear_teacher.config import EarTeacherConfig
-from ear_teacher.losses import LossWeights, VAELoss
+from ear_teacher.config import EarVAETrainingConfig
+from ear_teacher.losses import EarVAELoss, EarVAELossWeights
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import AggregatePosterior, LatentMoments
 from earface.core.needed import Needed
@@ -32,7 +32,7 @@ class EarVAELightning(TrainingModule):
     model: an EarVAE that is trained already; then no loss is built and no weights are looked for.
     """
 
-    def __init__(self, config: EarTeacherConfig, model: EarVAE | None = None) -> None:
+    def __init__(self, config: EarVAETrainingConfig, model: EarVAE | None = None) -> None:
         super().__init__(config, "model", config.model_config())
         with Needed() as needed:
             built = model or needed(lambda: EarVAE(config.model_config(), encoder_weights=config.encoder_weights))
@@ -199,7 +199,7 @@ class EarVAELightning(TrainingModule):
         """A trained module for inference; see `EarVAE.load_from_checkpoint`."""
         model = EarVAE.load_from_checkpoint(path, map_location, weights)
         options = read_checkpoint(path)["hyper_parameters"]["options"]
-        return cls(EarTeacherConfig(**options), model=model).eval()
+        return cls(EarVAETrainingConfig(**options), model=model).eval()
 
     # -- the model's calls -------------------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class EarVAELightning(TrainingModule):
         return self.model.sample(num_samples, source)
 
 
-def _annealing(config: EarTeacherConfig) -> KLAnnealing:
+def _annealing(config: EarVAETrainingConfig) -> KLAnnealing:
     return KLAnnealing(
         config.kl_anneal_strategy,
         config.kl_weight,
@@ -234,12 +234,12 @@ def _annealing(config: EarTeacherConfig) -> KLAnnealing:
     )
 
 
-def _loss(config: EarTeacherConfig) -> VAELoss:
+def _loss(config: EarVAETrainingConfig) -> EarVAELoss:
     perceptual = None
     if config.perceptual_weight > 0:
         perceptual = PerceptualLoss(config.perceptual_backbone, config.perceptual_weights, config.in_channels)
-    return VAELoss(
-        LossWeights(
+    return EarVAELoss(
+        EarVAELossWeights(
             perceptual=config.perceptual_weight,
             ssim=config.ssim_weight,
             edge=config.edge_weight,

@@ -21,7 +21,7 @@ EVALUATION_RESULTS = (
 
 
 @dataclass(frozen=True)
-class EvaluationOptions(ToolOptions):
+class EarVAEEvaluationOptions(ToolOptions):
     """Measure a trained ear VAE on validation ears, beside pixel PCA, its own linear path, and HOG."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
@@ -37,7 +37,7 @@ class EvaluationOptions(ToolOptions):
 
 
 @dataclass(frozen=True)
-class ExtractionOptions(ToolOptions):
+class EarEmbeddingOptions(ToolOptions):
     """Encode ears into a table of embeddings; search it, group it, show it in TensorBoard."""
 
     checkpoint: str = option(
@@ -67,7 +67,7 @@ class ExtractionOptions(ToolOptions):
 
 
 @dataclass(frozen=True)
-class EarExportOptions(ExportOptions):
+class EarVAEExportOptions(ExportOptions):
     """Write a trained ear VAE as ONNX, as safetensors with config.json, or both."""
 
     onnx_files: ClassVar[tuple[str, ...]] = ONNX_FILES

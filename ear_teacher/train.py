@@ -15,7 +15,7 @@ if __name__ == "__main__" and not __package__:  # run as a file: its folder is o
         sys.argv[0] = __file__  # absolute, since each further GPU's process starts it again
         os.chdir(sys.path[0])  # where the default paths start
 
-from ear_teacher.config import ALIASES, HELP, PRESETS, EarTeacherConfig
+from ear_teacher.config import ALIASES, HELP, PRESETS, EarVAETrainingConfig
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.first_imports import first_imports
@@ -27,7 +27,7 @@ from earface.core.tool_options import next_step
 @pausable
 def main(argv: Sequence[str] | None = None) -> int:
     config = parse_options(
-        EarTeacherConfig,
+        EarVAETrainingConfig,
         argv,
         prog="earface ears train",
         aliases=ALIASES,
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return train(config)
 
 
-def train(config: EarTeacherConfig) -> int:
+def train(config: EarVAETrainingConfig) -> int:
     """Start, continue, or report as finished the run of this configuration. Returns the exit code."""
     config.check_checkpoints()
     if config.is_new:
@@ -47,7 +47,7 @@ def train(config: EarTeacherConfig) -> int:
     with first_imports():
         import pytorch_lightning as pl
 
-        from ear_teacher.datamodule import EarDataModule
+        from ear_teacher.datamodule import EarVAEDataModule
         from ear_teacher.module import EarVAELightning
         from earface.training.resume import open_run
         from earface.training.trainer import announce, build_trainer, fit, report
@@ -56,7 +56,7 @@ def train(config: EarTeacherConfig) -> int:
     if run.finished:
         print(f"finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs; more with --epochs")
         return 0
-    datamodule = EarDataModule(config)
+    datamodule = EarVAEDataModule(config)
     datamodule.check_files()
     pl.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, run, best={"ssim": "max"})

@@ -25,7 +25,7 @@ class EdgeFaceConfig:
 
 
 @dataclass(frozen=True)
-class FinetuneConfig(RunOptions):
+class EdgeFaceTrainingConfig(RunOptions):
     """Fine-tune EdgeFace in two stages: `earface faces finetune`. The defaults are for 32x32."""
 
     weights: str = option("edgeface_xxs", "what is tuned: a published EdgeFace variant, or a file of its weights")
@@ -37,12 +37,12 @@ class FinetuneConfig(RunOptions):
     degradation: Literal["bicubic", "realistic", "files"] = option(
         "bicubic", "how VLR is made from the HR face; files: the set's own VLR pictures"
     )
-    cache_dir: str = option("facial_rec/cache", "inputs made once, a memory map each", plan=False)
+    cache_dir: str = option("facial_rec/cache", "inputs made once, a memory map each", affects_result=False)
     min_images: int = option(2, "identities with fewer pictures are left out of training", low=1)
     balanced: bool = option(False, "an epoch shows every identity equally often")
     augment: bool = option(True, "mirrored, turned to 5 degrees, light and colour changed a little")
-    stage1_epochs: int = option(5, "of the head alone, the network as published; 0: none", low=0, plan=False)
-    stage2_epochs: int = option(25, "of everything", low=1, plan=False)
+    stage1_epochs: int = option(5, "of the head alone, the network as published; 0: none", low=0, affects_result=False)
+    stage2_epochs: int = option(25, "of everything", low=1, affects_result=False)
     batch_size: int = option(28, "faces per device and step; 28 fit into 8 GB", low=1)
     head_lr: float = option(9e-4, "peak learning rate of the head in stage 1", above=0, high=10)
     head_lr_stage2: float = option(6e-5, "and in stage 2", above=0, high=10)
@@ -62,10 +62,12 @@ class FinetuneConfig(RunOptions):
     weight_decay: float = option(3e-5, "AdamW's decoupled decay, on weight matrices only", low=0, high=1)
     warmup_epochs: float = option(1.0, "linear warm-up of each stage from a tenth, in epochs", low=0)
     early_stop_patience: int = option(
-        10, "epochs without a better val/loss before a stage stops; 0 never stops", low=0, plan=False
+        10, "epochs without a better val/loss before a stage stops; 0 never stops", low=0, affects_result=False
     )
-    checkpoint_dir: str = option("facial_rec/checkpoints", "stage1/ and stage2/, where --resume auto looks", plan=False)
-    log_dir: str = option("facial_rec/logs", "TensorBoard events, metrics.csv and pictures", plan=False)
+    checkpoint_dir: str = option(
+        "facial_rec/checkpoints", "stage1/ and stage2/, where --resume auto looks", affects_result=False
+    )
+    log_dir: str = option("facial_rec/logs", "TensorBoard events, metrics.csv and pictures", affects_result=False)
 
     @property
     def vlr(self) -> VLRSize:
@@ -91,16 +93,16 @@ class FinetuneConfig(RunOptions):
         if not (self.lambda_arcface or self.lambda_align or self.keep_weight):
             raise InputError("--lambda_arcface 0: then --lambda_align or --keep_weight above 0; there is no other loss")
 
-    def of_stage(self, stage: Literal[1, 2]) -> StageConfig:
+    def of_stage(self, stage: Literal[1, 2]) -> EdgeFaceStageConfig:
         """What a stage is trained with: in stage 1, options of stage 2 are at their defaults, so that it serves all."""
         values = asdict(self) | {"checkpoint_dir": f"{self.checkpoint_dir}/stage{stage}"}
         if stage == 1:
             values |= {field.name: field.default for field in fields(self) if field.name in STAGE2_ONLY}
-        return StageConfig(**values, stage=stage)
+        return EdgeFaceStageConfig(**values, stage=stage)
 
 
 @dataclass(frozen=True)
-class StageConfig(FinetuneConfig):
+class EdgeFaceStageConfig(EdgeFaceTrainingConfig):
     """One of the two stages, as what trains it sees it."""
 
     stage: int = option(2, "1: the head alone; 2: everything", low=1, high=2)

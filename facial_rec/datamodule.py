@@ -22,8 +22,8 @@ from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_model_range
 from earface.data.splits import in_seeded_order
 from earface.nn.upsampler import HR, Upsampler
-from earface.training.datamodule import TrainingData, print_once
-from facial_rec.config import FinetuneConfig
+from earface.training.datamodule import TrainingDataModule, print_once
+from facial_rec.config import EdgeFaceTrainingConfig
 from facial_rec.input_cache import VLRFaces, open_inputs
 
 HELD_OUT = 0.1  # of an identity's pictures, if it has three or more
@@ -50,7 +50,7 @@ class TrainingInputs(Dataset[dict[str, Any]]):
     places: of the faces to train on. balanced: an index stands for an identity, whose picture is drawn.
     """
 
-    def __init__(self, faces: FaceTable, places: NDArray[np.int64], config: FinetuneConfig) -> None:
+    def __init__(self, faces: FaceTable, places: NDArray[np.int64], config: EdgeFaceTrainingConfig) -> None:
         self.faces, self.places, self.seed = faces, places, config.seed
         self.routes, self.shares = list(config.mixture), np.array(list(config.mixture.values()))
         self.augmentation = FaceAugmentation("recognition") if config.augment else None
@@ -95,10 +95,10 @@ class MeasuredInputs(Dataset[dict[str, Any]]):
         return {**tensors, "label": int(self.labels[index]), "index": index}
 
 
-class FinetuneData(TrainingData):
-    """Training and validation faces of a FinetuneConfig. routes: those of its mixture but HR."""
+class EdgeFaceDataModule(TrainingDataModule):
+    """Training and validation faces of a EdgeFaceTrainingConfig. routes: those of its mixture but HR."""
 
-    def __init__(self, config: FinetuneConfig, routes: Sequence[Upsampler]) -> None:
+    def __init__(self, config: EdgeFaceTrainingConfig, routes: Sequence[Upsampler]) -> None:
         super().__init__(config)
         self.routes = list(routes)
         self.files = config.degradation == "files" and bool(routes)

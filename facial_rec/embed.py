@@ -74,13 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from facial_rec.embedding import faces_of
         from facial_rec.embedding_table import FaceEmbeddings, write_embeddings
         from facial_rec.model import EdgeFace
-        from facial_rec.recognizer import is_tuned, load_tuned_for
+        from facial_rec.recognizer import is_finetuned, load_finetuned_for
 
     console = Console()
     device = choose_device(options.device)
-    tuned = options.variant is None and is_tuned(options.weights)
+    tuned = options.variant is None and is_finetuned(options.weights)
     model = (
-        load_tuned_for(options.weights, options.crop)[0]
+        load_finetuned_for(options.weights, options.crop)[0]
         if tuned
         else EdgeFace.from_weights(options.weights, options.variant)
     )

@@ -19,12 +19,12 @@ from earface.core.needed import Needed
 from earface.data.face_folders import require_face_set
 from earface.data.face_sizes import parse_vlr_size
 from facial_rec.config import parse_upsamplers
-from facial_rec.options import METRICS, EvaluationOptions
+from facial_rec.options import METRICS, EdgeFaceEvaluationOptions
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(EvaluationOptions, argv, prog="earface faces evaluate")
+    options = parse_options(EdgeFaceEvaluationOptions, argv, prog="earface faces evaluate")
     for name in options.weights:
         if name.endswith(".ckpt"):
             require_checkpoint(name)

@@ -18,7 +18,7 @@ from earface.nn.inference import choose_device
 from earface.nn.upsampler import Upsampler
 from facial_rec.datamodule import HR
 from facial_rec.metrics import by_route
-from facial_rec.options import EvaluationOptions
+from facial_rec.options import EdgeFaceEvaluationOptions
 from facial_rec.recognizer import FaceRecognizer
 
 TABLE_WIDTH = 120
@@ -33,7 +33,7 @@ def measure(
     recognizers: Mapping[str, FaceRecognizer],
     routes: Sequence[Upsampler],
     rows: Sequence[FaceRow],
-    options: EvaluationOptions,
+    options: EdgeFaceEvaluationOptions,
 ) -> dict[str, dict[str, float]]:
     """recogniser -> `by_route` figures; those of an unseen probe's route are against the HR gallery."""
     device, files = choose_device(options.device), options.degradation == "files"

@@ -25,16 +25,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         from earface.export.command import export_model
         from earface.export.onnx_export import require_onnx
         from earface.nn.inference import choose_device
-        from facial_rec.model import load_tuned, save_tuned
+        from facial_rec.model import load_finetuned, save_finetuned
         from facial_rec.onnx_export import write_onnx
 
     if options.format != "safetensors":
         require_onnx()
     choose_device("cpu")
-    model, tuning = load_tuned(options.checkpoint, options.weights)
+    model, tuning = load_finetuned(options.checkpoint, options.weights)
     export_model(
         options,
-        lambda out: save_tuned(out, model, tuning),
+        lambda out: save_finetuned(out, model, tuning),
         lambda out: write_onnx(out, model, tuning, options.tolerance),
     )
     return 0

@@ -18,20 +18,20 @@ from earface.core.needed import Needed
 from earface.core.stopping import EXIT_PAUSED, pausable
 from earface.core.tool_options import next_step
 from earface.data.face_folders import training_root
-from facial_rec.config import ALIASES, HELP, FinetuneConfig, StageConfig
+from facial_rec.config import ALIASES, HELP, EdgeFaceStageConfig, EdgeFaceTrainingConfig
 
 if TYPE_CHECKING:
-    from facial_rec.datamodule import FinetuneData
+    from facial_rec.datamodule import EdgeFaceDataModule
 
 
 @entry_point
 @pausable
 def main(argv: Sequence[str] | None = None) -> int:
-    config = parse_options(FinetuneConfig, argv, prog="earface faces finetune", aliases=ALIASES, layout=HELP)
+    config = parse_options(EdgeFaceTrainingConfig, argv, prog="earface faces finetune", aliases=ALIASES, layout=HELP)
     return finetune(config)
 
 
-def finetune(config: FinetuneConfig) -> int:
+def finetune(config: EdgeFaceTrainingConfig) -> int:
     """Start, continue, or report as finished. Stage 2 starts from the last epoch of stage 1, and its best becomes
     `tuned` in the checkpoint folder. Returns the exit code."""
     config.check_checkpoints()
@@ -40,15 +40,15 @@ def finetune(config: FinetuneConfig) -> int:
     with first_imports():
         from dsr.upsampler import enlarging
         from earface.nn.checkpoint import best_of_run
-        from facial_rec.datamodule import FinetuneData
-        from facial_rec.model import load_tuned, save_tuned
+        from facial_rec.datamodule import EdgeFaceDataModule
+        from facial_rec.model import load_finetuned, save_finetuned
         from facial_rec.recognizer import load_edgeface
 
     with Needed() as needed:
         routes = needed(lambda: enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size))
         if config.of_stage(1 if config.stage1_epochs else 2).is_new:
             needed(lambda: load_edgeface(config.weights), f"--weights FILE (the authors' {config.weights}.pt)")
-    datamodule = FinetuneData(config, routes)
+    datamodule = EdgeFaceDataModule(config, routes)
     for stage in (1, 2) if config.stage1_epochs else (2,):
         complete, threads = train_stage(config.of_stage(stage), datamodule)
         if not complete:
@@ -57,7 +57,7 @@ def finetune(config: FinetuneConfig) -> int:
     folder = Path(config.checkpoint_dir)
     if not config.fast_dev_run:
         best = best_of_run(folder / "stage2" / "last.ckpt")
-        save_tuned(folder / "tuned", *load_tuned(best))
+        save_finetuned(folder / "tuned", *load_finetuned(best))
         print(f"tuned recogniser, from {best.name}: {folder / 'tuned'}")
         print(
             next_step("faces evaluate", weights=folder / "tuned", dataset_root=config.dataset_root, vlr_size=config.vlr)
@@ -65,13 +65,13 @@ def finetune(config: FinetuneConfig) -> int:
     return 0
 
 
-def train_stage(config: StageConfig, datamodule: FinetuneData) -> tuple[bool, int]:
+def train_stage(config: EdgeFaceStageConfig, datamodule: EdgeFaceDataModule) -> tuple[bool, int]:
     """Whether the stage is complete, not paused, and the number of threads that it took; 0: PyTorch's own."""
     import pytorch_lightning as pl
 
     from earface.training.resume import open_run
     from earface.training.trainer import announce, build_trainer, fit, report
-    from facial_rec.module import FinetuneLightning
+    from facial_rec.module import EdgeFaceLightning
     from facial_rec.recognizer import load_edgeface
 
     run, config = open_run(config, f"edgeface_stage{config.stage}")
@@ -80,7 +80,7 @@ def train_stage(config: StageConfig, datamodule: FinetuneData) -> tuple[bool, in
         return True, config.num_threads
     pl.seed_everything(config.seed, workers=True, verbose=False)
     datamodule.config = config
-    module = FinetuneLightning(config, load_edgeface(config.weights), datamodule.classes)
+    module = EdgeFaceLightning(config, load_edgeface(config.weights), datamodule.classes)
     if config.stage == 2 and config.stage1_epochs and run.checkpoint is None and not config.fast_dev_run:
         module.take_head(Path(config.checkpoint_dir).with_name("stage1") / "last.ckpt")
     trainer = build_trainer(config, run, best={})

@@ -137,13 +137,13 @@ def unit(embeddings: Tensor) -> Tensor:
     return F.normalize(embeddings.float(), dim=1)
 
 
-def load_tuned(path: str | Path, weights: str = "averaged") -> tuple[EdgeFace, EdgeFaceProvenance]:
-    """Of a checkpoint of earface faces finetune, a pattern (the newest match), or what `save_tuned` wrote.
+def load_finetuned(path: str | Path, weights: str = "averaged") -> tuple[EdgeFace, EdgeFaceProvenance]:
+    """Of a checkpoint of earface faces finetune, a pattern (the newest match), or what `save_finetuned` wrote.
 
     The model is in evaluation mode, on the CPU, with low-rank adapters merged. weights: of a checkpoint, `averaged` or
     `raw`. Raises InputError for anything else.
     """
-    if (folder := tuned_folder(path)) is not None:
+    if (folder := finetuned_folder(path)) is not None:
         return _read_folder(folder)
     found = find_checkpoint(path)
     checkpoint = read_checkpoint(found)
@@ -165,7 +165,7 @@ def load_tuned(path: str | Path, weights: str = "averaged") -> tuple[EdgeFace, E
     )
 
 
-def tuned_folder(name: str | Path) -> Path | None:
+def finetuned_folder(name: str | Path) -> Path | None:
     """The folder that it is, or whose weights it is: with these comes whom they were trained on."""
     path = Path(name)
     if path.is_dir():
@@ -174,7 +174,7 @@ def tuned_folder(name: str | Path) -> Path | None:
     return path.parent if path.name == WEIGHTS and (path.parent / CONFIG).is_file() else None
 
 
-def save_tuned(folder: Path, model: EdgeFace, tuning: EdgeFaceProvenance) -> None:
+def save_finetuned(folder: Path, model: EdgeFace, tuning: EdgeFaceProvenance) -> None:
     """Each file appears whole or not at all, config.json last. The weights have the names of the authors' files."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(folder / WEIGHTS) as temporary:

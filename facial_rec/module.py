@@ -20,14 +20,14 @@ from earface.nn.margin_head import MarginHead, margin_loss
 from earface.nn.upsampler import HR
 from earface.training.module import TrainingModule
 from earface.training.optim import backbone_groups, check_groups, named_group
-from facial_rec.config import EdgeFaceConfig, StageConfig
+from facial_rec.config import EdgeFaceConfig, EdgeFaceStageConfig
 from facial_rec.contract import FaceContract
 from facial_rec.datamodule import UNSEEN
 from facial_rec.metrics import by_route, selection_loss
 from facial_rec.model import EMBEDDING_DIM, EdgeFace, unit
 
 
-class FinetuneLightning(TrainingModule):
+class EdgeFaceLightning(TrainingModule):
     """Trains `self.head`, and in stage 2 `self.model`, with which it starts from `model`.
 
     identities: the classes, in the order of the head's rows.
@@ -35,7 +35,7 @@ class FinetuneLightning(TrainingModule):
     in stage 2 facial_rec.metrics.selection_loss of people who are not trained on.
     """
 
-    def __init__(self, config: StageConfig, model: EdgeFace, identities: Sequence[str]) -> None:
+    def __init__(self, config: EdgeFaceStageConfig, model: EdgeFace, identities: Sequence[str]) -> None:
         super().__init__(config, "edgeface", EdgeFaceConfig(model.variant))
         self.identities = list(identities)
         self.contract = FaceContract(config.face_crop)
@@ -50,7 +50,7 @@ class FinetuneLightning(TrainingModule):
         self.faces: dict[str, Tensor] = {}  # route -> (N, D), zero where another process has the face
         self.stock_figures: dict[str, float] = {}
 
-    def train(self, mode: bool = True) -> FinetuneLightning:
+    def train(self, mode: bool = True) -> EdgeFaceLightning:
         """The network of stage 1 stays in evaluation mode: frozen."""
         super().train(mode)
         if self.config.stage == 1:

@@ -43,7 +43,7 @@ class EmbedOptions(ToolOptions):
 
 
 @dataclass(frozen=True)
-class EvaluationOptions(ToolOptions):
+class EdgeFaceEvaluationOptions(ToolOptions):
     """Measure recognisers on people they were not tuned on, by HR, interpolated and super-resolved faces."""
 
     weights: tuple[str, ...] = option(

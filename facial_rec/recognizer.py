@@ -17,7 +17,7 @@ from earface.nn.precision import Precision, autocast
 from facial_rec.contract import Crop, FaceContract
 from facial_rec.embedding import embed_faces
 from facial_rec.hub import EdgeFaceProvenance
-from facial_rec.model import EdgeFace, load_tuned, tuned_folder
+from facial_rec.model import EdgeFace, finetuned_folder, load_finetuned
 from facial_rec.published_weights import VARIANTS
 
 
@@ -58,9 +58,9 @@ def load_recognizer(name: str, crop: Crop | None, device: str = "cpu", precision
 
     crop: None: that of the tuned one, and `arcface` for one as published. Raises InputError.
     """
-    if not is_tuned(name):
+    if not is_finetuned(name):
         return FaceRecognizer(name, load_edgeface(name).to(device), FaceContract(crop or "arcface"), device, precision)
-    model, tuning = load_tuned(name) if crop is None else load_tuned_for(name, crop)
+    model, tuning = load_finetuned(name) if crop is None else load_finetuned_for(name, crop)
     contract = FaceContract(tuning.crop)  # type: ignore[arg-type]
     about = (tuning.inputs, tuning.vlr_size, tuning.degradation, frozenset(tuning.trained_on))
     return FaceRecognizer(name, model.to(device), contract, device, precision, *about)
@@ -95,14 +95,14 @@ def load_frozen_recognizers(
     return load("recognizer", without), load("second_recognizer", "none")
 
 
-def is_tuned(name: str) -> bool:
-    """Whether `load_tuned` is for it, rather than `load_edgeface`."""
-    return tuned_folder(name) is not None or name.endswith(".ckpt")
+def is_finetuned(name: str) -> bool:
+    """Whether `load_finetuned` is for it, rather than `load_edgeface`."""
+    return finetuned_folder(name) is not None or name.endswith(".ckpt")
 
 
-def load_tuned_for(name: str, crop: str) -> tuple[EdgeFace, EdgeFaceProvenance]:
-    """`load_tuned`, for faces of this crop. Raises InputError also where it was tuned on another."""
-    model, tuning = load_tuned(name)
+def load_finetuned_for(name: str, crop: str) -> tuple[EdgeFace, EdgeFaceProvenance]:
+    """`load_finetuned`, for faces of this crop. Raises InputError also where it was tuned on another."""
+    model, tuning = load_finetuned(name)
     if tuning.crop != crop:
         raise InputError(f"{name}: was tuned on {tuning.crop} crops, not {crop}: give that crop, or another recogniser")
     return model, tuning

@@ -20,7 +20,7 @@ from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
 from earface.core.progress import progress
 from earface.data.face_folders import require_face_set
-from pipeline.options import AUTO, FILES, NONE, RESULTS, USUAL_DSR, USUAL_TUNED, EvaluateOptions
+from pipeline.options import AUTO, FILES, NONE, RESULTS, USUAL_DSR, USUAL_TUNED, PipelineEvaluationOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 TABLE_WIDTH = 150
 
 
-def check_files(options: EvaluateOptions) -> None:
+def check_files(options: PipelineEvaluationOptions) -> None:
     """Raise InputError for faces or a super-resolver that are not there."""
     lists = [path for path in (options.gallery, options.probes, options.pairs) if path is not None]
     for path in lists:
@@ -43,7 +43,7 @@ def check_files(options: EvaluateOptions) -> None:
         require_trained(path)
 
 
-def protocol_of(options: EvaluateOptions) -> Protocol:
+def protocol_of(options: PipelineEvaluationOptions) -> Protocol:
     from pipeline.protocol import GalleryRule, from_dataset, from_lists, from_pairs
 
     if options.pairs is not None:
@@ -61,7 +61,7 @@ def given(names: Sequence[str], usual: str) -> list[str]:
     return [] if list(names) == [NONE] else list(names)
 
 
-def load_models(options: EvaluateOptions, device: str) -> Models:
+def load_models(options: PipelineEvaluationOptions, device: str) -> Models:
     """Raises InputError also for a recogniser in the place of a tuned one that was not tuned."""
     from dsr.upsampler import super_resolution
     from facial_rec.recognizer import load_recognizer
@@ -83,7 +83,7 @@ def load_models(options: EvaluateOptions, device: str) -> Models:
     return Models(stock, tuned, resolvers)
 
 
-def run(options: EvaluateOptions, console: Console) -> None:
+def run(options: PipelineEvaluationOptions, console: Console) -> None:
     from earface.data.face_dataset import refuse_known
     from earface.nn.inference import choose_device
     from pipeline.configurations import EmbeddingCache, FaceLoader, conditions_of, known_people
@@ -140,7 +140,7 @@ def run(options: EvaluateOptions, console: Console) -> None:
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(EvaluateOptions, argv, prog="earface evaluate")
+    options = parse_options(PipelineEvaluationOptions, argv, prog="earface evaluate")
     check_files(options)
     output_folder(Path(options.out), RESULTS, options.overwrite)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch

@@ -79,7 +79,7 @@ class IdentifyOptions(FaceOptions):
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(ToolOptions):
+class PipelineEvaluationOptions(ToolOptions):
     """Evaluate VLR probes against an HR gallery: HR, interpolation and DSR, with the stock and a tuned recogniser."""
 
     dataset_root: str = option("dataset", "a prepared set, its test_processed, or any set of aligned 128x128 faces")

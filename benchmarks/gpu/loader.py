@@ -14,8 +14,8 @@ SECONDS, SMOKE_SECONDS = 8.0, 1.0  # of each
 
 
 def run(part: str, context: Context) -> None:
-    from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
-    from ear_teacher.datamodule import EarDataModule
+    from ear_teacher.config import ALIASES, PRESETS, EarVAETrainingConfig
+    from ear_teacher.datamodule import EarVAEDataModule
     from earface.core.command_line import parse_options
 
     assets = Assets.of(context)
@@ -29,9 +29,14 @@ def run(part: str, context: Context) -> None:
         ]
         argv += ["--image_size=64"] if context.smoke else []
         config = parse_options(
-            EarTeacherConfig, [*argv, *flags], prog="speed", aliases=ALIASES, preset_field="encoder", presets=PRESETS
+            EarVAETrainingConfig,
+            [*argv, *flags],
+            prog="speed",
+            aliases=ALIASES,
+            preset_field="encoder",
+            presets=PRESETS,
         )
-        data = EarDataModule(config)
+        data = EarVAEDataModule(config)
         data.setup()
         loader, images, epoch = data.train_dataloader(), 0, 0
         limit = SMOKE_SECONDS if context.smoke else SECONDS

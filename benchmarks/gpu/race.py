@@ -205,13 +205,13 @@ def pixel_pca(count: int, context: Context) -> dict[str, Any]:
     """PSNR and SSIM of the validation ears through components of the training ears, by subspace iteration."""
     import torch
 
-    from ear_teacher.config import EarTeacherConfig
-    from ear_teacher.datamodule import EarDataModule
+    from ear_teacher.config import EarVAETrainingConfig
+    from ear_teacher.datamodule import EarVAEDataModule
     from earface.data.pixels import to_model_range, to_unit
     from earface.metrics.image_quality import psnr, ssim
 
     argv = dict(flag[2:].split("=", 1) for flag in Assets.of(context).many_ears)
-    data = EarDataModule(EarTeacherConfig(**argv, image_size=64 if context.smoke else 128))  # type: ignore[arg-type]
+    data = EarVAEDataModule(EarVAETrainingConfig(**argv, image_size=64 if context.smoke else 128))  # type: ignore[arg-type]
     data.setup()
 
     def pixels(images: Any) -> torch.Tensor:

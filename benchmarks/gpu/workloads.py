@@ -51,7 +51,7 @@ def pictures(count: int, side: int, seed: int = 0) -> Tensor:
 
 def ear(context: Context, flags: Sequence[str], noise: bool = False) -> Workload:
     """noise: the posterior's noise is part of the batch, so that two devices see the same, and no layer is at zero."""
-    from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
+    from ear_teacher.config import ALIASES, PRESETS, EarVAETrainingConfig
     from ear_teacher.module import EarVAELightning
     from earface.core.command_line import parse_options
 
@@ -60,7 +60,7 @@ def ear(context: Context, flags: Sequence[str], noise: bool = False) -> Workload
     small = ["--image_size=64", "--base_channels=4", "--latent_dim=8", "--linear_path_size=16", "--batch_size=4"]
     argv = [*perceptual, "--encoder_weights=none", "--progress=none", *flags, *(small if context.smoke else [])]
     config = parse_options(
-        EarTeacherConfig, argv, prog="workload", aliases=ALIASES, preset_field="encoder", presets=PRESETS
+        EarVAETrainingConfig, argv, prog="workload", aliases=ALIASES, preset_field="encoder", presets=PRESETS
     )
     torch.manual_seed(0)
     module = EarVAELightning(config)
@@ -147,14 +147,14 @@ def edgeface(context: Context, flags: Sequence[str], identities: int = 1000) -> 
     """Stage 2: everything learns."""
     from earface.core.command_line import parse_options
     from earface.nn.margin_head import margin_loss
-    from facial_rec.config import ALIASES, FinetuneConfig
-    from facial_rec.module import FinetuneLightning
+    from facial_rec.config import ALIASES, EdgeFaceTrainingConfig
+    from facial_rec.module import EdgeFaceLightning
     from facial_rec.recognizer import load_edgeface
 
     argv = [f"--weights={Assets.of(context).edgeface}", "--progress=none", *flags]
-    config = parse_options(FinetuneConfig, argv, prog="workload", aliases=ALIASES).of_stage(2)
+    config = parse_options(EdgeFaceTrainingConfig, argv, prog="workload", aliases=ALIASES).of_stage(2)
     torch.manual_seed(0)
-    module = FinetuneLightning(config, load_edgeface(config.weights), [str(each) for each in range(identities)])
+    module = EdgeFaceLightning(config, load_edgeface(config.weights), [str(each) for each in range(identities)])
     count = config.batch_size
     batch = {"image": pictures(count, 128), "label": torch.arange(count) % identities, "index": torch.arange(count)}
 
@@ -178,7 +178,7 @@ def edgeface(context: Context, flags: Sequence[str], identities: int = 1000) -> 
 
 
 def detector(context: Context, flags: Sequence[str]) -> Workload:
-    from ear_teacher.detector.config import ALIASES, DetectorTrainingConfig
+    from ear_teacher.detector.config import ALIASES, EarDetectorTrainingConfig
     from ear_teacher.detector.losses import box_losses, landmark_losses
     from ear_teacher.detector.model import EarDetector
     from ear_teacher.detector.module import EarDetectorLightning
@@ -186,7 +186,7 @@ def detector(context: Context, flags: Sequence[str]) -> Workload:
 
     small = ["--image_size=64", "--crop_size=32", "--pyramid_width=16", "--batch_size=4"] if context.smoke else []
     argv = ["--encoder_weights=none", "--progress=none", *flags, *small]
-    config = parse_options(DetectorTrainingConfig, argv, prog="workload", aliases=ALIASES).resolved(17)
+    config = parse_options(EarDetectorTrainingConfig, argv, prog="workload", aliases=ALIASES).resolved(17)
     torch.manual_seed(0)
     model = EarDetector(config.model_config((), ()), "none")
     module = EarDetectorLightning(config, model)

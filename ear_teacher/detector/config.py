@@ -60,7 +60,7 @@ class EarDetectorConfig:
 
 
 @dataclass(frozen=True)
-class DetectorTrainingConfig(BackboneOptions, TrainerOptions):
+class EarDetectorTrainingConfig(BackboneOptions, TrainerOptions):
     """Train an ear detector: `earface ears detector train`."""
 
     train_json: tuple[str, ...] = option(
@@ -92,7 +92,7 @@ class DetectorTrainingConfig(BackboneOptions, TrainerOptions):
     train_boxes: bool = option(True, "false keeps the box detector as loaded: only the landmarker learns")
     freeze_layers: int = option(0, "layer groups of the encoder that stay as loaded, counted from the input", low=0)
     gradient_checkpointing: bool = option(
-        False, "compute transformer blocks again in the backward pass instead of keeping them", plan=False
+        False, "compute transformer blocks again in the backward pass instead of keeping them", affects_result=False
     )
     augment: Literal["none", "light", "full"] = option(
         "full", "none; small motions and mirroring; or zoom .5 to 2.5, turns to 20 degrees, colour, noise, blur"
@@ -109,10 +109,10 @@ class DetectorTrainingConfig(BackboneOptions, TrainerOptions):
     warmup_epochs: float = option(1.0, "linear warm-up of the learning rate from a tenth, in epochs", low=0)
     ema_decay: float = option(0.998, "average the weights with this decay; 0 keeps no average", low=0, high=0.999999)
     checkpoint_dir: str = option(
-        "ear_teacher/checkpoints/detector", "where checkpoints go and resume looks", plan=False
+        "ear_teacher/checkpoints/detector", "where checkpoints go and resume looks", affects_result=False
     )
-    log_dir: str = option("ear_teacher/logs", "TensorBoard events, metrics.csv and pictures", plan=False)
-    sheet_images: int = option(8, "validation photographs shown each epoch", low=1, high=64, plan=False)
+    log_dir: str = option("ear_teacher/logs", "TensorBoard events, metrics.csv and pictures", affects_result=False)
+    sheet_images: int = option(8, "validation photographs shown each epoch", low=1, high=64, affects_result=False)
 
     def check(self) -> None:
         check_options(self)
@@ -124,7 +124,7 @@ class DetectorTrainingConfig(BackboneOptions, TrainerOptions):
         given = {name: getattr(self, name) for name in FROM_VAE if getattr(self, name) is not None}
         return EarVAEConfig(**{name: getattr(EarDetectorConfig, name) for name in FROM_VAE} | given)
 
-    def resolved(self, num_landmarks: int, vae_options: Mapping[str, Any] | None = None) -> DetectorTrainingConfig:
+    def resolved(self, num_landmarks: int, vae_options: Mapping[str, Any] | None = None) -> EarDetectorTrainingConfig:
         """What is left to the VAE's checkpoint and to the data, filled in. Raises InputError where they disagree.
 
         num_landmarks: how many the data has. vae_options: the shape of the VAE in `vae_checkpoint`, if there is one.

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ear_teacher.detector.config import DetectorTrainingConfig
+from ear_teacher.detector.config import EarDetectorTrainingConfig
 from ear_teacher.detector.landmarker import MARGIN
 from earface.core.errors import InputError
 from earface.data.affine import AffineMap, crop_around, hide_outside
@@ -24,7 +24,7 @@ from earface.data.detection_augmentation import SceneAugmentation
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.images import Pixels, read_ahead, read_image
 from earface.data.pixels import to_model_range
-from earface.training.datamodule import TrainingData
+from earface.training.datamodule import TrainingDataModule
 
 MIN_CROPPED = 12.0  # pixels of an ear's longer side, below which its landmarks are not told apart
 SHIFT, ZOOM = 0.08, 1.15  # of training crops: what a found box is off, in sides, and in size
@@ -128,13 +128,13 @@ def collate_photographs(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return batch
 
 
-class DetectorDataModule(TrainingData):
-    """Training and validation photographs of a DetectorTrainingConfig. Their landmarks are known before a model is."""
+class EarDetectorDataModule(TrainingDataModule):
+    """Training and validation photographs. Their landmarks are known before a model is."""
 
     collate = staticmethod(collate_photographs)
     least_val_batch = 1
 
-    def __init__(self, config: DetectorTrainingConfig) -> None:
+    def __init__(self, config: EarDetectorTrainingConfig) -> None:
         super().__init__(config)
         self.train = read_all(config.train_json, config.images)
         self.val = read_all(config.val_json, config.images)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ear_teacher.detector.metrics.average_precision import THRESHOLDS, by_size, coco_figures, operate
+from ear_teacher.detector.metrics.average_precision import THRESHOLDS, by_size, coco_metrics, operate
 from ear_teacher.detector.metrics.evaluation_set import Source
 from ear_teacher.detector.metrics.failure_grids import save_false_alarms, save_missed, save_worst_landmarks
 from ear_teacher.detector.metrics.landmark_error import (
@@ -33,7 +33,7 @@ from ear_teacher.detector.metrics.report import (
     write_per_landmark,
 )
 from ear_teacher.detector.model import EarDetector
-from ear_teacher.detector.options import NOT_ALWAYS, EvaluationOptions, Normaliser
+from ear_teacher.detector.options import NOT_ALWAYS, EarDetectorEvaluationOptions, Normaliser
 from earface.core.errors import InputError
 from earface.data.annotations import HIDDEN, UNLABELLED, Annotations
 
@@ -105,7 +105,7 @@ def measure_boxes(findings: Sequence[DetectorPredictions], out: Path, threshold:
     results = [found.boxes for found in findings if found.photograph.has_boxes]
     if not results:
         return None
-    coco, operation = coco_figures(results), operate(results, threshold)
+    coco, operation = coco_metrics(results), operate(results, threshold)
     save_scores(out / "scores.png", results, threshold)
     if coco is not None:
         save_precision_recall(out / "precision_recall.png", coco, operation)
@@ -124,7 +124,7 @@ def measure_landmarks(
     names: Sequence[str],
     annotations: Annotations,
     out: Path,
-    options: EvaluationOptions,
+    options: EarDetectorEvaluationOptions,
 ) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
     """Figures, table, plot and sheet; and by protocol the mean error of each ear, (all ears,)."""
     truth = np.concatenate([found.photograph.keypoints for found in findings])
@@ -156,7 +156,7 @@ def evaluate(
     model: EarDetector,
     source: Source,
     out: Path,
-    options: EvaluationOptions,
+    options: EarDetectorEvaluationOptions,
     done: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
     """Measure, write everything but metrics.json to `out`, and return its figures and notes.

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ear_teacher.detector.box_detector import candidates
-from ear_teacher.detector.config import DetectorTrainingConfig
+from ear_teacher.detector.config import EarDetectorTrainingConfig
 from ear_teacher.detector.drawing import draw_detections, sheet
 from ear_teacher.detector.losses import box_losses, landmark_losses
-from ear_teacher.detector.metrics.average_precision import BoxResult, coco_figures
+from ear_teacher.detector.metrics.average_precision import BoxResult, coco_metrics
 from ear_teacher.detector.metrics.landmark_error import ear_lengths, ear_means, normalised_errors
 from ear_teacher.detector.model import EarDetector
 from earface.data.annotations import Photograph
@@ -27,12 +27,12 @@ BOX_TERMS, LANDMARK_TERMS = ("score", "box"), ("heatmap", "landmark", "visibilit
 
 
 class EarDetectorLightning(TrainingModule):
-    """Trains `self.model`, an EarDetector. `config` is resolved; see `DetectorTrainingConfig.resolved`.
+    """Trains `self.model`, an EarDetector. `config` is resolved; see `EarDetectorTrainingConfig.resolved`.
 
     model: what to train: a new one of `config`, which has the names of the data's landmarks, or one that is trained.
     """
 
-    def __init__(self, config: DetectorTrainingConfig, model: EarDetector) -> None:
+    def __init__(self, config: EarDetectorTrainingConfig, model: EarDetector) -> None:
         super().__init__(config, "detector", model.config)
         self.model = model
         self.model.freeze(None if config.freeze_encoder else config.freeze_layers)
@@ -47,7 +47,7 @@ class EarDetectorLightning(TrainingModule):
         """A trained module for inference; see `EarDetector.load_from_checkpoint`."""
         model = EarDetector.load_from_checkpoint(path, map_location, weights)
         options = read_checkpoint(path)["hyper_parameters"]["options"]
-        return cls(DetectorTrainingConfig(**options), model).eval()
+        return cls(EarDetectorTrainingConfig(**options), model).eval()
 
     def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
         return self.model(images)
@@ -154,7 +154,7 @@ class EarDetectorLightning(TrainingModule):
     def on_validation_epoch_end(self) -> None:
         means = self.validation_means()
         results, errors = self._gathered(self.results), self._gathered(self.errors)
-        figures = coco_figures(results)
+        figures = coco_metrics(results)
         found = {} if figures is None else {"val/ap": figures.ap, "val/ap50": figures.ap50}
         if errors:
             found["val/nme"] = float(np.mean(errors))

@@ -22,7 +22,7 @@ Normaliser = Literal["landmark-box", "ear-box"]
 
 
 @dataclass(frozen=True)
-class EvaluationOptions(ToolOptions):
+class EarDetectorEvaluationOptions(ToolOptions):
     """Measure a trained ear detector on annotated photographs: boxes, landmarks, visibility."""
 
     checkpoint: str = option(

@@ -9,7 +9,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
-from ear_teacher.detector.config import ALIASES, HELP, DetectorTrainingConfig
+from ear_teacher.detector.config import ALIASES, HELP, EarDetectorTrainingConfig
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import require_checkpoint, require_file
@@ -23,12 +23,12 @@ from earface.core.tool_options import next_step
 @pausable
 def main(argv: Sequence[str] | None = None) -> int:
     config = parse_options(
-        DetectorTrainingConfig, argv, prog="earface ears detector train", aliases=ALIASES, layout=HELP
+        EarDetectorTrainingConfig, argv, prog="earface ears detector train", aliases=ALIASES, layout=HELP
     )
     return train(config)
 
 
-def train(config: DetectorTrainingConfig) -> int:
+def train(config: EarDetectorTrainingConfig) -> int:
     """Start, continue, or report as finished the run of this configuration. Returns the exit code."""
     config.check_checkpoints()
     for path in (*config.train_json, *config.val_json):
@@ -39,7 +39,7 @@ def train(config: DetectorTrainingConfig) -> int:
     with first_imports():
         import pytorch_lightning as pl
 
-        from ear_teacher.detector.datamodule import DetectorDataModule
+        from ear_teacher.detector.datamodule import EarDetectorDataModule
         from ear_teacher.detector.model import EarDetector, vae_options
         from ear_teacher.detector.module import EarDetectorLightning
         from ear_teacher.encoders import require_backbone
@@ -50,7 +50,7 @@ def train(config: DetectorTrainingConfig) -> int:
         with Needed() as needed:
             instead = "--vae_checkpoint of an ear VAE, --encoder_weights FILE, or none to start from random ones"
             needed(lambda: require_backbone(config.backbone_config(), config.encoder_weights), instead)
-    datamodule = DetectorDataModule(config)
+    datamodule = EarDetectorDataModule(config)
     stored = vae_options(config.vae_checkpoint) if config.vae_checkpoint is not None else None
     datamodule.config = config = config.resolved(datamodule.num_landmarks, stored)
     run, config = open_run(config, "ear_detector")

@@ -18,7 +18,7 @@ from ear_teacher.embeddings.plots import PROJECTOR, SHEET_COLUMNS, Shown, save_c
 from ear_teacher.embeddings.sources import EarSource, encode_sources, image_sources, read_ears, sources_of_table
 from ear_teacher.embeddings.table import Embeddings, check_extension, read_embeddings
 from ear_teacher.loading import TrainedEarVAE
-from ear_teacher.options import DEFAULT_OUT, ExtractionOptions
+from ear_teacher.options import DEFAULT_OUT, EarEmbeddingOptions
 from earface.core.errors import InputError
 from earface.core.files import refuse_to_replace
 from earface.core.progress import progress
@@ -144,7 +144,7 @@ def group(trained: TrainedEarVAE, table: Embeddings, count: int, out: Path, cons
     return dataclasses.replace(table, cluster=found.label)
 
 
-def check_places(options: ExtractionOptions) -> Path:
+def check_places(options: EarEmbeddingOptions) -> Path:
     """Where the table goes, or would go: pictures are named after it.
 
     Raises InputError before anything is computed, also where something is there that may not be replaced.

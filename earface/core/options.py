@@ -17,15 +17,16 @@ def option(
     low: float | None = None,
     high: float | None = None,
     above: float | None = None,
-    plan: bool = True,
+    affects_result: bool = True,
 ) -> Any:
     """A dataclass field. `low <= value <= high`, `value > above`.
 
-    plan: whether the value is part of what a run computes; a resumed run must have the same. Workers, devices,
-    paths and logging are not.
+    affects_result: whether the value is part of what a run computes; a resumed run must have the same. Workers,
+    devices, paths and logging are not.
     """
     return dataclasses.field(
-        default=default, metadata={"help": help, "low": low, "high": high, "above": above, "plan": plan}
+        default=default,
+        metadata={"help": help, "low": low, "high": high, "above": above, "affects_result": affects_result},
     )
 
 
@@ -79,9 +80,9 @@ def literal_choices(hint: Any) -> tuple[Any, ...]:
     return ()
 
 
-def plan_fields(options: Any) -> set[str]:
+def result_fields(options: Any) -> set[str]:
     """Names of the fields that a resumed run must share."""
-    return {field.name for field in dataclasses.fields(options) if field.metadata.get("plan", True)}
+    return {field.name for field in dataclasses.fields(options) if field.metadata.get("affects_result", True)}
 
 
 def to_plain(options: Any) -> dict[str, Any]:

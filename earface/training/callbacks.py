@@ -25,7 +25,7 @@ from earface.training.loggers import MetricsCSV
 from earface.training.workers import end_workers
 
 
-class Trained(Protocol):
+class TrainingProgress(Protocol):
     """What these callbacks ask of the module beside Lightning's own hooks."""
 
     def objective_is_warming_up(self) -> bool: ...
@@ -35,7 +35,7 @@ class Trained(Protocol):
     def log_training_row(self) -> None: ...
 
 
-def _trained(module: pl.LightningModule) -> Trained:
+def _trained(module: pl.LightningModule) -> TrainingProgress:
     return module  # type: ignore[return-value]
 
 

@@ -63,47 +63,58 @@ class RunOptions:
     plateau_patience: int = option(10, "epochs without a better val/loss before plateau halves the rate", low=0)
     ema_decay: float = option(0.0, "average the weights with this decay; 0 keeps no average", low=0, high=0.999999)
     early_stop_patience: int = option(
-        30, "epochs without a better val/loss before stopping; 0 never stops", low=0, plan=False
+        30, "epochs without a better val/loss before stopping; 0 never stops", low=0, affects_result=False
     )
     precision: Precision = option(
         "auto",
         "auto: mixed where the hardware has it, else 32; 16 and bf16 mean mixed, on a CPU always bf16-mixed",
     )
-    accelerator: str = option("auto", "auto, cpu, gpu, cuda, mps, tpu", plan=False)
-    devices: str = option("auto", "how many devices, or a list such as 0,2", plan=False)
-    strategy: str = option("auto", "Lightning's strategy: auto, ddp, fsdp, ...", plan=False)
-    num_nodes: int = option(1, "machines under torchrun or SLURM", low=1, plan=False)
-    num_workers: int = option(4, "loader processes; they do not change the result", low=0, plan=False)
+    accelerator: str = option("auto", "auto, cpu, gpu, cuda, mps, tpu", affects_result=False)
+    devices: str = option("auto", "how many devices, or a list such as 0,2", affects_result=False)
+    strategy: str = option("auto", "Lightning's strategy: auto, ddp, fsdp, ...", affects_result=False)
+    num_nodes: int = option(1, "machines under torchrun or SLURM", low=1, affects_result=False)
+    num_workers: int = option(4, "loader processes; they do not change the result", low=0, affects_result=False)
     num_threads: int = option(
         0,
         "threads of a CPU's operations; 0: all, or fewer where other processes keep the cores busy",
         low=0,
-        plan=False,
+        affects_result=False,
     )
     seed: int = option(42, "of initial weights, order, augmentation and noise", low=0, high=2**31 - 1)
-    tf32: bool = option(True, "float32 products on a GPU keep 10 bits of mantissa: far faster", plan=False)
-    deterministic: bool = option(False, "only deterministic kernels, where PyTorch has them", plan=False)
-    compile: bool = option(False, "compile the model with torch.compile, on a GPU", plan=False)
+    tf32: bool = option(True, "float32 products on a GPU keep 10 bits of mantissa: far faster", affects_result=False)
+    deterministic: bool = option(False, "only deterministic kernels, where PyTorch has them", affects_result=False)
+    compile: bool = option(False, "compile the model with torch.compile, on a GPU", affects_result=False)
     compile_mode: Literal["default", "reduce-overhead", "max-autotune"] = option(
-        "default", "torch.compile's mode", plan=False
+        "default", "torch.compile's mode", affects_result=False
     )
-    max_time: str | None = option(None, "pause after DD:HH:MM:SS; the same command continues", plan=False)
+    max_time: str | None = option(None, "pause after DD:HH:MM:SS; the same command continues", affects_result=False)
     stop_after_epoch: int | None = option(
-        None, "pause at the end of this epoch, or of the first after it, without changing the plan", low=1, plan=False
+        None,
+        "pause at the end of this epoch, or of the first after it, without changing the plan",
+        low=1,
+        affects_result=False,
     )
     save_every_n_steps: int = option(
-        0, "also write last.ckpt every so many optimiser steps; 0: once an epoch", low=0, plan=False
+        0, "also write last.ckpt every so many optimiser steps; 0: once an epoch", low=0, affects_result=False
     )
-    log_every_n_steps: int = option(50, "optimiser steps between rows of training metrics", low=1, plan=False)
-    checkpoint_dir: str = option("checkpoints", "where checkpoints go, and where --resume auto looks", plan=False)
-    log_dir: str = option("logs", "TensorBoard events, metrics.csv and pictures", plan=False)
+    log_every_n_steps: int = option(50, "optimiser steps between rows of training metrics", low=1, affects_result=False)
+    checkpoint_dir: str = option(
+        "checkpoints", "where checkpoints go, and where --resume auto looks", affects_result=False
+    )
+    log_dir: str = option("logs", "TensorBoard events, metrics.csv and pictures", affects_result=False)
     name: str | None = option(
-        None, "put the run under runs/NAME instead, with its own checkpoints and logs", plan=False
+        None, "put the run under runs/NAME instead, with its own checkpoints and logs", affects_result=False
     )
-    resume: str = option("auto", "auto: from last.ckpt of the checkpoint folder; never; or a path", plan=False)
-    init_from: str | None = option(None, "start from this checkpoint's weights with a fresh optimiser", plan=False)
-    fast_dev_run: bool = option(False, "one batch of training and validation, nothing written", plan=False)
-    progress: Literal["bar", "lines", "none"] = option("bar", "a bar, a line per epoch, or silence", plan=False)
+    resume: str = option(
+        "auto", "auto: from last.ckpt of the checkpoint folder; never; or a path", affects_result=False
+    )
+    init_from: str | None = option(
+        None, "start from this checkpoint's weights with a fresh optimiser", affects_result=False
+    )
+    fast_dev_run: bool = option(False, "one batch of training and validation, nothing written", affects_result=False)
+    progress: Literal["bar", "lines", "none"] = option(
+        "bar", "a bar, a line per epoch, or silence", affects_result=False
+    )
 
     @property
     def epochs(self) -> int:
@@ -137,5 +148,5 @@ class RunOptions:
 class TrainerOptions(RunOptions):
     """Of a trainer with one stage."""
 
-    epochs: int = option(60, "passes over the training set", low=1, plan=False)
+    epochs: int = option(60, "passes over the training set", low=1, affects_result=False)
     lr: float = option(3e-4, "peak learning rate of newly initialised layers", above=0, high=10)

@@ -19,7 +19,7 @@ NAMED = 8  # files of a batch that an error message lists
 print_once = rank_zero_only(print)  # by the first process alone
 
 
-class TrainingData(pl.LightningDataModule):
+class TrainingDataModule(pl.LightningDataModule):
     """A subclass sets `train_set` and `val_set` in `setup`, whose items tell their `index`, and has `train_name`."""
 
     train_set: Any

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from earface.core.errors import InputError
-from earface.core.options import plan_fields, to_plain
+from earface.core.options import result_fields, to_plain
 from earface.nn.checkpoint import find_checkpoint, read_checkpoint
 from earface.nn.inference import device_of_accelerator
 from earface.nn.precision import automatic_precision, emulation
@@ -118,7 +118,7 @@ def _compare(options: RunOptions, stored: dict[str, Any], path: Path) -> None:
     stored = to_plain(type(options)()) | stored  # an option that came later was at its default
     differing = [
         f"{field} {_short(stored[field])} -> {_short(current[field])}"
-        for field in sorted(plan_fields(options))
+        for field in sorted(result_fields(options))
         if stored[field] != current[field]
     ]
     if differing:

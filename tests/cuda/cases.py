@@ -118,15 +118,15 @@ def _untrained(name: str, weights: str, **options: Any) -> Any:
 
 def ear_teacher(files: Files, **options: Any) -> Case:
     """All seven terms of the loss, 64 px."""
-    from ear_teacher.config import EarTeacherConfig
-    from ear_teacher.datamodule import EarDataModule
+    from ear_teacher.config import EarVAETrainingConfig
+    from ear_teacher.datamodule import EarVAEDataModule
     from ear_teacher.module import EarVAELightning
 
     shape = {"encoder": "conv", "image_size": 64, "latent_dim": 16, "base_channels": 8, "linear_path_size": 16}
     perceptual = {"perceptual_backbone": TIMM}
     data = {"train_npy": str(files.ears / "train_teacher.npy"), "val_npy": str(files.ears / "val_teacher.npy")}
-    config = EarTeacherConfig(**{**shape, **perceptual, **data, "encoder_weights": "none", **options})
-    datamodule = EarDataModule(config)
+    config = EarVAETrainingConfig(**{**shape, **perceptual, **data, "encoder_weights": "none", **options})
+    datamodule = EarVAEDataModule(config)
     datamodule.setup()
     with patch("earface.nn.perceptual.load_timm_backbone", _untrained):
         return _case(EarVAELightning(config), datamodule)
@@ -134,15 +134,15 @@ def ear_teacher(files: Files, **options: Any) -> Case:
 
 def detector(files: Files, **options: Any) -> Case:
     """Boxes and landmarks in 64 px photographs."""
-    from ear_teacher.detector.config import DetectorTrainingConfig
-    from ear_teacher.detector.datamodule import DetectorDataModule
+    from ear_teacher.detector.config import EarDetectorTrainingConfig
+    from ear_teacher.detector.datamodule import EarDetectorDataModule
     from ear_teacher.detector.model import EarDetector
     from ear_teacher.detector.module import EarDetectorLightning
 
     shape = {"encoder": "conv", "base_channels": 4, "image_size": 64, "crop_size": 32, "pyramid_width": 16}
     data = {f"{split}_json": (str(files.scenes / split / "annotations.json"),) for split in ("train", "val")}
-    config = DetectorTrainingConfig(**{**shape, **data, "encoder_weights": "none", **options})
-    datamodule = DetectorDataModule(config)
+    config = EarDetectorTrainingConfig(**{**shape, **data, "encoder_weights": "none", **options})
+    datamodule = EarDetectorDataModule(config)
     datamodule.config = config = config.resolved(datamodule.num_landmarks)
     datamodule.setup()
     module = EarDetectorLightning(config, EarDetector(config.model_config(*datamodule.landmarks)))
@@ -152,7 +152,7 @@ def detector(files: Files, **options: Any) -> Case:
 def dsr(files: Files, **options: Any) -> Case:
     """Every term of the loss, with jitter and two recognisers, 16 px to 128."""
     from dsr.config import DSRTrainingConfig
-    from dsr.datamodule import FaceDataModule
+    from dsr.datamodule import DSRDataModule
     from dsr.losses import load_perceptual
     from dsr.module import DSRLightning
     from facial_rec.recognizer import load_frozen_recognizer
@@ -161,7 +161,7 @@ def dsr(files: Files, **options: Any) -> Case:
     perceptual = {"perceptual_backbone": TIMM}
     recognizers = {"recognizer": str(files.edgeface), "second_recognizer": str(files.edgeface)}
     config = DSRTrainingConfig(**{**shape, **perceptual, **recognizers, **options})
-    datamodule = FaceDataModule(config)
+    datamodule = DSRDataModule(config)
     datamodule.setup()
     first, second = (
         load_frozen_recognizer(flag, getattr(config, flag), config.face_crop)
@@ -175,17 +175,17 @@ def dsr(files: Files, **options: Any) -> Case:
 def edgeface(files: Files, stage: Any, **options: Any) -> Case:
     """A stage of the fine-tuning on interpolated faces."""
     from dsr.upsampler import enlarging
-    from facial_rec.config import FinetuneConfig
-    from facial_rec.datamodule import FinetuneData
-    from facial_rec.module import FinetuneLightning
+    from facial_rec.config import EdgeFaceTrainingConfig
+    from facial_rec.datamodule import EdgeFaceDataModule
+    from facial_rec.module import EdgeFaceLightning
     from facial_rec.recognizer import load_edgeface
 
     data = {"dataset_root": str(files.faces), "inputs": "interpolation", "vlr_size": "16"}
     paths = {"weights": str(files.edgeface), "cache_dir": str(files.folder / "cache")}
-    config = FinetuneConfig(**{**data, **paths, **options}).of_stage(stage)
-    datamodule = FinetuneData(config, enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size))
+    config = EdgeFaceTrainingConfig(**{**data, **paths, **options}).of_stage(stage)
+    datamodule = EdgeFaceDataModule(config, enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size))
     datamodule.setup()
-    return _case(FinetuneLightning(config, load_edgeface(config.weights), datamodule.classes), datamodule)
+    return _case(EdgeFaceLightning(config, load_edgeface(config.weights), datamodule.classes), datamodule)
 
 
 def _vae(**options: Any) -> Callable[[Files], Case]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dsr.config import DSRConfig, DSRTrainingConfig
-from dsr.losses import DSRLoss, LossWeights, load_perceptual
+from dsr.losses import DSRLoss, DSRLossWeights, load_perceptual
 from dsr.model import DSR
 from dsr.module import DSRLightning
 from earface.nn.frozen import FrozenRecognizer
@@ -19,7 +19,7 @@ from tests.dsr.conftest import PERCEPTUAL
 pytestmark = pytest.mark.runs
 
 ONE_GRAPH: dict[str, Any] = {"fullgraph": True, "backend": "aot_eager"}
-WEIGHTS = LossWeights(identity=0.6, feature_match=0.18, tv=2e-6)
+WEIGHTS = DSRLossWeights(identity=0.6, feature_match=0.18, tv=2e-6)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_the_network_is_one_graph(size: str, training: bool) -> None:
     ("with_recognizer", "jitter"), [(False, 0.0), pytest.param(True, 0.06, marks=pytest.mark.slow)]
 )
 def test_the_loss_is_one_graph(with_recognizer: bool, jitter: float, recognizer: FrozenRecognizer) -> None:
-    loss = DSRLoss(WEIGHTS, recognizer) if with_recognizer else DSRLoss(LossWeights(tv=2e-6))
+    loss = DSRLoss(WEIGHTS, recognizer) if with_recognizer else DSRLoss(DSRLossWeights(tv=2e-6))
     hr, sr = noise(2, 3, 128, 128), noise(2, 3, 128, 128, seed=1)
     compiled = torch.compile(loss, **ONE_GRAPH)
     found, wanted = (with_gradient(lambda x, of=of: of(x, hr, jitter).total, sr) for of in (compiled, loss))

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from dsr.config import DSRTrainingConfig
-from dsr.datamodule import FaceDataModule
+from dsr.datamodule import DSRDataModule
 from dsr.train_dsr import main
 from earface.core.errors import InputError
 from earface.data.degradation import bicubic, picture_key, realistic
@@ -29,14 +29,14 @@ from tests.dsr.conftest import ALONE, Arguments
 Change = Callable[[Path], object]
 
 
-def module_of(root: Path, **changes: Any) -> FaceDataModule:
+def module_of(root: Path, **changes: Any) -> DSRDataModule:
     options = {"dataset_root": str(root), "vlr_size": "16", "batch_size": 8, "num_workers": 0} | changes
-    datamodule = FaceDataModule(DSRTrainingConfig(**options))
+    datamodule = DSRDataModule(DSRTrainingConfig(**options))
     datamodule.setup("fit")
     return datamodule
 
 
-def first_batch(datamodule: FaceDataModule, epoch: int = 0) -> dict[str, Any]:
+def first_batch(datamodule: DSRDataModule, epoch: int = 0) -> dict[str, Any]:
     loader = datamodule.train_dataloader()
     loader.set_epoch(epoch)
     return datamodule.on_after_batch_transfer(next(iter(loader)), 0)

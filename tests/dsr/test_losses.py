@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dsr.config import DSRTrainingConfig
 from dsr.losses import (
     DSRLoss,
-    LossWeights,
+    DSRLossWeights,
     feature_matching_loss,
     identity_loss,
     l1_loss,
@@ -107,7 +107,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(recognizer: FrozenRecognizer)
         return (sr - hr).square().mean(dim=(1, 2, 3))
 
     sr, hr = faces(), faces(seed=1)
-    weights = LossWeights(perceptual=0.25, identity=0.5, feature_match=0.125, tv=2e-6)
+    weights = DSRLossWeights(perceptual=0.25, identity=0.5, feature_match=0.125, tv=2e-6)
     result = DSRLoss(weights, recognizer, perceptual)(sr, hr)
     maps, embeddings = recognizer(sr)
     truth_maps, truth = recognizer(hr)
@@ -131,7 +131,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(recognizer: FrozenRecognizer)
 def test_a_term_of_weight_0_is_not_computed_but_identity_is_measured_in_validation(
     recognizer: FrozenRecognizer,
 ) -> None:
-    loss, sr, hr = DSRLoss(LossWeights(), recognizer), faces(1), faces(1, seed=1)
+    loss, sr, hr = DSRLoss(DSRLossWeights(), recognizer), faces(1), faces(1, seed=1)
     assert loss(sr, hr).terms.keys() == {"l1"}
     with torch.no_grad():
         measured = loss(sr, hr)
@@ -140,9 +140,9 @@ def test_a_term_of_weight_0_is_not_computed_but_identity_is_measured_in_validati
 
 
 @pytest.mark.parametrize(
-    "weights", [LossWeights(identity=0.1), LossWeights(feature_match=0.1), LossWeights(perceptual=1)]
+    "weights", [DSRLossWeights(identity=0.1), DSRLossWeights(feature_match=0.1), DSRLossWeights(perceptual=1)]
 )
-def test_a_weight_without_its_network_is_refused(weights: LossWeights) -> None:
+def test_a_weight_without_its_network_is_refused(weights: DSRLossWeights) -> None:
     with pytest.raises(ValueError, match="need"):
         DSRLoss(weights)
 
@@ -152,7 +152,7 @@ def test_a_weight_without_its_network_is_refused(weights: LossWeights) -> None:
 
 def test_the_picture_gets_gradients_and_the_recogniser_keeps_none(recognizer: FrozenRecognizer) -> None:
     sr = faces().requires_grad_()
-    loss = DSRLoss(LossWeights(identity=1.0, feature_match=1.0), recognizer)
+    loss = DSRLoss(DSRLossWeights(identity=1.0, feature_match=1.0), recognizer)
     terms = loss(sr, faces(seed=1)).terms
     for name in ("identity", "feature_match"):
         (gradient,) = torch.autograd.grad(terms[name], sr, retain_graph=True)
@@ -166,7 +166,7 @@ def test_the_picture_gets_gradients_and_the_recogniser_keeps_none(recognizer: Fr
 
 def test_a_step_against_the_identity_gradient_brings_the_faces_nearer(recognizer: FrozenRecognizer) -> None:
     sr, hr = faces().requires_grad_(), faces(seed=1)
-    loss = DSRLoss(LossWeights(identity=1.0), recognizer)
+    loss = DSRLoss(DSRLossWeights(identity=1.0), recognizer)
     before = loss(sr, hr).terms["identity"]
     (gradient,) = torch.autograd.grad(before, sr)
     after = loss(sr - 0.05 * gradient / gradient.norm(), hr).terms["identity"]
@@ -206,7 +206,7 @@ def test_no_jitter_leaves_faces_loss_and_chance_alone(recognizer: FrozenRecogniz
     sr, hr = faces(), faces(seed=1)
     assert moved(sr, None) is sr
     torch.testing.assert_close(moved(sr, random_similarity(sr, 0.0)), sr, atol=1e-5, rtol=0)
-    loss = DSRLoss(LossWeights(identity=1.0), recognizer)
+    loss = DSRLoss(DSRLossWeights(identity=1.0), recognizer)
     state = torch.get_rng_state()
     assert torch.equal(loss(sr, hr, 0.0).total, loss(sr, hr).total)
     assert torch.equal(torch.get_rng_state(), state)
@@ -214,7 +214,7 @@ def test_no_jitter_leaves_faces_loss_and_chance_alone(recognizer: FrozenRecogniz
 
 def test_both_faces_of_a_pair_are_moved_alike(recognizer: FrozenRecognizer) -> None:
     """A face and itself stay at distance 0 wherever they are moved; moved apart, they would not."""
-    loss, hr = DSRLoss(LossWeights(identity=1.0, feature_match=1.0), recognizer), faces()
+    loss, hr = DSRLoss(DSRLossWeights(identity=1.0, feature_match=1.0), recognizer), faces()
     torch.manual_seed(0)
     terms = loss(hr.clone(), hr, 0.2).terms
     assert float(terms["identity"]) == pytest.approx(0, abs=1e-6)
@@ -225,7 +225,7 @@ def test_both_faces_of_a_pair_are_moved_alike(recognizer: FrozenRecognizer) -> N
 
 
 def test_jitter_is_drawn_anew_for_each_face_and_step(recognizer: FrozenRecognizer) -> None:
-    loss, sr, hr = DSRLoss(LossWeights(identity=1.0), recognizer), faces(), faces(seed=1)
+    loss, sr, hr = DSRLoss(DSRLossWeights(identity=1.0), recognizer), faces(), faces(seed=1)
     torch.manual_seed(0)
     first, second = (float(loss(sr, hr, 0.1).total) for _ in range(2))
     torch.manual_seed(0)

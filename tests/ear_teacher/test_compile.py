@@ -14,7 +14,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from ear_teacher.blocks import ConvAttentionBlock, ResidualBlock
 from ear_teacher.config import EarVAEConfig
-from ear_teacher.losses import LossWeights, VAELoss
+from ear_teacher.losses import EarVAELoss, EarVAELossWeights
 from ear_teacher.model import EarVAE
 from earface.nn.perceptual import PerceptualLoss
 
@@ -89,22 +89,22 @@ def vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("half", [False, True])
 def test_the_seven_terms_are_one_graph(vgg16: Path, half: bool) -> None:
-    weights = LossWeights(perceptual=1, ssim=1, edge=0.5, contrastive=0.05, center=3, kl=0.01)
+    weights = EarVAELossWeights(perceptual=1, ssim=1, edge=0.5, contrastive=0.05, center=3, kl=0.01)
     perceptual = PerceptualLoss("vgg16", vgg16)
     generator = torch.Generator().manual_seed(0)
     images, target = (torch.rand(4, 3, 32, 32, generator=generator) * 2 - 1 for _ in range(2))
     mu, logvar, z1, z2 = (torch.randn(4, 8, generator=generator) for _ in range(4))
     subjects = torch.tensor([0, 0, 1, -1])
 
-    def run(loss: VAELoss) -> list[Tensor]:
+    def run(loss: EarVAELoss) -> list[Tensor]:
         inputs = [each.clone().requires_grad_() for each in (images, mu, logvar, z1, z2)]
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             total, terms = loss(inputs[0], target, *inputs[1:3], 0.3, z1=inputs[3], z2=inputs[4], subjects=subjects)
         total.backward()
         return [total.detach(), *terms.values(), *[each.grad for each in inputs if each.grad is not None]]
 
-    wanted = run(VAELoss(weights, perceptual=perceptual))
-    compiled = VAELoss(weights, perceptual=perceptual)
+    wanted = run(EarVAELoss(weights, perceptual=perceptual))
+    compiled = EarVAELoss(weights, perceptual=perceptual)
     compiled.compile(**WHOLE)
     found = run(compiled)
     assert len(found) == len(wanted) == 1 + 7 + 5

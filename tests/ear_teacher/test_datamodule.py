@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from ear_teacher.config import EarTeacherConfig
-from ear_teacher.datamodule import FIT_VIEWS, EarDataModule
+from ear_teacher.config import EarVAETrainingConfig
+from ear_teacher.datamodule import FIT_VIEWS, EarVAEDataModule
 from earface.core.errors import InputError
 from earface.data.augmentation import _run, geometric, photometric
 from earface.data.npy import read_teacher_npy
 from earface.data.pixels import to_model_range
 
 
-def module_of(folder: Path, **options: Any) -> EarDataModule:
+def module_of(folder: Path, **options: Any) -> EarVAEDataModule:
     """A datamodule over folder/train_teacher.npy and val_teacher.npy, set up."""
     defaults: dict[str, Any] = {
         "encoder": "conv",
@@ -31,7 +31,7 @@ def module_of(folder: Path, **options: Any) -> EarDataModule:
         "train_npy": str(folder / "train_teacher.npy"),
         "val_npy": str(folder / "val_teacher.npy"),
     }
-    module = EarDataModule(EarTeacherConfig(**(defaults | options)))
+    module = EarVAEDataModule(EarVAETrainingConfig(**(defaults | options)))
     module.prepare_data()
     module.setup("fit")
     return module
@@ -47,7 +47,7 @@ def one_ear(ear_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def views(module: EarDataModule, epochs: int) -> dict[tuple[int, int], bytes]:
+def views(module: EarVAEDataModule, epochs: int) -> dict[tuple[int, int], bytes]:
     """(epoch, index) -> pixels, as the training loader gives them."""
     loader = module.train_dataloader()
     found = {}

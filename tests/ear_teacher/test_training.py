@@ -21,8 +21,8 @@ import torch
 
 from ear_teacher import EarVAE
 from ear_teacher.annealing import KLAnnealing
-from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
-from ear_teacher.datamodule import EarDataModule
+from ear_teacher.config import ALIASES, PRESETS, EarVAETrainingConfig
+from ear_teacher.datamodule import EarVAEDataModule
 from ear_teacher.module import EarVAELightning
 from ear_teacher.train import main
 from earface.core.command_line import parse_options
@@ -96,7 +96,7 @@ def test_the_networks_alone_learn_eight_ears_by_heart(ear_set: Path, tmp_path: P
     smooth = [cv2.resize(cv2.GaussianBlur(ear, (0, 0), 3), (32, 32), interpolation=cv2.INTER_AREA) for ear in ears]
     for name in ("train", "val"):
         np.save(tmp_path / f"{name}.npy", np.stack(smooth))
-    config = EarTeacherConfig(
+    config = EarVAETrainingConfig(
         **PRESETS["conv"]
         | {
             "encoder": "conv",
@@ -133,7 +133,7 @@ def test_the_networks_alone_learn_eight_ears_by_heart(ear_set: Path, tmp_path: P
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(EarVAELightning(config), EarDataModule(config))
+        trainer.fit(EarVAELightning(config), EarVAEDataModule(config))
     assert len(smooth) == 8
     unit = np.stack(smooth) / 255
     of_mean = -10 * np.log10(np.square(unit - unit.mean(axis=0)).mean(axis=(1, 2, 3))).mean()
@@ -144,12 +144,12 @@ def val_loss(ear_set: Path, folder: Path, *extra: str) -> float:
     """After one step of training, on one batch."""
     argv = arguments(ear_set, folder, "--fast_dev_run", *extra)
     config = parse_options(
-        EarTeacherConfig, argv, prog="ears", aliases=ALIASES, preset_field="encoder", presets=PRESETS
+        EarVAETrainingConfig, argv, prog="ears", aliases=ALIASES, preset_field="encoder", presets=PRESETS
     )
     pl.seed_everything(0, verbose=False)
     run, config = open_run(config, "ear_vae")
     trainer = build_trainer(config, run, best={"ssim": "max"})
-    trainer.fit(EarVAELightning(config), EarDataModule(config))
+    trainer.fit(EarVAELightning(config), EarVAEDataModule(config))
     return float(trainer.callback_metrics["val/loss"])
 
 
@@ -254,7 +254,7 @@ def test_no_loss_network_and_no_optimiser_name_is_among_the_weights(finished: Pa
 
 
 def test_compiled_networks_keep_their_names_and_their_results() -> None:
-    module = EarVAELightning(EarTeacherConfig(**TINY_CONFIG, compile=True)).eval()
+    module = EarVAELightning(EarVAETrainingConfig(**TINY_CONFIG, compile=True)).eval()
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     names, wanted = list(module.state_dict()), module(images)[0]
     module.compile_networks()

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ear_teacher.backbones import DINOV2_VARIANTS, DINOv2Backbone
-from ear_teacher.config import ALIASES, PRESETS, EarTeacherConfig
+from ear_teacher.config import ALIASES, PRESETS, EarVAETrainingConfig
 from ear_teacher.model import EarVAE
 from ear_teacher.module import EarVAELightning
 from ear_teacher.train import main
@@ -39,10 +39,10 @@ def dinov2_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def preset(encoder: str, *extra: str) -> EarTeacherConfig:
+def preset(encoder: str, *extra: str) -> EarVAETrainingConfig:
     flags = ["--encoder", encoder, "--encoder-weights", "none", "--perceptual-weight", "0", *extra]
     return parse_options(
-        EarTeacherConfig, flags, prog="train", aliases=ALIASES, preset_field="encoder", presets=PRESETS
+        EarVAETrainingConfig, flags, prog="train", aliases=ALIASES, preset_field="encoder", presets=PRESETS
     )
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from earface.nn.margin_head import Margin, MarginHead, margin_loss
 from earface.nn.upsampler import HR
-from facial_rec.config import FinetuneConfig
+from facial_rec.config import EdgeFaceTrainingConfig
 from facial_rec.model import EdgeFace
-from facial_rec.module import FinetuneLightning
+from facial_rec.module import EdgeFaceLightning
 
 pytestmark = pytest.mark.runs
 
@@ -92,8 +92,8 @@ def test_head_and_margin_loss_are_one_graph(kind: Margin) -> None:
 def test_a_training_step_in_half_precision_is_one_graph(
     stage: Literal[1, 2], options: dict[str, Any], edgeface: Path
 ) -> None:
-    config = FinetuneConfig(**options).of_stage(stage)
-    module = FinetuneLightning(config, EdgeFace.from_weights(edgeface), ["one", "other", "third"]).train()
+    config = EdgeFaceTrainingConfig(**options).of_stage(stage)
+    module = EdgeFaceLightning(config, EdgeFace.from_weights(edgeface), ["one", "other", "third"]).train()
     names, results = list(module.state_dict()), []
     batch = {"image": noise(2, 3, 128, 128), "label": torch.tensor([2, 0]), "index": torch.arange(2)}
     if "keep_weight" in options:

@@ -24,7 +24,7 @@ from facial_rec.evaluate import main as evaluate
 from facial_rec.export import main as export
 from facial_rec.finetune_edgeface import main as finetune
 from facial_rec.hub import EdgeFaceProvenance
-from facial_rec.model import EdgeFace, load_tuned, save_tuned
+from facial_rec.model import EdgeFace, load_finetuned, save_finetuned
 from tests.conftest import VLR, only_line
 
 pytestmark = pytest.mark.runs
@@ -40,7 +40,7 @@ def tuned(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tuning = EdgeFaceProvenance(
         "edgeface_xxs", FaceContract("arcface").id, "arcface", "interpolation", VLR, "bicubic", ("0" * 16,)
     )
-    save_tuned(folder, model, tuning)
+    save_finetuned(folder, model, tuning)
     return folder
 
 
@@ -83,9 +83,9 @@ def test_a_recogniser_is_not_measured_on_whom_it_knows(
     given: str, tuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--out", str(tmp_path / "out")]
-    model, tuning = load_tuned(tuned)
+    model, tuning = load_finetuned(tuned)
     someone = read_faces(face_set, ("test",))[0].identity
-    save_tuned(tmp_path / "leaky", model, replace(tuning, trained_on=tuple(identity_digests([someone]))))
+    save_finetuned(tmp_path / "leaky", model, replace(tuning, trained_on=tuple(identity_digests([someone]))))
     assert evaluate([*arguments, "--weights", str(tmp_path / given)]) == 2
     assert f"{given}: was trained on 1 of the 3 people of test (such as {someone})" in only_line(capsys)
     assert not (tmp_path / "out" / "metrics.json").exists()
@@ -135,8 +135,8 @@ def test_what_cannot_be_measured_is_one_line(
 def test_both_formats_give_the_tuned_embeddings(tuned: Path, tmp_path: Path) -> None:
     """Cross-covariance attention included: onnxruntime beside PyTorch, at sizes it was not exported with."""
     assert export(["--checkpoint", str(tuned), "--out", str(tmp_path)]) == 0
-    model, tuning = load_tuned(tuned)
-    again, same = load_tuned(tmp_path)
+    model, tuning = load_finetuned(tuned)
+    again, same = load_finetuned(tmp_path)
     assert same == tuning
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
     session = onnxruntime.InferenceSession(str(tmp_path / "edgeface.onnx"), providers=["CPUExecutionProvider"])
@@ -161,8 +161,8 @@ def test_both_formats_give_the_tuned_embeddings(tuned: Path, tmp_path: Path) -> 
 def test_a_folder_that_was_tampered_with_is_one_line(
     change: dict[str, Any], told: str, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, tuning = load_tuned(tuned)
-    save_tuned(tmp_path / "folder", model, tuning)
+    model, tuning = load_finetuned(tuned)
+    save_finetuned(tmp_path / "folder", model, tuning)
     config = tmp_path / "folder" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | change))
     assert export(["--checkpoint", str(tmp_path / "folder"), "--out", str(tmp_path / "out")]) == 2

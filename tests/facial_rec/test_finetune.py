@@ -22,12 +22,12 @@ from earface.core.stopping import EXIT_PAUSED
 from earface.data.pixels import to_model_range
 from earface.nn.upsampler import Upsampler
 from earface.training import resume
-from facial_rec.config import ALIASES, FinetuneConfig, parse_mixture
-from facial_rec.datamodule import UNSEEN, FinetuneData
+from facial_rec.config import ALIASES, EdgeFaceTrainingConfig, parse_mixture
+from facial_rec.datamodule import UNSEEN, EdgeFaceDataModule
 from facial_rec.finetune_edgeface import main
 from facial_rec.metrics import selection_loss
-from facial_rec.model import EdgeFace, load_tuned
-from facial_rec.module import FinetuneLightning
+from facial_rec.model import EdgeFace, load_finetuned
+from facial_rec.module import EdgeFaceLightning
 from facial_rec.recognizer import load_edgeface
 from tests.conftest import VLR, only_line
 from tests.ear_teacher.test_resume import assert_same
@@ -83,7 +83,9 @@ def rows(folder: Path, stage: int) -> list[dict[str, float]]:
 
 
 def test_every_flag_of_the_guide_has_its_default() -> None:
-    config = parse_options(FinetuneConfig, ["--device", "cpu", "--stage2-epochs", "25"], prog="f", aliases=ALIASES)
+    config = parse_options(
+        EdgeFaceTrainingConfig, ["--device", "cpu", "--stage2-epochs", "25"], prog="f", aliases=ALIASES
+    )
     for flag, value in GUIDE.items():
         assert getattr(config, flag.replace("-", "_")) == value, flag
     assert (config.scale, config.stage1_epochs, config.accelerator) == (64.0, 5, "cpu")
@@ -104,8 +106,8 @@ def test_stage_1_leaves_the_network_bit_identical_and_stage_2_does_not(finished:
 def test_the_network_of_stage_1_is_frozen_and_stays_in_evaluation_mode(
     stage: int, options_of: Arguments, tmp_path: Path
 ) -> None:
-    config = parse_options(FinetuneConfig, options_of(tmp_path), prog="finetune").of_stage(stage)
-    module = FinetuneLightning(config, EdgeFace("edgeface_xxs"), ["somebody", "else"]).eval().train()
+    config = parse_options(EdgeFaceTrainingConfig, options_of(tmp_path), prog="finetune").of_stage(stage)
+    module = EdgeFaceLightning(config, EdgeFace("edgeface_xxs"), ["somebody", "else"]).eval().train()
     frozen = stage == 1
     assert all(part.training != frozen for part in module.model.modules())
     assert all(parameter.requires_grad != frozen for parameter in module.model.parameters())
@@ -147,9 +149,9 @@ def test_what_is_logged_adds_up(finished: Path) -> None:
 @torch.no_grad()
 def test_classification_is_measured_on_held_out_pictures_alone(finished: Path, options_of: Arguments) -> None:
     """Those of training identities, among people who have no class."""
-    config = parse_options(FinetuneConfig, options_of(finished), prog="finetune").of_stage(1)
+    config = parse_options(EdgeFaceTrainingConfig, options_of(finished), prog="finetune").of_stage(1)
     data = data_of(options_of(finished))
-    module = FinetuneLightning(config, load_edgeface(config.weights), data.classes).eval()
+    module = EdgeFaceLightning(config, load_edgeface(config.weights), data.classes).eval()
     module.load_state_dict(last(finished, 1)["state_dict"])
     losses, hits = [], []
     for item in data.val_set:
@@ -180,8 +182,8 @@ def test_the_tuned_folder_is_the_best_checkpoint_and_embeds(finished: Path, face
     from facial_rec.embedding_table import read_embeddings
 
     folder = finished / "checkpoints" / "tuned"
-    model, tuning = load_tuned(folder)
-    best, _ = load_tuned(str(finished / "checkpoints" / "stage2" / "edgeface_stage2-*.ckpt"))
+    model, tuning = load_finetuned(folder)
+    best, _ = load_finetuned(str(finished / "checkpoints" / "stage2" / "edgeface_stage2-*.ckpt"))
     assert_same(model.state_dict(), best.state_dict())
     assert tuning.trained_on == tuple(last(finished, 2)["trained_on"])
     assert json.loads((folder / "config.json").read_text())["contract"] == tuning.contract
@@ -227,7 +229,7 @@ def test_adapters_alone_learn_and_are_merged_in_what_comes_out(
     assert main(options_of(tmp_path, "--lora-rank", "2", "--backbone-lr", "1e-2")) == 0
     groups = last(tmp_path, 2)["optimizer_states"][0]["param_groups"]
     assert {group["name"] for group in groups} == {"adapters", "head"}
-    model, _ = load_tuned(tmp_path / "checkpoints" / "tuned")
+    model, _ = load_finetuned(tmp_path / "checkpoints" / "tuned")
     stock = EdgeFace.from_weights(edgeface)
     assert model.state_dict().keys() == stock.state_dict().keys()
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, stock.state_dict()[name])}
@@ -239,10 +241,10 @@ def test_adapters_alone_learn_and_are_merged_in_what_comes_out(
 # What is shown
 
 
-def data_of(arguments: list[str], routes: list[Upsampler] | None = None) -> FinetuneData:
-    config = parse_options(FinetuneConfig, arguments, prog="finetune")
+def data_of(arguments: list[str], routes: list[Upsampler] | None = None) -> EdgeFaceDataModule:
+    config = parse_options(EdgeFaceTrainingConfig, arguments, prog="finetune")
     made = enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size)
-    data = FinetuneData(config, made if routes is None else routes)
+    data = EdgeFaceDataModule(config, made if routes is None else routes)
     data.prepare_data()
     data.setup()
     return data
@@ -358,8 +360,8 @@ def test_a_super_resolver_of_another_size_is_one_line(
 def test_other_classes_are_no_continuation(
     finished: Path, options_of: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = parse_options(FinetuneConfig, options_of(tmp_path), prog="finetune").of_stage(2)
-    module = FinetuneLightning(config, EdgeFace("edgeface_xxs"), ["somebody", "else"])
+    config = parse_options(EdgeFaceTrainingConfig, options_of(tmp_path), prog="finetune").of_stage(2)
+    module = EdgeFaceLightning(config, EdgeFace("edgeface_xxs"), ["somebody", "else"])
     with pytest.raises(InputError, match=r"was trained on \d+ identities, and .* has 2 with 2 or more pictures"):
         module.take_head(finished / "checkpoints" / "stage1" / "last.ckpt")
 

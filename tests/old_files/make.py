@@ -68,7 +68,7 @@ def main(work: Path) -> None:
         run(new)
         finished[name] = compared.outcome(*(Path(name) / each for each in compared.LAST[name]))
         if name.startswith("edgeface"):
-            tuned, _ = compared.load_tuned(f"{name}/saved/stage2/last.ckpt")
+            tuned, _ = compared.load_finetuned(f"{name}/saved/stage2/last.ckpt")
             finished[name]["tuned"] = compared.edgeface_numbers(tuned)["embeddings"]
         Path(name).rename(f"{name}_whole")
         run(f"{new} --stop-after-epoch 1")

@@ -23,7 +23,7 @@ from earface.data.pixels import interpolate, to_model_range
 from earface.synthetic.face_set import FaceSet, draw_dataset
 from facial_rec.contract import FaceContract
 from facial_rec.hub import EdgeFaceProvenance
-from facial_rec.model import EdgeFace, save_tuned
+from facial_rec.model import EdgeFace, save_finetuned
 from pipeline.configurations import Condition, EmbeddingCache, FaceLoader, Models
 from pipeline.evaluate_dataset import main
 from pipeline.evaluation import ConditionResult, Settings, Stages, evaluate
@@ -46,7 +46,7 @@ def dsr_folder(
     return folder
 
 
-def tuned_folder(
+def finetuned_folder(
     folder: Path,
     weights: Path,
     inputs: str,
@@ -64,7 +64,7 @@ def tuned_folder(
         model.model.head.fc.weight.add_(noise * 0.05)
     contract = FaceContract(crop).id  # type: ignore[arg-type]
     known = tuple(identity_digests(people))
-    save_tuned(folder, model, EdgeFaceProvenance(model.variant, contract, crop, inputs, size, degradation, known))
+    save_finetuned(folder, model, EdgeFaceProvenance(model.variant, contract, crop, inputs, size, degradation, known))
     return folder
 
 

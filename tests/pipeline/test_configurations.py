@@ -15,11 +15,11 @@ from earface.core.errors import InputError
 from earface.data.face_rows import FaceRow, read_faces
 from facial_rec.recognizer import FaceRecognizer, load_recognizer
 from pipeline.configurations import Condition, Configuration, EmbeddingCache, FaceLoader, Models, conditions_of
-from pipeline.evaluate_dataset import USUAL_DSR, USUAL_TUNED, EvaluateOptions, load_models
+from pipeline.evaluate_dataset import USUAL_DSR, USUAL_TUNED, PipelineEvaluationOptions, load_models
 from pipeline.evaluation import embeddings_wanted
 from pipeline.protocol import Enrolment, Protocol
 from tests.conftest import VLR
-from tests.pipeline.small import SEED, dsr_folder, slow_embeddings, tuned_folder
+from tests.pipeline.small import SEED, dsr_folder, finetuned_folder, slow_embeddings
 
 pytestmark = pytest.mark.runs
 
@@ -34,10 +34,10 @@ def shelf(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     dsr_folder(folder / "dsr16", VLR)
     dsr_folder(folder / "dsr16-realistic", VLR, seed=1, degradation="realistic")
     dsr_folder(folder / "dsr24", "24")
-    tuned_folder(folder / "both16", edgeface, "dsr=.5,interpolation=.5", VLR)
-    tuned_folder(folder / "dsr-only16", edgeface, "dsr", VLR, seed=2)
-    tuned_folder(folder / "realistic16", edgeface, "interpolation", VLR, seed=3, degradation="realistic")
-    tuned_folder(folder / "both14x16", edgeface, "dsr,interpolation", "14x16")
+    finetuned_folder(folder / "both16", edgeface, "dsr=.5,interpolation=.5", VLR)
+    finetuned_folder(folder / "dsr-only16", edgeface, "dsr", VLR, seed=2)
+    finetuned_folder(folder / "realistic16", edgeface, "interpolation", VLR, seed=3, degradation="realistic")
+    finetuned_folder(folder / "both14x16", edgeface, "dsr,interpolation", "14x16")
     return folder
 
 
@@ -162,10 +162,10 @@ def test_auto_takes_what_training_left_and_none_takes_nothing(
     edgeface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    options = EvaluateOptions(recognizer=str(edgeface))
+    options = PipelineEvaluationOptions(recognizer=str(edgeface))
     nothing = load_models(options, "cpu")
     assert (list(nothing.tuned), list(nothing.super_resolvers)) == ([], [])
-    tuned_folder(Path(USUAL_TUNED), edgeface, "dsr", VLR)
+    finetuned_folder(Path(USUAL_TUNED), edgeface, "dsr", VLR)
     config = DSRConfig(8, 1, VLR)
     state = {f"model.{name}": value for name, value in DSR(config).state_dict().items()}
     Path(USUAL_DSR).parent.mkdir(parents=True)
@@ -174,7 +174,9 @@ def test_auto_takes_what_training_left_and_none_takes_nothing(
     assert [each.name for each in found.tuned] == [USUAL_TUNED]
     assert [each.source for each in found.super_resolvers] == [USUAL_DSR]
     assert found.sizes == (VLR,)
-    nothing = load_models(EvaluateOptions(recognizer=str(edgeface), tuned=("none",), dsr_checkpoint=("none",)), "cpu")
+    nothing = load_models(
+        PipelineEvaluationOptions(recognizer=str(edgeface), tuned=("none",), dsr_checkpoint=("none",)), "cpu"
+    )
     assert (list(nothing.tuned), list(nothing.super_resolvers)) == ([], [])
 
 

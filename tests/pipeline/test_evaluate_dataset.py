@@ -31,6 +31,7 @@ from tests.pipeline.small import (
     drawn,
     dsr_folder,
     evaluated,
+    finetuned_folder,
     read_probes,
     read_report,
     run,
@@ -38,7 +39,6 @@ from tests.pipeline.small import (
     slow_equal_error_rate,
     slow_fold_accuracy,
     slow_limit,
-    tuned_folder,
 )
 
 pytestmark = pytest.mark.runs
@@ -70,7 +70,7 @@ class Models16:
 def made(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Models16:
     folder = tmp_path_factory.mktemp("models")
     return Models16(
-        dsr_folder(folder / "dsr", VLR), tuned_folder(folder / "tuned", edgeface, "dsr=.5,interpolation=.5", VLR)
+        dsr_folder(folder / "dsr", VLR), finetuned_folder(folder / "tuned", edgeface, "dsr=.5,interpolation=.5", VLR)
     )
 
 
@@ -334,7 +334,7 @@ def test_a_model_that_knows_one_of_the_people_is_refused(
         models = ["--dsr-checkpoint", dsr_folder(tmp_path / "knows", VLR, people=[someone, "stranger"])]
     else:
         models = ["--vlr-size", VLR]
-        models += ["--tuned", tuned_folder(tmp_path / "knows", edgeface, "interpolation", VLR, people=[someone])]
+        models += ["--tuned", finetuned_folder(tmp_path / "knows", edgeface, "interpolation", VLR, people=[someone])]
     assert main(arguments(people, edgeface, tmp_path / "out", *models, *TUNE)) == 2
     wanted = f"knows: was trained on 1 of the 16 people of this evaluation (such as {someone})"
     assert wanted in only_line(capsys)
@@ -507,7 +507,7 @@ def test_what_cannot_be_measured_is_one_line(
         change(folder)
     (tmp_path / "file").write_text("in the way")
     if "CENTER" in given:
-        tuned_folder(tmp_path / "center", edgeface, "dsr", VLR, crop="center")
+        finetuned_folder(tmp_path / "center", edgeface, "dsr", VLR, crop="center")
     if "OTHERS" in given:
         drawn(tmp_path / "others", 1, 2)
         for path in (tmp_path / "others" / "images").iterdir():

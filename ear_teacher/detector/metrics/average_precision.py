@@ -152,7 +152,7 @@ def operate(results: Sequence[BoxResult], threshold: float) -> Operation:
     )
 
 
-def coco_figures(results: Sequence[BoxResult]) -> CocoFigures | None:
+def coco_metrics(results: Sequence[BoxResult]) -> CocoFigures | None:
     """Of photographs all of whose ears are annotated; those without ears count. None if none has ears."""
     if not any(len(result.truth) for result in results):
         return None

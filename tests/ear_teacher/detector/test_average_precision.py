@@ -17,7 +17,7 @@ from ear_teacher.detector.metrics.average_precision import (
     BoxResult,
     average_precision,
     by_size,
-    coco_figures,
+    coco_metrics,
     match,
     operate,
 )
@@ -107,7 +107,7 @@ def slow_found(results: list[BoxResult], threshold: float, least_score: float = 
 @pytest.mark.parametrize(("seed", "ears", "found"), [(0, 10, 1.0), (1, 100, 1.0), (2, 37, 0.8), (3, 60, 0.3)])
 def test_the_figures_are_those_of_pycocotools(tmp_path, seed, ears, found):
     results = population(seed, ears, found)
-    figures, reference = coco_figures(results), coco_eval(results, tmp_path).eval
+    figures, reference = coco_metrics(results), coco_eval(results, tmp_path).eval
     precision, recall = reference["precision"][:, :, 0, 0, -1], reference["recall"][:, 0, 0, -1]
     assert figures.ap == pytest.approx(precision[1:].mean(), abs=1e-6)
     assert figures.ap50 == pytest.approx(precision[1].mean(), abs=1e-6)
@@ -121,7 +121,7 @@ def test_the_figures_are_those_of_pycocotools(tmp_path, seed, ears, found):
 @pytest.mark.parametrize("seed", [4, 5])
 def test_recall_is_that_of_a_slow_loop(seed):
     results = population(seed, 50, noise=0.25)
-    figures = coco_figures(results)
+    figures = coco_metrics(results)
     assert figures.recall_iou50 == pytest.approx(slow_found(results, 0.5) / 50)
     assert figures.recall_iou30 == pytest.approx(slow_found(results, 0.3) / 50)
     assert figures.recall_iou50 < figures.recall_iou30
@@ -131,7 +131,7 @@ def test_average_precision_counted_by_hand():
     ears = [[0.0, 0, 10, 10], [20.0, 0, 30, 10]]
     results = [result(ears, [ears[0], [50, 50, 60, 60], ears[1]], [0.9, 0.8, 0.7])]
     by_hand = (51 * 1.0 + 50 * 2 / 3) / 101  # recalls 0 to .50, and .51 to 1
-    assert coco_figures(results).ap50 == pytest.approx(by_hand, abs=1e-6)
+    assert coco_metrics(results).ap50 == pytest.approx(by_hand, abs=1e-6)
     assert average_precision(np.array([0.9, 0.8, 0.7]), np.array([True, False, True]), 2) == pytest.approx(by_hand)
 
 
@@ -144,7 +144,7 @@ def test_average_precision_is_zero_beyond_the_last_ear_found_and_one_when_all_ar
 
 def test_without_detections_everything_is_missed():
     results = [result([[0, 0, 40, 40]] * 5, [], []), result([], [], [])]
-    figures = coco_figures(results)
+    figures = coco_metrics(results)
     assert (figures.ap, figures.recall_iou30, figures.average_recall) == (0.0, 0.0, 0.0)
     assert by_size(results)[2].figure == 0.0
     found = operate(results, 0.5)
@@ -154,7 +154,7 @@ def test_without_detections_everything_is_missed():
 @pytest.mark.parametrize("boxes", [[], [[0.0, 0, 9, 9]]])
 def test_without_ears_there_are_false_alarms_only(boxes):
     results = [result([], boxes, [0.9] * len(boxes))]
-    assert coco_figures(results) is None
+    assert coco_metrics(results) is None
     assert [row.figure for row in by_size(results)] == [None] * 5
     found = operate(results, 0.5)
     assert (found.recall, found.false_positives_per_photograph) == (None, float(len(boxes)))
@@ -163,8 +163,8 @@ def test_without_ears_there_are_false_alarms_only(boxes):
 def test_false_alarms_on_photographs_without_ears_count():
     ear = [[0.0, 0, 10, 10]]
     clean, spoilt = [result(ear, ear, [0.5])], [result(ear, ear, [0.5]), result([], ear, [0.9])]
-    assert coco_figures(clean).ap == pytest.approx(1.0)
-    assert coco_figures(spoilt).ap == pytest.approx(0.5)
+    assert coco_metrics(clean).ap == pytest.approx(1.0)
+    assert coco_metrics(spoilt).ap == pytest.approx(0.5)
     assert operate(spoilt, 0.5).precision == 0.5
 
 
@@ -217,7 +217,7 @@ def test_sizes_are_the_area_ranges_of_pycocotools(tmp_path, seed):
         reference = coco_eval(results, tmp_path, (row.low, min(row.high, 1e5))).eval["precision"]
         assert row.figure == pytest.approx(reference[1, :, 0, 0, -1].mean(), abs=1e-6)
     whole = by_size(results, (0.0, np.inf))[0]
-    assert whole.figure == pytest.approx(coco_figures(results).ap50, abs=1e-6)
+    assert whole.figure == pytest.approx(coco_metrics(results).ap50, abs=1e-6)
 
 
 def test_an_ear_on_an_edge_has_one_size_and_few_ears_are_insufficient_data():

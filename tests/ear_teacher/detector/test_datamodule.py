@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ear_teacher.detector.config import DetectorTrainingConfig
-from ear_teacher.detector.datamodule import MIN_CROPPED, DetectorDataModule, PhotographDataset, collate_photographs
+from ear_teacher.detector.config import EarDetectorTrainingConfig
+from ear_teacher.detector.datamodule import MIN_CROPPED, EarDetectorDataModule, PhotographDataset, collate_photographs
 from ear_teacher.detector.train import main
 from earface.core.errors import InputError
 from earface.data.affine import PAD
@@ -72,11 +72,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def module_of(train: str | tuple[str, ...], val: str, **options: Any) -> DetectorDataModule:
+def module_of(train: str | tuple[str, ...], val: str, **options: Any) -> EarDetectorDataModule:
     """As training makes it."""
     small = {"image_size": 64, "crop_size": 32, "encoder": "conv", "batch_size": 2, "num_workers": 0}
     paths = {"train_json": (train,) if isinstance(train, str) else train, "val_json": (val,)}
-    datamodule = DetectorDataModule(DetectorTrainingConfig(**{**small, **paths, **options}))
+    datamodule = EarDetectorDataModule(EarDetectorTrainingConfig(**{**small, **paths, **options}))
     datamodule.config = datamodule.config.resolved(datamodule.num_landmarks)
     datamodule.setup("fit")
     return datamodule

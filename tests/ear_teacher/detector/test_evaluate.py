@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ear_teacher.detector import train
 from ear_teacher.detector.evaluate import main
-from ear_teacher.detector.evaluation import EvaluationOptions, evaluate
+from ear_teacher.detector.evaluation import EarDetectorEvaluationOptions, evaluate
 from ear_teacher.detector.metrics.evaluation_set import open_source
 from ear_teacher.detector.model import EarDetector
 from earface.data.annotations import Annotations, Photograph
@@ -103,7 +103,7 @@ def shifted(keypoints: np.ndarray, pixels: float) -> np.ndarray:
 def measured(annotations: Path, out: Path, images: Path | None = None, **options: Any) -> dict[str, Any]:
     source = open_source(str(annotations), images and str(images))
     out.mkdir()
-    return evaluate(Knowing(source.annotations), source, out, EvaluationOptions(**options))
+    return evaluate(Knowing(source.annotations), source, out, EarDetectorEvaluationOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +236,7 @@ def test_the_worst_is_shown_and_sheets_of_an_earlier_evaluation_go(known, scenes
     (tmp_path / "missed.png").write_bytes(b"of an earlier evaluation")
     perfect = Knowing(source.annotations)
     perfect.missed = {path: [False] * len(ears) for path, ears in perfect.missed.items()}
-    metrics = evaluate(perfect, source, tmp_path, EvaluationOptions(score_threshold=0.0))
+    metrics = evaluate(perfect, source, tmp_path, EarDetectorEvaluationOptions(score_threshold=0.0))
     assert metrics["landmarks"]["end_to_end"]["unmatched"] == 0.0
     assert not (tmp_path / "missed.png").exists()
 
@@ -261,7 +261,7 @@ def test_photographs_whose_boxes_only_enclose_landmarks_are_no_measure_of_boxes(
     detector = Knowing(annotations)
     detector.place_landmarks = lambda pictures, boxes: Knowing(source.annotations).place_landmarks(pictures, boxes)
     (tmp_path / "out").mkdir()
-    half = evaluate(detector, source, tmp_path / "out", EvaluationOptions())
+    half = evaluate(detector, source, tmp_path / "out", EarDetectorEvaluationOptions())
     left_out = sum(bool(len(each.boxes)) for each in photographs[1::2])  # one without ears has none that is unmarked
     assert half["detection"]["photographs"] == 16 - left_out < 16
     assert half["detection"]["ears"] == sum(len(each.boxes) for each in photographs[::2])
@@ -275,7 +275,7 @@ def test_boxes_alone_are_measured_where_the_file_has_no_landmarks(known, tmp_pat
     path = edited(annotations, tmp_path / "boxes.json", photographs=empty, landmark_names=(), skeleton=())
     detector, source = Knowing(annotations), open_source(str(path), None)
     shutil.copytree(out, tmp_path / "out")  # of an evaluation with landmarks
-    found = evaluate(detector, source, tmp_path / "out", EvaluationOptions())
+    found = evaluate(detector, source, tmp_path / "out", EarDetectorEvaluationOptions())
     assert found["landmarks"] is None
     assert found["detection"]["ap"] > 0.1
     assert any("the file has none" in note for note in found["notes"])
@@ -299,7 +299,7 @@ def test_what_misleads_is_said(known, scenes, tmp_path):
     source = open_source(str(path), None)
     detector = Knowing(annotations)
     (tmp_path / "out").mkdir()
-    found = evaluate(detector, source, tmp_path / "out", EvaluationOptions(score_threshold=0.01))
+    found = evaluate(detector, source, tmp_path / "out", EarDetectorEvaluationOptions(score_threshold=0.01))
     told = " ".join(found["notes"])
     for words in ("fewer than half", "hidden: visibility cannot", "'chin' here", "scores below 0.05"):
         assert words in told
@@ -321,7 +321,7 @@ def test_an_unreadable_photograph_is_left_out_and_named(known, scenes, tmp_path)
     path.write_bytes(path.read_bytes()[:1500])  # the header still tells its size
     source = open_source(str(tmp_path / "many.json"), None)
     (tmp_path / "out").mkdir()
-    found = evaluate(detector, source, tmp_path / "out", EvaluationOptions())
+    found = evaluate(detector, source, tmp_path / "out", EarDetectorEvaluationOptions())
     assert found["photographs"] == 31
     assert len(found["unreadable"]) == 1
     assert "images0/000003.jpg" in found["unreadable"][0]
@@ -432,4 +432,4 @@ def test_a_model_of_boxes_cannot_be_measured_where_there_are_only_landmarks(know
     source = open_source(str(edited(annotations, tmp_path / "points.json", photographs=photographs)), None)
     boxes_only = EarDetector(num_landmarks=0, **SHAPE)
     with pytest.raises(ValueError, match="nothing to measure"):
-        evaluate(boxes_only, source, tmp_path, EvaluationOptions())
+        evaluate(boxes_only, source, tmp_path, EarDetectorEvaluationOptions())

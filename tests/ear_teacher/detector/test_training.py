@@ -13,7 +13,7 @@ import pytest
 import torch
 from torchmetrics.detection import MeanAveragePrecision
 
-from ear_teacher.detector.config import ALIASES, DetectorTrainingConfig
+from ear_teacher.detector.config import ALIASES, EarDetectorTrainingConfig
 from ear_teacher.detector.model import EarDetector
 from ear_teacher.detector.module import EarDetectorLightning
 from ear_teacher.detector.train import main
@@ -268,7 +268,7 @@ def test_the_boxes_can_be_kept_while_landmarks_are_learnt(scenes: Path, tmp_path
 
 def module_of(*extra: str) -> EarDetectorLightning:
     flags = [*TINY, "--encoder-weights", "none", *extra]
-    config = parse_options(DetectorTrainingConfig, flags, prog="detector", aliases=ALIASES)
+    config = parse_options(EarDetectorTrainingConfig, flags, prog="detector", aliases=ALIASES)
     config = config.resolved(17)
     return EarDetectorLightning(config, EarDetector(config.model_config((), ())))
 

@@ -15,18 +15,18 @@ import yaml
 import dsr.config
 import facial_rec.config
 from dsr.config import DSRTrainingConfig
-from ear_teacher.config import ALIASES, HELP, PRESETS, EarTeacherConfig
+from ear_teacher.config import ALIASES, HELP, PRESETS, EarVAETrainingConfig
 from ear_teacher.detector import config as detector
-from ear_teacher.detector.config import DetectorTrainingConfig
+from ear_teacher.detector.config import EarDetectorTrainingConfig
 from earface.core.command_line import parse_options, write_options
 from earface.core.errors import InputError, OneLineParser
 from earface.core.options import option, to_plain
-from facial_rec.config import FinetuneConfig
+from facial_rec.config import EdgeFaceTrainingConfig
 
 
-def parse(*argv: str) -> EarTeacherConfig:
+def parse(*argv: str) -> EarVAETrainingConfig:
     recipes = {"preset_field": "encoder", "presets": PRESETS}
-    return parse_options(EarTeacherConfig, argv, prog="ears", aliases=ALIASES, layout=HELP, **recipes)
+    return parse_options(EarVAETrainingConfig, argv, prog="ears", aliases=ALIASES, layout=HELP, **recipes)
 
 
 def refusal(*argv: str) -> str:
@@ -92,13 +92,13 @@ REFERENCE_FLAGS = (  # DESIGN, section 6: flag, value, field it sets, what the f
 def test_a_flag_of_the_references_sets_its_field_and_nothing_else(
     flag: str, value: str, field: str, expected: Any, spell: Any
 ) -> None:
-    assert getattr(EarTeacherConfig(), field) != expected
-    assert parse(f"--{spell(flag)}", value) == dataclasses.replace(EarTeacherConfig(), **{field: expected})
+    assert getattr(EarVAETrainingConfig(), field) != expected
+    assert parse(f"--{spell(flag)}", value) == dataclasses.replace(EarVAETrainingConfig(), **{field: expected})
 
 
 @pytest.mark.parametrize(("alias", "field"), ALIASES.items())
 def test_an_alias_reaches_its_field(alias: str, field: str) -> None:
-    kind = type(getattr(EarTeacherConfig(), field))
+    kind = type(getattr(EarVAETrainingConfig(), field))
     value = {float: "0.625", int: "3", str: "linear" if field.endswith("strategy") else "cpu"}[kind]
     if field == "encoder":
         value = "resnet34"
@@ -154,20 +154,20 @@ def test_a_tuple_from_a_file_is_a_list(tmp_path: Path) -> None:
 
 
 def test_an_encoder_brings_its_preset() -> None:
-    assert parse("--encoder", "conv") == dataclasses.replace(EarTeacherConfig(), encoder="conv", **PRESETS["conv"])
+    assert parse("--encoder", "conv") == dataclasses.replace(EarVAETrainingConfig(), encoder="conv", **PRESETS["conv"])
 
 
 @pytest.mark.parametrize("argv", [("--lr", "0.5", "--encoder", "conv"), ("--encoder", "conv", "--lr", "0.5")])
 def test_a_flag_overrides_the_preset(argv: tuple[str, ...]) -> None:
     expected = PRESETS["conv"] | {"encoder": "conv", "lr": 0.5}
-    assert parse(*argv) == dataclasses.replace(EarTeacherConfig(), **expected)
+    assert parse(*argv) == dataclasses.replace(EarVAETrainingConfig(), **expected)
 
 
 def test_a_file_overrides_the_preset_that_it_names(tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text("encoder: conv\nlr: 0.25\n")
     expected = PRESETS["conv"] | {"encoder": "conv", "lr": 0.25}
-    assert parse("--config", str(file)) == dataclasses.replace(EarTeacherConfig(), **expected)
+    assert parse("--config", str(file)) == dataclasses.replace(EarVAETrainingConfig(), **expected)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["flag first", "file first"])
@@ -202,7 +202,7 @@ def test_plain_options_are_what_yaml_and_a_checkpoint_can_hold() -> None:
     torch.save(values, buffer)
     buffer.seek(0)
     assert torch.load(buffer, weights_only=True) == yaml.safe_load(yaml.safe_dump(values)) == values
-    assert values.keys() == {field.name for field in dataclasses.fields(EarTeacherConfig)}
+    assert values.keys() == {field.name for field in dataclasses.fields(EarVAETrainingConfig)}
 
 
 def test_help_gives_each_flag_its_reason_and_range(capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,7 +210,7 @@ def test_help_gives_each_flag_its_reason_and_range(capsys: pytest.CaptureFixture
         parse("--help-all")
     shown = " ".join(capsys.readouterr().out.split())
     assert stopped.value.code == 0
-    missing = [f.name for f in dataclasses.fields(EarTeacherConfig) if f" --{f.name} " not in shown]
+    missing = [f.name for f in dataclasses.fields(EarVAETrainingConfig) if f" --{f.name} " not in shown]
     assert missing == []
     assert "peak learning rate of newly initialised layers (above 0 and at most 10)" in shown
 
@@ -218,10 +218,10 @@ def test_help_gives_each_flag_its_reason_and_range(capsys: pytest.CaptureFixture
 # Help in groups
 
 TRAINERS = {
-    "ears": (EarTeacherConfig, HELP),
-    "detector": (DetectorTrainingConfig, detector.HELP),
+    "ears": (EarVAETrainingConfig, HELP),
+    "detector": (EarDetectorTrainingConfig, detector.HELP),
     "dsr": (DSRTrainingConfig, dsr.config.HELP),
-    "faces": (FinetuneConfig, facial_rec.config.HELP),
+    "faces": (EdgeFaceTrainingConfig, facial_rec.config.HELP),
 }
 GROUPS = ["data", "model", "losses", "optimisation", "outputs", "hardware"]
 

@@ -311,11 +311,11 @@ def test_listening_leaves_no_handler_behind() -> None:
 
 
 def test_ears_travel_to_a_started_worker_as_a_files_name(ears: Path) -> None:
-    from ear_teacher.config import EarTeacherConfig
-    from ear_teacher.datamodule import EarDataModule
+    from ear_teacher.config import EarVAETrainingConfig
+    from ear_teacher.datamodule import EarVAEDataModule
 
-    module = EarDataModule(
-        EarTeacherConfig(
+    module = EarVAEDataModule(
+        EarVAETrainingConfig(
             train_npy=f"{ears}/train_teacher.npy", val_npy=f"{ears}/val_teacher.npy", image_size=64, augment="full"
         )
     )
@@ -325,13 +325,13 @@ def test_ears_travel_to_a_started_worker_as_a_files_name(ears: Path) -> None:
 
 def test_faces_travel_to_a_started_worker_as_a_files_name(face_set: Path, tmp_path: Path) -> None:
     from earface.nn.upsampler import Upsampler
-    from facial_rec.config import FinetuneConfig
-    from facial_rec.datamodule import FinetuneData
+    from facial_rec.config import EdgeFaceTrainingConfig
+    from facial_rec.datamodule import EdgeFaceDataModule
 
-    config = FinetuneConfig(
+    config = EdgeFaceTrainingConfig(
         dataset_root=str(face_set), cache_dir=str(tmp_path), inputs="interpolation", vlr_size="16", min_images=1
     )
-    module = FinetuneData(config.of_stage(1), [Upsampler("interpolation", torch.nn.Upsample(128))])
+    module = EdgeFaceDataModule(config.of_stage(1), [Upsampler("interpolation", torch.nn.Upsample(128))])
     module.setup()
     (images,) = module.train_set.faces.inputs.values()
     for dataset in (module.train_set, module.val_set):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ear_teacher.config import EarTeacherConfig
+from ear_teacher.config import EarVAETrainingConfig
 from earface.core.errors import InputError
 from earface.nn.inference import check_gpu_age, choose_device, is_out_of_memory, why_no_gpu
 from earface.training.module import seed_generators
@@ -51,7 +51,7 @@ def test_devices_that_there_are_go_to_lightning(
 
 
 def test_an_average_of_sharded_weights_is_one_line() -> None:
-    config = EarTeacherConfig(strategy="fsdp", ema_decay=0.99)
+    config = EarVAETrainingConfig(strategy="fsdp", ema_decay=0.99)
     with pytest.raises(InputError, match=r"\A--ema_decay: .*--strategy fsdp.*use ddp, or 0\Z"):
         build_trainer(config, Run("ear_vae", Path("logs")), best={})
 
