@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
+from earface.data.face_folders import training_root
 from earface.data.face_sizes import FACE_SIZE, VLRSize, parse_vlr_size
 from earface.training.config import SHARED_ALIASES, TrainerOptions, help_layout
 
@@ -36,7 +37,7 @@ class DSRConfig:
         try:
             parse_vlr_size(self.vlr_size)
         except InputError as error:
-            raise InputError(f"--vlr_size: {error}") from None
+            raise InputError(f"`vlr_size`: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
         "takes no part in the loss and measures beside it: as above, or none",
         affects_result=False,
     )
-    face_crop: Literal["arcface", "center"] = option(
+    crop: Literal["arcface", "center"] = option(
         "arcface", "where the recogniser's template lies in the 128 px, see facial_rec"
     )
     recognizer_jitter: float = option(
@@ -71,7 +72,7 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
     lambda_perceptual: float = option(0.025, "of the perceptual loss; 32x32 has structure worth keeping", low=0)
     lambda_identity: float = option(0.60, "of 1 - cosine of the embeddings; 32x32 shows who it is", low=0)
     lambda_feature_match: float = option(0.18, "of the distance between the recogniser's maps", low=0)
-    lambda_tv: float = option(2e-6, "of the total variation, summed over a face; light: edges stay sharp", low=0)
+    lambda_tv: float = option(2e-6, "of the total variation, summed over a face; light: edges stay hr", low=0)
     perceptual_backbone: str = option("vgg16", "vgg16, dinov2, or timm:NAME")
     perceptual_weights: str = option("pretrained", "weights of that backbone: pretrained, or a file")
     epochs: int = option(100, "passes over the training set", low=1, affects_result=False)
@@ -80,19 +81,22 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
     warmup_epochs: float = option(5.0, "linear warm-up of the learning rate from a tenth, in epochs", low=0)
     grad_clip: float = option(1.0, "clip gradients to this norm; 0 does not clip", low=0)
     ema_decay: float = option(0.999, "average the weights with this decay; 0 keeps no average", low=0, high=0.999999)
-    checkpoint_dir: str = option("dsr/checkpoints", "checkpoints, and where --resume auto looks", affects_result=False)
+    checkpoint_dir: str = option("dsr/checkpoints", "checkpoints, and where `resume` auto looks", affects_result=False)
     log_dir: str = option("dsr/logs", "TensorBoard events, metrics.csv and pictures", affects_result=False)
-    sheet_images: int = option(8, "validation faces shown each epoch", low=1, high=64, affects_result=False)
+    grid_images: int = option(8, "validation faces shown each epoch", low=1, high=64, affects_result=False)
 
     def model_config(self) -> DSRConfig:
         values = asdict(self)
         return DSRConfig(**{field.name: values[field.name] for field in fields(DSRConfig)})
 
+    def check_files(self) -> None:
+        training_root(self.dataset_root)
+
     def check(self) -> None:
         super().check()
         if self.recognizer == "none" and (self.lambda_identity or self.lambda_feature_match):
             raise InputError(
-                "--recognizer none: then also --lambda_identity 0 --lambda_feature_match 0, whose loss it is"
+                "`recognizer` none: then also `lambda_identity` 0 `lambda_feature_match` 0, whose loss it is"
             )
 
 
@@ -106,11 +110,11 @@ HELP = help_layout(
     data=("dataset_root", "vlr_size", "degradation", "augment"),
     model=("variant", "base_channels", "residual_blocks"),
     losses=(
-        *("recognizer", "second_recognizer", "face_crop", "recognizer_jitter", "lambda_perceptual", "lambda_identity"),
+        *("recognizer", "second_recognizer", "crop", "recognizer_jitter", "lambda_perceptual", "lambda_identity"),
         *("lambda_feature_match", "lambda_tv", "perceptual_backbone", "perceptual_weights"),
     ),
     optimisation=("epochs", "lr"),
-    outputs=("sheet_images",),
+    outputs=("grid_images",),
 )
 
 

@@ -28,10 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = output_folder(Path(options.out), RESULTS, options.overwrite)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        import torch
-
         from dsr.evaluation import EvaluationFaces, evaluate, names_of, report
-        from dsr.model import load_dsr
+        from dsr.model import DSR
         from earface.data.face_dataset import faces_to_score
         from earface.nn.checkpoint import find_checkpoint
         from earface.nn.inference import choose_device
@@ -40,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     device = choose_device(options.device)
     paths = [Path(given) if is_exported(given) else find_checkpoint(given) for given in options.checkpoint]
     with Needed() as needed:
-        models = [needed(partial(load_dsr, str(path), device, options.weights)) for path in paths]
+        models = [needed(partial(DSR.load, path, device, options.weights)) for path in paths]
         recognizers = load_frozen_recognizers(options, needed)
     shape = models[0].config
     for path, model in zip(paths[1:], models[1:], strict=True):
@@ -53,10 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = faces_to_score(options.dataset_root, options.split, known)
     faces = EvaluationFaces(rows, shape, options.degradation or models[0].provenance.degradation or "bicubic", options)
     known_by = [each for each in recognizers if each is not None]
-    try:
-        found = evaluate(dict(zip(names, models, strict=True)), faces, known_by, out)
-    except torch.OutOfMemoryError as error:
-        raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+    found = evaluate(dict(zip(names, models, strict=True)), faces, known_by, out)
     report(found, faces, dict(zip(names, map(str, paths), strict=True)), options.out)
     return 0
 

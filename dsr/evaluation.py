@@ -45,7 +45,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
         names = ["/".join(own[-count:]) for own in ends]
         if len(set(names)) == len(names):
             return names
-    raise InputError(f"--checkpoint: {paths[0]} is given twice")
+    raise InputError(f"`checkpoint`: {paths[0]} is given twice")
 
 
 class EvaluationFaces:

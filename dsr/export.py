@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_trained(options.checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        from dsr.model import load_dsr
+        from dsr.model import DSR
         from dsr.onnx_export import write_onnx
         from earface.export.command import export_model
         from earface.export.onnx_export import require_onnx
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.format != "safetensors":
         require_onnx()
     choose_device("cpu")
-    model = load_dsr(options.checkpoint, weights=options.weights)
+    model = DSR.load(options.checkpoint, weights=options.weights)
     export_model(options, model.save_pretrained, lambda out: write_onnx(out, model, options.tolerance))
     return 0
 

@@ -35,6 +35,6 @@ def super_resolve(model: DSR, vlr: Tensor, precision: str = "32") -> Tensor:
     with autocast(vlr.device.type, precision):
         (sr,) = in_fixed_batches(lambda part: (model(part).float(),), vlr, INFERENCE_BATCH)
     if not sr.isfinite().all():
-        cure = "its weights are damaged" if precision == "32" else "use --precision 32"
+        cure = "its weights are damaged" if precision == "32" else "use `precision` 32"
         raise InputError(f"the model gives pixels that are not finite: {cure}")
     return sr

@@ -14,6 +14,7 @@ from earface.core.errors import InputError
 from earface.core.needed import MissingWeightsError
 from earface.data.pixels import to_unit
 from earface.nn.frozen import FrozenRecognizer
+from earface.nn.losses import LossResult
 from earface.nn.perceptual import PerceptualLoss
 from earface.nn.precision import float32_island
 
@@ -37,11 +38,9 @@ class DSRLossWeights:
 
 
 @dataclass(frozen=True)
-class DSRLossResult:
-    """The sum, its terms without their weights, and what the recogniser made of the super-resolved faces."""
+class DSRLossResult(LossResult):
+    """Also what the recogniser made of the super-resolved faces."""
 
-    total: Tensor
-    terms: dict[str, Tensor]
     embedding: Tensor | None  # (B, D) of length 1; None without a recogniser
 
 
@@ -142,11 +141,9 @@ def load_perceptual(config: DSRTrainingConfig) -> PerceptualLoss | None:
     """None where its weight is 0. Raises InputError where its network cannot be had."""
     if config.lambda_perceptual == 0:
         return None
-    from earface.nn.perceptual import PerceptualLoss
-
     try:
-        return PerceptualLoss(config.perceptual_backbone, config.perceptual_weights, off="--lambda-perceptual 0")
+        return PerceptualLoss(config.perceptual_backbone, config.perceptual_weights, off="`lambda_perceptual` 0")
     except MissingWeightsError:
         raise
     except InputError as error:
-        raise InputError(str(error) if str(error).startswith("--") else f"--perceptual_weights: {error}") from None
+        raise InputError(str(error) if str(error).startswith("`") else f"`perceptual_weights`: {error}") from None

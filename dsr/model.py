@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
-from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from dsr.config import HR_SIZE, DSRConfig
 from dsr.hub import FORMAT, MODEL_CARD, Provenance, read_provenance
-from earface.core.errors import InputError
-from earface.core.files import is_exported
 from earface.data.pixels import interpolate
-from earface.nn.checkpoint import load_fitting, network_state, read_checkpoint
-from earface.nn.pretrained_folder import find_pretrained
+from earface.nn.trained_model import TrainedModel
 
 BLOCK_SCALE = 0.3  # of a block's weights at the start: sixteen of them then keep the size of what passes through
 TAIL_SCALE = 0.1  # of the last weights at the start, which is nearly bicubic interpolation then
@@ -61,14 +58,18 @@ class PixelShuffleUpsample(nn.Module):
 
 
 class DSR(
-    nn.Module, ModelHubMixin, library_name="earface", tags=["face-super-resolution"], model_card_template=MODEL_CARD
+    TrainedModel[DSRConfig],
+    library_name="earface",
+    tags=["face-super-resolution"],
+    model_card_template=MODEL_CARD,
 ):
     """Faces (B, 3, h, w) in [-1, 1], RGB, of `config.vlr` -> (B, 3, 128, 128): bicubic interpolation, corrected.
 
     All blocks work at the low resolution; one pixel shuffle goes to 128. A size that is not 128 / 2^n is brought to the
     next that is by bicubic interpolation first.
-    `save_pretrained(folder)`, `from_pretrained(folder or name)` and `push_to_hub(name)` are the Hugging Face hub's.
     """
+
+    format, command, old_key = FORMAT, "dsr train", "dsr"
 
     def __init__(self, config: DSRConfig) -> None:
         config.check()
@@ -93,52 +94,13 @@ class DSR(
         sr = interpolate(vlr, HR_SIZE) + self.tail(shallow + self.body(shallow)).float()
         return sr if self.training else sr.clamp(-1.0, 1.0)
 
-    @classmethod
-    def load_from_checkpoint(cls, path: str | Path, map_location: str = "cpu", weights: str = "averaged") -> Self:
-        """A trained model in evaluation mode from a training checkpoint (a path, or a glob: the newest match).
-
-        weights: `averaged` (the EMA if the run kept one) or `raw`. Raises InputError for any other file.
-        """
-        checkpoint = read_checkpoint(path, map_location)
-        stored = checkpoint.get("hyper_parameters", {}).get("dsr") or {}
-        if "residual_blocks" not in stored or not stored.keys() <= {field.name for field in fields(DSRConfig)}:
-            raise InputError(f"{path}: this checkpoint holds no DSR; give one written by earface dsr train")
-        model = cls(DSRConfig(**stored))
-        model.load_weights(checkpoint, path, weights)
+    def load_extras(self, checkpoint: Mapping[str, Any]) -> None:
         options = checkpoint["hyper_parameters"].get("options", {})
-        model.provenance = Provenance(tuple(checkpoint.get("trained_on", ())), options.get("degradation", ""))
-        return model.to(map_location).eval()
+        self.provenance = Provenance(tuple(checkpoint.get("trained_on", ())), options.get("degradation", ""))
 
-    def load_weights(self, checkpoint: dict[str, Any], path: str | Path, weights: str = "averaged") -> None:
-        """The weights of a training checkpoint into this model. Raises InputError when shapes or names differ."""
-        stored = checkpoint.get("hyper_parameters", {}).get("dsr") or {}
-        load_fitting(self, network_state(checkpoint, weights), path, stored)
+    def saved_provenance(self) -> dict[str, Any]:
+        return asdict(self.provenance)
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        FORMAT.write(save_directory, self.config, self.state_dict(), asdict(self.provenance))
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, *, map_location: str = "cpu", **download: Any
-    ) -> Self:
-        """A trained model in evaluation mode from what `save_pretrained` or `push_to_hub` wrote: a folder, or a name.
-
-        A folder needs no network. download: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
-        Raises InputError for anything else; the mixin's own reader would trust config.json.
-        """
-        folder = find_pretrained(str(pretrained_model_name_or_path), **download)
-        config, tensors = FORMAT.read(folder)
-        model = cls(config)
-        load_fitting(model, tensors, folder)
-        model.provenance = read_provenance(folder)
-        return model.to(map_location).eval()
-
-
-def load_dsr(path: str, device: str = "cpu", weights: str = "averaged") -> DSR:
-    """Of a checkpoint, a pattern (the newest match), or a folder that `save_pretrained` wrote, in evaluation mode.
-
-    weights: of a checkpoint, `averaged` or `raw`. Raises InputError for anything else.
-    """
-    if is_exported(path):
-        return DSR.from_pretrained(path, map_location=device)
-    return DSR.load_from_checkpoint(path, device, weights)
+    def load_folder(self, folder: Path, tensors: dict[str, Tensor]) -> None:
+        super().load_folder(folder, tensors)
+        self.provenance = read_provenance(folder)

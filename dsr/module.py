@@ -12,6 +12,7 @@ from torch.utils.data import default_collate
 
 from dsr.comparison_grid import face_rows
 from dsr.config import HR_SIZE, DSRTrainingConfig
+from dsr.datamodule import DSRDataModule
 from dsr.losses import DSRLoss, DSRLossResult, DSRLossWeights, Perceptual
 from dsr.model import DSR
 from earface.data.image_grid import save_image_grid
@@ -26,7 +27,7 @@ from earface.training.optim import check_groups, named_group
 SHOWN = ("val/loss", "val/psnr", "val/cosine", "val/cosine_second", "val/rank1_second")
 
 
-class DSRLightning(TrainingModule):
+class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
     """Trains `self.model`, a DSR or any network that takes and gives the same.
 
     recognizer: of the identity and feature matching losses; second: measures only; perceptual: of its term. None of
@@ -41,8 +42,8 @@ class DSRLightning(TrainingModule):
         perceptual: Perceptual | None = None,
         model: torch.nn.Module | None = None,
     ) -> None:
-        super().__init__(config, "dsr", config.model_config())
-        self.model: Any = model or DSR(config.model_config())
+        super().__init__(config, DSR.format.kind, config.model_config())
+        self.model = model or DSR(config.model_config())
         weights = DSRLossWeights(
             perceptual=config.lambda_perceptual,
             identity=config.lambda_identity,
@@ -114,7 +115,7 @@ class DSRLightning(TrainingModule):
     def _draw_sheet(self) -> None:
         """Fixed validation faces, as PNG and in TensorBoard."""
         dataset = self.datamodule.val_set
-        chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.sheet_images).round().astype(int))
+        chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.grid_images).round().astype(int))
         batch = self.datamodule.on_after_batch_transfer(default_collate([dataset[int(i)] for i in chosen]), 0)
         sr = self.model(batch["vlr"].to(self.device))
         rows = face_rows(batch["vlr"], {"DSR": sr.to(batch["vlr"])}, batch["hr"])
@@ -133,10 +134,8 @@ class DSRLightning(TrainingModule):
         self.inherited |= set(checkpoint["trained_on"])
 
     def initialise_from(self, path: str) -> None:
-        """Weights only, from another run's checkpoint. Raises InputError when the shapes differ."""
-        checkpoint = read_checkpoint(path)
-        self.model.load_weights(checkpoint, path)
-        self.inherited |= set(checkpoint.get("trained_on", ()))
+        super().initialise_from(path)
+        self.inherited |= set(read_checkpoint(path).get("trained_on", ()))
 
     def forward(self, vlr: Tensor) -> Tensor:
         return self.model(vlr)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.core.tool_options import ToolOptions
+from earface.core.tool_options import ModelOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 SHEET = "compare.png"
@@ -16,7 +16,7 @@ ONNX_FILE = "dsr.onnx"
 
 
 @dataclass(frozen=True)
-class DSREvaluationOptions(ToolOptions):
+class DSREvaluationOptions(ModelOptions):
     """Measure face super-resolvers on people they were not trained on, beside bicubic interpolation."""
 
     checkpoint: tuple[str, ...] = option(
@@ -30,9 +30,7 @@ class DSREvaluationOptions(ToolOptions):
     seed: int = option(42, "of realistic degradation; with that of earface faces prepare VLR is as in its files", low=0)
     recognizer: str = option("edgeface_xxs", "a published EdgeFace variant, a file of its weights, or none")
     second_recognizer: str = option("edgeface_xs_gamma_06", "likewise")
-    face_crop: Literal["arcface", "center"] = option("arcface", "where their template lies in the 128 px")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
+    crop: Literal["arcface", "center"] = option("arcface", "where their template lies in the 128 px")
     batch_size: int = option(32, "faces at once", low=1)
     num_workers: int = option(2, "loader processes", low=0)
     out: str = option("dsr/evaluation", "folder for metrics.json, per_face.csv and faces.png")
@@ -40,30 +38,28 @@ class DSREvaluationOptions(ToolOptions):
     def check(self) -> None:
         check_options(self)
         if not self.checkpoint:
-            raise InputError("--checkpoint: give one or more")
+            raise InputError("`checkpoint`: give one or more")
 
 
 @dataclass(frozen=True)
-class UpscaleOptions(ToolOptions):
+class UpscaleOptions(ModelOptions):
     """Super-resolve faces that are cropped already: a PNG file of 128x128 for each."""
 
     checkpoint: str = option(
         "dsr/checkpoints/last.ckpt", "a .ckpt file, a quoted pattern (the newest match), or an exported folder"
     )
     input: str = option("", "a picture of a face, or a folder of them, searched through")
-    out: str = option("", "folder for the results, in folders as in --input")
+    out: str = option("", "folder for the results, in folders as in `input`")
     compare: bool = option(False, f"also {SHEET}: VLR, bicubic interpolation and DSR of some faces side by side")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU, some pixels differ by a level")
     batch_size: int = option(64, "faces sent to the device at once; does not change the pixels", low=1)
 
     def check(self) -> None:
         check_options(self)
         if not self.input:
-            raise InputError("--input: give a picture or a folder of faces")
+            raise InputError("`input`: give a picture or a folder of faces")
         if not self.out:
-            raise InputError("--out: give a folder")
+            raise InputError("`out`: give a folder")
 
 
 @dataclass(frozen=True)

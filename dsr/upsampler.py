@@ -12,14 +12,14 @@ from earface.data.pixels import interpolate
 from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.inference import weights_digest
 from earface.nn.precision import Precision
-from earface.nn.upsampler import ENLARGING, HR, SHARP, Upsampler
+from earface.nn.upsampler import ENLARGING, NO_UPSAMPLER, NONE, Upsampler
 
 INTERPOLATION_BATCH = 8  # faces at once
 
 
 def build_upsampler(name: str, dsr_checkpoint: str, device: str = "cpu", precision: Precision = "32") -> Upsampler:
-    """One of hr, interpolation and dsr. Raises InputError for the super-resolver."""
-    return SHARP if name == HR else enlarging([name], dsr_checkpoint, None, device, precision)[0]
+    """One of none, bicubic and dsr. Raises InputError for the super-resolver."""
+    return NO_UPSAMPLER if name == NONE else enlarging([name], dsr_checkpoint, None, device, precision)[0]
 
 
 def enlarging(
@@ -27,7 +27,7 @@ def enlarging(
 ) -> list[Upsampler]:
     """An Upsampler for each of the names that is one of ENLARGING. Raises InputError for the super-resolver."""
     made = {
-        "interpolation": lambda: Upsampler("interpolation", interpolated),
+        "bicubic": lambda: Upsampler("bicubic", interpolated),
         "dsr": lambda: super_resolution(dsr_checkpoint, device, precision, vlr_size),
     }
     return [made[name]() for name in names if name in ENLARGING]
@@ -46,13 +46,13 @@ def super_resolution(
     A face's pixels are the same alone and in any batch. Raises InputError for a model of another size than vlr_size.
     """
     from dsr.inference import super_resolve
-    from dsr.model import load_dsr
+    from dsr.model import DSR
 
-    model = load_dsr(checkpoint, device)
+    model = DSR.load(checkpoint, device)
     if vlr_size is not None and model.config.vlr != parse_vlr_size(vlr_size):
         raise InputError(
-            f"{checkpoint}: takes {model.config.vlr_size} px, not {vlr_size}: give --vlr_size "
-            f"{model.config.vlr_size}, or another --dsr_checkpoint"
+            f"{checkpoint}: takes {model.config.vlr_size} px, not {vlr_size}: give `vlr_size` "
+            f"{model.config.vlr_size}, or another `dsr_checkpoint`"
         )
     made = model.provenance
     return Upsampler(

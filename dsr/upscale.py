@@ -13,7 +13,7 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 from dsr.config import HR_SIZE
 from dsr.options import SHEET, UpscaleOptions
 from earface.core.command_line import parse_options
-from earface.core.errors import InputError, entry_point
+from earface.core.errors import entry_point
 from earface.core.files import require_path, require_trained
 from earface.core.first_imports import first_imports
 
@@ -25,25 +25,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_trained(options.checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        import torch
-
-        from dsr.model import load_dsr
+        from dsr.model import DSR
         from dsr.upscaling import planned, read_small_faces, write_faces, write_sheet
         from earface.nn.inference import choose_device
 
     out = Path(options.out)
     targets = planned(options.input, out, options.compare, options.overwrite)
     device = choose_device(options.device)
-    model = load_dsr(options.checkpoint, device, options.weights)
+    model = DSR.load(options.checkpoint, device, options.weights)
     size = model.config.vlr
     faces = read_small_faces(list(targets), size)
     start = time.perf_counter()
-    try:
-        write_faces(model, faces, targets, device, options.precision, options.batch_size)
-        if options.compare:
-            write_sheet(model, faces, out / SHEET, device, options.precision)
-    except torch.OutOfMemoryError as error:
-        raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+    write_faces(model, faces, targets, device, options.precision, options.batch_size)
+    if options.compare:
+        write_sheet(model, faces, out / SHEET, device, options.precision)
     count, seconds = len(faces.paths), time.perf_counter() - start
     print(f"{count} faces in {seconds:.1f} s, {count / seconds:.0f} a second on {device}")
     if faces.resized:

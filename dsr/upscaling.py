@@ -43,7 +43,7 @@ def planned(given: str, out: Path, compare: bool, overwrite: bool) -> dict[Path,
     path = Path(given)
     if path.is_dir():
         if out.resolve().is_relative_to(path.resolve()):
-            raise InputError(f"--out {out} lies in --input {path}: its faces would be small faces next time")
+            raise InputError(f"`out` {out} lies in `input` {path}: its faces would be small faces next time")
         targets = {picture: out / picture.relative_to(path).with_suffix(".png") for picture in list_images(path)}
     elif path.is_file() and path.suffix.lower() in EXTENSIONS:
         targets = {path: out / f"{path.stem}.png"}
@@ -52,7 +52,7 @@ def planned(given: str, out: Path, compare: bool, overwrite: bool) -> dict[Path,
         raise InputError(f"{path}: {what} ({', '.join(EXTENSIONS)})")
     if not targets:
         raise InputError(f"{path}: holds no pictures ({', '.join(EXTENSIONS)})")
-    taken = {str(out / SHEET).casefold(): Path("the sheet of --compare")} if compare else {}
+    taken = {str(out / SHEET).casefold(): Path("the sheet of `compare`")} if compare else {}
     for picture, target in targets.items():
         other = taken.setdefault(str(target).casefold(), picture)  # on some file systems A.png is a.png
         if other != picture:
@@ -66,12 +66,12 @@ def _check_free(targets: Sequence[Path], pictures: set[Path], overwrite: bool) -
     for folder in dict.fromkeys(target.parent for target in targets):
         nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         if not nearest.is_dir():
-            raise InputError(f"--out: {nearest} is a file; give a folder")
+            raise InputError(f"`out`: {nearest} is a file; give a folder")
     real = {picture.resolve() for picture in pictures}
     if own := [target for target in targets if target.resolve() in real]:
-        raise InputError(f"--out: {own[0]} is one of the pictures that are read; give another folder")
+        raise InputError(f"`out`: {own[0]} is one of the pictures that are read; give another folder")
     if folders := [target for target in targets if target.is_dir()]:
-        raise InputError(f"--out: {folders[0]} is a folder; give another --out")
+        raise InputError(f"`out`: {folders[0]} is a folder; give another `out`")
     refuse_to_replace(targets, overwrite)
 
 

@@ -60,7 +60,7 @@ class KLAnnealing:
 
     def __post_init__(self) -> None:
         if self.strategy not in get_args(Strategy):
-            raise InputError(f"--kl_anneal_strategy {self.strategy!r}: choose one of {', '.join(get_args(Strategy))}")
+            raise InputError(f"`kl_anneal_strategy` {self.strategy!r}: choose one of {', '.join(get_args(Strategy))}")
         _check_range("kl_weight", self.weight, low=0)
         _check_range("epochs", self.total_epochs, low=1)
         _check_range("kl_anneal_start", self.start, low=0)
@@ -144,4 +144,4 @@ class KLAnnealing:
 def _check_range(field_name: str, value: float, low: float, high: float = math.inf) -> None:
     if not (math.isfinite(value) and low <= value <= high):
         bounds = f"at least {low:g}" + ("" if high == math.inf else f" and at most {high:g}")
-        raise InputError(f"--{field_name} {value}: must be {bounds}")
+        raise InputError(f"`{field_name}` {value}: must be {bounds}")

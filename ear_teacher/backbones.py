@@ -20,7 +20,7 @@ from earface.nn.positional_encoding import share_positional_encodings
 from earface.nn.weights import load_timm_backbone, normalisation_of, timm_config
 
 WEIGHTS_ADVICE = (
-    "--encoder_weights FILE (the authors' .pth, or transformers' or timm's .safetensors), or none to start from random "
+    "`encoder_weights` FILE (the authors' .pth, or transformers' or timm's .safetensors), or none to start from random "
     "ones"
 )
 DINOV2_VARIANTS = {
@@ -40,13 +40,13 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def layer_groups(self) -> list[list[nn.Module]]:
-        """Stages, or transformer blocks, from the input on: what `--freeze-layers` counts. The stem is in the first."""
+        """Stages, or transformer blocks, from the input on: what `freeze_layers` counts. The stem is in the first."""
 
     def freeze(self, groups: int) -> None:
         """Take the first `groups` layer groups out of training: no gradient, and evaluation mode for good."""
         available = len(self.layer_groups())
         if groups > available:
-            raise InputError(f"--freeze-layers {groups}: this encoder has {available} layer groups")
+            raise InputError(f"`freeze_layers` {groups}: this encoder has {available} layer groups")
         self.frozen_groups = groups
         for module in self._frozen_modules():
             module.requires_grad_(False)
@@ -68,7 +68,7 @@ class Backbone(nn.Module, ABC):
         self.compile(**options)
 
     def set_grad_checkpointing(self) -> None:
-        raise InputError("--gradient_checkpointing: this encoder has no transformer blocks; leave it out")
+        raise InputError("`gradient_checkpointing`: this encoder has no transformer blocks; leave it out")
 
 
 class PretrainedBackbone(Backbone):
@@ -134,7 +134,7 @@ class TimmBackbone(PretrainedBackbone):
         self.channels = [info.channels()[index] for index in self.kept]
         patch = info.reduction()[0]
         if len(set(info.reduction())) == 1 and image_size % patch:  # timm would drop the last pixels in silence
-            raise InputError(f"--image_size {image_size}: {name} takes multiples of its patch, {patch}")
+            raise InputError(f"`image_size` {image_size}: {name} takes multiples of its patch, {patch}")
         with torch.no_grad():
             maps = self.eval()(torch.zeros(1, in_channels, image_size, image_size))
         self.grids = [each.shape[-1] for each in maps]

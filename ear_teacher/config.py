@@ -39,25 +39,25 @@ class EarVAEConfig:
         """Raise InputError for a shape that cannot be built."""
         check_options(self)
         if self.encoder not in ENCODERS and not re.fullmatch("timm:.+", self.encoder):
-            raise InputError(f"--encoder {self.encoder}: choose one of {', '.join(ENCODERS)}")
+            raise InputError(f"`encoder` {self.encoder}: choose one of {', '.join(ENCODERS)}")
         if self.image_size % 32:
-            raise InputError(f"--image_size {self.image_size}: must be a multiple of 32")
+            raise InputError(f"`image_size` {self.image_size}: must be a multiple of 32")
         for name, value, encoder in (
             ("dinov2_variant", self.dinov2_variant != "vits14", "dinov2"),
             ("dinov2_size", self.dinov2_size, "dinov2"),
             ("sam_size", self.sam_size, "sam"),
         ):
             if value and self.encoder != encoder:
-                raise InputError(f"--{name}: is for --encoder {encoder}, not {self.encoder}")
+                raise InputError(f"`{name}`: is for `encoder` {encoder}, not {self.encoder}")
         if self.dinov2_size % 14 or self.dinov2_size > 1022:
-            raise InputError(f"--dinov2_size {self.dinov2_size}: must be a multiple of 14, 1022 at most")
+            raise InputError(f"`dinov2_size` {self.dinov2_size}: must be a multiple of 14, 1022 at most")
         if self.sam_size % 16 or self.sam_size > 1024:
-            raise InputError(f"--sam_size {self.sam_size}: must be a multiple of 16, 1024 at most")
+            raise InputError(f"`sam_size` {self.sam_size}: must be a multiple of 16, 1024 at most")
         if self.in_channels == 2:
-            raise InputError("--in_channels 2: must be 1 (grey) or 3 (RGB)")
+            raise InputError("`in_channels` 2: must be 1 (grey) or 3 (RGB)")
         if self.linear_path_size > self.image_size:
             raise InputError(
-                f"--linear_path_size {self.linear_path_size}: must be at most --image_size {self.image_size}"
+                f"`linear_path_size` {self.linear_path_size}: must be at most `image_size` {self.image_size}"
             )
 
 
@@ -101,10 +101,10 @@ class EarVAETrainingConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
     kl_anneal_start: float = option(0.0, "multiplier at the foot of the ramp", low=0)
     kl_anneal_end: float = option(1.0, "multiplier at its top", low=0)
     checkpoint_dir: str = option(
-        "ear_teacher/checkpoints", "checkpoints, and where --resume auto looks", affects_result=False
+        "ear_teacher/checkpoints", "checkpoints, and where `resume` auto looks", affects_result=False
     )
     log_dir: str = option("ear_teacher/logs", "TensorBoard events, metrics.csv and pictures", affects_result=False)
-    sheet_images: int = option(8, "validation ears shown each epoch", low=1, high=64, affects_result=False)
+    grid_images: int = option(8, "validation ears shown each epoch", low=1, high=64, affects_result=False)
 
     def model_config(self) -> EarVAEConfig:
         values = asdict(self)
@@ -122,7 +122,7 @@ class EarVAETrainingConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
     def check(self) -> None:
         super().check()
         if self.denoise and self.augment == "none":
-            raise InputError("--denoise: needs --augment light or full, which make the noise")
+            raise InputError("`denoise`: needs `augment` light or full, which make the noise")
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -204,6 +204,6 @@ HELP = help_layout(
         *("kl_anneal_latest_epoch", "kl_anneal_cycles", "kl_anneal_ratio", "kl_anneal_start", "kl_anneal_end"),
     ),
     optimisation=("epochs", "lr", "backbone_lr_scale", "layer_decay"),
-    outputs=("sheet_images",),
+    outputs=("grid_images",),
     hardware=("gradient_checkpointing",),
 )

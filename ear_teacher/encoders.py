@@ -86,7 +86,7 @@ class Encoder(nn.Module):
         return self.backbone(plain_layout(images))
 
     def layer_groups(self) -> list[list[nn.Module]]:
-        """The backbone's stages or blocks, from the input on: what `--freeze-layers` counts."""
+        """The backbone's stages or blocks, from the input on: what `freeze_layers` counts."""
         return self.backbone.layer_groups()
 
     def compile_regions(self, **options: Any) -> None:
@@ -123,7 +123,7 @@ def build_backbone(config: EarVAEConfig, weights: str = "none") -> Backbone:
     name, in_channels, size = config.encoder, config.in_channels, config.image_size
     if name == "conv":
         if weights not in ("pretrained", "none"):
-            raise InputError(f"--encoder-weights {weights}: the conv encoder has no published weights; use none")
+            raise InputError(f"`encoder_weights` {weights}: the conv encoder has no published weights; use none")
         return ConvBackbone(in_channels, config.base_channels, size)
     if name == "dinov2":
         return DINOv2Backbone(config.dinov2_variant, in_channels, config.dinov2_size or size // 14 * 14, weights)

@@ -11,7 +11,7 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 
 from ear_teacher.options import EVALUATION_RESULTS, EarVAEEvaluationOptions, located
 from earface.core.command_line import parse_options
-from earface.core.errors import InputError, entry_point
+from earface.core.errors import entry_point
 from earface.core.files import output_folder, require_path, require_trained, write_json
 from earface.core.first_imports import first_imports
 from earface.core.progress import progress
@@ -35,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             require_path(located(path), f"say by {flag} where the ears are")
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        import torch
         from rich.console import Console
 
         from ear_teacher.evaluation import evaluate
@@ -51,11 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     val = open_ears(options.val_npy or run["val_npy"], "--val-npy", model, run, *folders)
 
     console = Console()
-    try:
-        with progress(f"measuring {len(val.names)} ears"):
-            found = evaluate(model, train, val, out, options, device)
-    except torch.OutOfMemoryError as error:
-        raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+    with progress(f"measuring {len(val.names)} ears"):
+        found = evaluate(model, train, val, out, options, device)
     made_of = {"checkpoint": str(checkpoint), "weights": options.weights, "train_npy": train.source}
     metrics = made_of | {"val_npy": val.source} | found | {"convention": CONVENTION}
     write_json(out / "metrics.json", metrics)  # last: with it the evaluation is complete

@@ -26,7 +26,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         import numpy as np
-        import torch
         from rich.console import Console
 
         from ear_teacher.embeddings.extraction import (
@@ -78,10 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     if sources:
         logvar = options.logvar or (bool(tables) and all(table.logvar is not None for table in tables))
-        try:
-            tables.append(encode(trained, sources, device, options.batch_size, logvar, console))
-        except torch.OutOfMemoryError as error:
-            raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+        tables.append(encode(trained, sources, device, options.batch_size, logvar, console))
     table = joined(tables, describe(trained, tables))
     if options.folder_subjects and table.subjects is None:
         say(console, "note: --folder-subjects found no pictures in folders, so no subjects are known")
@@ -97,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(console, f"projector: tensorboard --logdir {options.projector}")
     if options.search:
         picture = search_picture(out, options.search)
-        search(trained, table, options.search, options.top, picture, device, console)
+        search(trained, table, options.search, options.top_k, picture, device, console)
     return 0
 
 

@@ -15,8 +15,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
+from ear_teacher.config import EarVAETrainingConfig
 from earface.data.pixels import to_unit
 from earface.metrics.image_quality import ssim
+from earface.nn.losses import LossResult
+from earface.nn.perceptual import PerceptualLoss
 from earface.nn.precision import float32_island
 
 PerImageLoss = Callable[[Tensor, Tensor], Tensor]
@@ -185,21 +188,19 @@ class EarVAELoss:
         z1: Tensor | None = None,
         z2: Tensor | None = None,
         subjects: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss and its terms.
-
-        reconstruction, target: (B, C, H, W) in [-1, 1]. mu, logvar: (B, D).
+    ) -> LossResult:
+        """reconstruction, target: (B, C, H, W) in [-1, 1]. mu, logvar: (B, D).
         beta: the KL weight at this step; without it the final one, by which epochs are compared.
         z1, z2: (B, D), two posterior samples, and subjects (B,): needed, may be given, for the contrastive term.
 
-        Returns the total, a scalar, and the detached terms of `unweighted`.
+        The terms are those of `unweighted`, detached.
         """
         terms = self.unweighted(reconstruction, target, mu, logvar, z1, z2, subjects)
         factors = {"recon": 1.0, "kl": self.weights.kl if beta is None else beta}
         total = torch.stack(
             [factors.get(name, getattr(self.weights, name, 1.0)) * term for name, term in terms.items()]
         )
-        return total.sum(), {name: term.detach() for name, term in terms.items()}
+        return LossResult(total.sum(), {name: term.detach() for name, term in terms.items()})
 
     def compile(self, **options: Any) -> None:
         """Have torch.compile, with these options, make one graph of all terms."""
@@ -236,3 +237,24 @@ class EarVAELoss:
         kl = kl_divergence(mu, logvar)
         terms["kl"] = kl.mean() if self.kl_reduction == "mean" else kl.sum(dim=1).mean()
         return terms
+
+
+def build_loss(config: EarVAETrainingConfig) -> EarVAELoss:
+    """The loss of a run. Raises InputError where its perceptual network cannot be had."""
+    perceptual = None
+    if config.perceptual_weight > 0:
+        perceptual = PerceptualLoss(config.perceptual_backbone, config.perceptual_weights, config.in_channels)
+    return EarVAELoss(
+        EarVAELossWeights(
+            perceptual=config.perceptual_weight,
+            ssim=config.ssim_weight,
+            edge=config.edge_weight,
+            contrastive=config.contrastive_weight,
+            center=config.center_weight,
+            kl=config.kl_weight,
+        ),
+        perceptual=perceptual,
+        reconstruction=config.reconstruction,
+        focal_gamma=config.focal_gamma,
+        kl_reduction=config.kl_reduction,
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "model":  # `from model import EarVAE` in this folder: the package's module takes this one's place
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -18,7 +19,6 @@ if __name__ == "__main__":
     runpy.run_module("ear_teacher.model_summary", run_name="__main__")  # it ends the process
 
 import torch
-from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from ear_teacher.config import EarVAEConfig
@@ -27,24 +27,26 @@ from ear_teacher.encoders import LOGVAR_LIMIT, build_encoder
 from ear_teacher.hub import FORMAT, MODEL_CARD
 from ear_teacher.linear_path import LinearPath, share_linear_path
 from ear_teacher.posterior import AggregatePosterior
-from earface.core.errors import InputError
-from earface.nn.checkpoint import load_fitting, network_state, read_checkpoint
 from earface.nn.fixed_batches import in_fixed_batches
-from earface.nn.pretrained_folder import find_pretrained
+from earface.nn.trained_model import TrainedModel
 
 POSTERIOR_PREFIX = "aggregate_posterior."  # in a safetensors file, before its mean and factor
 INFERENCE_BATCH = 8  # one shape for every inference call: kernels, and so the last bit, depend on it
 
 
 class EarVAE(
-    nn.Module, ModelHubMixin, library_name="earface", tags=["ear-biometrics", "vae"], model_card_template=MODEL_CARD
+    TrainedModel[EarVAEConfig],
+    library_name="earface",
+    tags=["ear-biometrics", "vae"],
+    model_card_template=MODEL_CARD,
 ):
     """Images (B, C, S, S) in [-1, 1] to a Gaussian posterior over `latent_dim` latents, and back.
 
     With a linear path (`linear_path_size` > 0) mu is a whitened pixel-PCA projection plus the encoder's correction,
     and the reconstruction its inverse plus the decoder's; both corrections start at zero.
-    `save_pretrained(folder)`, `from_pretrained(folder or name)` and `push_to_hub(name)` are the Hugging Face hub's.
     """
+
+    format, command, old_key = FORMAT, "ears train", "model"
 
     def __init__(self, config: EarVAEConfig | None = None, encoder_weights: str = "none", **overrides: Any) -> None:
         super().__init__()
@@ -136,59 +138,26 @@ class EarVAE(
         latents = torch.lerp(start[:, None], end[:, None], positions)
         return self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
 
-    @classmethod
-    def load_from_checkpoint(cls, path: str, map_location: str = "cpu", weights: str = "averaged") -> Self:
-        """A trained model in evaluation mode from a training checkpoint (a path, or a glob: the newest match).
+    # -- trained models ----------------------------------------------------------------------------------------------
 
-        weights: `averaged` (the EMA if the run kept one) or `raw`. Raises InputError for any other file.
-        """
-        checkpoint = read_checkpoint(path, map_location)
-        stored = checkpoint.get("hyper_parameters", {}).get("model") or {}
-        if "encoder" not in stored or not stored.keys() <= {field.name for field in fields(EarVAEConfig)}:
-            raise InputError(f"{path}: this checkpoint holds no ear VAE; give one written by earface ears train")
-        model = cls(EarVAEConfig(**stored))
-        model.load_weights(checkpoint, path, weights)
-        model.load_posterior(checkpoint)
-        return model.to(map_location).eval()
+    def load_extras(self, checkpoint: Mapping[str, Any]) -> None:
+        """The aggregate posterior, if the checkpoint holds one."""
+        self.load_posterior(checkpoint.get("aggregate_posterior"))
 
-    def load_weights(self, checkpoint: dict[str, Any], path: str, weights: str = "averaged") -> None:
-        """The weights of a training checkpoint into this model. Raises InputError when shapes or names differ."""
-        stored = checkpoint.get("hyper_parameters", {}).get("model", {})
-        load_fitting(self, network_state(checkpoint, weights), path, stored)
-
-    def load_posterior(self, checkpoint: dict[str, Any]) -> None:
-        """The aggregate posterior of a training checkpoint, if it holds one."""
-        stored = checkpoint.get("aggregate_posterior")
-        if stored is not None:
+    def load_posterior(self, stored: Mapping[str, Tensor] | None) -> None:
+        """stored: `mean` and `factor`."""
+        if stored:
             # a factor with other strides, as Cholesky leaves it, draws samples that differ in the last bit
             self.posterior = AggregatePosterior(stored["mean"].cpu(), stored["factor"].cpu().contiguous())
 
-    def _save_pretrained(self, save_directory: Path) -> None:
+    def saved_tensors(self) -> dict[str, Tensor]:
         posterior = {} if self.posterior is None else vars(self.posterior)
-        named = {f"{POSTERIOR_PREFIX}{name}": tensor for name, tensor in posterior.items()}
-        FORMAT.write(save_directory, self.config, self.state_dict() | named)
+        return self.state_dict() | {f"{POSTERIOR_PREFIX}{name}": tensor for name, tensor in posterior.items()}
 
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, *, map_location: str = "cpu", **download: Any
-    ) -> Self:
-        """A trained model in evaluation mode from what `save_pretrained` or `push_to_hub` wrote: a folder, or a name.
-
-        A folder needs no network. download: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
-        Raises InputError for anything else; the mixin's own reader would trust config.json.
-        """
-        folder = find_pretrained(str(pretrained_model_name_or_path), **download)
-        config, tensors = FORMAT.read(folder)
-        posterior = {
-            name.removeprefix(POSTERIOR_PREFIX): tensors.pop(name)
-            for name in list(tensors)
-            if name.startswith(POSTERIOR_PREFIX)
-        }
-        model = cls(config)
-        load_fitting(model, tensors, folder)
-        if posterior:
-            model.load_posterior({"aggregate_posterior": posterior})
-        return model.to(map_location).eval()
+    def load_folder(self, folder: Path, tensors: dict[str, Tensor]) -> None:
+        posterior = {name: tensors.pop(name) for name in list(tensors) if name.startswith(POSTERIOR_PREFIX)}
+        super().load_folder(folder, tensors)
+        self.load_posterior({name.removeprefix(POSTERIOR_PREFIX): tensor for name, tensor in posterior.items()})
 
 
 if not TYPE_CHECKING:  # which would take every name for one of this module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -10,15 +11,16 @@ from torch import Tensor
 
 from ear_teacher.annealing import KLAnnealing
 from ear_teacher.config import EarVAETrainingConfig
-from ear_teacher.losses import EarVAELoss, EarVAELossWeights
+from ear_teacher.datamodule import EarVAEDataModule
+from ear_teacher.losses import EarVAELoss, build_loss
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import AggregatePosterior, LatentMoments
-from earface.core.needed import Needed
 from earface.core.progress import progress
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import to_model_range, to_unit
 from earface.metrics.image_quality import psnr, ssim
 from earface.nn.checkpoint import read_checkpoint
+from earface.nn.losses import LossResult
 from earface.nn.perceptual import PerceptualLoss
 from earface.training.module import TrainingModule
 from earface.training.optim import backbone_groups, check_groups, named_group
@@ -26,22 +28,29 @@ from earface.training.optim import backbone_groups, check_groups, named_group
 SAMPLE_SEED = 7  # the same prior draws every epoch, so that the sheets can be compared
 
 
-class EarVAELightning(TrainingModule):
+class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
     """Trains `self.model`, an EarVAE; offers the same calls as it.
 
-    model: an EarVAE that is trained already; then no loss is built and no weights are looked for.
+    model, loss: built from `config` where they are not given, the loss when it is first needed.
     """
 
-    def __init__(self, config: EarVAETrainingConfig, model: EarVAE | None = None) -> None:
-        super().__init__(config, "model", config.model_config())
-        with Needed() as needed:
-            built = model or needed(lambda: EarVAE(config.model_config(), encoder_weights=config.encoder_weights))
-            self.loss = needed(lambda: _loss(config)) if model is None else None
-        self.model = built
+    model: EarVAE
+
+    def __init__(
+        self, config: EarVAETrainingConfig, model: EarVAE | None = None, loss: EarVAELoss | None = None
+    ) -> None:
+        super().__init__(config, EarVAE.format.kind, config.model_config())
+        self.model = model or EarVAE(config.model_config(), encoder_weights=config.encoder_weights)
+        if loss is not None:
+            self.loss = loss
         self.model.encoder.freeze(config.freeze_layers)
         if config.gradient_checkpointing:
             self.model.encoder.backbone.set_grad_checkpointing()
         self.annealing = _annealing(config)
+
+    @cached_property
+    def loss(self) -> EarVAELoss:
+        return build_loss(self.config)
 
     # -- training ----------------------------------------------------------------------------------------------------
 
@@ -55,13 +64,13 @@ class EarVAELightning(TrainingModule):
 
     def on_fit_start(self) -> None:
         """A compiled loss cannot move its network."""
-        if self.loss is not None and isinstance(self.loss.perceptual, PerceptualLoss):
+        if isinstance(self.loss.perceptual, PerceptualLoss):
             self.loss.perceptual.to(self.device)
 
     def compile_networks(self, **options: Any) -> None:
         self.model.encoder.compile_regions(**options)
         self.model.decoder.compile(**options)
-        if self.loss is not None and not torch.distributed.is_initialized():  # the contrastive term gathers then
+        if not torch.distributed.is_initialized():  # the contrastive term gathers then
             self.loss.compile(**options)
 
     @property
@@ -89,28 +98,18 @@ class EarVAELightning(TrainingModule):
         latent = self.model.reparameterize(mu, logvar)
         second = self.model.reparameterize(mu, logvar) if self.config.contrastive_weight > 0 else None
         progress = self.current_epoch + batch_idx / max(self.trainer.num_training_batches, 1)
-        loss, terms = self._loss_of(
-            batch, self.model.decode(latent), mu, logvar, self.annealing.weight_at(progress), latent, second
+        result = self.loss(
+            self.model.decode(latent),
+            batch["image"],
+            mu,
+            logvar,
+            self.annealing.weight_at(progress),
+            z1=latent,
+            z2=second,
+            subjects=batch["subject"],
         )
-        self.terms.add(self.global_step, {"loss": loss, **terms}, batch["index"])
-        return loss
-
-    def _loss_of(
-        self,
-        batch: dict[str, Any],
-        reconstruction: Tensor,
-        mu: Tensor,
-        logvar: Tensor,
-        beta: float,
-        first: Tensor,
-        second: Tensor | None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        if self.loss is None:
-            raise RuntimeError("this module was made from a trained model; it has no loss")
-        loss, terms = self.loss(
-            reconstruction, batch["image"], mu, logvar, beta, z1=first, z2=second, subjects=batch["subject"]
-        )
-        return loss, {"ssim_loss" if name == "ssim" else name: term for name, term in terms.items()}
+        self.terms.add(self.global_step, {"loss": result.total, **_named(result)}, batch["index"])
+        return result.total
 
     def rates(self) -> dict[str, float]:
         progress = self.trainer.fit_loop.total_batch_idx / max(self.trainer.num_training_batches, 1)
@@ -129,9 +128,10 @@ class EarVAELightning(TrainingModule):
         mu, logvar = self.model.encoder(batch["image"])
         reconstruction = self.model.decode(mu)
         final = self.annealing.final_weight
-        loss, terms = self._loss_of(batch, reconstruction, mu, logvar, final, mu, mu)
+        result = self.loss(reconstruction, batch["image"], mu, logvar, final, z1=mu, z2=mu, subjects=batch["subject"])
         predicted, target = to_unit(reconstruction.float()), to_unit(batch["image"])
-        values = {"loss": loss, "psnr": psnr(predicted, target).mean(), "ssim": ssim(predicted, target).mean(), **terms}
+        quality = {"psnr": psnr(predicted, target).mean(), "ssim": ssim(predicted, target).mean()}
+        values = {"loss": result.total, **quality, **_named(result)}
         self.sums.add(values, len(mu))
         self.moments.add(mu, logvar)
 
@@ -158,7 +158,7 @@ class EarVAELightning(TrainingModule):
     def _draw_sheets(self) -> None:
         """Reconstructions of fixed validation ears and samples, as PNG and in TensorBoard."""
         dataset = self.datamodule.val_set
-        chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.sheet_images).round().astype(int))
+        chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.grid_images).round().astype(int))
         images = to_model_range(torch.stack([dataset[int(i)]["image"] for i in chosen])).to(self.device)
         reconstruction = self.model.reconstruct(images)
         rows = {
@@ -188,11 +188,7 @@ class EarVAELightning(TrainingModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.annealing.load_state_dict(checkpoint["annealing"])
-        self.model.load_posterior(checkpoint)
-
-    def initialise_from(self, path: str) -> None:
-        """Weights only, from another run's checkpoint. Raises InputError when the shapes differ."""
-        self.model.load_weights(read_checkpoint(path), path)
+        self.model.load_extras(checkpoint)
 
     @classmethod
     def load_from_checkpoint(cls, path: str, map_location: str = "cpu", weights: str = "averaged") -> Self:  # type: ignore[override]
@@ -219,6 +215,11 @@ class EarVAELightning(TrainingModule):
         return self.model.sample(num_samples, source)
 
 
+def _named(result: LossResult) -> dict[str, Tensor]:
+    """The terms as they are logged: 1 - SSIM beside SSIM itself."""
+    return {"ssim_loss" if name == "ssim" else name: term for name, term in result.terms.items()}
+
+
 def _annealing(config: EarVAETrainingConfig) -> KLAnnealing:
     return KLAnnealing(
         config.kl_anneal_strategy,
@@ -231,24 +232,4 @@ def _annealing(config: EarVAETrainingConfig) -> KLAnnealing:
         ratio=config.kl_anneal_ratio,
         threshold_psnr=config.kl_anneal_threshold_psnr,
         latest_epoch=config.kl_anneal_latest_epoch,
-    )
-
-
-def _loss(config: EarVAETrainingConfig) -> EarVAELoss:
-    perceptual = None
-    if config.perceptual_weight > 0:
-        perceptual = PerceptualLoss(config.perceptual_backbone, config.perceptual_weights, config.in_channels)
-    return EarVAELoss(
-        EarVAELossWeights(
-            perceptual=config.perceptual_weight,
-            ssim=config.ssim_weight,
-            edge=config.edge_weight,
-            contrastive=config.contrastive_weight,
-            center=config.center_weight,
-            kl=config.kl_weight,
-        ),
-        perceptual=perceptual,
-        reconstruction=config.reconstruction,
-        focal_gamma=config.focal_gamma,
-        kl_reduction=config.kl_reduction,
     )

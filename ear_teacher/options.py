@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.core.tool_options import ToolOptions
+from earface.core.tool_options import ModelOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -21,7 +21,7 @@ EVALUATION_RESULTS = (
 
 
 @dataclass(frozen=True)
-class EarVAEEvaluationOptions(ToolOptions):
+class EarVAEEvaluationOptions(ModelOptions):
     """Measure a trained ear VAE on validation ears, beside pixel PCA, its own linear path, and HOG."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
@@ -30,14 +30,12 @@ class EarVAEEvaluationOptions(ToolOptions):
     data_root: str | None = option(None, "folder that relative paths start from; default: as in training")
     cache_dir: str | None = option(None, "where decoded images are kept; default: as in training")
     out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(32, "images decoded at once", low=1)
     pca_components: int | None = option(None, "size of PCA; default: the latents; at most the images less one", low=1)
 
 
 @dataclass(frozen=True)
-class EarEmbeddingOptions(ToolOptions):
+class EarEmbeddingOptions(ModelOptions):
     """Encode ears into a table of embeddings; search it, group it, show it in TensorBoard."""
 
     checkpoint: str = option(
@@ -48,22 +46,20 @@ class EarEmbeddingOptions(ToolOptions):
     out: str | None = option(None, f".npz or .parquet; default: {DEFAULT_OUT}, and no table if nothing was encoded")
     logvar: bool = option(False, "write the posteriors' log variances too")
     search: str | None = option(None, "a picture: find the ears most similar to it")
-    top: int = option(5, "how many of them", low=1)
+    top_k: int = option(5, "how many of them", low=1)
     clusters: int = option(0, "groups for k-means; 0: none", low=0)
     projector: str | None = option(None, "folder for a TensorBoard projector")
     data_root: str | None = option(None, "folder that relative paths in an NPY start from; default: the NPY's own")
     crop_to_bbox: bool | None = option(None, "cut an NPY's pictures to their boxes; default: as in training")
     folder_subjects: bool = option(False, "in a folder, the first folder below it is the subject, as in prepare_ears")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(64, "images sent to the device at once; does not change the numbers", low=1)
 
     def check(self) -> None:
         check_options(self)
         if not self.input and not self.embeddings:
-            raise InputError("--input: give images, folders or NPY files (or --embeddings, a table written earlier)")
+            raise InputError("`input`: give images, folders or NPY files (or `embeddings`, a table written earlier)")
         if not (self.input or self.out or self.search or self.clusters or self.projector):
-            raise InputError("--embeddings alone leaves nothing to do: add --search, --clusters, --projector or --out")
+            raise InputError("`embeddings` alone leaves nothing to do: add `search`, `clusters`, `projector` or `out`")
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class LatentMoments:
             return None
         return (
             f"posterior collapse: {self.active_units} of {self.latent_dim} latents are active "
-            f"({self.kl_per_dimension.sum():.2f} nats in all): lower --kl_weight, or anneal it later or longer"
+            f"({self.kl_per_dimension.sum():.2f} nats in all): lower `kl_weight`, or anneal it later or longer"
         )
 
 

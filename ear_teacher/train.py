@@ -19,8 +19,8 @@ from ear_teacher.config import ALIASES, HELP, PRESETS, EarVAETrainingConfig
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.first_imports import first_imports
-from earface.core.stopping import EXIT_PAUSED, pausable
-from earface.core.tool_options import next_step
+from earface.core.needed import Needed
+from earface.core.stopping import pausable
 
 
 @entry_point
@@ -40,36 +40,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(config: EarVAETrainingConfig) -> int:
     """Start, continue, or report as finished the run of this configuration. Returns the exit code."""
-    config.check_checkpoints()
-    if config.is_new:
-        config.check_files()
+    config.check_paths()
     # after parsing: help, a mistyped flag and a missing file answer without Lightning
     with first_imports():
-        import pytorch_lightning as pl
-
         from ear_teacher.datamodule import EarVAEDataModule
+        from ear_teacher.losses import build_loss
+        from ear_teacher.model import EarVAE
         from ear_teacher.module import EarVAELightning
-        from earface.training.resume import open_run
-        from earface.training.trainer import announce, build_trainer, fit, report
+        from earface.training.resume import Run
+        from earface.training.run import run_training
 
-    run, config = open_run(config, "ear_vae")
-    if run.finished:
-        print(f"finished: {run.checkpoint} holds {run.epoch} of {config.epochs} epochs; more with --epochs")
-        return 0
-    datamodule = EarVAEDataModule(config)
-    datamodule.check_files()
-    pl.seed_everything(config.seed, workers=True, verbose=False)
-    trainer = build_trainer(config, run, best={"ssim": "max"})
-    module = EarVAELightning(config)
-    if config.init_from:
-        module.initialise_from(config.init_from)
-    announce(config, run, module)
-    if config.freeze_layers and config.encoder_weights == "none" and not (config.init_from or run.checkpoint):
-        print(f"note: --freeze_layers {config.freeze_layers} keeps random weights as they are; 0 trains them")
-    complete = fit(trainer, module, datamodule, run)
-    last = Path(config.checkpoint_dir) / "last.ckpt"
-    report(trainer, run, complete, next_step("ears evaluate", checkpoint=last))
-    return 0 if complete else EXIT_PAUSED
+    def build(config: EarVAETrainingConfig, _: EarVAEDataModule, run: Run) -> EarVAELightning:
+        weights = "none" if run.checkpoint or config.init_from else config.encoder_weights
+        with Needed() as needed:
+            model = needed(lambda: EarVAE(config.model_config(), encoder_weights=weights))
+            loss = needed(lambda: build_loss(config))
+        return EarVAELightning(config, model, loss)
+
+    def note_random_layers(module: EarVAELightning, fresh: bool) -> None:
+        if config.freeze_layers and config.encoder_weights == "none" and fresh:
+            print(f"note: --freeze-layers {config.freeze_layers} keeps random weights as they are; 0 trains them")
+
+    code, _ = run_training(
+        config,
+        "ear_vae",
+        data=EarVAEDataModule,
+        module=build,
+        best=lambda *_: {"ssim": "max"},
+        starting=note_random_layers,
+        next_command="ears evaluate",
+    )
+    return code
 
 
 if __name__ == "__main__":

@@ -7,31 +7,38 @@ from typing import Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.data.face_sizes import VLRSize, parse_vlr_size
+from earface.data.face_folders import training_root
+from earface.data.face_sizes import HR, NONE, UPSAMPLERS, VLRSize, parse_vlr_size
 from earface.training.config import SHARED_ALIASES, RunOptions, help_layout
 
 STAGE2_ONLY = (
     *("head_lr_stage2", "backbone_lr", "layer_decay", "lora_rank"),
     *("lambda_arcface", "lambda_align", "keep_weight", "max_forgetting"),
 )
-ROUTES = ("dsr", "interpolation", "hr")  # what a recogniser can be shown of a face
 
 
 @dataclass(frozen=True)
 class EdgeFaceConfig:
     """What a checkpoint needs to rebuild the network."""
 
-    variant: str
+    variant: str = "edgeface_xxs"
+
+    def check(self) -> None:
+        """A variant that there is not is refused where the network is built."""
 
 
 @dataclass(frozen=True)
 class EdgeFaceTrainingConfig(RunOptions):
     """Fine-tune EdgeFace in two stages: `earface faces finetune`. The defaults are for 32x32."""
 
-    weights: str = option("edgeface_xxs", "what is tuned: a published EdgeFace variant, or a file of its weights")
-    face_crop: Literal["arcface", "center"] = option("arcface", "where its template lies in the 128 px, see facial_rec")
+    recognizer: str = option(
+        "edgeface_xxs", "what is fine-tuned: a published EdgeFace variant, or a file of its weights"
+    )
+    crop: Literal["arcface", "center"] = option("arcface", "where its template lies in the 128 px, see facial_rec")
     dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
-    inputs: str = option("dsr", "what it is shown: dsr, interpolation, hr, or a mixture such as dsr=.7,hr=.3")
+    upsampler: str = option(
+        "dsr", "what enlarges VLR faces: dsr, bicubic, none (HR faces), or a mixture such as dsr=.7,none=.3"
+    )
     dsr_checkpoint: str = option("dsr/checkpoints/last.ckpt", "the super-resolver of dsr inputs, or a quoted pattern")
     vlr_size: str = option("32", "of the faces before that: 32, 24, 16 or 14x16 (width x height)")
     degradation: Literal["bicubic", "realistic", "files"] = option(
@@ -40,7 +47,9 @@ class EdgeFaceTrainingConfig(RunOptions):
     cache_dir: str = option("facial_rec/cache", "inputs made once, a memory map each", affects_result=False)
     min_images: int = option(2, "identities with fewer pictures are left out of training", low=1)
     balanced: bool = option(False, "an epoch shows every identity equally often")
-    augment: bool = option(True, "mirrored, turned to 5 degrees, light and colour changed a little")
+    augment: Literal["none", "light"] = option(
+        "light", "light: mirrored, turned to 5 degrees, light and colour changed a little"
+    )
     stage1_epochs: int = option(5, "of the head alone, the network as published; 0: none", low=0, affects_result=False)
     stage2_epochs: int = option(25, "of everything", low=1, affects_result=False)
     batch_size: int = option(28, "faces per device and step; 28 fit into 8 GB", low=1)
@@ -54,8 +63,8 @@ class EdgeFaceTrainingConfig(RunOptions):
     scale: float = option(64.0, "of the cosines before the softmax", above=0)
     label_smoothing: float = option(0.08, "of the targets, on the scaled logits", low=0, high=0.99)
     lambda_arcface: float = option(1.0, "of the margin loss", low=0)
-    lambda_align: float = option(0.0, "of 1 - cosine to what the stock network makes of the HR face", low=0)
-    keep_weight: float = option(0.0, "of 1 - cosine to the stock network where both see the HR face", low=0)
+    lambda_align: float = option(0.0, "of 1 - cosine to what the pretrained network makes of the HR face", low=0)
+    keep_weight: float = option(0.0, "of 1 - cosine to the pretrained network where both see the HR face", low=0)
     max_forgetting: float = option(
         0.3, "percent by which rank-1 of HR faces may fall in the checkpoint that is chosen", low=0, high=100
     )
@@ -65,7 +74,7 @@ class EdgeFaceTrainingConfig(RunOptions):
         10, "epochs without a better val/loss before a stage stops; 0 never stops", low=0, affects_result=False
     )
     checkpoint_dir: str = option(
-        "facial_rec/checkpoints", "stage1/ and stage2/, where --resume auto looks", affects_result=False
+        "facial_rec/checkpoints", "stage1/ and stage2/, where `resume` auto looks", affects_result=False
     )
     log_dir: str = option("facial_rec/logs", "TensorBoard events, metrics.csv and pictures", affects_result=False)
 
@@ -75,23 +84,27 @@ class EdgeFaceTrainingConfig(RunOptions):
 
     @property
     def mixture(self) -> dict[str, float]:
-        """The share of each route of ROUTES that takes part; they sum to 1."""
-        return parse_mixture(self.inputs)
+        """The share of each upsampler of UPSAMPLERS that takes part; they sum to 1."""
+        return parse_mixture(self.upsampler)
 
     @property
-    def main_route(self) -> str:
-        """The first of the mixture: what classification is measured by."""
-        return next(iter(self.mixture))
+    def main_input(self) -> str:
+        """The faces that classification is measured by, those of the mixture's first: HR or an upsampler's."""
+        first = next(iter(self.mixture))
+        return HR if first == NONE else first
+
+    def check_files(self) -> None:
+        training_root(self.dataset_root)
 
     def check(self) -> None:
         check_options(self)
         try:
             parse_vlr_size(self.vlr_size)
         except InputError as error:
-            raise InputError(f"--vlr_size: {error}") from None
-        parse_mixture(self.inputs)
+            raise InputError(f"`vlr_size`: {error}") from None
+        parse_mixture(self.upsampler)
         if not (self.lambda_arcface or self.lambda_align or self.keep_weight):
-            raise InputError("--lambda_arcface 0: then --lambda_align or --keep_weight above 0; there is no other loss")
+            raise InputError("`lambda_arcface` 0: then `lambda_align` or `keep_weight` above 0; there is no other loss")
 
     def of_stage(self, stage: Literal[1, 2]) -> EdgeFaceStageConfig:
         """What a stage is trained with: in stage 1, options of stage 2 are at their defaults, so that it serves all."""
@@ -113,25 +126,25 @@ class EdgeFaceStageConfig(EdgeFaceTrainingConfig):
 
 
 def parse_mixture(text: str) -> dict[str, float]:
-    """`dsr` or `dsr=.7,hr=.3` -> route: share, the shares summing to 1. Raises InputError."""
+    """`dsr` or `dsr=.7,none=.3` -> upsampler: share, the shares summing to 1. Raises InputError."""
     shares: dict[str, float] = {}
     for part in text.split(","):
-        route, equals, written = part.strip().partition("=")
+        upsampler, equals, written = part.strip().partition("=")
         try:
             share = float(written) if equals else 1.0
         except ValueError:
             share = -1.0
-        if route not in ROUTES or route in shares or not 0 < share < float("inf"):
-            raise InputError(f"--inputs {text}: {', '.join(ROUTES)}, or some of them by weight, such as dsr=.7,hr=.3")
-        shares[route] = share
-    return {route: share / sum(shares.values()) for route, share in shares.items()}
+        if upsampler not in UPSAMPLERS or upsampler in shares or not 0 < share < float("inf"):
+            raise InputError(f"`upsampler` {text}: {', '.join(UPSAMPLERS)}, or some by weight, such as dsr=.7,none=.3")
+        shares[upsampler] = share
+    return {upsampler: share / sum(shares.values()) for upsampler, share in shares.items()}
 
 
 def parse_upsamplers(text: str) -> list[str]:
-    """`interpolation,dsr` -> those. Raises InputError."""
+    """`bicubic,dsr` -> those. Raises InputError."""
     names = [part.strip() for part in text.split(",")]
-    if not set(names) <= {"interpolation", "dsr"} or len(set(names)) < len(names):
-        raise InputError(f"--inputs {text}: interpolation, dsr, or both with a comma")
+    if not set(names) <= {"bicubic", "dsr"} or len(set(names)) < len(names):
+        raise InputError(f"`upsampler` {text}: bicubic, dsr, or both with a comma")
     return names
 
 
@@ -139,14 +152,14 @@ ALIASES = {"device": SHARED_ALIASES["device"], "margin": "arcface_margin"}
 
 HELP = help_layout(
     first=(
-        *("dataset_root", "weights", "inputs", "dsr_checkpoint", "vlr_size"),
+        *("dataset_root", "recognizer", "upsampler", "dsr_checkpoint", "vlr_size"),
         *("stage1_epochs", "stage2_epochs", "batch_size", "checkpoint_dir", "accelerator"),
     ),
     data=(
-        *("dataset_root", "inputs", "dsr_checkpoint", "vlr_size", "degradation", "cache_dir"),
+        *("dataset_root", "upsampler", "dsr_checkpoint", "vlr_size", "degradation", "cache_dir"),
         *("min_images", "balanced", "augment"),
     ),
-    model=("weights", "face_crop", "lora_rank"),
+    model=("recognizer", "crop", "lora_rank"),
     losses=(
         *("head", "arcface_margin", "scale", "label_smoothing", "lambda_arcface", "lambda_align", "keep_weight"),
         "max_forgetting",

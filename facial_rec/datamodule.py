@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader, Dataset
 
-from earface.core.errors import InputError
+from earface.core.errors import InputError, as_flags
 from earface.data.augmentation import FaceAugmentation
 from earface.data.face_dataset import FaceDataset, refuse_known, training_faces, usable_faces, with_vlr
 from earface.data.face_rows import FaceRow
+from earface.data.face_sizes import HR, NONE
 from earface.data.identity_split import identity_digests
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_model_range
 from earface.data.splits import in_seeded_order
-from earface.nn.upsampler import HR, Upsampler
+from earface.nn.upsampler import Upsampler
 from earface.training.datamodule import TrainingDataModule, print_once
 from facial_rec.config import EdgeFaceTrainingConfig
 from facial_rec.input_cache import VLRFaces, open_inputs
@@ -33,14 +34,14 @@ UNSEEN = -1  # the label of who is not trained on
 
 @dataclass(frozen=True)
 class FaceTable:
-    """N faces: their files, the class of each (UNSEEN for none), and their pictures by each route but HR."""
+    """N faces: their files, the class of each (UNSEEN for none), and their pictures by each upsampler but HR."""
 
     rows: Sequence[FaceRow]
     labels: NDArray[np.int64]  # (N,)
     inputs: Mapping[str, NDArray[np.uint8]]  # (N, 128, 128, 3) each
 
-    def picture(self, route: str, place: int) -> Pixels:
-        return read_image(self.rows[place].path) if route == HR else np.array(self.inputs[route][place])
+    def picture(self, upsampler: str, place: int) -> Pixels:
+        return read_image(self.rows[place].path) if upsampler == HR else np.array(self.inputs[upsampler][place])
 
 
 class TrainingInputs(Dataset[dict[str, Any]]):
@@ -52,8 +53,8 @@ class TrainingInputs(Dataset[dict[str, Any]]):
 
     def __init__(self, faces: FaceTable, places: NDArray[np.int64], config: EdgeFaceTrainingConfig) -> None:
         self.faces, self.places, self.seed = faces, places, config.seed
-        self.routes, self.shares = list(config.mixture), np.array(list(config.mixture.values()))
-        self.augmentation = FaceAugmentation("recognition") if config.augment else None
+        self.upsamplers, self.shares = list(config.mixture), np.array(list(config.mixture.values()))
+        self.augmentation = FaceAugmentation("recognition") if config.augment != "none" else None
         self.with_hr = bool(config.lambda_align or config.keep_weight)
         labels = faces.labels[places]
         self.by_class = [places[labels == label] for label in np.unique(labels)] if config.balanced else []
@@ -66,8 +67,9 @@ class TrainingInputs(Dataset[dict[str, Any]]):
         generator = np.random.default_rng((self.seed, epoch, index))
         own = self.by_class[index % len(self.by_class)] if self.by_class else self.places[index : index + 1]
         place = int(generator.choice(own))
-        route = self.routes[generator.choice(len(self.routes), p=self.shares)]
-        pictures = [self.faces.picture(each, place) for each in ([route, HR] if self.with_hr else [route])]
+        upsampler = self.upsamplers[generator.choice(len(self.upsamplers), p=self.shares)]
+        own = HR if upsampler == NONE else upsampler
+        pictures = [self.faces.picture(each, place) for each in ([own, HR] if self.with_hr else [own])]
         if self.augmentation is not None:
             pictures = self.augmentation(pictures, (self.seed, epoch, index, 1))
         named = zip(("image", HR), map(torch.from_numpy, pictures), strict=False)
@@ -75,7 +77,7 @@ class TrainingInputs(Dataset[dict[str, Any]]):
 
 
 class MeasuredInputs(Dataset[dict[str, Any]]):
-    """Items by number: a face by every route, (128, 128, 3) uint8, HR among them; `label`; `index`, the number.
+    """Items by number: a face by every upsampler, (128, 128, 3) uint8, HR among them; `label`; `index`, the number.
 
     places: of the faces to measure on, held-out pictures of training identities and unseen people.
     """
@@ -90,20 +92,20 @@ class MeasuredInputs(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         place = int(self.places[index])
-        pictures = {route: self.faces.picture(route, place) for route in (HR, *self.faces.inputs)}
-        tensors = {route: torch.from_numpy(pixels) for route, pixels in pictures.items()}
+        pictures = {upsampler: self.faces.picture(upsampler, place) for upsampler in (HR, *self.faces.inputs)}
+        tensors = {upsampler: torch.from_numpy(pixels) for upsampler, pixels in pictures.items()}
         return {**tensors, "label": int(self.labels[index]), "index": index}
 
 
 class EdgeFaceDataModule(TrainingDataModule):
-    """Training and validation faces of a EdgeFaceTrainingConfig. routes: those of its mixture but HR."""
+    """Training and validation faces of a EdgeFaceTrainingConfig. upsamplers: those of its mixture but HR."""
 
-    def __init__(self, config: EdgeFaceTrainingConfig, routes: Sequence[Upsampler]) -> None:
+    def __init__(self, config: EdgeFaceTrainingConfig, upsamplers: Sequence[Upsampler]) -> None:
         super().__init__(config)
-        self.routes = list(routes)
-        self.files = config.degradation == "files" and bool(routes)
+        self.upsamplers = list(upsamplers)
+        self.files = config.degradation == "files" and bool(upsamplers)
         train, self.unseen_rows = training_faces(config.dataset_root, need_vlr=self.files)
-        dsr = {Path(config.dsr_checkpoint): route.trained_on for route in routes if route.name == "dsr"}
+        dsr = {Path(config.dsr_checkpoint): upsampler.trained_on for upsampler in upsamplers if upsampler.name == "dsr"}
         refuse_known(self.unseen_rows, "val", dsr)
         self.train_rows = with_enough_pictures(train, config.min_images, config.dataset_root)
         self.classes = sorted({row.identity for row in self.train_rows})
@@ -120,7 +122,7 @@ class EdgeFaceDataModule(TrainingDataModule):
         fitted = to_fit(rows, labels, self.config.seed)
         if fitted.sum() == (labels != UNSEEN).sum():
             raise InputError(
-                f"--dataset_root {self.config.dataset_root}: no training identity has three or more pictures, one of "
+                f"`dataset_root` {self.config.dataset_root}: no training identity has three or more pictures, one of "
                 "which could be held out to measure classification on"
             )
         self.train_set = TrainingInputs(faces, np.flatnonzero(fitted), self.config)
@@ -148,7 +150,7 @@ class EdgeFaceDataModule(TrainingDataModule):
     def _open(self, rows: Sequence[FaceRow]) -> dict[str, NDArray[np.uint8]]:
         config = self.config
         faces = VLRFaces(rows, lambda: self._batches(rows), (config.vlr_size, config.degradation, config.seed))
-        return {route.name: open_inputs(config.cache_dir, route, faces) for route in self.routes}
+        return {upsampler.name: open_inputs(config.cache_dir, upsampler, faces) for upsampler in self.upsamplers}
 
     def _batches(self, rows: Sequence[FaceRow]) -> Iterable[dict[str, Any]]:
         config = self.config
@@ -164,8 +166,8 @@ def with_enough_pictures(rows: Sequence[FaceRow], least: int, source: str) -> li
     kept = [row for row in rows if count[row.identity] >= least]
     if len({row.identity for row in kept}) < 2:
         raise InputError(
-            f"--dataset_root {source}: fewer than two of its {len(count)} training identities have {least} or more "
-            "pictures (--min_images)"
+            f"`dataset_root` {source}: fewer than two of its {len(count)} training identities have {least} or more "
+            "pictures (`min_images`)"
         )
     _report_left_out(sum(number < least for number in count.values()), least)
     return kept
@@ -185,4 +187,8 @@ def to_fit(rows: Sequence[FaceRow], labels: NDArray[np.int64], seed: int) -> NDA
 @rank_zero_only
 def _report_left_out(identities: int, least: int) -> None:
     if identities:
-        print(f"{identities} training identities have fewer than {least} pictures and are left out (--min-images)")
+        print(
+            as_flags(
+                f"{identities} training identities have fewer than {least} pictures and are left out (`min_images`)"
+            )
+        )

@@ -12,7 +12,7 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from earface.core.command_line import parse_options
-from earface.core.errors import InputError, entry_point
+from earface.core.errors import entry_point
 from earface.core.files import refuse_to_replace, require_checkpoint, require_path
 from earface.core.first_imports import first_imports
 from earface.core.progress import progress
@@ -43,7 +43,7 @@ def embed(model: EdgeFace, faces: Sequence[FaceFile], options: EmbedOptions, dev
             flip=options.flip,
             batch_size=options.batch_size,
             device=device,
-            workers=options.workers,
+            workers=options.num_workers,
             progress=state.update,
         )
     seconds = time.perf_counter() - start
@@ -62,11 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_name(out)
     refuse_to_replace([out], options.overwrite)
     require_path(options.input)
-    if options.weights.endswith(".ckpt"):
-        require_checkpoint(options.weights)
+    if options.recognizer.endswith(".ckpt"):
+        require_checkpoint(options.recognizer)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        import torch
         from rich.console import Console
 
         from earface.nn.inference import choose_device, weights_digest
@@ -74,22 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         from facial_rec.embedding import faces_of
         from facial_rec.embedding_table import FaceEmbeddings, write_embeddings
         from facial_rec.model import EdgeFace
-        from facial_rec.recognizer import is_finetuned, load_finetuned_for
+        from facial_rec.recognizer import is_finetuned, load_edgeface, load_finetuned
 
     console = Console()
     device = choose_device(options.device)
-    tuned = options.variant is None and is_finetuned(options.weights)
-    model = (
-        load_finetuned_for(options.weights, options.crop)[0]
-        if tuned
-        else EdgeFace.from_weights(options.weights, options.variant)
-    )
+    if options.variant is not None:
+        model = EdgeFace.from_weights(options.recognizer, options.variant)
+    elif is_finetuned(options.recognizer):
+        model = load_finetuned(options.recognizer, options.crop)
+    else:
+        model = load_edgeface(options.recognizer)
     digest = weights_digest(model)
     faces = faces_of(options.input)
-    try:
-        found = embed(model.to(device), faces, options, device, console)
-    except torch.OutOfMemoryError as error:
-        raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+    found = embed(model.to(device), faces, options, device, console)
     identities = [faces[index].identity for index in found.kept]
     table = FaceEmbeddings(
         embeddings=found.embeddings,
@@ -99,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         digest=digest,
         metadata={
             "variant": model.variant,
-            "weights": options.weights,
+            "weights": options.recognizer,
             "flip": options.flip,
             "skipped": [list(entry) for entry in found.skipped],
         },

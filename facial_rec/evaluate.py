@@ -12,7 +12,7 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from earface.core.command_line import parse_options
-from earface.core.errors import InputError, entry_point
+from earface.core.errors import entry_point
 from earface.core.files import atomic_write, output_folder, require_checkpoint, require_trained
 from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
@@ -25,22 +25,21 @@ from facial_rec.options import METRICS, EdgeFaceEvaluationOptions
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EdgeFaceEvaluationOptions, argv, prog="earface faces evaluate")
-    for name in options.weights:
+    for name in options.recognizer:
         if name.endswith(".ckpt"):
             require_checkpoint(name)
-    if "dsr" in parse_upsamplers(options.inputs):
+    if "dsr" in parse_upsamplers(options.upsampler):
         require_trained(options.dsr_checkpoint)
     require_face_set(options.dataset_root)
     out = output_folder(Path(options.out), [METRICS], options.overwrite)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        import torch
         from rich.console import Console
 
         from dsr.upsampler import enlarging
         from earface.data.face_dataset import faces_to_score, usable_faces
+        from earface.data.face_sizes import HR
         from earface.nn.inference import choose_device
-        from earface.nn.upsampler import HR
         from facial_rec.evaluation import CONVENTION, measure, print_table
         from facial_rec.recognizer import load_recognizer
 
@@ -48,33 +47,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     with Needed() as needed:
         recognizers = {
             name: needed(
-                partial(load_recognizer, name, options.face_crop, device),
-                f"--weights FILE (the authors' {name}.pt)",
+                partial(load_recognizer, name, options.crop, device),
+                f"--recognizer FILE (the authors' {name}.pt)",
             )
-            for name in options.weights
+            for name in options.recognizer
         }
-        upsamplers = parse_upsamplers(options.inputs)
-        routes = needed(lambda: enlarging(upsamplers, options.dsr_checkpoint, options.vlr_size, device))
+        names = parse_upsamplers(options.upsampler)
+        upsamplers = needed(lambda: enlarging(names, options.dsr_checkpoint, options.vlr_size, device))
     known = {Path(name): each.trained_on for name, each in recognizers.items()}
-    known |= {Path(options.dsr_checkpoint): route.trained_on for route in routes if route.name == "dsr"}
+    known |= {Path(options.dsr_checkpoint): upsampler.trained_on for upsampler in upsamplers if upsampler.name == "dsr"}
     rows = faces_to_score(options.dataset_root, options.split, known)
     rows = usable_faces(rows, parse_vlr_size(options.vlr_size) if options.degradation == "files" else None)
-    try:
-        found = measure(recognizers, routes, rows, options)
-    except torch.OutOfMemoryError as error:
-        raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+    found = measure(recognizers, upsamplers, rows, options)
     people = len({row.identity for row in rows})
     content = {
         "faces": len(rows),
         "identities": people,
-        **{name: getattr(options, name) for name in ("vlr_size", "degradation", "inputs", "dsr_checkpoint")},
+        **{name: getattr(options, name) for name in ("vlr_size", "degradation", "upsampler", "dsr_checkpoint")},
         "convention": CONVENTION,
         "figures": found,
     }
     with atomic_write(out / METRICS) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     title = f"{options.vlr_size} px, {options.degradation}: {len(rows)} faces of {people} people"
-    print_table(title, found, [HR, *(route.name for route in routes)])
+    print_table(title, found, [HR, *(upsampler.name for upsampler in upsamplers)])
     Console().print(f"{METRICS}: {options.out}", soft_wrap=True, highlight=False)
     return 0
 

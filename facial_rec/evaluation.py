@@ -17,25 +17,26 @@ from earface.data.face_sizes import parse_vlr_size
 from earface.nn.inference import choose_device
 from earface.nn.upsampler import Upsampler
 from facial_rec.datamodule import HR
-from facial_rec.metrics import by_route
+from facial_rec.metrics import by_upsampler
 from facial_rec.options import EdgeFaceEvaluationOptions
 from facial_rec.recognizer import FaceRecognizer
 
 TABLE_WIDTH = 120
 CONVENTION = (
     "the first HR face of each identity with two or more is the gallery, its other faces are the probes, by each "
-    "route; rank1: closed set; tar: at a false accept rate of 1e-3, every probe with every gallery face; eer: likewise"
+    "upsampler; rank1: closed set; tar: at a false accept rate of 1e-3, every probe with every gallery face; eer: "
+    "likewise"
 )
 
 
 @torch.no_grad()
 def measure(
     recognizers: Mapping[str, FaceRecognizer],
-    routes: Sequence[Upsampler],
+    upsamplers: Sequence[Upsampler],
     rows: Sequence[FaceRow],
     options: EdgeFaceEvaluationOptions,
 ) -> dict[str, dict[str, float]]:
-    """recogniser -> `by_route` figures; those of an unseen probe's route are against the HR gallery."""
+    """recogniser -> `by_upsampler` figures; those of an unseen probe's upsampler are against the HR gallery."""
     device, files = choose_device(options.device), options.degradation == "files"
     size = parse_vlr_size(options.vlr_size)
     dataset = FaceDataset(rows, seed=options.seed, files=files)
@@ -44,23 +45,25 @@ def measure(
     for batch in tracked(loader, "measuring, batches"):
         moved = {name: value.to(device) for name, value in batch.items()}
         ready = with_vlr(moved, options.degradation, size)
-        faces = {HR: ready["hr"]} | {route.name: route.enlarge(ready["vlr"]).float().clamp(-1, 1) for route in routes}
+        faces = {HR: ready["hr"]} | {
+            upsampler.name: upsampler.enlarge(ready["vlr"]).float().clamp(-1, 1) for upsampler in upsamplers
+        }
         for name, recognizer in recognizers.items():
-            for route, crops in faces.items():
-                tables.setdefault((name, route), []).append(recognizer(crops).cpu())
+            for upsampler, crops in faces.items():
+                tables.setdefault((name, upsampler), []).append(recognizer(crops).cpu())
     identities = [row.identity for row in rows]
     return {
-        name: by_route({route: torch.cat(tables[name, route]) for route in faces}, HR, identities)
+        name: by_upsampler({upsampler: torch.cat(tables[name, upsampler]) for upsampler in faces}, HR, identities)
         for name in recognizers
     }
 
 
-def print_table(title: str, found: Mapping[str, Mapping[str, float]], routes: Sequence[str]) -> None:
+def print_table(title: str, found: Mapping[str, Mapping[str, float]], upsamplers: Sequence[str]) -> None:
     table = Table("recogniser", "faces", "rank-1", "TAR at FAR 1e-3", "EER", box=None, header_style="bold")
     for name, own in found.items():
-        for route in routes:
-            values = [own.get(f"{figure}_{route}") for figure in ("rank1", "tar", "eer")]
-            table.add_row(name, route, *("insufficient data" if v is None else f"{v:.2%}" for v in values))
+        for upsampler in upsamplers:
+            values = [own.get(f"{figure}_{upsampler}") for figure in ("rank1", "tar", "eer")]
+            table.add_row(name, upsampler, *("insufficient data" if v is None else f"{v:.2%}" for v in values))
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
     console.print(title, highlight=False)

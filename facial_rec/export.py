@@ -1,4 +1,4 @@
-"""A tuned recogniser for other programs: `earface export edgeface`, or `python -m facial_rec.export`."""
+"""A fine-tuned recogniser for other programs: `earface export edgeface`, or `python -m facial_rec.export`."""
 
 from __future__ import annotations
 
@@ -25,18 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         from earface.export.command import export_model
         from earface.export.onnx_export import require_onnx
         from earface.nn.inference import choose_device
-        from facial_rec.model import load_finetuned, save_finetuned
+        from facial_rec.model import EdgeFace
         from facial_rec.onnx_export import write_onnx
 
     if options.format != "safetensors":
         require_onnx()
     choose_device("cpu")
-    model, tuning = load_finetuned(options.checkpoint, options.weights)
-    export_model(
-        options,
-        lambda out: save_finetuned(out, model, tuning),
-        lambda out: write_onnx(out, model, tuning, options.tolerance),
-    )
+    model = EdgeFace.load(options.checkpoint, weights=options.weights)
+    export_model(options, model.save_pretrained, lambda out: write_onnx(out, model, options.tolerance))
     return 0
 
 

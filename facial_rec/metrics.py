@@ -34,22 +34,24 @@ def figures(probes: Tensor, gallery: Tensor, identities: Sequence[str]) -> dict[
     return found if tar is None else found | {"tar": tar}
 
 
-def by_route(tables: Mapping[str, Tensor], sharp: str, identities: Sequence[str]) -> dict[str, float]:
-    """`figures` of each route's embeddings (N, D) against those of the route `sharp`, as {figure}_{route}."""
-    rows = {route: table.cpu() for route, table in tables.items()}
+def by_upsampler(tables: Mapping[str, Tensor], hr: str, identities: Sequence[str]) -> dict[str, float]:
+    """`figures` of each upsampler's embeddings (N, D) against those of the upsampler `hr`, as {figure}_{upsampler}."""
+    rows = {upsampler: table.cpu() for upsampler, table in tables.items()}
     return {
-        f"{name}_{route}": value
-        for route, table in rows.items()
-        for name, value in figures(table, rows[sharp], identities).items()
+        f"{name}_{upsampler}": value
+        for upsampler, table in rows.items()
+        for name, value in figures(table, rows[hr], identities).items()
     }
 
 
-def selection_loss(found: Mapping[str, float], routes: Sequence[str], sharp: str, max_forgetting: float) -> float:
-    """By which checkpoints are chosen: 1 - the mean of rank1 and, where it can be told, tar over the routes.
+def selection_loss(found: Mapping[str, float], upsamplers: Sequence[str], hr: str, max_forgetting: float) -> float:
+    """By which checkpoints are chosen: 1 - the mean of rank1 and, where there is one, tar over the upsamplers.
 
-    found: {figure}_{route}, and rank1_stock_{sharp} of the network as published. FORGOTTEN is added where rank1 of the
-    route `sharp` fell by more than max_forgetting, a share. By rank-1 alone epochs differ by a face or two.
+    found: {metric}_{upsampler}, and rank1_pretrained_{hr} of the pretrained network. FORGOTTEN is added where rank1 of
+    HR faces fell by more than max_forgetting, a share. By rank-1 alone epochs differ by a face or two.
     """
-    low = [found[name] for route in routes for name in (f"rank1_{route}", f"tar_{route}") if name in found]
-    forgotten = found[f"rank1_stock_{sharp}"] - found[f"rank1_{sharp}"] > max_forgetting
+    low = [
+        found[name] for upsampler in upsamplers for name in (f"rank1_{upsampler}", f"tar_{upsampler}") if name in found
+    ]
+    forgotten = found[f"rank1_pretrained_{hr}"] - found[f"rank1_{hr}"] > max_forgetting
     return 1.0 - float(np.mean(low)) + FORGOTTEN * forgotten

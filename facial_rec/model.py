@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import timm
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write
-from earface.nn.checkpoint import find_checkpoint, load_fitting, network_state, read_checkpoint
 from earface.nn.lora import add_adapters, merge_adapters
 from earface.nn.positional_encoding import share_positional_encodings
 from earface.nn.pretrained_folder import CONFIG, WEIGHTS
-from facial_rec.contract import SIZE, FaceContract
-from facial_rec.hub import KIND, EdgeFaceProvenance
+from earface.nn.trained_model import TrainedModel
+from facial_rec.config import EdgeFaceConfig
+from facial_rec.contract import SIZE
+from facial_rec.hub import FORMAT, MODEL_CARD, EdgeFaceProvenance, read_provenance
 from facial_rec.published_weights import (
     VARIANTS,
     Variant,
@@ -66,18 +65,27 @@ def build_network(variant: Variant) -> Any:
     return network
 
 
-class EdgeFace(nn.Module):
+class EdgeFace(
+    TrainedModel[EdgeFaceConfig], library_name="earface", tags=["face-recognition"], model_card_template=MODEL_CARD
+):
     """Faces (B, 3, 112, 112) in [-1, 1], RGB, as a `FaceContract` gives them, to embeddings (B, 512).
 
     variant: a key of `VARIANTS`, at random weights; `from_weights` reads some. The state dict has the names of the
     authors' files.
     """
 
+    format, command, old_key = FORMAT, "faces finetune", "edgeface"
+
     def __init__(self, variant: str) -> None:
         super().__init__()
         self.variant = variant
+        self.provenance = EdgeFaceProvenance()
         self.model = build_network(variant_named(variant))
         self.channels: list[int] = [info["num_chs"] for info in self.model.feature_info]
+
+    @property
+    def config(self) -> EdgeFaceConfig:  # type: ignore[override]
+        return EdgeFaceConfig(self.variant)
 
     @classmethod
     def from_weights(cls, weights: str | Path = "pretrained", variant: str | None = None) -> Self:
@@ -90,13 +98,13 @@ class EdgeFace(nn.Module):
         if variant is not None:
             variant_named(variant)
         elif weights in ("pretrained", "none"):
-            raise InputError(f"--weights {weights}: which? Choose --variant from {', '.join(VARIANTS)}")
+            raise InputError(f"`weights` {weights}: which? Choose `variant` from {', '.join(VARIANTS)}")
         if weights == "none":
             return cls(str(variant)).eval()
         path = published_file(str(variant)) if weights == "pretrained" else Path(weights)
         found, state = read_edgeface(path)
         if variant is not None and not VARIANTS[found].same_network(VARIANTS[variant]):
-            raise InputError(f"{path}: holds {found}, not {variant}; leave --variant out, or give a file of {variant}")
+            raise InputError(f"{path}: holds {found}, not {variant}; leave `variant` out, or give a file of {variant}")
         model = cls(found)
         check_fit(path, found, state, model.state_dict())
         model.load_state_dict(state)
@@ -125,6 +133,39 @@ class EdgeFace(nn.Module):
         """`forward` of the faces that `features` made these maps of: both in one pass."""
         return self.model.forward_head(self.model.norm_pre(maps[-1]))
 
+    # -- fine-tuned models -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu", weights: str = "averaged") -> Self:
+        return super().load(finetuned_folder(path) or path, device, weights)
+
+    @classmethod
+    def build(cls, config: EdgeFaceConfig) -> Self:
+        return cls(config.variant)
+
+    def load_weights(self, checkpoint: Mapping[str, Any], path: str | Path, weights: str = "averaged") -> None:
+        """With the low-rank adapters that the checkpoint holds merged."""
+        options = checkpoint["hyper_parameters"]["options"]
+        if options["stage"] == 2 and options["lora_rank"]:
+            add_adapters(self, options["lora_rank"])
+        super().load_weights(checkpoint, path, weights)
+        merge_adapters(self)
+        self.requires_grad_(True)
+
+    def load_extras(self, checkpoint: Mapping[str, Any]) -> None:
+        options = checkpoint["hyper_parameters"]["options"]
+        about = {name: options[name] for name in ("crop", "upsampler", "vlr_size", "degradation")}
+        self.provenance = EdgeFaceProvenance(**about, trained_on=tuple(checkpoint["trained_on"]))
+
+    def saved_provenance(self) -> dict[str, Any]:
+        return {"contract": self.provenance.contract, **asdict(self.provenance)}
+
+    def load_folder(self, folder: Path, tensors: dict[str, Tensor]) -> None:
+        super().load_folder(folder, tensors)
+        self.provenance = read_provenance(folder)
+
+    # -- layers ------------------------------------------------------------------------------------------------------
+
     def layer_groups(self) -> list[list[nn.Module]]:
         """From the input on: the four stages, the stem in the first, and the output layer with its norm."""
         groups = [[stage] for stage in self.model.stages]
@@ -137,68 +178,10 @@ def unit(embeddings: Tensor) -> Tensor:
     return F.normalize(embeddings.float(), dim=1)
 
 
-def load_finetuned(path: str | Path, weights: str = "averaged") -> tuple[EdgeFace, EdgeFaceProvenance]:
-    """Of a checkpoint of earface faces finetune, a pattern (the newest match), or what `save_finetuned` wrote.
-
-    The model is in evaluation mode, on the CPU, with low-rank adapters merged. weights: of a checkpoint, `averaged` or
-    `raw`. Raises InputError for anything else.
-    """
-    if (folder := finetuned_folder(path)) is not None:
-        return _read_folder(folder)
-    found = find_checkpoint(path)
-    checkpoint = read_checkpoint(found)
-    stored = checkpoint.get("hyper_parameters", {})
-    if "edgeface" not in stored:
-        raise InputError(f"{found}: not a checkpoint of earface faces finetune")
-    options = stored["options"]
-    model = EdgeFace(stored["edgeface"]["variant"])
-    if options["stage"] == 2 and options["lora_rank"]:
-        add_adapters(model, options["lora_rank"])
-    load_fitting(model, network_state(checkpoint, weights), found)
-    merge_adapters(model)
-    return model.requires_grad_(True).eval(), EdgeFaceProvenance(
-        variant=model.variant,
-        contract=FaceContract(options["face_crop"]).id,
-        crop=options["face_crop"],
-        **{name: options[name] for name in ("inputs", "vlr_size", "degradation")},
-        trained_on=tuple(checkpoint["trained_on"]),
-    )
-
-
 def finetuned_folder(name: str | Path) -> Path | None:
     """The folder that it is, or whose weights it is: with these comes whom they were trained on."""
     path = Path(name)
     if path.is_dir():
-        tuned = (path / "tuned", path / "checkpoints" / "tuned")  # of a run's folder
-        return path if (path / CONFIG).is_file() else next((each for each in tuned if each.is_dir()), path)
+        finetuned = (path / "tuned", path / "checkpoints" / "tuned")  # of a run's folder
+        return path if (path / CONFIG).is_file() else next((each for each in finetuned if each.is_dir()), path)
     return path.parent if path.name == WEIGHTS and (path.parent / CONFIG).is_file() else None
-
-
-def save_finetuned(folder: Path, model: EdgeFace, tuning: EdgeFaceProvenance) -> None:
-    """Each file appears whole or not at all, config.json last. The weights have the names of the authors' files."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_write(folder / WEIGHTS) as temporary:
-        temporary.write_bytes(save(plain, metadata={"format": "pt"}))
-    with atomic_write(folder / CONFIG) as temporary:
-        temporary.write_text(json.dumps({"kind": KIND, **asdict(tuning)}, indent=1) + "\n", encoding="utf-8")
-
-
-def _read_folder(folder: Path) -> tuple[EdgeFace, EdgeFaceProvenance]:
-    path = folder / CONFIG
-    try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{folder}: holds no {CONFIG}; give a folder that earface export edgeface wrote") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
-    if not isinstance(content, dict) or content.pop("kind", None) != KIND:
-        raise InputError(f"{path}: describes no tuned EdgeFace; give a folder that earface export edgeface wrote")
-    wanted = {field.name for field in fields(EdgeFaceProvenance)}
-    people = content.get("trained_on")
-    if content.keys() != wanted or not isinstance(people, list) or not all(isinstance(one, str) for one in people):
-        differing = ", ".join(sorted(content.keys() ^ wanted)) or "trained_on"
-        raise InputError(f"{path}: fields are missing, unknown or damaged ({differing})")
-    tuning = EdgeFaceProvenance(**{**content, "trained_on": tuple(people)})
-    if tuning.contract != FaceContract(tuning.crop).id:  # type: ignore[arg-type]
-        raise InputError(f"{path}: its faces are not those of this version (contract {tuning.contract})")
-    return EdgeFace.from_weights(folder / WEIGHTS, tuning.variant), tuning

@@ -1,4 +1,4 @@
-"""A tuned recogniser as an ONNX file, checked against the source."""
+"""A fine-tuned recogniser as an ONNX file, checked against the source."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor
 from earface.export.onnx_export import BATCHES, Difference, OnnxPart, write_parts
 from earface.nn.inference import weights_digest
 from facial_rec.contract import SIZE
-from facial_rec.hub import EdgeFaceProvenance
 from facial_rec.model import EdgeFace, unit
 from facial_rec.options import ONNX_FILE
 
@@ -28,7 +27,7 @@ class Embedder(torch.nn.Module):
         return unit(self.model(faces))
 
 
-def write_onnx(folder: Path, model: EdgeFace, tuning: EdgeFaceProvenance, tolerance: float) -> list[Difference]:
+def write_onnx(folder: Path, model: EdgeFace, tolerance: float) -> list[Difference]:
     """edgeface.onnx: faces (N, 3, 112, 112), as the contract gives them -> embeddings (N, 512) of length 1.
 
     The contract and the weights' digest are kept in the file. model: in evaluation mode, on the CPU.
@@ -37,6 +36,6 @@ def write_onnx(folder: Path, model: EdgeFace, tuning: EdgeFaceProvenance, tolera
     generator = torch.Generator().manual_seed(CHECK_SEED)
     coarse = torch.rand(max(BATCHES), 3, 8, 8, generator=generator) * 2.0 - 1.0
     faces = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear")
-    about = {"contract": tuning.contract, "variant": tuning.variant, "digest": weights_digest(model)}
+    about = {"contract": model.provenance.contract, "variant": model.variant, "digest": weights_digest(model)}
     part = OnnxPart(ONNX_FILE, Embedder(model).eval(), faces, "faces", ("embeddings",))
     return write_parts(folder, [part], tolerance, about)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.core.tool_options import ToolOptions
+from earface.core.tool_options import DeviceOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 from facial_rec.config import parse_upsamplers
 
@@ -17,62 +17,60 @@ METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
-class EmbedOptions(ToolOptions):
+class EmbedOptions(DeviceOptions):
     """Aligned faces into a table of unit embeddings, with what made them."""
 
     input: str = option("", "a picture, or a folder of them: its first folders are the identities")
-    weights: str = option(
-        "pretrained", "a file of the authors, a tuned folder or checkpoint, or pretrained: downloaded"
+    recognizer: str = option(
+        "edgeface_xxs", "a published EdgeFace variant, a file of its weights, a fine-tuned folder, or a checkpoint"
     )
-    variant: str | None = option(None, "edgeface_xxs, ...: needed for pretrained; a file tells its own")
+    variant: str | None = option(None, "what a file of weights has to hold: edgeface_xxs, ...")
     out: str = option("embeddings.npz", "the table, .npz")
     crop: Literal["arcface", "center"] = option(
         "arcface", "arcface: the template fills the picture; center: it lies 8 px inside a canvas of 128"
     )
     flip: bool = option(False, "average with the mirrored face: twice the time")
     batch_size: int = option(64, "faces sent to the device at once; does not change the numbers", low=1)
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
-    workers: int = option(4, "threads that read pictures", low=1, high=64)
+    num_workers: int = option(4, "threads that read pictures", low=1, high=64)
 
     def check(self) -> None:
         check_options(self)
         if not self.input:
-            raise InputError("--input: give a picture or a folder of aligned faces")
-        if self.weights == "none":
-            raise InputError("--weights none: random weights recognise nobody; give a file, or pretrained")
+            raise InputError("`input`: give a picture or a folder of aligned faces")
+        if self.recognizer == "none":
+            raise InputError("`recognizer` none: random weights recognise nobody; give a file, or a variant")
 
 
 @dataclass(frozen=True)
-class EdgeFaceEvaluationOptions(ToolOptions):
-    """Measure recognisers on people they were not tuned on, by HR, interpolated and super-resolved faces."""
+class EdgeFaceEvaluationOptions(DeviceOptions):
+    """Measure recognisers on people they were not fine-tuned on, by HR, interpolated and super-resolved faces."""
 
-    weights: tuple[str, ...] = option(
+    recognizer: tuple[str, ...] = option(
         ("edgeface_xxs", "facial_rec/checkpoints/tuned"),
-        "published EdgeFace variants, files of their weights, tuned folders, or checkpoints (quoted patterns)",
+        "published EdgeFace variants, files of their weights, fine-tuned folders, or checkpoints (quoted patterns)",
     )
-    face_crop: Literal["arcface", "center"] = option("arcface", "where their template lies in the 128 px")
-    inputs: str = option("interpolation", "how VLR faces are enlarged: interpolation, dsr, or both with a comma")
+    crop: Literal["arcface", "center"] = option("arcface", "where their template lies in the 128 px")
+    upsampler: str = option("bicubic", "what enlarges VLR faces: bicubic, dsr, or both with a comma")
     dsr_checkpoint: str = option("dsr/checkpoints/last.ckpt", "the super-resolver of dsr inputs, or a quoted pattern")
     vlr_size: str = option("32", "of the VLR faces: 32, 24, 16 or 14x16 (width x height)")
     degradation: Literal["bicubic", "realistic", "files"] = option("bicubic", "how they are made")
     dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
     split: Literal["train", "val", "test"] = option("test", "which of its splits")
     seed: int = option(42, "of realistic degradation; with that of earface faces prepare VLR is as in its files", low=0)
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(32, "faces at once", low=1)
     num_workers: int = option(2, "loader processes", low=0)
     out: str = option("facial_rec/evaluation", "folder for metrics.json")
 
     def check(self) -> None:
         check_options(self)
-        if not self.weights:
-            raise InputError("--weights: give one or more recognisers")
-        parse_upsamplers(self.inputs)
+        if not self.recognizer:
+            raise InputError("`recognizer`: give one or more recognisers")
+        parse_upsamplers(self.upsampler)
 
 
 @dataclass(frozen=True)
 class EdgeFaceExportOptions(ExportOptions):
-    """Write a tuned recogniser as ONNX, as safetensors with config.json, or both."""
+    """Write a fine-tuned recogniser as ONNX, as safetensors with config.json, or both."""
 
     onnx_files: ClassVar[tuple[str, ...]] = (ONNX_FILE,)
 

@@ -18,7 +18,7 @@ GITLAB = "https://gitlab.idiap.ch/bob/bob.paper.tbiom2023_edgeface/-/raw/master/
 INT8_VALUES = 256
 ADVICE = (
     "give a file of the authors (edgeface_xxs.pt and others, huggingface.co/Idiap or github.com/otroshi/"
-    "edgeface), or tuned weights in that layout"
+    "edgeface), or fine-tuned weights in that layout"
 )
 
 
@@ -52,7 +52,7 @@ VARIANTS = {
 
 def variant_named(name: str) -> Variant:
     if name not in VARIANTS:
-        raise InputError(f"--variant {name}: choose one of {', '.join(VARIANTS)}")
+        raise InputError(f"`variant` {name}: choose one of {', '.join(VARIANTS)}")
     return VARIANTS[name]
 
 

@@ -1,4 +1,4 @@
-"""A face recogniser from whatever names it: a published variant, a file, a tuned folder, a checkpoint."""
+"""A face recogniser from whatever names it: a published variant, a file, a fine-tuned folder, a checkpoint."""
 
 from __future__ import annotations
 
@@ -17,27 +17,38 @@ from earface.nn.precision import Precision, autocast
 from facial_rec.contract import Crop, FaceContract
 from facial_rec.embedding import embed_faces
 from facial_rec.hub import EdgeFaceProvenance
-from facial_rec.model import EdgeFace, finetuned_folder, load_finetuned
+from facial_rec.model import EdgeFace, finetuned_folder
 from facial_rec.published_weights import VARIANTS
 
 
 @dataclass(frozen=True)
 class FaceRecognizer:
-    """A recogniser in evaluation mode on a device. Embeddings of equal `key` may be compared, by whatever route."""
+    """A recogniser in evaluation mode on a device. Embeddings of equal `key` may be compared, by whatever upsampler."""
 
     name: str  # a variant or the path of its weights
     model: EdgeFace
     contract: FaceContract
     device: str = "cpu"
     precision: Precision = "32"
-    inputs: str = ""  # what it was tuned on, facial_rec.config; empty: as published, as are the next three
-    vlr_size: str = ""
-    degradation: str = ""
-    trained_on: frozenset[str] = frozenset()  # digests of the people it knows
     digest: str = field(init=False)  # of the weights
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", weights_digest(self.model))
+
+    @property
+    def provenance(self) -> EdgeFaceProvenance:
+        """What it was fine-tuned on; empty for a published one."""
+        return self.model.provenance
+
+    @property
+    def degradation(self) -> str:
+        """How the VLR faces that it was fine-tuned on were made."""
+        return self.provenance.degradation
+
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Digests of the identities it was fine-tuned on."""
+        return frozenset(self.provenance.trained_on)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -45,7 +56,7 @@ class FaceRecognizer:
 
     @torch.no_grad()
     def __call__(self, crops: Tensor) -> Tensor:
-        """(B, 3, S, S) in [-1, 1], as a route gives them -> (B, 512) of length 1, float32.
+        """(B, 3, S, S) in [-1, 1], as a upsampler gives them -> (B, 512) of length 1, float32.
 
         In 32 bits a face's embedding is the same bit for bit alone and in any batch.
         """
@@ -54,16 +65,14 @@ class FaceRecognizer:
 
 
 def load_recognizer(name: str, crop: Crop | None, device: str = "cpu", precision: Precision = "32") -> FaceRecognizer:
-    """A published variant, a file of its weights, a tuned folder, a checkpoint of the fine-tuning, or a pattern.
+    """A published variant, a file of its weights, a fine-tuned folder, a checkpoint of the fine-tuning, or a pattern.
 
-    crop: None: that of the tuned one, and `arcface` for one as published. Raises InputError.
+    crop: None: that of the fine-tuned one, and `arcface` for one as published. Raises InputError.
     """
     if not is_finetuned(name):
         return FaceRecognizer(name, load_edgeface(name).to(device), FaceContract(crop or "arcface"), device, precision)
-    model, tuning = load_finetuned(name) if crop is None else load_finetuned_for(name, crop)
-    contract = FaceContract(tuning.crop)  # type: ignore[arg-type]
-    about = (tuning.inputs, tuning.vlr_size, tuning.degradation, frozenset(tuning.trained_on))
-    return FaceRecognizer(name, model.to(device), contract, device, precision, *about)
+    model = load_finetuned(name, crop)
+    return FaceRecognizer(name, model.to(device), FaceContract(model.provenance.crop), device, precision)
 
 
 def load_frozen_recognizer(flag: str, name: str, crop: Crop) -> FrozenRecognizer | None:
@@ -82,30 +91,31 @@ def load_frozen_recognizer(flag: str, name: str, crop: Crop) -> FrozenRecognizer
 def load_frozen_recognizers(
     options: Any, needed: Needed, without: str = "none"
 ) -> tuple[FrozenRecognizer | None, FrozenRecognizer | None]:
-    """Those that the options `recognizer` and `second_recognizer` name, on crops of `face_crop`.
+    """Those that the options `recognizer` and `second_recognizer` name, on crops of `crop`.
 
     without: how the first is left out, for the error's line.
     """
 
     def load(option: str, otherwise: str) -> FrozenRecognizer | None:
         name = getattr(options, option)
-        advice = f"--{option} FILE (the authors' {name}.pt), or {otherwise}"
-        return needed(lambda: load_frozen_recognizer(f"--{option}", name, options.face_crop), advice)
+        advice = f"`{option}` FILE (the authors' {name}.pt), or {otherwise}"
+        return needed(lambda: load_frozen_recognizer(f"`{option}`", name, options.crop), advice)
 
     return load("recognizer", without), load("second_recognizer", "none")
 
 
 def is_finetuned(name: str) -> bool:
-    """Whether `load_finetuned` is for it, rather than `load_edgeface`."""
+    """Whether it names a fine-tuned recogniser, rather than a published one."""
     return finetuned_folder(name) is not None or name.endswith(".ckpt")
 
 
-def load_finetuned_for(name: str, crop: str) -> tuple[EdgeFace, EdgeFaceProvenance]:
-    """`load_finetuned`, for faces of this crop. Raises InputError also where it was tuned on another."""
-    model, tuning = load_finetuned(name)
-    if tuning.crop != crop:
-        raise InputError(f"{name}: was tuned on {tuning.crop} crops, not {crop}: give that crop, or another recogniser")
-    return model, tuning
+def load_finetuned(name: str, crop: str | None = None) -> EdgeFace:
+    """A fine-tuned recogniser. crop: what its faces are to be; None: any. Raises InputError where it takes others."""
+    model = EdgeFace.load(name)
+    known = model.provenance.crop
+    if crop not in (None, known):
+        raise InputError(f"{name}: was fine-tuned on {known} crops, not {crop}: give that crop, or another recogniser")
+    return model
 
 
 def load_edgeface(name: str) -> EdgeFace:

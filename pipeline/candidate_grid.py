@@ -16,7 +16,7 @@ from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.data.images import Pixels, resize_image
 from earface.data.pixels import to_uint8
-from earface.nn.upsampler import HR, ROUTE_NAMES, Upsampler
+from earface.nn.upsampler import NONE, UPSAMPLER_NAMES, Upsampler
 from facial_rec.contract import FaceContract
 from pipeline.embedding import Reader, prepare
 from pipeline.options import MOST_CANDIDATES
@@ -33,13 +33,13 @@ LONGEST_NAME, BOLD = 18, 15  # letters over a face
 
 
 def save_candidates(
-    path: Path, found: Sequence[Identified], read: Reader, read_enrolled: Reader, route: Upsampler, device: str
+    path: Path, found: Sequence[Identified], read: Reader, read_enrolled: Reader, upsampler: Upsampler, device: str
 ) -> None:
-    """PNG: a row for each picture, as read and, if a route enlarges it, enlarged; then its candidates.
+    """PNG: a row for each picture, as read and, if a upsampler enlarges it, enlarged; then its candidates.
 
     found: at least one. read, read_enrolled: what `face_reader` gives, for the pictures and for those enrolled.
     """
-    seen = 1 if route.name == HR else 2
+    seen = 1 if upsampler.name == NONE else 2
     columns = seen + min(MOST_CANDIDATES, max(len(each.candidates) for each in found))
     with mpl.rc_context({"font.family": "sans-serif", "font.size": 7}):
         size = columns * INCHES, len(found) * (INCHES + CAPTION)
@@ -57,11 +57,11 @@ def save_candidates(
             for place in row:
                 place.set_axis_off()
             face = read(each.path)
-            row[0].imshow(_shown(face), interpolation="nearest")
+            row[0].imshow(_shown(face), bicubic="nearest")
             _title(row[0], f"{_short(each.path.name, BOLD)}\n→ {_short(each.decision, BOLD - 2)}", weight="bold")
             if seen == 2:
-                row[1].imshow(_enlarged(face, route, device))
-                _title(row[1], ROUTE_NAMES[route.name])
+                row[1].imshow(_enlarged(face, upsampler, device))
+                _title(row[1], UPSAMPLER_NAMES[upsampler.name])
             for place, candidate in zip(row[seen:], each.candidates, strict=False):
                 enrolled = _enrolled(candidate.picture, read_enrolled)
                 place.imshow(MISSING if enrolled is None else enrolled)
@@ -86,8 +86,8 @@ def _shown(face: Pixels) -> Pixels:
 
 
 @torch.no_grad()
-def _enlarged(face: Pixels, route: Upsampler, device: str) -> Pixels:
-    return to_uint8(route.enlarge(prepare(face, route, FaceContract())[None].to(device))[0]).cpu().numpy()
+def _enlarged(face: Pixels, upsampler: Upsampler, device: str) -> Pixels:
+    return to_uint8(upsampler.enlarge(prepare(face, upsampler, FaceContract())[None].to(device))[0]).cpu().numpy()
 
 
 def _enrolled(picture: str, read: Reader) -> Pixels | None:

@@ -20,13 +20,13 @@ from earface.data.face_dataset import FaceDataset, with_vlr
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import VLRSize, parse_vlr_size
 from earface.data.pixels import to_model_range
-from earface.nn.upsampler import HR, SHARP, Upsampler
+from earface.nn.upsampler import NO_UPSAMPLER, NONE, Upsampler
 from facial_rec.config import parse_mixture
 from facial_rec.model import EMBEDDING_DIM
 from facial_rec.recognizer import FaceRecognizer
 from pipeline.options import FILES
 
-ROWS = ("HR", "interpolation + stock", "interpolation + tuned", "DSR + stock", "DSR + tuned")
+ROWS = ("HR", "bicubic + pretrained", "bicubic + tuned", "DSR + pretrained", "DSR + tuned")
 USUAL_SIZE = "32"  # where no super-resolver says another
 
 Model = TypeVar("Model", Upsampler, FaceRecognizer)
@@ -57,7 +57,7 @@ def conditions_of(sizes: Sequence[str], degradations: Sequence[str]) -> list[Con
     spelled = list(dict.fromkeys(str(parse_vlr_size(size)) for size in sizes))
     if FILES in degradations and len(spelled) > 1:
         raise InputError(
-            f"--degradation {FILES}: a set's own VLR pictures have one size: give one --vlr_size, "
+            f"`degradation` {FILES}: a set's own VLR pictures have one size: give one `vlr_size`, "
             f"not {', '.join(spelled)}"
         )
     return [Condition(size, degradation) for degradation in dict.fromkeys(degradations) for size in spelled]
@@ -68,7 +68,7 @@ class Configuration:
     """One way to recognise a VLR probe; the gallery is HR, by the same recogniser."""
 
     name: str  # of ROWS
-    route: Upsampler
+    upsampler: Upsampler
     recognizer: FaceRecognizer
 
 
@@ -77,10 +77,10 @@ Grids = Mapping[Condition, Sequence[Configuration]]
 
 @dataclass(frozen=True)
 class Models:
-    """What the rows are made of: the tuned ones and the super-resolvers are of any sizes and degradations."""
+    """What the rows are made of: the fine-tuned ones and the super-resolvers are of any sizes and degradations."""
 
-    stock: FaceRecognizer
-    tuned: Sequence[FaceRecognizer] = ()
+    pretrained: FaceRecognizer
+    finetuned: Sequence[FaceRecognizer] = ()
     super_resolvers: Sequence[Upsampler] = ()
 
     @property
@@ -90,42 +90,51 @@ class Models:
 
     def rows_of(self, condition: Condition) -> list[Configuration]:
         """Those of ROWS that there are models for. Raises InputError where two are for the same."""
-        interpolation = build_upsampler("interpolation", "")
+        interpolation = build_upsampler("bicubic", "")
         dsr = _only([(each, each.source) for each in self.super_resolvers if each.vlr == condition.vlr], condition)
         made = (
-            (SHARP, self.stock),
-            (interpolation, self.stock),
-            (interpolation, self._tuned_for(condition, "interpolation")),
-            (dsr, self.stock),
-            (dsr, self._tuned_for(condition, "dsr") if dsr is not None else None),
+            (NO_UPSAMPLER, self.pretrained),
+            (interpolation, self.pretrained),
+            (interpolation, self._finetuned_for(condition, "bicubic")),
+            (dsr, self.pretrained),
+            (dsr, self._finetuned_for(condition, "dsr") if dsr is not None else None),
         )
         return [
-            Configuration(name, route, recognizer)
-            for name, (route, recognizer) in zip(ROWS, made, strict=True)
-            if route is not None and recognizer is not None
+            Configuration(name, upsampler, recognizer)
+            for name, (upsampler, recognizer) in zip(ROWS, made, strict=True)
+            if upsampler is not None and recognizer is not None
         ]
 
-    def _tuned_for(self, condition: Condition, route: str) -> FaceRecognizer | None:
-        shown = [each for each in self.tuned if route in parse_mixture(each.inputs)]
-        return _only([(each, each.name) for each in shown if parse_vlr_size(each.vlr_size) == condition.vlr], condition)
+    def _finetuned_for(self, condition: Condition, upsampler: str) -> FaceRecognizer | None:
+        shown = [each for each in self.finetuned if upsampler in parse_mixture(each.provenance.upsampler)]
+        return _only(
+            [(each, each.name) for each in shown if parse_vlr_size(each.provenance.vlr_size) == condition.vlr],
+            condition,
+        )
 
     def notes(self, grids: Grids) -> list[str]:
         """Models in no row or of another degradation, rows without one, and models that do not tell their people."""
         rows = [row for own in grids.values() for row in own]
-        used = {id(row.recognizer) for row in rows} | {id(row.route) for row in rows}
-        notes = [f"{each.name} is in no row: {about_recognizer(each)}" for each in self.tuned if id(each) not in used]
+        used = {id(row.recognizer) for row in rows} | {id(row.upsampler) for row in rows}
+        notes = [
+            f"{each.name} is in no row: {about_recognizer(each)}" for each in self.finetuned if id(each) not in used
+        ]
         notes += [
-            f"{each.source} is in no row: {about_route(each)}" for each in self.super_resolvers if id(each) not in used
+            f"{each.source} is in no row: {about_upsampler(each)}"
+            for each in self.super_resolvers
+            if id(each) not in used
         ]
         notes += [
             f"{name} does not tell whom it was trained on: that it knows nobody here cannot be checked"
-            for name in dict.fromkeys(row.route.source for row in rows if row.route.source and not row.route.trained_on)
+            for name in dict.fromkeys(
+                row.upsampler.source for row in rows if row.upsampler.source and not row.upsampler.trained_on
+            )
         ]
         for condition, own in grids.items():
             present = {row.name for row in own}
             if absent := [name for name in ROWS if name not in present]:
                 notes.append(f"{condition}: no model for {', '.join(absent)}")
-            known = [(row.route.source, row.route.degradation) for row in own]
+            known = [(row.upsampler.source, row.upsampler.degradation) for row in own]
             known += [(row.recognizer.name, row.recognizer.degradation) for row in own]
             notes += [
                 f"{condition}: {name} was trained on {degradation} faces"
@@ -145,21 +154,22 @@ def _only(fitting: Sequence[tuple[Model, str]], condition: Condition) -> Model |
 
 def about_recognizer(recognizer: FaceRecognizer) -> str:
     """In words what it is."""
-    if not recognizer.inputs:
+    about = recognizer.provenance
+    if not about.upsampler:
         return "recogniser, as published"
-    return f"recogniser, tuned on {recognizer.inputs} of {recognizer.vlr_size} px, {recognizer.degradation}"
+    return f"recogniser, finetuned on {about.upsampler} of {about.vlr_size} px, {about.degradation}"
 
 
-def about_route(route: Upsampler) -> str:
+def about_upsampler(upsampler: Upsampler) -> str:
     """In words what a super-resolver is."""
-    return f"super-resolver, {route.vlr} px" + (f", {route.degradation}" if route.degradation else "")
+    return f"super-resolver, {upsampler.vlr} px" + (f", {upsampler.degradation}" if upsampler.degradation else "")
 
 
 def known_people(grids: Grids) -> dict[Path, frozenset[str]]:
     """Of each model, digests of the people it was trained on."""
     rows = [row for own in grids.values() for row in own]
     known = {Path(row.recognizer.name): row.recognizer.trained_on for row in rows}
-    return known | {Path(row.route.source): row.route.trained_on for row in rows if row.route.source}
+    return known | {Path(row.upsampler.source): row.upsampler.trained_on for row in rows if row.upsampler.source}
 
 
 @dataclass(frozen=True)
@@ -192,7 +202,7 @@ class EmbeddingCache:
         self._sharp: dict[tuple[tuple[str, str], str], Tensor] = {}
 
     @torch.no_grad()
-    def sharp(self, recognizer: FaceRecognizer, rows: Sequence[FaceRow]) -> Tensor:
+    def hr(self, recognizer: FaceRecognizer, rows: Sequence[FaceRow]) -> Tensor:
         """(N, 512) of HR faces, on the CPU."""
         wanted = [row for row in rows if (recognizer.key, str(row.path)) not in self._sharp]
         wanted = list({row.path: row for row in wanted}.values())
@@ -210,17 +220,16 @@ class EmbeddingCache:
     def of_rows(
         self, grid: Sequence[Configuration], rows: Sequence[FaceRow], condition: Condition
     ) -> Mapping[str, Tensor]:
-        """row's name -> (N, 512) of the probes, on the CPU. Each route runs once, whoever recognises what it gives."""
-        low = [row for row in grid if row.route.name != HR]
-        routes = {row.route.name: row.route for row in low}
+        """row's name -> (N, 512) of the probes, on the CPU. Each upsampler runs once for all recognisers."""
+        low = [row for row in grid if row.upsampler.name != NONE]
+        upsamplers = {row.upsampler.name: row.upsampler for row in low}
         made = {row.name: [torch.empty(0, EMBEDDING_DIM)] for row in low}
         for batch in self.faces.batches(rows, condition) if rows else ():
             vlr = self.faces.ready(batch, condition)["vlr"]
-            enlarged = {name: route.enlarge(vlr).float().clamp(-1, 1) for name, route in routes.items()}
+            enlarged = {name: upsampler.enlarge(vlr).float().clamp(-1, 1) for name, upsampler in upsamplers.items()}
             for row in low:
-                made[row.name].append(row.recognizer(enlarged[row.route.name]).cpu())
+                made[row.name].append(row.recognizer(enlarged[row.upsampler.name]).cpu())
                 self.progress(len(vlr))
         return {
-            row.name: torch.cat(made[row.name]) if row.name in made else self.sharp(row.recognizer, rows)
-            for row in grid
+            row.name: torch.cat(made[row.name]) if row.name in made else self.hr(row.recognizer, rows) for row in grid
         }

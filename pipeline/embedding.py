@@ -1,4 +1,4 @@
-"""Faces to embeddings by a named route and a recogniser, a batch at a time."""
+"""Faces to embeddings by a named upsampler and a recogniser, a batch at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from earface.data.face_inspection import FaceFinder
 from earface.data.face_sizes import FACE_SIZE
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import interpolate, to_model_range
-from earface.nn.upsampler import HR, Upsampler
+from earface.nn.upsampler import NONE, Upsampler
 from facial_rec.contract import FaceContract
 from facial_rec.embedding import Embedded, FaceFile, embed_each
 from facial_rec.recognizer import FaceRecognizer
@@ -52,38 +52,38 @@ def face_reader(finder: FaceFinder | None) -> Reader:
     return read
 
 
-def prepare(face: Pixels, route: Upsampler, contract: FaceContract) -> Tensor:
-    """An aligned face (H, W, 3) uint8 as the route takes it, (3, h, w) in [-1, 1]: of every face the same shape.
+def prepare(face: Pixels, upsampler: Upsampler, contract: FaceContract) -> Tensor:
+    """An aligned face (H, W, 3) uint8 as the upsampler takes it, (3, h, w) in [-1, 1]: of every face the same shape.
 
     Faces are square and of any size; those of the size that dsr takes need not be square. hr: the recogniser's own 112
     pixels. interpolation: 128, by bicubic interpolation. dsr: the size it takes, resized to it if it has another.
     Raises InputError for any other face.
     """
     height, width, _ = face.shape
-    if height != width and (width, height) != route.vlr:
+    if height != width and (width, height) != upsampler.vlr:
         raise InputError(f"{width}x{height} is not square; an aligned face is")
-    if route.vlr is not None:
-        return to_model_range(torch.from_numpy(at_size(face, route.vlr))[None])[0]
+    if upsampler.vlr is not None:
+        return to_model_range(torch.from_numpy(at_size(face, upsampler.vlr))[None])[0]
     faces = to_model_range(torch.from_numpy(face)[None])
-    return contract(faces)[0] if route.name == HR else interpolate(faces, FACE_SIZE).clamp(-1, 1)[0]
+    return contract(faces)[0] if upsampler.name == NONE else interpolate(faces, FACE_SIZE).clamp(-1, 1)[0]
 
 
 def embed_with_progress(
     recognizer: FaceRecognizer,
-    route: Upsampler,
+    upsampler: Upsampler,
     read: Reader,
     options: FaceOptions,
     faces: Sequence[FaceFile],
     console: Console,
 ) -> Embedded:
-    """The faces that `read` finds by a route. Raises InputError if none can be used."""
+    """The faces that `read` finds by a upsampler. Raises InputError if none can be used."""
     with progress("embedding faces", len(faces)) as state:
         return embed_each(
             faces,
-            lambda path: prepare(read(path), route, recognizer.contract),
-            lambda prepared: recognizer(route.enlarge(prepared.to(recognizer.device))),
+            lambda path: prepare(read(path), upsampler, recognizer.contract),
+            lambda prepared: recognizer(upsampler.enlarge(prepared.to(recognizer.device))),
             batch_size=options.batch_size,
-            workers=options.workers,
+            workers=options.num_workers,
             max_skipped=1.0,
             progress=state.update,
         )

@@ -34,7 +34,7 @@ def enrolled(
     faces: Sequence[FaceFile],
     options: EnrollOptions,
     recognizer: FaceRecognizer,
-    route: Upsampler,
+    upsampler: Upsampler,
     read: Reader,
     console: Console,
 ) -> FaceEmbeddings:
@@ -43,7 +43,7 @@ def enrolled(
     from pipeline.embedding import embed_with_progress, say_skipped
     from pipeline.gallery import TEMPLATE_RULE
 
-    found = embed_with_progress(recognizer, route, read, options, faces, console)
+    found = embed_with_progress(recognizer, upsampler, read, options, faces, console)
     say_skipped(found.skipped, len(faces), console)
     kept = [faces[index] for index in found.kept]
     for identity in sorted({face.identity for face in faces} - {face.identity for face in kept}):
@@ -61,7 +61,7 @@ def enrolled(
             "flip": False,
             "aligned": options.aligned,
             "detector": options.detector and _written(options.detector),
-            "route": options.route,
+            "upsampler": options.upsampler,
             "skipped": [list(entry) for entry in found.skipped],
             "template": TEMPLATE_RULE,
         },
@@ -108,11 +108,10 @@ def _written(name: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EnrollOptions, argv, prog="earface enroll")
     require_path(options.input)
-    if options.route == "dsr":
+    if options.upsampler == "dsr":
         require_trained(options.dsr_checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        import torch
         from rich.console import Console
 
         from dsr.upsampler import build_upsampler
@@ -132,16 +131,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             lambda: load_recognizer(options.recognizer, options.crop, device, options.precision),
             f"--recognizer FILE (the authors' {options.recognizer}.pt)",
         )
-        route = needed(lambda: build_upsampler(options.route, options.dsr_checkpoint, device, options.precision))
+        upsampler = needed(
+            lambda: build_upsampler(options.upsampler, options.dsr_checkpoint, device, options.precision)
+        )
         read = needed(lambda: face_reader(face_finder(options)))
     faces = [FaceFile(row.path.resolve(), row.identity) for row in read_faces(options.input)]
     if earlier is not None:
         earlier.check_key(recognizer.key, out)
         refuse_twice(earlier, faces, out)
-    try:
-        table = enrolled(faces, options, recognizer, route, read, console)
-    except torch.OutOfMemoryError as error:
-        raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+    table = enrolled(faces, options, recognizer, upsampler, read, console)
     table = joined(read_embeddings(out), table) if options.add else table
     gallery = Gallery.of(table)  # before anything is written: a person without a mean direction is an error
     refuse_two_names(table, out)

@@ -20,7 +20,7 @@ from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
 from earface.core.progress import progress
 from earface.data.face_folders import require_face_set
-from pipeline.options import AUTO, FILES, NONE, RESULTS, USUAL_DSR, USUAL_TUNED, PipelineEvaluationOptions
+from pipeline.options import AUTO, FILES, NONE, RESULTS, USUAL_DSR, USUAL_FINETUNED, PipelineEvaluationOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,9 +49,9 @@ def protocol_of(options: PipelineEvaluationOptions) -> Protocol:
     if options.pairs is not None:
         return from_pairs(options.dataset_root, options.pairs)
     if options.gallery is not None and options.probes is not None:
-        return from_lists(options.gallery, options.probes, options.tune_fraction, options.seed)
+        return from_lists(options.gallery, options.probes, options.calibration_fraction, options.seed)
     rule = GalleryRule(options.gallery_camera, options.gallery_illumination, options.gallery_recording)
-    return from_dataset(options.dataset_root, rule, options.tune_fraction, options.seed)
+    return from_dataset(options.dataset_root, rule, options.calibration_fraction, options.seed)
 
 
 def given(names: Sequence[str], usual: str) -> list[str]:
@@ -62,7 +62,7 @@ def given(names: Sequence[str], usual: str) -> list[str]:
 
 
 def load_models(options: PipelineEvaluationOptions, device: str) -> Models:
-    """Raises InputError also for a recogniser in the place of a tuned one that was not tuned."""
+    """Raises InputError also for a recogniser in the place of a fine-tuned one that was not finetuned."""
     from dsr.upsampler import super_resolution
     from facial_rec.recognizer import load_recognizer
     from pipeline.configurations import Models
@@ -71,16 +71,16 @@ def load_models(options: PipelineEvaluationOptions, device: str) -> Models:
         return load_recognizer(name, options.crop, device, options.precision)
 
     with Needed() as needed:
-        stock = needed(
+        pretrained = needed(
             lambda: recognizer(options.recognizer), f"--recognizer FILE (the authors' {options.recognizer}.pt)"
         )
-        tuned = [needed(partial(recognizer, name)) for name in given(options.tuned, USUAL_TUNED)]
+        finetuned = [needed(partial(recognizer, name)) for name in given(options.finetuned, USUAL_FINETUNED)]
         names = given(options.dsr_checkpoint, USUAL_DSR)
         resolvers = [needed(partial(super_resolution, name, device, options.precision)) for name in names]
-    for each in tuned:
-        if not each.inputs:
+    for each in finetuned:
+        if not each.provenance.upsampler:
             raise InputError(f"--tuned {each.name}: weights as published; give a folder of earface faces finetune")
-    return Models(stock, tuned, resolvers)
+    return Models(pretrained, finetuned, resolvers)
 
 
 def run(options: PipelineEvaluationOptions, console: Console) -> None:
@@ -145,15 +145,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     output_folder(Path(options.out), RESULTS, options.overwrite)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        import torch
         from rich.console import Console
 
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
-    try:
-        run(options, console)
-    except torch.OutOfMemoryError as error:
-        raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+    run(options, console)
     return 0
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from earface.data.face_rows import FaceRow
 from earface.data.multipie import CAMERA_YAW
-from earface.nn.upsampler import HR
+from earface.nn.upsampler import NONE
 from pipeline.configuration_metrics import ConfigurationResult, Trials, of_pairs, of_searches
 from pipeline.configurations import Condition, Configuration, EmbeddingCache, Grids
 from pipeline.gallery import templates_of
@@ -91,9 +91,9 @@ def embeddings_wanted(protocol: Protocol, grids: Grids) -> int:
     probes = len(protocol.score.probes) + len(protocol.tune.probes)
     gallery = len(protocol.score.gallery) + len(protocol.tune.gallery)
     rows = list(itertools.chain(*grids.values()))
-    sharp = {row.recognizer.key for row in rows if row.route.name == HR}
-    low = sum(row.route.name != HR for row in rows)
-    return gallery * len({row.recognizer.key for row in rows}) + probes * (len(sharp) + low)
+    hr = {row.recognizer.key for row in rows if row.upsampler.name == NONE}
+    low = sum(row.upsampler.name != NONE for row in rows)
+    return gallery * len({row.recognizer.key for row in rows}) + probes * (len(hr) + low)
 
 
 def evaluate(
@@ -136,8 +136,8 @@ class _Evaluation:
         """score, tune: embeddings of the probes of the two, (P, 512)."""
         protocol, trials, given = self.protocol, self.trials, self.settings.threshold
         with self.stages("embedding"):
-            gallery = self.embeddings.sharp(row.recognizer, protocol.score.gallery)
-            tune_gallery = self.embeddings.sharp(row.recognizer, protocol.tune.gallery)
+            gallery = self.embeddings.hr(row.recognizer, protocol.score.gallery)
+            tune_gallery = self.embeddings.hr(row.recognizer, protocol.tune.gallery)
         if protocol.pairs is not None:
             with self.stages("figures"):
                 return of_pairs(row.name, gallery, score, protocol.pairs, trials.resampling, given)

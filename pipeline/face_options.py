@@ -7,11 +7,11 @@ from typing import Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.core.tool_options import ToolOptions
+from earface.core.tool_options import DeviceOptions
 
 
 @dataclass(frozen=True)
-class FaceOptions(ToolOptions):
+class FaceOptions(DeviceOptions):
     """A subclass is the options of a command."""
 
     input: str = option("", "a picture, or a folder of them")
@@ -19,19 +19,18 @@ class FaceOptions(ToolOptions):
     detector: str | None = option(None, "YuNet's ONNX file, for photographs (downloaded once and cached)")
     min_score: float = option(0.7, "of a face that is found", above=0, high=0.99)
     min_face: int = option(20, "pixels; a smaller box in a photograph is no face", low=1)
-    route: Literal["hr", "interpolation", "dsr"] = option(
-        "hr", "how faces are enlarged: not at all, by bicubic interpolation, or by the super-resolver"
+    upsampler: Literal["none", "bicubic", "dsr"] = option(
+        "none", "how faces are enlarged: not at all, by bicubic interpolation, or by the super-resolver"
     )
     dsr_checkpoint: str = option(
-        "dsr/checkpoints/last.ckpt", "of --route dsr: a .ckpt file, a quoted pattern, or an exported folder"
+        "dsr/checkpoints/last.ckpt", "of `upsampler` dsr: a .ckpt file, a quoted pattern, or an exported folder"
     )
     precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU, scores differ by about .01")
     batch_size: int = option(64, "faces sent to the device at once", low=1)
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
-    workers: int = option(4, "threads that read pictures and find faces", low=1, high=64)
+    num_workers: int = option(4, "threads that read pictures and find faces", low=1, high=64)
 
     def check(self) -> None:
         """Raise InputError for the first one that cannot be."""
         check_options(self)
         if not self.input:
-            raise InputError("--input: give a picture or a folder of them")
+            raise InputError("`input`: give a picture or a folder of them")

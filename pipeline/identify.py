@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in (options.input, options.gallery):
         require_path(path)
     out = output_folder(Path(options.out), (CANDIDATES, CANDIDATES_SHEET), options.overwrite)
-    if options.route == "dsr":
+    if options.upsampler == "dsr":
         require_trained(options.dsr_checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
@@ -138,14 +138,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             lambda: recognizer_of(gallery, options, device),
             "--recognizer FILE, the one that --gallery was enrolled with",
         )
-        route = needed(lambda: build_upsampler(options.route, options.dsr_checkpoint, device, options.precision))
+        upsampler = needed(
+            lambda: build_upsampler(options.upsampler, options.dsr_checkpoint, device, options.precision)
+        )
         read = needed(lambda: face_reader(face_finder(options)))
         read_enrolled = needed(lambda: enrolled_reader(gallery, options)) if options.pictures else read
     faces = probes_of(options.input)
-    try:
-        embedded = embed_with_progress(recognizer, route, read, options, faces, console)
-    except torch.OutOfMemoryError as error:
-        raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+    embedded = embed_with_progress(recognizer, upsampler, read, options, faces, console)
     say_skipped(embedded.skipped, len(faces), console)
     candidates = gallery.search(torch.from_numpy(embedded.embeddings), options.top_k, options.search)
     found = [
@@ -154,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     write_candidates(out / CANDIDATES, found)
     if options.pictures:
-        save_candidates(out / CANDIDATES_SHEET, found[: options.pictures], read, read_enrolled, route, device)
+        save_candidates(out / CANDIDATES_SHEET, found[: options.pictures], read, read_enrolled, upsampler, device)
     say(found, console)
     known = sum(each.decision != UNKNOWN for each in found)
     console.print(

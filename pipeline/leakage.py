@@ -91,7 +91,7 @@ def without_leaks(protocol: Protocol, leaks: Sequence[Leak], policy: Literal["re
         return protocol
     stuck = next((leak for leak in leaks if not leak.droppable), None)
     if policy == "refuse" or stuck is not None:
-        cure = "--leakage drop leaves such probes out" if stuck is None else "take one of them away"
+        cure = "`leakage` drop leaves such probes out" if stuck is None else "take one of them away"
         raise InputError(f"leakage ({len(leaks)} in all): {stuck or leaks[0]}; {cure}")
     dropped = {leak.second.path for leak in leaks}
     score, tune = (

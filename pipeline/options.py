@@ -9,14 +9,14 @@ from typing import Literal
 from earface.core.errors import InputError
 from earface.core.files import check_folder
 from earface.core.options import check_options, option
-from earface.core.tool_options import ToolOptions
+from earface.core.tool_options import DeviceOptions
 from earface.data.face_sizes import DEGRADATIONS, parse_vlr_size
 from earface.data.multipie import FRONTAL, FRONTAL_FLASH, NEUTRAL
 from facial_rec.options import check_name
 from pipeline.face_options import FaceOptions
 
 AUTO, NONE = "auto", "none"
-USUAL_DSR, USUAL_TUNED = "dsr/checkpoints/last.ckpt", "facial_rec/checkpoints/tuned"  # where training puts them
+USUAL_DSR, USUAL_FINETUNED = "dsr/checkpoints/last.ckpt", "facial_rec/checkpoints/tuned"  # where training puts them
 FILES = "files"  # the degradation of a set's own VLR pictures
 KINDS = (*DEGRADATIONS, FILES)
 REPORT = "report.json"  # last: with it an evaluation is complete
@@ -38,22 +38,22 @@ class EnrollOptions(FaceOptions):
     out: str = option("gallery.npz", "the gallery")
     add: bool = option(False, "to the gallery that is there: new people, and more pictures of those who are in it")
     recognizer: str = option(
-        "edgeface_xxs", "a published EdgeFace variant, a file of its weights, a tuned folder, or a checkpoint"
+        "edgeface_xxs", "a published EdgeFace variant, a file of its weights, a fine-tuned folder, or a checkpoint"
     )
     crop: Literal["arcface", "center"] | None = option(
-        None, "where its template lies in the 128 px; default: as it was tuned, else arcface"
+        None, "where its template lies in the 128 px; default: as it was fine-tuned, else arcface"
     )
 
     def check(self) -> None:
         super().check()
         check_name(Path(self.out))
-        check_folder(Path(self.out).parent, "--out")
+        check_folder(Path(self.out).parent, "`out`")
         if Path(self.out).exists() and not (self.add or self.overwrite):
             raise InputError(
-                f"--out {self.out}: is there already: --add enrols more people in it; --overwrite replaces it"
+                f"`out` {self.out}: is there already: `add` enrols more people in it; `overwrite` replaces it"
             )
         if self.add and not Path(self.out).is_file():
-            raise InputError(f"--add: there is no gallery {self.out}; leave --add out to make it")
+            raise InputError(f"`add`: there is no gallery {self.out}; leave `add` out to make it")
 
 
 @dataclass(frozen=True)
@@ -75,21 +75,21 @@ class IdentifyOptions(FaceOptions):
 
     def check(self) -> None:
         super().check()
-        check_folder(Path(self.out), f"--out {self.out}")
+        check_folder(Path(self.out), f"`out` {self.out}")
 
 
 @dataclass(frozen=True)
-class PipelineEvaluationOptions(ToolOptions):
-    """Evaluate VLR probes against an HR gallery: HR, interpolation and DSR, with the stock and a tuned recogniser."""
+class PipelineEvaluationOptions(DeviceOptions):
+    """Evaluate VLR probes against an HR gallery: HR, bicubic and DSR, by a pretrained and a fine-tuned recogniser."""
 
     dataset_root: str = option("dataset", "a prepared set, its test_processed, or any set of aligned 128x128 faces")
     gallery: str | None = option(None, "instead: who is enrolled, a CSV of file and identity, or a folder")
     probes: str | None = option(None, "and who is searched for, likewise")
-    pairs: str | None = option(None, "instead: LFW's pairs.txt, of pictures below --dataset_root; one-to-one alone")
+    pairs: str | None = option(None, "instead: LFW's pairs.txt, of pictures below `dataset_root`; one-to-one alone")
     gallery_camera: str = option(FRONTAL, "of the picture that is enrolled, by Multi-PIE names")
     gallery_illumination: str = option(FRONTAL_FLASH, "likewise")
     gallery_recording: str = option(NEUTRAL, "likewise")
-    tune_fraction: float = option(
+    calibration_fraction: float = option(
         0.2, "of the people, to fit thresholds on, where the set has no val_processed", low=0, high=0.9
     )
     leakage: Literal["refuse", "drop"] = option(
@@ -97,9 +97,11 @@ class PipelineEvaluationOptions(ToolOptions):
     )
     vlr_size: tuple[str, ...] = option((), "of the probes, one or more: 32, 24, 16 or 14x16; default: as the DSR takes")
     degradation: tuple[str, ...] = option(("bicubic",), "how they are made, one or more of bicubic, realistic, files")
-    recognizer: str = option("edgeface_xxs", "the stock one: a published EdgeFace variant, or a file of its weights")
-    tuned: tuple[str, ...] = option(
-        (AUTO,), f"tuned folders or checkpoints, one for each size and degradation; auto: {USUAL_TUNED}; or none"
+    recognizer: str = option(
+        "edgeface_xxs", "the pretrained one: a published EdgeFace variant, or a file of its weights"
+    )
+    finetuned: tuple[str, ...] = option(
+        (AUTO,), f"tuned folders or checkpoints, one for each size and degradation; auto: {USUAL_FINETUNED}; or none"
     )
     dsr_checkpoint: tuple[str, ...] = option(
         (AUTO,), f"super-resolvers, likewise: .ckpt files, patterns or folders; auto: {USUAL_DSR}; or none"
@@ -113,7 +115,6 @@ class PipelineEvaluationOptions(ToolOptions):
     precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU")
     batch_size: int = option(64, "faces at once", low=1)
     num_workers: int = option(2, "loader processes", low=0)
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     out: str = option("pipeline/evaluation", "folder for report.html, report.json, probes.csv, plots and events")
 
     def check(self) -> None:
@@ -122,10 +123,10 @@ class PipelineEvaluationOptions(ToolOptions):
             try:
                 parse_vlr_size(size)
             except InputError as error:
-                raise InputError(f"--vlr_size: {error}") from None
+                raise InputError(f"`vlr_size`: {error}") from None
         if not self.degradation or not set(self.degradation) <= set(KINDS):
-            raise InputError(f"--degradation {' '.join(self.degradation)}: choose of {', '.join(KINDS)}")
+            raise InputError(f"`degradation` {' '.join(self.degradation)}: choose of {', '.join(KINDS)}")
         if (self.gallery is None) != (self.probes is None):
-            raise InputError("--gallery and --probes: give both, or neither")
+            raise InputError("`gallery` and `probes`: give both, or neither")
         if self.gallery is not None and self.pairs is not None:
-            raise InputError("--pairs: not together with --gallery and --probes")
+            raise InputError("`pairs`: not together with `gallery` and `probes`")

@@ -17,9 +17,9 @@ from pipeline.metrics import Curve
 # distinct without colour vision, too (Okabe & Ito 2008)
 COLOURS = {
     "HR": "#333333",
-    "interpolation + stock": "#E69F00",
-    "interpolation + tuned": "#D55E00",
-    "DSR + stock": "#56B4E9",
+    "bicubic + pretrained": "#E69F00",
+    "bicubic + tuned": "#D55E00",
+    "DSR + pretrained": "#56B4E9",
     "DSR + tuned": "#0072B2",
 }
 WIDTH, HEIGHT = 5.2, 4.0  # inches

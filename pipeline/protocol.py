@@ -116,11 +116,11 @@ class GalleryRule:
         return (told.camera, told.illumination, told.recording) == (self.camera, self.illumination, self.recording)
 
 
-def from_dataset(root: str, rule: GalleryRule, tune_fraction: float, seed: int) -> Protocol:
+def from_dataset(root: str, rule: GalleryRule, calibration_fraction: float, seed: int) -> Protocol:
     """Of a prepared set, its test people score and its val people tune; of any other set of faces, a part tunes.
 
     root: a prepared set, its test_processed, or what earface.data.face_rows.read_faces takes.
-    tune_fraction: of the people, in [0, 1); 0: nobody tunes. Raises InputError.
+    calibration_fraction: of the people, in [0, 1); 0: nobody tunes. Raises InputError.
     """
     path = Path(root)
     if path.name in ("", ".."):  # the folder above it has to be known
@@ -130,28 +130,28 @@ def from_dataset(root: str, rule: GalleryRule, tune_fraction: float, seed: int) 
         inside = path if whole else path.parent
         scored = read_faces(path, ("test",))
         has_val = (inside / split_folder("val") / HR_FOLDER).is_dir() and path != inside / split_folder("val")
-        tuned = read_faces(inside, ("val",)) if has_val else []
+        calibration = read_faces(inside, ("val",)) if has_val else []
         score, said = rule(scored)
-        tune = rule(tuned)[0] if tuned else Enrolment([], [])
+        tune = rule(calibration)[0] if calibration else Enrolment([], [])
         folder = split_folder("test") if whole else path.name
         where = f"people of {SPLITS_FILE}" if (inside / SPLITS_FILE).is_file() else folder
         return Protocol(f"{said}; {where}", score, tune)
     require_face_set(root)
-    tune_rows, score_rows = _dealt(read_faces(path), tune_fraction, seed)
+    tune_rows, score_rows = _dealt(read_faces(path), calibration_fraction, seed)
     score, said = rule(score_rows)
     return Protocol(said, score, rule(tune_rows)[0] if tune_rows else Enrolment([], []))
 
 
-def from_lists(gallery: str, probes: str, tune_fraction: float, seed: int) -> Protocol:
+def from_lists(gallery: str, probes: str, calibration_fraction: float, seed: int) -> Protocol:
     """All pictures of the one are enrolled, those of the other searched for; of those enrolled some people tune.
 
-    gallery, probes: a CSV of file and identity, or a folder, each. tune_fraction: as above. Raises InputError.
+    gallery, probes: a CSV of file and identity, or a folder, each. calibration_fraction: as above. Raises InputError.
     """
     enrolled, searched = read_faces(gallery), read_faces(probes)
     people = [row.identity for row in enrolled]
     if not set(people) & {row.identity for row in searched}:
-        raise InputError(f"--probes {probes}: nobody in it is in --gallery {gallery}")
-    tune = {row.identity for row in _dealt(enrolled, tune_fraction, seed)[0]}
+        raise InputError(f"`probes` {probes}: nobody in it is in `gallery` {gallery}")
+    tune = {row.identity for row in _dealt(enrolled, calibration_fraction, seed)[0]}
     score = Enrolment(*([row for row in rows if row.identity not in tune] for rows in (enrolled, searched)))
     fitted = Enrolment(*([row for row in rows if row.identity in tune] for rows in (enrolled, searched)))
     return Protocol(f"{Path(gallery).name} against {Path(probes).name}", score, fitted)
@@ -167,7 +167,7 @@ def from_pairs(root: str, pairs: str) -> Protocol:
     try:
         lines = path.read_text(encoding="utf-8").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--pairs {pairs}: cannot be read ({error})") from None
+        raise InputError(f"`pairs` {pairs}: cannot be read ({error})") from None
     folds, count = _pairs_header(path, lines)
     if len(lines) - 1 != 2 * folds * count:
         raise InputError(f"{path}: {len(lines) - 1} pairs, but {folds} folds of 2 x {count} wanted")
@@ -215,7 +215,7 @@ def _dealt(rows: Sequence[FaceRow], fraction: float, seed: int) -> tuple[list[Fa
     try:
         tuning = split_by_subject([row.identity for row in rows], fraction, seed)
     except InputError as error:
-        raise InputError(f"--tune_fraction: {error}; with 0 nobody tunes") from None
+        raise InputError(f"`calibration_fraction`: {error}; with 0 nobody tunes") from None
     return (
         [row for row, chosen in zip(rows, tuning, strict=True) if chosen],
         [row for row, chosen in zip(rows, tuning, strict=True) if not chosen],

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
+from earface.core.errors import as_flags
 from earface.core.files import atomic_write, results_in
 from earface.metrics.plots import as_bytes
 from pipeline.configuration_metrics import MEASURES
@@ -76,7 +77,7 @@ def print_report(console: Console, about: About, results: Sequence[ConditionResu
         for row in result.rows:
             table.add_row(row.name, *(cell(row.measured[name]) for name in names))
         console.print(table)
-        console.print(f"at --threshold {about.threshold:g}: {given(result.rows)}", highlight=False)
+        console.print(as_flags(f"at `threshold` {about.threshold:g}: {given(result.rows)}"), highlight=False)
         console.print()
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in about.seconds.items())
     _print_lines(console, [*answers, seconds])

@@ -11,7 +11,7 @@ import numpy as np
 
 from earface.data.tables import write_csv
 from pipeline.configuration_metrics import MEASURES, AtThreshold, ConfigurationResult
-from pipeline.configurations import Condition, Grids, about_recognizer, about_route
+from pipeline.configurations import Condition, Grids, about_recognizer, about_upsampler
 from pipeline.evaluation import ConditionResult, Difference
 from pipeline.metrics import LEVEL, Figure
 from pipeline.protocol import Protocol
@@ -29,10 +29,10 @@ PROBE_COLUMNS = (
     *("best_other_score", "session", "camera", "illumination"),
 )
 SHOWN_DIFFERENCES = (  # later row, earlier row: the questions that the grid answers
-    ("DSR + stock", "interpolation + stock"),
-    ("interpolation + tuned", "interpolation + stock"),
-    ("DSR + tuned", "interpolation + tuned"),
-    ("DSR + tuned", "interpolation + stock"),
+    ("DSR + pretrained", "bicubic + pretrained"),
+    ("bicubic + tuned", "bicubic + pretrained"),
+    ("DSR + tuned", "bicubic + tuned"),
+    ("DSR + tuned", "bicubic + pretrained"),
 )
 
 
@@ -79,8 +79,12 @@ def models_told(grids: Grids) -> dict[str, dict[str, str]]:
     for row in (row for own in grids.values() for row in own):
         own = row.recognizer
         told[own.name] = {"kind": about_recognizer(own), "digest": own.digest, "contract": own.contract.id}
-        if row.route.source:
-            told[row.route.source] = {"kind": about_route(row.route), "digest": row.route.origin, "contract": ""}
+        if row.upsampler.source:
+            told[row.upsampler.source] = {
+                "kind": about_upsampler(row.upsampler),
+                "digest": row.upsampler.origin,
+                "contract": "",
+            }
     return told
 
 
@@ -134,7 +138,7 @@ def _plain_condition(result: ConditionResult) -> dict[str, Any]:
         "rows": [
             {
                 "name": row.name,
-                "route": own.route.name,
+                "upsampler": own.upsampler.name,
                 "recognizer": own.recognizer.name,
                 "measured": {name: _plain(figure) for name, figure in row.measured.items()},
                 "thresholds": [_plain_threshold(each) for each in row.thresholds],

@@ -15,7 +15,7 @@ from earface.core.files import atomic_write
 from earface.data.face_sizes import FACE_SIZE
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_uint8
-from earface.nn.upsampler import HR, ROUTE_NAMES
+from earface.nn.upsampler import NONE, UPSAMPLER_NAMES
 from pipeline.configuration_metrics import MEASURES
 from pipeline.configurations import FaceLoader
 from pipeline.evaluation import COMPARED, ConditionResult, Failure
@@ -73,12 +73,15 @@ def _picture(pixels: Pixels) -> str:
 
 @torch.no_grad()
 def _failure_shown(failure: Failure, result: ConditionResult, faces: FaceLoader) -> dict[str, Any]:
-    """The probe as each route shows it, and the two people it was compared with."""
+    """The probe as each upsampler shows it, and the two people it was compared with."""
     batch = next(iter(faces.batches([failure.probe], result.condition)))
     vlr = faces.ready(batch, result.condition)["vlr"]
-    routes = {row.route.name: row.route for row in result.grid if row.route.name != HR}
+    upsamplers = {row.upsampler.name: row.upsampler for row in result.grid if row.upsampler.name != NONE}
     pictures = {f"probe, {result.condition.vlr_size} px": to_uint8(vlr[0]).cpu().numpy()}
-    pictures |= {ROUTE_NAMES[name]: to_uint8(route.enlarge(vlr)[0]).cpu().numpy() for name, route in routes.items()}
+    pictures |= {
+        UPSAMPLER_NAMES[name]: to_uint8(upsampler.enlarge(vlr)[0]).cpu().numpy()
+        for name, upsampler in upsamplers.items()
+    }
     pictures["HR"] = read_image(failure.probe.path)
     pictures[f"taken for {failure.wrong.identity}"] = read_image(failure.wrong.path)
     pictures[f"is {failure.right.identity}"] = read_image(failure.right.path)

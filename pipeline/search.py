@@ -36,7 +36,7 @@ def score_chunks(probes: Tensor, templates: Tensor, scores: int = CHUNK_SCORES) 
     for start in range(0, len(probes), rows):
         found = products(probes[start : start + rows], templates)
         if not found.isfinite().all():
-            raise InputError("embeddings are not finite: the recogniser's weights are damaged, or use --precision 32")
+            raise InputError("embeddings are not finite: the recogniser's weights are damaged, or use `precision` 32")
         yield start, found
 
 
@@ -93,7 +93,7 @@ def top_candidates_faiss(probes: Tensor, templates: Tensor, count: int) -> tuple
     Raises InputError where it is not.
     """
     if importlib.util.find_spec("faiss") is None:
-        raise InputError("--search faiss: FAISS is not installed; pip install faiss-cpu, or use --search exact")
+        raise InputError("`search` faiss: FAISS is not installed; pip install faiss-cpu, or use `search` exact")
     import faiss
 
     index: Any = faiss.IndexFlatIP(templates.shape[1])

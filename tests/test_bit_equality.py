@@ -113,7 +113,7 @@ PROMISES: dict[str, tuple[Callable[[], Function], Callable[[], Tensor]]] = {
     "the recogniser of a gallery": (lambda: FaceRecognizer("random", edgeface(), FaceContract("center")), faces),
     "a super-resolved face": (lambda: partial(super_resolve, dsr()), small_faces),
     "a super-resolved face in bfloat16": (lambda: partial(super_resolve, dsr(), precision="bf16"), small_faces),
-    "an interpolated face": (lambda: build_upsampler("interpolation", "").enlarge, small_faces),
+    "an interpolated face": (lambda: build_upsampler("bicubic", "").enlarge, small_faces),
 }
 
 

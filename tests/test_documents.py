@@ -343,7 +343,7 @@ TRAINERS = {
         *("--precision", "32", "--num-workers", "0", "--progress", "none"),
     ),
     "facial_rec.finetune_edgeface": (
-        *("--inputs", "interpolation", "--vlr-size", VLR, "--batch-size", "4", "--precision", "32"),
+        *("--inputs", "bicubic", "--vlr-size", VLR, "--batch-size", "4", "--precision", "32"),
         *("--num-workers", "0", "--progress", "none", "--weights", "edgeface_xxs_q.pt"),
     ),
 }

@@ -18,9 +18,9 @@ pytestmark = pytest.mark.runs
 
 ROOT = Path(__file__).parents[1]
 FEW = ("--num-workers", "0", "--progress", "none", "--precision", "32")
-ENCODER = ("resnet50.tv_in1k", "--encoder_weights FILE")
+ENCODER = ("resnet50.tv_in1k", "--encoder-weights FILE")
 VGG = ("vgg16.tv_in1k", "--perceptual-weights FILE")
-FIRST, SECOND = ("edgeface_xxs", "--recognizer FILE"), ("edgeface_xs_gamma_06", "--second_recognizer FILE")
+FIRST, SECOND = ("edgeface_xxs", "--recognizer FILE"), ("edgeface_xs_gamma_06", "--second-recognizer FILE")
 PROGRAMS = {  # words, and what is missing with the way to give it
     "ears train": ("--train-npy {ears}/train_teacher.npy --val-npy {ears}/val_teacher.npy", (ENCODER, VGG)),
     "ears detector train": ("--train-json {file} --val-json {file}", (ENCODER,)),
@@ -97,7 +97,7 @@ def test_what_the_line_advises_is_enough(ear_set: Path, tmp_path: Path, capsys: 
     assert main(given) == 2
     line = only_line(capsys)
     advised = ("--encoder_weights", "none", "--perceptual-weight", "0")
-    assert "--encoder_weights FILE" in line
+    assert "--encoder-weights FILE" in line
     assert "or none" in line
     assert "--perceptual-weight 0" in line
     assert main([*given, *advised]) == 0

@@ -40,8 +40,7 @@ from earface.synthetic.face_set import draw_dataset as draw_faces
 from earface.synthetic.scene_set import SceneSet, draw_scenes
 from facial_rec.embedding_table import read_embeddings as read_face_table
 from facial_rec.finetune_edgeface import main as finetune_edgeface
-from facial_rec.hub import EdgeFaceProvenance
-from facial_rec.model import EdgeFace, load_finetuned
+from facial_rec.model import EdgeFace
 from facial_rec.recognizer import load_edgeface
 from pipeline.gallery import Gallery
 from pipeline.identify import main as identify
@@ -181,8 +180,10 @@ def edgeface_numbers(model: EdgeFace) -> Numbers:
     return {"digest": weights_digest(model), "embeddings": listed(model.embed(waves(2, 3, 112, 112))[:, ::8])}
 
 
-def tuned_numbers(model: EdgeFace, tuning: EdgeFaceProvenance) -> Numbers:
-    about = {"trained_on": list(tuning.trained_on), "contract": tuning.contract, "inputs": tuning.inputs}
+def finetuned_numbers(model: EdgeFace) -> Numbers:
+    tuning = model.provenance
+    inputs = tuning.upsampler.replace("bicubic", "interpolation").replace("none", "hr")  # as it was spelled then
+    about = {"trained_on": list(tuning.trained_on), "contract": tuning.contract, "inputs": inputs}
     return edgeface_numbers(model) | about | {"size": tuning.vlr_size, "degradation": tuning.degradation}
 
 
@@ -194,7 +195,7 @@ def numbers_of(name: str, checkpoint: Path, weights: str = "averaged") -> Number
         return detector_numbers(EarDetector.load_from_checkpoint(str(checkpoint), weights=weights))
     if name.startswith("dsr"):
         return dsr_numbers(DSR.load_from_checkpoint(checkpoint, weights=weights))
-    return tuned_numbers(*load_finetuned(checkpoint, weights))
+    return finetuned_numbers(EdgeFace.load(checkpoint, weights=weights))
 
 
 @pytest.mark.parametrize("name", LAST)
@@ -214,7 +215,7 @@ def test_an_exported_folder_gives_the_numbers_of_its_checkpoint(kind: str, old: 
     elif kind == "dsr":
         assert_close(dsr_numbers(DSR.from_pretrained(folder)), wanted)
     else:
-        assert_close(tuned_numbers(*load_finetuned(folder)), wanted)
+        assert_close(finetuned_numbers(EdgeFace.load(folder)), wanted)
 
 
 def test_an_onnx_file_gives_the_numbers_of_its_checkpoint(old: Path, expected: dict[str, Any]) -> None:
@@ -323,8 +324,8 @@ def test_a_table_of_ears_is_read_and_added_to(
 
 def test_a_table_of_faces_is_read(old: Path, expected: dict[str, Any]) -> None:
     assert_close(face_table_numbers(old / "tables" / "faces.npz"), expected["tables"]["faces"])
-    model, tuning = load_finetuned(old / "exports" / "edgeface")
-    read_face_table(old / "tables" / "faces.npz", contract=tuning.contract, digest=weights_digest(model))
+    model = EdgeFace.load(old / "exports" / "edgeface")
+    read_face_table(old / "tables" / "faces.npz", contract=model.provenance.contract, digest=weights_digest(model))
 
 
 def gallery_numbers(path: Path) -> Numbers:
@@ -414,5 +415,5 @@ def test_a_stopped_run_goes_on_and_ends_as_one_never_stopped(
         moved[[tensor == NO_GRADIENT for tensor in sorted(model_state(stopped, weights))]] = np.inf
         assert (away <= DRIFT * moved + 1e-6 * np.linalg.norm(start, axis=1)).all()
     if name.startswith("edgeface"):
-        model, _ = load_finetuned(Path(name) / "saved" / "tuned")
+        model = EdgeFace.load(Path(name) / "saved" / "tuned")
         assert_close({"embeddings": edgeface_numbers(model)["embeddings"]}, {"embeddings": wanted["tuned"]})

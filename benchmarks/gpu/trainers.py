@@ -156,7 +156,7 @@ def folders(folder: Path) -> list[str]:
 def base_flags(entry: str, flags: str, context: Context) -> list[str]:
     """Of a run of a few steps on the stages' own data; later flags win."""
     assets = Assets.of(context)
-    shared = ["--num_workers=0", "--progress=none", "--log_every_n_steps=2", "--sheet_images=2", "--batch_size=8"]
+    shared = ["--num_workers=0", "--progress=none", "--log_every_n_steps=2", "--grid_images=2", "--batch_size=8"]
     if entry == EAR:
         perceptual = assets.dinov2_perceptual if "dinov2" in flags else assets.perceptual
         encoder = [] if "--encoder" in flags else ["--encoder=resnet18"]
@@ -169,7 +169,7 @@ def base_flags(entry: str, flags: str, context: Context) -> list[str]:
         own = [f"--dataset_root={assets.faces}", "--vlr_size=16", "--epochs=1", *weights, *assets.perceptual]
         own += small if context.smoke else []
     elif entry == EDGEFACE:
-        shared.remove("--sheet_images=2")
+        shared.remove("--grid_images=2")
         own = [f"--dataset_root={assets.faces}", "--inputs=interpolation", "--vlr_size=16", "--min_images=1"]
         own += [f"--weights={assets.edgeface}", f"--cache_dir={context.work}/cache/{context.stage}"]
         own += ["--stage1_epochs=1", "--stage2_epochs=1"]

@@ -129,7 +129,7 @@ def dsr(context: Context, flags: Sequence[str]) -> Workload:
         presets=PRESETS,
     )
     torch.manual_seed(0)
-    recognizer = load_frozen_recognizer("--recognizer", config.recognizer, config.face_crop)
+    recognizer = load_frozen_recognizer("--recognizer", config.recognizer, config.crop)
     module = DSRLightning(config, recognizer, None, load_perceptual(config))
     batch = {"image": pictures(config.batch_size, 128), "index": torch.arange(config.batch_size)}
     return Workload(

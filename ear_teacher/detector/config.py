@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ear_teacher.config import ENCODERS, EarVAEConfig
 from earface.core.errors import InputError
+from earface.core.files import require_checkpoint, require_file
 from earface.core.options import check_options, option
 from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions, help_layout
 
@@ -37,21 +38,21 @@ class EarDetectorConfig:
         """Raise InputError for a shape that cannot be built."""
         check_options(self)
         if self.encoder not in ENCODERS and not re.fullmatch("timm:.+", self.encoder):
-            raise InputError(f"--encoder {self.encoder}: choose one of {', '.join(ENCODERS)}")
+            raise InputError(f"`encoder` {self.encoder}: choose one of {', '.join(ENCODERS)}")
         for name in ("image_size", "crop_size"):
             if getattr(self, name) % 32:
-                raise InputError(f"--{name} {getattr(self, name)}: must be a multiple of 32")
+                raise InputError(f"`{name}` {getattr(self, name)}: must be a multiple of 32")
         if self.in_channels == 2:
-            raise InputError("--in_channels 2: must be 1 (grey) or 3 (RGB)")
+            raise InputError("`in_channels` 2: must be 1 (grey) or 3 (RGB)")
         if self.pyramid_width % 8:
-            raise InputError(f"--pyramid_width {self.pyramid_width}: must be a multiple of 8")
+            raise InputError(f"`pyramid_width` {self.pyramid_width}: must be a multiple of 8")
         count, names = self.num_landmarks, self.landmark_names
         if len(names) not in (0, count) or not all(isinstance(name, str) for name in names):
-            raise InputError(f"--num_landmarks {count}: the landmarks' names are not {count} texts")
+            raise InputError(f"`num_landmarks` {count}: the landmarks' names are not {count} texts")
         if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in self.skeleton):
             raise InputError("the skeleton is not of pairs of landmarks")
         if not {each for pair in self.skeleton for each in pair} <= {*range(1, count + 1)}:
-            raise InputError(f"--num_landmarks {count}: the skeleton joins others than 1 to {count}")
+            raise InputError(f"`num_landmarks` {count}: the skeleton joins others than 1 to {count}")
 
     def backbone_config(self, image_size: int) -> EarVAEConfig:
         """The same encoder, for squares of another size."""
@@ -71,7 +72,7 @@ class EarDetectorTrainingConfig(BackboneOptions, TrainerOptions):
     )
     images: str | None = option(None, "folder that file names start from; default: each JSON's own")
     vae_checkpoint: str | None = option(
-        None, "start from this ear VAE's encoder: a .ckpt file, or a pattern; without, from --encoder_weights"
+        None, "start from this ear VAE's encoder: a .ckpt file, or a pattern; without, from `encoder_weights`"
     )
     encoder: str | None = option(None, f"{', '.join(ENCODERS)}; default: the VAE's, or resnet50")
     encoder_weights: str = option("pretrained", "without a VAE: pretrained, none, or a weights file")
@@ -112,12 +113,18 @@ class EarDetectorTrainingConfig(BackboneOptions, TrainerOptions):
         "ear_teacher/checkpoints/detector", "where checkpoints go and resume looks", affects_result=False
     )
     log_dir: str = option("ear_teacher/logs", "TensorBoard events, metrics.csv and pictures", affects_result=False)
-    sheet_images: int = option(8, "validation photographs shown each epoch", low=1, high=64, affects_result=False)
+    grid_images: int = option(8, "validation photographs shown each epoch", low=1, high=64, affects_result=False)
+
+    def check_files(self) -> None:
+        for path in (*self.train_json, *self.val_json):
+            require_file(path, "make it from your annotations with earface ears annotations")
+        if self.vae_checkpoint is not None:
+            require_checkpoint(self.vae_checkpoint)
 
     def check(self) -> None:
         check_options(self)
         if not self.train_boxes and self.num_landmarks == 0:
-            raise InputError("--train_boxes false: with --num_landmarks 0 nothing is left to train")
+            raise InputError("`train_boxes` false: with `num_landmarks` 0 nothing is left to train")
 
     def backbone_config(self) -> EarVAEConfig:
         """Which encoder it is, as far as that is known without a VAE's checkpoint."""
@@ -137,18 +144,18 @@ class EarDetectorTrainingConfig(BackboneOptions, TrainerOptions):
                 given = getattr(self, name)
                 if given is not None and given != values[name]:
                     raise InputError(
-                        f"--{name} {given}: {self.vae_checkpoint} has {name} {values[name]}; leave the flag out, or "
-                        "give another --vae_checkpoint"
+                        f"`{name}` {given}: {self.vae_checkpoint} has {name} {values[name]}; leave it out, or "
+                        "give another `vae_checkpoint`"
                     )
         values |= {name: getattr(self, name) for name in values if getattr(self, name) is not None}
         if self.num_landmarks and self.num_landmarks != num_landmarks:
             raise InputError(
-                f"--num_landmarks {self.num_landmarks}: {self.train_json[0]} has {num_landmarks or 'no'} landmarks; "
-                "leave the flag out, or give 0 for boxes only"
+                f"`num_landmarks` {self.num_landmarks}: {self.train_json[0]} has {num_landmarks or 'no'} landmarks; "
+                "leave it out, or give 0 for boxes only"
             )
         values["num_landmarks"] = num_landmarks if self.num_landmarks is None else self.num_landmarks
         if not self.train_boxes and not values["num_landmarks"]:
-            raise InputError(f"--train_boxes false: {self.train_json[0]} has no landmarks, so nothing is left to train")
+            raise InputError(f"`train_boxes` false: {self.train_json[0]} has no landmarks, so nothing is left to train")
         return dataclasses.replace(self, **values)
 
     def model_config(self, landmark_names: tuple[str, ...], skeleton: tuple[tuple[int, int], ...]) -> EarDetectorConfig:
@@ -175,6 +182,6 @@ HELP = help_layout(
     ),
     losses=("box_weight", "heatmap_weight", "landmark_weight", "visibility_weight"),
     optimisation=("epochs", "lr", "backbone_lr_scale", "layer_decay"),
-    outputs=("sheet_images",),
+    outputs=("grid_images",),
     hardware=("gradient_checkpointing",),
 )

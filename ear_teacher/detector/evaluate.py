@@ -12,7 +12,7 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 from ear_teacher.detector.options import EVALUATION_RESULTS, EarDetectorEvaluationOptions
 from ear_teacher.options import located
 from earface.core.command_line import parse_options
-from earface.core.errors import InputError, entry_point
+from earface.core.errors import entry_point
 from earface.core.files import output_folder, require_checkpoint, require_file, write_json
 from earface.core.first_imports import first_imports
 from earface.core.progress import progress
@@ -35,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_file(options.json)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        import torch
         from rich.console import Console
         from rich.markup import escape
 
@@ -55,11 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_landmarks(model, source.annotations)
 
     console = Console()
-    try:
-        with progress("finding ears", len(source.annotations)) as state:
-            found = evaluate(model, source, out, options, state.update)
-    except torch.OutOfMemoryError as error:
-        raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+    with progress("finding ears", len(source.annotations)) as state:
+        found = evaluate(model, source, out, options, state.update)
     found["notes"] = trained_on(run, source.annotations) + found["notes"]
     made_of = {"checkpoint": str(checkpoint), "weights": options.weights, "json": str(source.annotations.source)}
     metrics = made_of | found | {"convention": CONVENTION}

@@ -93,7 +93,7 @@ def landmark_notes(findings: Sequence[DetectorPredictions], normaliser: Normalis
     if few and normaliser == "landmark-box":
         lines.append(
             f"{few} ears have fewer than half of their landmarks labelled: the box around these is small, and their "
-            "errors large by it; --normaliser ear-box does not depend on it"
+            "errors large by it; `normaliser` ear-box does not depend on it"
         )
     if not (truth[..., 2] == HIDDEN).any():
         lines.append("no landmark is labelled hidden: visibility cannot be measured")

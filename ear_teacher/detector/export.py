@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_trained(located(options.checkpoint))
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        from ear_teacher.detector.loading import load_detector
+        from ear_teacher.detector.model import EarDetector
         from ear_teacher.detector.onnx_export import write_onnx
         from earface.export.command import export_model
         from earface.export.onnx_export import require_onnx
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.format != "safetensors":
         require_onnx()
     choose_device("cpu")
-    model = load_detector(located(options.checkpoint), weights=options.weights)
+    model = EarDetector.load(located(options.checkpoint), weights=options.weights)
     export_model(options, model.save_pretrained, lambda out: write_onnx(out, model, options.tolerance))
     return 0
 

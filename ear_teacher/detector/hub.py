@@ -95,9 +95,3 @@ def read_rules(folder: Path) -> tuple[float, Suppression]:
     if len(values) != len(names):
         raise InputError(f"{folder / CONFIG}: {PROVENANCE} lacks the rules of detections, or they are damaged")
     return values[0], Suppression(*values[1:])
-
-
-def stored_config(stored: dict[str, Any]) -> EarDetectorConfig:
-    """From a checkpoint's plain values."""
-    names, pairs = stored.get("landmark_names", ()), stored.get("skeleton", ())
-    return EarDetectorConfig(**{**stored, "landmark_names": tuple(names), "skeleton": tuple(map(tuple, pairs))})

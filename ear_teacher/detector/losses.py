@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,8 +12,32 @@ from torch.nn import functional as F
 
 from ear_teacher.detector.box_detector import assign
 from ear_teacher.detector.landmarker import cell_centres
+from earface.nn.losses import LossResult
 
 HEAT_SIGMA = 1.0  # cells
+
+
+@dataclass(frozen=True)
+class EarDetectorLossWeights:
+    """Factors of the terms of `box_losses` and `landmark_losses`."""
+
+    box: float
+    heatmap: float
+    landmark: float
+    visibility: float
+    score: float = 1.0
+
+
+class EarDetectorLoss:
+    """The weighted sum of the terms that there are: of boxes, of landmarks, or of both."""
+
+    def __init__(self, weights: EarDetectorLossWeights) -> None:
+        self.weights = weights
+
+    def __call__(self, terms: dict[str, Tensor]) -> LossResult:
+        """terms: scalars, one or more."""
+        first, *others = (getattr(self.weights, name) * term for name, term in terms.items())
+        return LossResult(sum(others, first), terms)
 
 
 def quality_focal_loss(logits: Tensor, quality: Tensor) -> Tensor:

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import cv2
 import numpy as np
 import torch
-from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
 from ear_teacher.backbones import Backbone
 from ear_teacher.detector.box_detector import MAX_DETECTIONS, BoxDetector, Suppression, candidates, suppress
 from ear_teacher.detector.config import FROM_VAE, EarDetectorConfig
-from ear_teacher.detector.hub import FORMAT, MODEL_CARD, TAGS, provenance, read_rules, stored_config
+from ear_teacher.detector.hub import FORMAT, MODEL_CARD, TAGS, provenance, read_rules
 from ear_teacher.detector.landmarker import MARGIN, Landmarker
 from ear_teacher.encoders import build_backbone
+from ear_teacher.model import EarVAE
 from earface.core.errors import InputError
 from earface.data.affine import crop_around, letterbox
 from earface.data.annotations import Floats
 from earface.data.images import Pixels
 from earface.data.pixels import to_model_range, to_uint8
-from earface.nn.checkpoint import load_fitting, model_state, read_checkpoint
+from earface.nn.checkpoint import model_state, network_state, read_checkpoint
 from earface.nn.inference import weights_digest
-from earface.nn.pretrained_folder import find_pretrained
+from earface.nn.trained_model import TrainedModel
 
 INFERENCE_BATCH = 8  # photographs, or crops times 4, in one call of the networks
 EAR = 1  # label; torchvision's 0 is the background
@@ -34,13 +34,14 @@ EAR = 1  # label; torchvision's 0 is the background
 Detections = dict[str, Tensor]
 
 
-class EarDetector(nn.Module, ModelHubMixin, library_name="earface", tags=TAGS, model_card_template=MODEL_CARD):
+class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=TAGS, model_card_template=MODEL_CARD):
     """Two networks that start from the same encoder: one finds ears, the other places landmarks in a crop around each.
 
     Each has a copy of the encoder of its own: they see pictures of another kind, whole photographs and single ears, for
     which one set of batch statistics would fit neither. Scores below `score_threshold` are not returned.
-    `save_pretrained(folder)`, `from_pretrained(folder or name)` and `push_to_hub(name)` are the Hugging Face hub's.
     """
+
+    format, command, old_key = FORMAT, "ears detector train", "detector"
 
     def __init__(
         self, config: EarDetectorConfig | None = None, encoder_weights: str = "none", **overrides: Any
@@ -206,44 +207,17 @@ class EarDetector(nn.Module, ModelHubMixin, library_name="earface", tags=TAGS, m
 
     # -- trained models ----------------------------------------------------------------------------------------------
 
-    @classmethod
-    def load_from_checkpoint(cls, path: str, map_location: str = "cpu", weights: str = "averaged") -> Self:
-        """A trained detector in evaluation mode from a training checkpoint (a path, or a glob: the newest match).
-
-        weights: `averaged` (the EMA if the run kept one) or `raw`. Raises InputError for any other file.
-        """
-        checkpoint = read_checkpoint(path, map_location)
-        stored = checkpoint.get("hyper_parameters", {}).get("detector") or {}
-        if "pyramid_width" not in stored or not stored.keys() <= {field.name for field in fields(EarDetectorConfig)}:
-            raise InputError(f"{path}: this checkpoint holds no ear detector; give one of ear_teacher.detector.train")
-        model = cls(stored_config(stored))
-        _load(model, _own(checkpoint, weights), f"{path}: does not fit the shape that it states")
-        return model.to(map_location).eval()
-
     @property
     def digest(self) -> str:
         """SHA-256 of the weights and of both sizes: see `weights_digest`."""
         return weights_digest(self, f"{self.config.image_size} {self.config.crop_size}")
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        made = provenance(self.digest, self.score_threshold, self.suppression)
-        FORMAT.write(save_directory, self.config, self.state_dict(), made)
+    def saved_provenance(self) -> dict[str, Any]:
+        return provenance(self.digest, self.score_threshold, self.suppression)
 
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, *, map_location: str = "cpu", **download: Any
-    ) -> Self:
-        """A trained model in evaluation mode from what `save_pretrained` or `push_to_hub` wrote: a folder, or a name.
-
-        A folder needs no network. download: `revision`, `token`, `cache_dir`, `force_download`, `local_files_only`.
-        Raises InputError for anything else; the mixin's own reader would trust config.json.
-        """
-        folder = find_pretrained(str(pretrained_model_name_or_path), **download)
-        config, tensors = FORMAT.read(folder)
-        model = cls(config)
-        load_fitting(model, tensors, folder)
-        model.score_threshold, model.suppression = read_rules(folder)
-        return model.to(map_location).eval()
+    def load_folder(self, folder: Path, tensors: dict[str, Tensor]) -> None:
+        super().load_folder(folder, tensors)
+        self.score_threshold, self.suppression = read_rules(folder)
 
     def initialise_from(self, path: str) -> str:
         """The weights of another detector's checkpoint as far as they fit; a sentence on what starts anew.
@@ -251,7 +225,7 @@ class EarDetector(nn.Module, ModelHubMixin, library_name="earface", tags=TAGS, m
         Another number of landmarks starts their last layers anew, none leaves the landmarker out. Raises InputError if
         the encoder or the pyramid is another.
         """
-        state, own = _own(read_checkpoint(path), "averaged"), self.state_dict()
+        state, own = network_state(read_checkpoint(path)), self.state_dict()
         anew = [name for name in own if name.startswith("landmarks.") and not _fits(state, own, name)]
         wrong = [name for name in own if name not in anew and not _fits(state, own, name)]
         if wrong or any(name.startswith("landmarks.backbone.") for name in anew if name in state):
@@ -262,11 +236,6 @@ class EarDetector(nn.Module, ModelHubMixin, library_name="earface", tags=TAGS, m
         if not anew:
             return f"all weights are those of {path}"
         return f"all weights are those of {path}, but {len(anew)} of the landmarker's start anew"
-
-
-def _own(checkpoint: dict[str, Any], weights: str) -> dict[str, Tensor]:
-    state = model_state(checkpoint, weights)
-    return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
 
 
 def _fits(state: dict[str, Tensor], own: dict[str, Tensor], name: str) -> bool:
@@ -294,7 +263,4 @@ def _corners(boxes: Floats) -> Tensor:
 
 def vae_options(path: str) -> dict[str, Any]:
     """The shape of the ear VAE in a checkpoint. Raises InputError for any other file."""
-    stored = read_checkpoint(path).get("hyper_parameters", {}).get("model") or {}
-    if not {"encoder", "image_size", "latent_dim"} <= stored.keys():
-        raise InputError(f"{path}: this checkpoint holds no ear VAE; give one written by earface ears train")
-    return stored
+    return asdict(EarVAE.stored_config(read_checkpoint(path), path))

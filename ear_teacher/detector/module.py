@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ear_teacher.detector.box_detector import candidates
 from ear_teacher.detector.config import EarDetectorTrainingConfig
+from ear_teacher.detector.datamodule import EarDetectorDataModule
 from ear_teacher.detector.drawing import draw_detections, sheet
-from ear_teacher.detector.losses import box_losses, landmark_losses
+from ear_teacher.detector.losses import EarDetectorLoss, EarDetectorLossWeights, box_losses, landmark_losses
 from ear_teacher.detector.metrics.average_precision import BoxResult, coco_metrics
 from ear_teacher.detector.metrics.landmark_error import ear_lengths, ear_means, normalised_errors
 from ear_teacher.detector.model import EarDetector
@@ -26,21 +27,28 @@ SHOWN_SCORE = 0.3  # of the ears that are drawn each epoch
 BOX_TERMS, LANDMARK_TERMS = ("score", "box"), ("heatmap", "landmark", "visibility")
 
 
-class EarDetectorLightning(TrainingModule):
+class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetectorDataModule]):
     """Trains `self.model`, an EarDetector. `config` is resolved; see `EarDetectorTrainingConfig.resolved`.
 
     model: what to train: a new one of `config`, which has the names of the data's landmarks, or one that is trained.
     """
 
     def __init__(self, config: EarDetectorTrainingConfig, model: EarDetector) -> None:
-        super().__init__(config, "detector", model.config)
+        super().__init__(config, EarDetector.format.kind, model.config)
         self.model = model
+        weights = EarDetectorLossWeights(
+            config.box_weight, config.heatmap_weight, config.landmark_weight, config.visibility_weight
+        )
+        self.loss = EarDetectorLoss(weights)
         self.model.freeze(None if config.freeze_encoder else config.freeze_layers)
         if not config.train_boxes:
             self.model.boxes.freeze()
         if config.gradient_checkpointing:
             for backbone in self.model.backbones():
                 backbone.set_grad_checkpointing()
+
+    def initialise_from(self, path: str) -> None:
+        self.print(self.model.initialise_from(path))
 
     @classmethod
     def load_from_checkpoint(cls, path: str, map_location: str = "cpu", weights: str = "averaged") -> Self:  # type: ignore[override]
@@ -82,9 +90,9 @@ class EarDetectorLightning(TrainingModule):
         terms = self._box_terms(batch)[0] if self.config.train_boxes else {}
         if self.model.landmarks is not None:
             terms |= self._landmark_terms(batch)[0]
-        loss = self._total(terms)
-        self.terms.add(self.global_step, {"loss": loss, **terms}, batch["index"])
-        return loss
+        result = self.loss(terms)
+        self.terms.add(self.global_step, {"loss": result.total, **result.terms}, batch["index"])
+        return result.total
 
     def _box_terms(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
         """The losses of score and box, and what every place said: logits and boxes."""
@@ -99,22 +107,10 @@ class EarDetectorLightning(TrainingModule):
         assert net is not None, "asked of a model with landmarks only"
         if len(batch["crops"]):
             points, visibility, heat = net(batch["crops"])
-            return landmark_losses(points, visibility, heat, batch["keypoints"], self.config.crop_size), points
+            return landmark_losses(points, visibility, heat, batch["keypoints"], self.model.config.crop_size), points
         # distributed training waits for a gradient of each parameter
         nothing = sum((each.sum() * 0.0 for each in net.parameters() if each.requires_grad), net.cells.new_zeros(()))
         return dict.fromkeys(LANDMARK_TERMS, nothing), net.cells.new_zeros(batch["keypoints"].shape)
-
-    def _total(self, terms: dict[str, Any]) -> Any:
-        """The weighted sum of the terms that there are."""
-        config = self.config
-        weights = {
-            "score": 1.0,
-            "box": config.box_weight,
-            "heatmap": config.heatmap_weight,
-            "landmark": config.landmark_weight,
-            "visibility": config.visibility_weight,
-        }
-        return sum(weights[name] * term for name, term in terms.items())
 
     # -- validation --------------------------------------------------------------------------------------------------
 
@@ -158,8 +154,11 @@ class EarDetectorLightning(TrainingModule):
         found = {} if figures is None else {"val/ap": figures.ap, "val/ap50": figures.ap50}
         if errors:
             found["val/nme"] = float(np.mean(errors))
-        loss = self._total({name.removeprefix("val/"): value for name, value in means.items()})
-        self.log_validation({"val/loss": loss, **means, **found}, shown=("val/loss", "val/ap50", "val/ap", "val/nme"))
+        terms = {name.removeprefix("val/"): torch.tensor(mean, dtype=torch.float64) for name, mean in means.items()}
+        self.log_validation(
+            {"val/loss": float(self.loss(terms).total), **means, **found},
+            shown=("val/loss", "val/ap50", "val/ap", "val/nme"),
+        )
 
     def _gathered(self, mine: list[Any]) -> list[Any]:
         if self.trainer.world_size == 1:
@@ -172,9 +171,9 @@ class EarDetectorLightning(TrainingModule):
         """Fixed validation photographs with what is found and what is there, as PNG and in TensorBoard."""
         photographs: list[Photograph] = self.datamodule.val_set.photographs
         with_ears = [each for each in photographs if len(each.boxes)]
-        chosen = np.unique(np.linspace(0, len(with_ears) - 1, self.config.sheet_images).round().astype(int))
+        chosen = np.unique(np.linspace(0, len(with_ears) - 1, self.config.grid_images).round().astype(int))
         shown = [with_ears[index] for index in chosen]
-        images = [read_image(each.path, self.config.in_channels) for each in shown]
+        images = [read_image(each.path, self.model.config.in_channels) for each in shown]
         skeleton = self.model.config.skeleton
         pictures = [
             draw_detections(

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.core.tool_options import ToolOptions
+from earface.core.tool_options import ModelOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 ONNX_FILES = ("boxes.onnx", "landmarks.onnx")
@@ -22,7 +22,7 @@ Normaliser = Literal["landmark-box", "ear-box"]
 
 
 @dataclass(frozen=True)
-class EarDetectorEvaluationOptions(ToolOptions):
+class EarDetectorEvaluationOptions(ModelOptions):
     """Measure a trained ear detector on annotated photographs: boxes, landmarks, visibility."""
 
     checkpoint: str = option(
@@ -31,8 +31,6 @@ class EarDetectorEvaluationOptions(ToolOptions):
     json: str | None = option(None, "COCO keypoint file to measure on; default: what the checkpoint was validated on")
     images: str | None = option(None, "folder that its file names start from; default: the JSON's own")
     out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(8, "photographs at once", low=1)
     score_threshold: float = option(
         0.5, "of the operating point: precision, recall, landmarks end to end", low=0, high=1
@@ -42,7 +40,7 @@ class EarDetectorEvaluationOptions(ToolOptions):
 
 
 @dataclass(frozen=True)
-class PredictionOptions(ToolOptions):
+class PredictionOptions(ModelOptions):
     """Find the ears in photographs, and their landmarks."""
 
     checkpoint: str = option(
@@ -50,18 +48,16 @@ class PredictionOptions(ToolOptions):
         CHECKPOINT_HELP,
     )
     input: str | None = option(None, "a photograph, or a folder of them (searched through)")
-    out: str = option("detections", "folder for what is found; not inside --input")
-    threshold: float = option(0.5, "ears that score less are left out", low=0, high=1)
+    out: str = option("detections", "folder for what is found; not inside `input`")
+    score_threshold: float = option(0.5, "ears that score less are left out", low=0, high=1)
     overlays: bool = option(True, "write the photographs with their ears drawn in")
     crops: bool = option(False, "write each ear by itself; the input's folders, subjects perhaps, are kept")
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(8, "photographs in memory, and on the device, at once", low=1)
 
     def check(self) -> None:
         check_options(self)
         if self.input is None:
-            raise InputError("--input: give a photograph, or a folder of them")
+            raise InputError("`input`: give a photograph, or a folder of them")
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_trained(located(options.checkpoint))
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        import torch
         from rich.console import Console
 
-        from ear_teacher.detector.loading import load_detector
+        from ear_teacher.detector.model import EarDetector
         from ear_teacher.detector.prediction import (
             checked_out,
             photographs_of,
@@ -49,16 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     root, paths = photographs_of(options.input)
     out = checked_out(options)
     device = choose_device(options.device)
-    model = load_detector(located(options.checkpoint), device, options.weights)
-    model.score_threshold = options.threshold
+    model = EarDetector.load(located(options.checkpoint), device, options.weights)
+    model.score_threshold = options.score_threshold
 
     console = Console()
     start = time.perf_counter()
     with progress("finding ears", len(paths)) as state:
-        try:
-            found = predict_photographs(model, paths, root, out, options, state)
-        except torch.OutOfMemoryError as error:
-            raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+        found = predict_photographs(model, paths, root, out, options, state)
     seconds = time.perf_counter() - start
     if len(found.unreadable) == len(paths):
         path, reason = found.unreadable[0]

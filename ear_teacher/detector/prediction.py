@@ -59,24 +59,24 @@ def photographs_of(written: str) -> tuple[Path, list[Path]]:
 
 
 def checked_out(options: PredictionOptions) -> Path:
-    """`--out`, made if need be.
+    """`out`, made if need be.
 
     Raises InputError if it is a file, and where pictures that are written would be read, or replace those read.
     """
     out, given = Path(options.out), Path(str(options.input)).resolve()
     if given.is_dir() and out.resolve().is_relative_to(given):
         raise InputError(
-            f"--out {out}: lies in --input {options.input}, so that its pictures would be taken for photographs the "
+            f"`out` {out}: lies in `input` {options.input}, so that its pictures would be taken for photographs the "
             "next time; give a folder elsewhere"
         )
     for name in (OVERLAYS, CROPS):
         if given.is_relative_to((out / name).resolve()):
-            raise InputError(f"--out {out}: --input {options.input} lies in its {name}/ and would be replaced")
+            raise InputError(f"`out` {out}: `input` {options.input} lies in its {name}/ and would be replaced")
     output_folder(out, PREDICTION_RESULTS, options.overwrite)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {out}: {error.strerror}; give another folder") from None
+        raise InputError(f"`out` {out}: {error.strerror}; give another folder") from None
     return out
 
 

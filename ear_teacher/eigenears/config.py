@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from earface.core.options import option
-from earface.core.tool_options import ToolOptions
+from earface.core.tool_options import ModelOptions
 
 RESULTS = (
     *("eigenears.json", "components.csv", "scores.csv", "eigenears_grid.png", "explained_variance.png"),
@@ -15,7 +15,7 @@ RESULTS = (
 
 
 @dataclass(frozen=True)
-class EigenearOptions(ToolOptions):
+class EigenearOptions(ModelOptions):
     """Draw the principal components of an ear VAE's latents and measure what they are made of."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
@@ -30,6 +30,4 @@ class EigenearOptions(ToolOptions):
     components: int = option(16, "how many; at most the ears less one", low=1)
     sigmas: float = option(3.0, "how far the sheets go to either side, in standard deviations", above=0, high=10)
     steps: int = option(7, "pictures from one end to the other", low=5, high=25)
-    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
-    device: Literal["auto", "cpu", "cuda", "mps"] = option("auto", "auto: the GPU if there is one")
     batch_size: int = option(32, "images decoded at once", low=1)

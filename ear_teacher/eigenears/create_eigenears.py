@@ -12,7 +12,7 @@ if __package__ in (None, ""):  # run as a file: its folder is on the path, the p
 from ear_teacher.eigenears.config import RESULTS, EigenearOptions
 from ear_teacher.options import located
 from earface.core.command_line import parse_options
-from earface.core.errors import InputError, entry_point
+from earface.core.errors import entry_point
 from earface.core.files import output_folder, require_path, require_trained, write_json
 from earface.core.first_imports import first_imports
 from earface.core.progress import progress
@@ -36,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             require_path(located(path), f"say by {flag} where it is")
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        import torch
         from rich.console import Console
 
         from ear_teacher.eigenears.analysis import create_eigenears, find_factors
@@ -51,11 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     index, factors = find_factors(options, ears)
 
     console = Console()
-    try:
-        with progress(f"eigenears of {len(ears.names)} ears"):
-            found, sentences = create_eigenears(model, ears, factors, out, options, device)
-    except torch.OutOfMemoryError as error:
-        raise InputError("out of GPU memory: lower --batch-size, or use --device cpu") from error
+    with progress(f"eigenears of {len(ears.names)} ears"):
+        found, sentences = create_eigenears(model, ears, factors, out, options, device)
     results = {
         "checkpoint": str(checkpoint),
         "weights": options.weights,

@@ -43,10 +43,10 @@ def read_factors(path: str, names: Sequence[str]) -> dict[str, Floats]:
     path: CSV with a column `file`, relative to its folder or absolute. Raises InputError where columns or rows lack.
     """
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; --factors wants the index.csv of synthetic ears")
+        raise InputError(f"{path}: no such file; `factors` wants the index.csv of synthetic ears")
     missing = _missing(_header(Path(path)))
     if missing:
-        raise InputError(f"{path}: lacks {', '.join(missing)}; --factors wants the index.csv of synthetic ears")
+        raise InputError(f"{path}: lacks {', '.join(missing)}; `factors` wants the index.csv of synthetic ears")
     with Path(path).open(newline="", encoding="utf-8") as stream:
         rows = {(Path(path).parent / row["file"]).resolve(): row for row in csv.DictReader(stream) if row["file"]}
     unknown = [name for name in names if Path(name).resolve() not in rows]

@@ -39,10 +39,10 @@ def read_tables(paths: Sequence[str], trained: TrainedEarVAE, logvar: bool) -> l
             made_by = table.metadata.get("checkpoint", "another checkpoint")
             raise InputError(
                 f"{path}: made by other weights ({made_by}, {table.metadata.get('weights')}) than those of "
-                f"{trained.source} ({trained.weights}): encode its pictures again with --input"
+                f"{trained.source} ({trained.weights}): encode its pictures again with `input`"
             )
         if logvar and table.logvar is None:
-            raise InputError(f"{path}: holds no logvar; encode its pictures again with --input and --logvar")
+            raise InputError(f"{path}: holds no logvar; encode its pictures again with `input` and `logvar`")
         tables.append(table)
     return tables
 
@@ -113,7 +113,7 @@ def search(
         asked = Shown(source[0].read(channels), query, "")
     top = min(top, int(np.count_nonzero(~own)))
     if top == 0:
-        raise InputError(f"--search {query}: there are no ears to find besides the picture itself")
+        raise InputError(f"`search` {query}: there are no ears to find besides the picture itself")
     center = center_of(trained.model)
     rows, similarity = most_similar(unit_rows(table.embeddings, center), unit_rows(mu[None], center)[0], top, own)
     neighbors = list(zip(shown(table, rows, channels), similarity.tolist(), strict=True))
@@ -128,7 +128,7 @@ def search(
 def group(trained: TrainedEarVAE, table: Embeddings, count: int, out: Path, console: Console) -> Embeddings:
     """The table with a cluster column; draws the ears nearest each centre."""
     if count > len(table):
-        raise InputError(f"--clusters {count}: there are {len(table)} ears")
+        raise InputError(f"`clusters` {count}: there are {len(table)} ears")
     found = cluster(unit_rows(table.embeddings, center_of(trained.model)), count)
     members = [np.flatnonzero(found.label == label) for label in range(count)]
     nearest = [rows[np.argsort(-found.similarity[rows], kind="stable")[:SHEET_COLUMNS]] for rows in members]
@@ -152,19 +152,19 @@ def check_places(options: EarEmbeddingOptions) -> Path:
     out = Path(options.out or (DEFAULT_OUT if options.input else options.embeddings[0]))
     check_extension(out)
     if out.is_dir():
-        raise InputError(f"--out {out}: is a folder; give a file")
+        raise InputError(f"`out` {out}: is a folder; give a file")
     if options.projector and Path(options.projector).exists() and not Path(options.projector).is_dir():
-        raise InputError(f"--projector {options.projector}: is a file; give a folder")
+        raise InputError(f"`projector` {options.projector}: is a file; give a folder")
     if options.search:
         if not Path(options.search).is_file():
-            raise InputError(f"--search {options.search}: no such picture")
+            raise InputError(f"`search` {options.search}: no such picture")
         read_image(options.search)
     written = [out] * bool(options.out or options.input)
     written += [clusters_picture(out)] * bool(options.clusters)
     written += [search_picture(out, options.search)] if options.search else []
     refuse_to_replace(written, options.overwrite)
     if options.projector:
-        refuse_to_replace([Path(options.projector) / PROJECTOR], options.overwrite, "--projector")
+        refuse_to_replace([Path(options.projector) / PROJECTOR], options.overwrite, "`projector`")
     return out
 
 

@@ -57,7 +57,7 @@ def cluster(units: NDArray[np.float64], count: int) -> Clusters:
         found = kmeans.fit_predict(units)
     sizes = np.bincount(found, minlength=count)
     if not sizes.all():
-        raise InputError(f"--clusters {count}: only {np.count_nonzero(sizes)} different ears")
+        raise InputError(f"`clusters` {count}: only {np.count_nonzero(sizes)} different ears")
     first = np.array([np.argmax(found == label) for label in range(count)])
     number = np.empty(count, np.int32)
     number[np.lexsort((first, -sizes))] = np.arange(count)

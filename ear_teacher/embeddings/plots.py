@@ -121,7 +121,7 @@ def thumbnail_side(count: int) -> int:
     side = min(MAX_THUMBNAIL, SPRITE_SIDE // math.ceil(math.sqrt(count)))
     if side < MIN_THUMBNAIL:
         most = (SPRITE_SIDE // MIN_THUMBNAIL) ** 2
-        raise InputError(f"--projector: {count:,} ears are more than the {most:,} that TensorBoard can show")
+        raise InputError(f"`projector`: {count:,} ears are more than the {most:,} that TensorBoard can show")
     return side
 
 

@@ -93,10 +93,10 @@ def sources_of(
     if crop_to_bbox is None and data.bboxes is not None:
         raise InputError(
             f"{path}: has boxes, and an exported model does not tell whether it was trained on what is in them: "
-            "add --crop-to-bbox true or false"
+            "add `crop_to_bbox` true or false"
         )
     if crop_to_bbox and data.bboxes is None:
-        raise InputError(f"{path}: has no bboxes to crop to; add --crop-to-bbox false if its pictures are ears already")
+        raise InputError(f"{path}: has no bboxes to crop to; add `crop_to_bbox` false if its pictures are ears already")
     return [EarSource(data, row, crop=bool(crop_to_bbox)) for row in range(len(data))]
 
 

@@ -12,7 +12,7 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -20,8 +20,9 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from earface.core.errors import InputError, advice_for, refuse_unknown_flags, show_version
+from earface.core.errors import InputError, advice_for, as_flags, refuse_unknown_flags, show_version
 from earface.core.options import HelpLayout, check_options, literal_choices, range_text, to_plain
+from earface.core.spellings import OLD_SWITCHES, current_name, current_options, current_value
 
 Options = TypeVar("Options")
 OWN_FLAGS = ("config", "print_config", "help", "version")  # of every command
@@ -32,6 +33,10 @@ class _Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         raise InputError(_one_line(str(message), self.hints))
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """Flags with dashes, as the documents write them."""
+        return re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), as_flags(super().format_help(*args, **kwargs)))
 
 
 def parse_options(
@@ -136,19 +141,37 @@ def normalise(argv: Sequence[str], options_type: type, aliases: Mapping[str, str
         name, equals, value = argument[2:].partition("=")
         name = name.replace("-", "_")
         name = aliases.get(name, name)
+        name = current_name(name, hints)
         following = argv[position + 1] if position + 1 < len(argv) else "--"
-        if name.startswith("no_") and name.removeprefix("no_") in booleans and not equals:
-            name, equals, value = name.removeprefix("no_"), "=", "false"
-        if name in booleans and not equals and following.startswith("--"):
+        bare = name.removeprefix("no_")
+        if bare != name and not equals and (bare in booleans or (bare in OLD_SWITCHES and bare in hints)):
+            name, equals, value = bare, "=", "false"
+        if not equals and (name in booleans or name in OLD_SWITCHES) and following.startswith("--"):
             equals, value = "=", "true"
         if name in tuples:
             values = (
                 [value] if equals else list(takewhile(lambda text: not text.startswith("--"), argv[position + 1 :]))
             )
             taken = position + 1 + (0 if equals else len(values))
-            equals, value = "=", json.dumps(values)
+            equals, value = "=", json.dumps([current_value(name, each) for each in values])
+        elif not equals and not following.startswith("--"):
+            taken, equals, value = position + 2, "=", following
+        if equals:
+            value = _current_file(value, hints) if name == "config" else current_value(name, value)
         result.append(f"--{name}{equals}{value}")
     return _files_first(result)
+
+
+def _current_file(path: str, options: Collection[str]) -> str:
+    """The path, or where a configuration file has old names or values its content under today's, as jsonargparse takes
+    it instead."""
+    try:
+        stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return path  # reported when it is parsed
+    if not isinstance(stored, dict) or (current := current_options(stored, options)) == stored:
+        return path
+    return yaml.safe_dump(current)
 
 
 def _files_first(arguments: Sequence[str]) -> list[str]:
@@ -184,7 +207,7 @@ def _one_line(message: str, hints: Mapping[str, Any]) -> str:
         hint = hints[key[1]]
         choices = literal_choices(hint)
         wanted = f"choose one of {', '.join(map(str, choices))}" if choices else f"expected {_type_name(hint)}"
-        return f"--{key[1]} {value[1]}: {wanted}"
+        return f"`{key[1]}` {value[1]}: {wanted}"
     unknown = re.search(r"Option '(\w+)' is not accepted", message)
     if unknown:
         return f"{unknown[1]}: no such option{advice_for(unknown[1], hints, '--help')}"

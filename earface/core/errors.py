@@ -1,16 +1,21 @@
-"""What a user can get wrong ends in one line on stderr and exit code 2, never in a traceback."""
+"""What a user can get wrong ends in one line on stderr and exit code 2, never in a traceback.
+
+A message writes an option as a Python user knows it, in backticks: `vlr_size`. The command line shows it as --vlr-size.
+"""
 
 from __future__ import annotations
 
 import argparse
 import errno
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+_OUT_OF_MEMORY = ("CUDA out of memory", "MPS backend out of memory", "ALLOC_FAILED")
 
 
 class InputError(ValueError):
@@ -65,7 +70,8 @@ def refuse_unknown_flags(arguments: Sequence[str], known: Iterable[str], help_co
         if argument == "--":
             return
         if flag.startswith("--") and flag not in known:
-            raise InputError(f"unrecognized arguments: {flag}{advice_for(flag, known, help_command)}")
+            spelled = flag.replace("_", "-")
+            raise InputError(f"unrecognized arguments: {spelled}{advice_for(flag, known, help_command)}")
 
 
 def advice_for(flag: str, known: Iterable[str], help_command: str) -> str:
@@ -75,7 +81,23 @@ def advice_for(flag: str, known: Iterable[str], help_command: str) -> str:
     by_spelling = {name.lstrip("-").replace("_", "-"): name for name in known}
     typed = flag.lstrip("-").replace("_", "-")
     near = get_close_matches(typed, by_spelling, n=1) or [name for name in by_spelling if name.startswith(typed)]
-    return f"; did you mean {by_spelling[near[0]]}?" if near else f" (see {help_command})"
+    if not near:
+        return f" (see {help_command})"
+    return f"; did you mean {f'--{near[0]}' if flag.startswith('--') else by_spelling[near[0]]}?"
+
+
+def as_flags(message: str) -> str:
+    """Options in backticks as the command line spells them: `batch_size` -> --batch-size."""
+    return re.sub(r"`([a-z]\w*)([^`]*)`", lambda found: f"--{found[1].replace('_', '-')}{found[2]}", message)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether this error, or one that it was raised from, is that of a GPU's memory. By its name: no torch here."""
+    while error is not None:
+        if type(error).__name__ == "OutOfMemoryError" or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class _Main(Protocol):
@@ -83,9 +105,9 @@ class _Main(Protocol):
 
 
 def entry_point(main: Callable[[Sequence[str] | None], int | None]) -> _Main:
-    """Decorate an entry script's `main(argv)`: input errors and a full disk become one line and exit code 2.
+    """Decorate an entry script's `main(argv)`: an InputError becomes one line and exit code 2.
 
-    The decorated function returns the exit code: `sys.exit(main())`.
+    So do a full disk and a GPU whose memory is full. The decorated function returns the exit code: `sys.exit(main())`.
     """
 
     @functools.wraps(main)
@@ -99,10 +121,14 @@ def entry_point(main: Callable[[Sequence[str] | None], int | None]) -> _Main:
                 raise
             where = f" while writing {error.filename}" if error.filename else ""
             message = f"{error.strerror}{where}: free some space or choose another folder, then run the same command"
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            message = "out of GPU memory: lower `batch_size`, or use `device` cpu"
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return EXIT_INTERRUPTED
-        print("error: " + " ".join(message.split()), file=sys.stderr)
+        print("error: " + " ".join(as_flags(message).split()), file=sys.stderr)
         return EXIT_BAD_INPUT
 
     return run

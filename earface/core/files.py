@@ -74,7 +74,7 @@ def _flush_to_disk(path: Path, flags: int) -> None:
         os.close(descriptor)
 
 
-def refuse_to_replace(paths: Iterable[Path], overwrite: bool, flag: str = "--out") -> None:
+def refuse_to_replace(paths: Iterable[Path], overwrite: bool, flag: str = "`out`") -> None:
     """Before any work: raise InputError where a file that will be written is there, unless it may be replaced.
 
     flag: that names the place, for the error's line.
@@ -82,7 +82,7 @@ def refuse_to_replace(paths: Iterable[Path], overwrite: bool, flag: str = "--out
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
         more = f", and {len(there) - 1} more" if len(there) > 1 else ""
-        raise InputError(f"{there[0]}: is there already{more}; --overwrite replaces, or give another {flag}")
+        raise InputError(f"{there[0]}: is there already{more}; `overwrite` replaces, or give another {flag}")
 
 
 def results_in(folder: Path, names: Iterable[str]) -> list[Path]:
@@ -95,16 +95,16 @@ def output_folder(out: Path, results: Iterable[str], overwrite: bool) -> Path:
 
     Raises InputError if it is a file, and if it holds one of them and these may not be replaced.
     """
-    check_folder(out, f"--out {out}")
+    check_folder(out, f"`out` {out}")
     refuse_to_replace(results_in(out, results), overwrite)
     return out
 
 
 def require_empty(out: Path, overwrite: bool) -> None:
     """For a set of pictures: raise InputError if `out` is a file, or holds anything and may not be written into."""
-    check_folder(out, f"--out {out}")
+    check_folder(out, f"`out` {out}")
     if not overwrite and out.is_dir() and any(out.iterdir()):
-        raise InputError(f"{out} is not empty: choose another --out, or give --overwrite to replace the set in it")
+        raise InputError(f"{out} is not empty: choose another `out`, or give `overwrite` to replace the set in it")
 
 
 def write_json(path: Path, metrics: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ class Needed:
 
     with Needed() as needed:
         encoder = needed(lambda: load_encoder(...))
-        recognizer = needed(lambda: load_recognizer(...), "--recognizer FILE")
+        recognizer = needed(lambda: load_recognizer(...), "`recognizer` FILE")
 
     Inside the block nothing that was asked for may be used: one that failed is None.
     """

@@ -44,7 +44,7 @@ def check_options(options: Any) -> None:
         value, meta = getattr(options, field.name), field.metadata
         choices = literal_choices(hints[field.name])
         if choices and value not in choices:
-            raise InputError(f"--{field.name} {value!r}: choose one of {', '.join(map(str, choices))}")
+            raise InputError(f"`{field.name}` {value!r}: choose one of {', '.join(map(str, choices))}")
         if value is None or isinstance(value, (str, bool)):
             continue
         low, high, above = meta.get("low"), meta.get("high"), meta.get("above")
@@ -55,7 +55,7 @@ def check_options(options: Any) -> None:
             or (above is not None and value <= above)
         )
         if outside:
-            raise InputError(f"--{field.name} {value}: must be {range_text(meta)}")
+            raise InputError(f"`{field.name}` {value}: must be {range_text(meta)}")
 
 
 def range_text(meta: Any) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import shlex
 from dataclasses import dataclass
+from typing import Literal
 
 from earface.core.options import option
 
+Device = Literal["auto", "cpu", "cuda", "mps"]
 OVERWRITE_HELP = "replace what is there already"
 
 
@@ -16,6 +18,25 @@ class ToolOptions:
     """A subclass is the options of a command."""
 
     overwrite: bool = option(False, OVERWRITE_HELP)
+
+
+@dataclass(frozen=True)
+class DeviceOptions(ToolOptions):
+    """Of a command that computes."""
+
+    device: Device = option("auto", "auto: the GPU if there is one")
+
+
+@dataclass(frozen=True)
+class WeightsOptions(ToolOptions):
+    """Of a command that reads training checkpoints."""
+
+    weights: Literal["averaged", "raw"] = option("averaged", "the moving average if the run kept one, or the last step")
+
+
+@dataclass(frozen=True)
+class ModelOptions(WeightsOptions, DeviceOptions):
+    """Of a command that computes with a model trained here."""
 
 
 def add_overwrite(parser: argparse.ArgumentParser) -> None:

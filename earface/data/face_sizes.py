@@ -9,6 +9,9 @@ from earface.core.errors import InputError
 
 DEGRADATIONS = ("bicubic", "realistic")
 MIN_VLR, MAX_VLR = 8, 64  # pixels
+NONE = "none"  # no upsampler: the HR face itself
+UPSAMPLERS = ("dsr", "bicubic", NONE)
+HR = "hr"  # HR faces, in batches and in the names of metrics
 
 
 class VLRSize(NamedTuple):

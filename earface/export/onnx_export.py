@@ -51,7 +51,7 @@ def require_onnx() -> None:
     """Raise InputError if a package that the export needs is not installed."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"--format onnx needs {', '.join(missing)}: pip install 'earface[onnx]'")
+        raise InputError(f"`format` onnx needs {', '.join(missing)}: pip install 'earface[onnx]'")
 
 
 def write_parts(
@@ -165,5 +165,5 @@ def _check(differences: Sequence[Difference], tolerance: float) -> None:
         if not found.largest <= tolerance * max(1.0, found.scale):  # NaN is refused too
             raise InputError(
                 f"{found.file}: {found.output} differs from PyTorch by {found.largest:.3g} at batch {found.batch} "
-                f"(largest value {found.scale:.3g}), over --tolerance {tolerance:g}; nothing was written"
+                f"(largest value {found.scale:.3g}), over `tolerance` {tolerance:g}; nothing was written"
             )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from earface.core.errors import InputError
 from earface.core.files import require_checkpoint
+from earface.core.spellings import current_options
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -26,7 +27,10 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """A training checkpoint as a dict of plain values and tensors. Never unpickles anything else."""
+    """A training checkpoint as a dict of plain values and tensors, its options under today's names.
+
+    Never unpickles anything else.
+    """
     found = find_checkpoint(path)
     try:
         with warnings.catch_warnings():
@@ -42,6 +46,9 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         raise InputError(f"{found}: not a readable checkpoint (truncated or of another kind)") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(f"{found}: not a training checkpoint (it has no state_dict)")
+    stored = checkpoint.get("hyper_parameters")
+    if isinstance(stored, dict) and isinstance(stored.get("options"), dict):
+        stored["options"] = current_options(stored["options"])
     return checkpoint
 
 
@@ -57,7 +64,7 @@ def best_of_run(last: Path) -> Path:
     return last
 
 
-def model_state(checkpoint: dict[str, Any], weights: str = "averaged") -> dict[str, Tensor]:
+def model_state(checkpoint: Mapping[str, Any], weights: str = "averaged") -> dict[str, Tensor]:
     """The weights in a checkpoint: `averaged` (the EMA if the run kept one) or `raw` (what the optimiser moved)."""
     if weights == "averaged":
         return checkpoint["state_dict"]
@@ -66,7 +73,7 @@ def model_state(checkpoint: dict[str, Any], weights: str = "averaged") -> dict[s
     raise ValueError(f"weights {weights!r}: choose 'averaged' or 'raw'")
 
 
-def network_state(checkpoint: dict[str, Any], weights: str = "averaged") -> dict[str, Tensor]:
+def network_state(checkpoint: Mapping[str, Any], weights: str = "averaged") -> dict[str, Tensor]:
     """Those of `model_state` that belong to the Lightning module's `model`, under that model's own names."""
     state = model_state(checkpoint, weights)
     return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}

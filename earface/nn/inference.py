@@ -18,12 +18,12 @@ def choose_device(name: str) -> str:
     name: `auto` is the GPU if there is one.
     """
     if name == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device cuda: {why_no_gpu()}; use --device cpu")
+        raise InputError(f"`device` cuda: {why_no_gpu()}; use `device` cpu")
     if name == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps: PyTorch sees no GPU of Apple's here; use --device cpu")
+        raise InputError("`device` mps: PyTorch sees no GPU of Apple's here; use `device` cpu")
     device = device_of_accelerator(name)
     if device == "cuda":
-        check_gpu_age("--device cpu")
+        check_gpu_age("`device` cpu")
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False  # its default is True, 10 bits of mantissa
     torch.backends.cudnn.deterministic = True
@@ -64,16 +64,6 @@ def check_gpu_age(advice: str) -> None:
             f"{torch.cuda.get_device_name()}: its compute capability is {found[0]}.{found[1]}, and this PyTorch is "
             f"built for {min(built) / 10:.1f} and later; install a build for older GPUs, or use {advice}"
         )
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether this error, or one that it was raised from, is that of a GPU's memory."""
-    while error is not None:
-        text = str(error)
-        if isinstance(error, torch.OutOfMemoryError) or "CUDA out of memory" in text or "ALLOC_FAILED" in text:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def weights_digest(model: nn.Module, geometry: str = "") -> str:

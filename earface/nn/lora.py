@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +36,23 @@ def add_adapters(model: nn.Module, rank: int) -> list[LowRank]:
     adapted = [layer for layer in layers if rank < min(layer.weight.shape)]
     if not adapted:
         largest = max((min(layer.weight.shape) for layer in layers), default=1)
-        raise InputError(f"--lora_rank {rank}: no linear layer is larger; give less than {largest}")
+        raise InputError(f"`lora_rank` {rank}: no linear layer is larger; give less than {largest}")
     adapters = [LowRank(layer.weight, rank) for layer in adapted]
     for layer, adapter in zip(adapted, adapters, strict=True):
         parametrize.register_parametrization(layer, "weight", adapter)
     return adapters
+
+
+def under_adapters(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Weights of a model without adapters, `state`, under the names of `model`, whose adapters stay as they are."""
+    found: dict[str, Tensor] = {}
+    for name, own in model.state_dict().items():
+        plain = name.replace(".parametrizations.weight.original", ".weight")
+        if ".parametrizations." in plain:
+            found[name] = own
+        elif plain in state:
+            found[name] = state[plain]
+    return found
 
 
 def merge_adapters(model: nn.Module) -> None:

@@ -39,13 +39,13 @@ class PerceptualLoss:
         backbone: str = "vgg16",
         weights: str | Path = "pretrained",
         in_channels: int = 3,
-        off: str = "--perceptual-weight 0",
+        off: str = "`perceptual_weight` 0",
     ) -> None:
-        advice = f"--perceptual-weights FILE (of another network: --perceptual-backbone timm:NAME), or {off}"
+        advice = f"`perceptual_weights` FILE (of another network: `perceptual_backbone` timm:NAME), or {off}"
         if backbone not in NAMED and not backbone.startswith("timm:"):
-            raise InputError(f"--perceptual-backbone {backbone}: choose vgg16, dinov2 or timm:NAME")
+            raise InputError(f"`perceptual_backbone` {backbone}: choose vgg16, dinov2 or timm:NAME")
         if weights == "none":
-            raise InputError(f"--perceptual-weights none: a random network measures nothing: {advice}")
+            raise InputError(f"`perceptual_weights` none: a random network measures nothing: {advice}")
         if in_channels not in (1, 3):
             raise ValueError(f"images have 1 or 3 channels, not {in_channels}")
         self.in_channels = in_channels

@@ -30,6 +30,7 @@ class PretrainedFormat(Generic[Config]):
     config: type[Config]
     needed: str  # the field of the configuration that has no default in a file: neither weights nor images tell it
     contract: Callable[[Config], dict[str, Any]]  # what an image must be before the model takes it
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] = dict  # of a config.json that an earlier version wrote
 
     @property
     def kind(self) -> str:
@@ -50,7 +51,7 @@ class PretrainedFormat(Generic[Config]):
 
     def read_provenance(self, folder: Path) -> dict[str, Any]:
         """What `write` was given, of a folder that `read` takes; empty where it was given nothing."""
-        stored = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get(PROVENANCE, {})
+        stored = self.upgrade(json.loads((folder / CONFIG).read_text(encoding="utf-8"))).get(PROVENANCE, {})
         if not isinstance(stored, dict):
             raise InputError(f"{folder / CONFIG}: {PROVENANCE} is no table of names and values")
         return stored
@@ -69,6 +70,7 @@ class PretrainedFormat(Generic[Config]):
             raise InputError(f"{path}: not JSON ({error})") from None
         if not isinstance(content, dict) or content.get("kind") != self.kind:
             raise InputError(f"{path}: describes no {self.title}; {advice}")
+        content = self.upgrade(content)
         config = self._config(path, content.get("model"))
         if content.get("image") != (contract := self.contract(config)):
             stored = content.get("image")
@@ -90,7 +92,7 @@ class PretrainedFormat(Generic[Config]):
             wanted = list if known[name] is tuple else known[name]
             if type(value) is not wanted:
                 raise InputError(f"{path}: {name} {value!r} is not of type {wanted.__name__}")
-        config = options(**{name: _tuples(value) for name, value in stored.items()})
+        config = options(**{name: tuples(value) for name, value in stored.items()})
         try:
             config.check()
         except InputError as error:
@@ -98,9 +100,9 @@ class PretrainedFormat(Generic[Config]):
         return config
 
 
-def _tuples(value: Any) -> Any:
+def tuples(value: Any) -> Any:
     """JSON's lists as a dataclass has them."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def find_pretrained(name: str, **download: Any) -> Path:

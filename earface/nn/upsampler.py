@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from earface.data.face_sizes import VLRSize
+from earface.data.face_sizes import NONE, VLRSize
 
-HR = "hr"
-ROUTE_NAMES = {"interpolation": "interpolated", "dsr": "DSR"}
-ENLARGING = ("interpolation", "dsr")
+UPSAMPLER_NAMES = {"bicubic": "bicubic", "dsr": "DSR"}
+ENLARGING = ("bicubic", "dsr")
 
 
 @dataclass(frozen=True)
@@ -32,4 +31,4 @@ class Upsampler:
     degradation: str = ""
 
 
-SHARP = Upsampler(HR, lambda faces: faces)
+NO_UPSAMPLER = Upsampler(NONE, lambda faces: faces)

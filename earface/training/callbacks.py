@@ -139,7 +139,7 @@ class LastCheckpoint(Checkpoint):
         if done >= (trainer.max_epochs or 0) or trainer.should_stop:
             return
         if self.stop_after_epoch is not None and done >= self.stop_after_epoch:
-            self.reason = f"by --stop_after_epoch {self.stop_after_epoch}"
+            self.reason = f"by `stop_after_epoch` {self.stop_after_epoch}"
         if self._pause_reason(trainer):
             self.requests.pause(f"{self.reason} after epoch {done}, step {trainer.global_step}")
 
@@ -149,7 +149,7 @@ class LastCheckpoint(Checkpoint):
     def _pause_reason(self, trainer: pl.Trainer) -> str | None:
         self.reason = self.reason or self.requests.reason
         if self.reason is None and self.deadline is not None and time.monotonic() > self.deadline:
-            self.reason = "by --max_time"
+            self.reason = "by `max_time`"
         if trainer.world_size > 1:  # every process must pause at the same step
             paused = trainer.strategy.reduce(
                 torch.tensor(float(self.reason is not None), device=trainer.strategy.root_device), reduce_op="max"

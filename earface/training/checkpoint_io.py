@@ -31,7 +31,7 @@ class AtomicCheckpointIO(CheckpointIO):
                 raise
             free = shutil.disk_usage(path.parent).free / 2**20
             raise InputError(
-                f"{path}: could not be written ({free:.0f} MiB free): make room or choose another --checkpoint_dir, "
+                f"{path}: could not be written ({free:.0f} MiB free): make room or choose another `checkpoint_dir`, "
                 "then run the same command; it continues from the last complete checkpoint"
             ) from error
 

@@ -99,7 +99,7 @@ class RunOptions:
     )
     log_every_n_steps: int = option(50, "optimiser steps between rows of training metrics", low=1, affects_result=False)
     checkpoint_dir: str = option(
-        "checkpoints", "where checkpoints go, and where --resume auto looks", affects_result=False
+        "checkpoints", "where checkpoints go, and where `resume` auto looks", affects_result=False
     )
     log_dir: str = option("logs", "TensorBoard events, metrics.csv and pictures", affects_result=False)
     name: str | None = option(
@@ -125,11 +125,11 @@ class RunOptions:
         if self.name is None:
             return self
         if not re.fullmatch(r"\w[\w.-]*", self.name):
-            raise InputError(f"--name {self.name}: letters, digits, dots, dashes and underscores, such as resnet18-lr3")
+            raise InputError(f"`name` {self.name}: letters, digits, dots, dashes and underscores, such as resnet18-lr3")
         folders = {"checkpoint_dir": f"runs/{self.name}/checkpoints", "log_dir": f"runs/{self.name}/logs"}
         usual = {field.name: field.default for field in dataclasses.fields(self)}
         if given := [flag for flag in folders if getattr(self, flag) not in (usual[flag], folders[flag])]:
-            raise InputError(f"--name {self.name} and --{given[0]} {getattr(self, given[0])}: give one of the two")
+            raise InputError(f"`name` {self.name} and `{given[0]}` {getattr(self, given[0])}: give one of the two")
         return dataclasses.replace(self, **folders)  # type: ignore[arg-type]
 
     @property
@@ -137,11 +137,16 @@ class RunOptions:
         """Whether a run starts; one that is in the checkpoint folder may be finished, and then needs no data."""
         return self.resume == "never" or not (Path(self.checkpoint_dir) / "last.ckpt").is_file()
 
-    def check_checkpoints(self) -> None:
-        """Raise InputError where `resume` or `init_from` names a checkpoint that is not there."""
+    def check_files(self) -> None:
+        """Raise InputError where what a new run reads is not there. Of each trainer."""
+
+    def check_paths(self) -> None:
+        """Raise InputError where a checkpoint, or what a new run reads, is not there: before anything is imported."""
         for path in (self.resume, self.init_from):
             if path not in (None, "auto", "never"):
                 require_checkpoint(str(path))
+        if self.is_new:
+            self.check_files()
 
 
 @dataclass(frozen=True)

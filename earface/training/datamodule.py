@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -19,17 +19,22 @@ NAMED = 8  # files of a batch that an error message lists
 print_once = rank_zero_only(print)  # by the first process alone
 
 
-class TrainingDataModule(pl.LightningDataModule):
-    """A subclass sets `train_set` and `val_set` in `setup`, whose items tell their `index`, and has `train_name`."""
+Config = TypeVar("Config", bound=RunOptions)
+
+
+class TrainingDataModule(pl.LightningDataModule, Generic[Config]):
+    """A subclass sets `train_set` and `val_set` in `setup`, whose items hold their `index`, and has `train_name`."""
+
+    config: Config
 
     train_set: Any
     val_set: Any
     collate: Callable[[list[Any]], Any] | None = None
     least_val_batch = 16  # small training batches would make validation slow
 
-    def __init__(self, config: RunOptions) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.config: Any = config
+        self.config = config
 
     def train_name(self, index: int) -> str:
         """The file of a training sample."""

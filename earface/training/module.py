@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,8 +13,11 @@ from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
+from earface.core.errors import as_flags
 from earface.core.options import to_plain
+from earface.nn.checkpoint import read_checkpoint
 from earface.training.config import RunOptions
+from earface.training.datamodule import TrainingDataModule
 from earface.training.loader import batches_per_epoch
 from earface.training.optim import LearningRate, adamw_with_schedule, mark_matrices
 from earface.training.term_log import TermLog, ValidationSums
@@ -29,24 +32,35 @@ def seed_generators(seed: int, device: torch.device) -> None:
         torch.manual_seed(seed)
 
 
-class TrainingModule(pl.LightningModule):
-    """A subclass sets `self.model` and has `parameter_groups`; its datamodule has `train_set` and `describe`.
+Config = TypeVar("Config", bound=RunOptions)
+Data = TypeVar("Data", bound=TrainingDataModule[Any])
+
+
+class TrainingModule(pl.LightningModule, Generic[Config, Data]):
+    """A subclass sets `self.model`, a TrainedModel, and has `parameter_groups`.
 
     Training terms go to `self.terms`, sums over the validation set to `self.sums`.
     """
 
-    def __init__(self, config: RunOptions, kind: str, model_config: Any) -> None:
-        """kind: the word under which a checkpoint keeps the model's own options."""
+    config: Config
+    model: Any
+
+    def __init__(self, config: Config, kind: str, model_config: Any) -> None:
+        """kind, model_config: which model, and the configuration that a checkpoint rebuilds it from."""
         super().__init__()
-        self.config: Any = config
-        self.save_hyperparameters({kind: to_plain(model_config), "options": to_plain(config)})
+        self.config = config
+        self.save_hyperparameters({"kind": kind, "model": to_plain(model_config), "options": to_plain(config)})
         self.rate: LearningRate | None = None
         self.terms = TermLog(lambda indices: self.datamodule.describe(indices))
         self.sums = ValidationSums()
 
     @property
-    def datamodule(self) -> Any:
+    def datamodule(self) -> Data:
         return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def print(self, *lines: Any, **options: Any) -> None:
+        """On the first process, options in backticks spelled as flags."""
+        super().print(*(as_flags(str(line)) for line in lines), **options)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Named optimiser groups, each with its own rate."""
@@ -67,7 +81,7 @@ class TrainingModule(pl.LightningModule):
         mark_matrices(self)
         on_cpu = self.trainer.strategy.root_device.type == "cpu"
         if self.config.compile and on_cpu:
-            self.print("note: --compile is left out: the code that PyTorch generates for CPUs crashes on some encoders")
+            self.print("note: `compile` is left out: the code that PyTorch generates for CPUs crashes on some encoders")
         elif self.config.compile:
             self.compile_networks(mode=self.config.compile_mode)
         self.terms.check_every = 1 if on_cpu else self.config.log_every_n_steps
@@ -171,3 +185,7 @@ class TrainingModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.terms.load_state_dict(checkpoint["terms"])
+
+    def initialise_from(self, path: str) -> None:
+        """Weights only, from another run's checkpoint. Raises InputError when the shapes differ."""
+        self.model.load_weights(read_checkpoint(path), path)

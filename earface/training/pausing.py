@@ -13,6 +13,7 @@ from pytorch_lightning.strategies.launchers.subprocess_script import _Subprocess
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
+from earface.core.errors import as_flags
 from earface.core.stopping import TrainingInterrupted, TrainingPaused, pause_signals
 from earface.training.workers import end_workers
 
@@ -50,7 +51,7 @@ def fit_until_paused(trainer: pl.Trainer, *args: Any, **options: Any) -> bool:
 
 @rank_zero_only
 def _report(message: str) -> None:
-    Console().print(f"[yellow]paused[/] {message}; the same command continues", soft_wrap=True)
+    Console().print(f"[yellow]paused[/] {as_flags(message)}; the same command continues", soft_wrap=True)
 
 
 def _end_processes(trainer: pl.Trainer, patience: float) -> None:

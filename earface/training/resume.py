@@ -38,7 +38,7 @@ class Run:
 
 
 def open_run(options: Options, name: str) -> tuple[Run, Options]:
-    """Follow `--resume`; with the options as the run takes them.
+    """Follow `resume`; with the options as the run takes them.
 
     What is left to the machine, precision and threads, is decided here, or kept from the run's start.
 
@@ -47,7 +47,7 @@ def open_run(options: Options, name: str) -> tuple[Run, Options]:
     logs = Path(options.log_dir) / name
     folder = Path(options.checkpoint_dir)
     if not options.fast_dev_run:
-        for flag, path in (("--checkpoint_dir", folder), ("--log_dir", logs)):
+        for flag, path in (("`checkpoint_dir`", folder), ("`log_dir`", logs)):
             _check_writable(flag, path)
     if options.resume == "never":
         if not options.fast_dev_run:
@@ -64,7 +64,7 @@ def open_run(options: Options, name: str) -> tuple[Run, Options]:
     checkpoint = read_checkpoint(path)
     state = checkpoint.get("run")
     if not state or state.get("name") != name:
-        raise InputError(f"{path}: not a checkpoint of {name}; choose another --checkpoint_dir, or --resume never")
+        raise InputError(f"{path}: not a checkpoint of {name}; choose another `checkpoint_dir`, or `resume` never")
     stored = checkpoint["hyper_parameters"]["options"]
     kept = options.precision == "auto" and "precision" in stored
     if kept:
@@ -124,7 +124,7 @@ def _compare(options: RunOptions, stored: dict[str, Any], path: Path) -> None:
     if differing:
         count = "1 other setting" if len(differing) == 1 else f"{len(differing)} other settings"
         shown = ", ".join(differing[:SHOWN]) + (", ..." if len(differing) > SHOWN else "")
-        raise InputError(f"{path}: {count} ({shown}): --name NAME for a new run, --resume never, or --init_from")
+        raise InputError(f"{path}: {count} ({shown}): `name` NAME for a new run, `resume` never, or `init_from`")
 
 
 def _short(value: Any) -> str:
@@ -140,8 +140,8 @@ def _next_version(logs: Path) -> Path:
 def _refuse_to_mix(options: RunOptions, folder: Path) -> None:
     if options.init_from and options.resume == "auto" and (folder / "last.ckpt").is_file():
         raise InputError(
-            f"--init_from starts a new run, but {folder} already holds one: choose another --checkpoint_dir, or add "
-            "--resume never (the old checkpoints are set aside)"
+            f"`init_from` starts a new run, but {folder} already holds one: choose another `checkpoint_dir`, or add "
+            "`resume` never (the old checkpoints are set aside)"
         )
 
 

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from earface.core.command_line import write_options
-from earface.core.errors import InputError
-from earface.nn.inference import check_gpu_age, device_of_accelerator, is_out_of_memory, why_no_gpu
+from earface.core.errors import InputError, as_flags, is_out_of_memory
+from earface.nn.inference import check_gpu_age, device_of_accelerator, why_no_gpu
 from earface.nn.precision import automatic_precision
 from earface.training.callbacks import (
     EMA,
@@ -52,7 +52,7 @@ def parse_max_time(text: str | None) -> timedelta | None:
         if not 1 <= len(fields) <= 4 or min(fields) < 0:
             raise ValueError
     except ValueError as error:
-        raise InputError(f"--max_time {text}: must be DD:HH:MM:SS, for example 00:02:30:00") from error
+        raise InputError(f"`max_time` {text}: must be DD:HH:MM:SS, for example 00:02:30:00") from error
     seconds = sum(value * unit for value, unit in zip(reversed(fields), (1, 60, 3600, 86400), strict=False))
     return timedelta(seconds=seconds)
 
@@ -71,7 +71,7 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
     max_time = parse_max_time(options.max_time)
     shared: list[Callback] = [RunState(run.name, run.log_dir.name), TrainingRows(options.log_every_n_steps)]
     if options.ema_decay > 0 and "fsdp" in options.strategy:
-        raise InputError("--ema_decay: averages whole weights, and --strategy fsdp shards them; use ddp, or 0")
+        raise InputError("`ema_decay`: averages whole weights, and `strategy` fsdp shards them; use ddp, or 0")
     if options.ema_decay > 0:
         shared.append(EMA(options.ema_decay))
     bar = options.progress == "bar" and Console().is_terminal
@@ -133,8 +133,8 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
         )
     except (pl.utilities.exceptions.MisconfigurationException, ImportError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"--accelerator {options.accelerator} --devices {options.devices} --strategy {options.strategy} "
-            f"--precision {options.precision}: {error}"
+            f"`accelerator` {options.accelerator} `devices` {options.devices} `strategy` {options.strategy} "
+            f"`precision` {options.precision}: {error}"
         ) from error
 
 
@@ -150,13 +150,13 @@ def fit(trainer: pl.Trainer, module: pl.LightningModule, datamodule: pl.Lightnin
     except NonFiniteLossError as error:
         last = next((c.path for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)  # type: ignore[attr-defined]
         kept = f"{last} is from before that" if last and last.exists() else "there is no checkpoint from before that"
-        raise InputError(f"{error}; {kept}: lower --lr, keep --grad_clip above 0, or use --precision 32") from error
+        raise InputError(f"{error}; {kept}: lower `lr`, keep `grad_clip` above 0, or use `precision` 32") from error
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise InputError(
-            "out of GPU memory: lower --batch_size (and raise --accumulate_grad_batches to match), the size of the "
-            "pictures or of the model, or use --precision bf16-mixed"
+            "out of GPU memory: lower `batch_size` (and raise `accumulate_grad_batches` to match), the size of the "
+            "pictures or of the model, or use `precision` bf16-mixed"
         ) from error
 
 
@@ -194,8 +194,8 @@ def announce(options: RunOptions, run: Run, module: Any) -> None:
     if run.threads:
         console.print(f"threads {options.num_threads}: {run.threads}", soft_wrap=True)
     if torch.cuda.is_available() and options.accelerator != "cpu":
-        products = "TF32, 10 bits of mantissa; --tf32 false for 23" if options.tf32 else "full; --tf32 true is faster"
-        console.print(f"float32 products: {products}", soft_wrap=True)
+        products = "TF32, 10 bits of mantissa; `tf32` false for 23" if options.tf32 else "full; `tf32` true is faster"
+        console.print(as_flags(f"float32 products: {products}"), soft_wrap=True)
     if run.checkpoint:
         console.print(f"continuing from {run.checkpoint}: epoch {run.epoch}, step {run.step}", soft_wrap=True)
     if not options.fast_dev_run:
@@ -223,9 +223,9 @@ def _accelerator(options: RunOptions) -> str:
     name, cuda = options.accelerator.lower(), torch.cuda.is_available()
     has_gpu = cuda or torch.backends.mps.is_available()
     if (name == "gpu" and not has_gpu) or (name == "cuda" and not cuda):
-        raise InputError(f"--accelerator {options.accelerator}: {why_no_gpu()}; use --accelerator cpu")
+        raise InputError(f"`accelerator` {options.accelerator}: {why_no_gpu()}; use `accelerator` cpu")
     if name in ("auto", "gpu", "cuda") and cuda:
-        check_gpu_age("--accelerator cpu")
+        check_gpu_age("`accelerator` cpu")
     return "cpu" if name == "auto" and not has_gpu else name
 
 
@@ -236,19 +236,19 @@ def _devices(text: str, accelerator: str) -> Any:
         return -1  # all, in Lightning's words
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts):
-        raise InputError(f"--devices {text}: must be auto, a number, or a list such as 0,2")
+        raise InputError(f"`devices` {text}: must be auto, a number, or a list such as 0,2")
     numbers, listed = [int(part) for part in parts], "," in text
     if accelerator == "cpu":
         if listed:
-            raise InputError(f"--devices {text}: a list names GPUs; on a CPU give how many processes, such as 1")
+            raise InputError(f"`devices` {text}: a list names GPUs; on a CPU give how many processes, such as 1")
         if numbers[0] > (os.cpu_count() or 1):
-            raise InputError(f"--devices {text}: this machine has {os.cpu_count()} CPU cores")
+            raise InputError(f"`devices` {text}: this machine has {os.cpu_count()} CPU cores")
     elif torch.cuda.is_available():
         there = torch.cuda.device_count()
         if (max(numbers) >= there) if listed else (numbers[0] > there):
-            raise InputError(f"--devices {text}: PyTorch sees {there} GPU{'s' * (there > 1)} here, numbered from 0")
+            raise InputError(f"`devices` {text}: PyTorch sees {there} GPU{'s' * (there > 1)} here, numbered from 0")
     if len(set(numbers)) < len(numbers) or (numbers == [0] and not listed):
-        raise InputError(f"--devices {text}: must be auto, a number above 0, or a list of different GPUs such as 0,2")
+        raise InputError(f"`devices` {text}: must be auto, a number above 0, or a list of different GPUs such as 0,2")
     return numbers if listed else numbers[0]
 
 

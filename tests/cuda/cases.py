@@ -164,8 +164,7 @@ def dsr(files: Files, **options: Any) -> Case:
     datamodule = DSRDataModule(config)
     datamodule.setup()
     first, second = (
-        load_frozen_recognizer(flag, getattr(config, flag), config.face_crop)
-        for flag in ("recognizer", "second_recognizer")
+        load_frozen_recognizer(flag, getattr(config, flag), config.crop) for flag in ("recognizer", "second_recognizer")
     )
     with patch("earface.nn.perceptual.load_timm_backbone", _untrained):
         perceptual_loss = load_perceptual(config)
@@ -180,7 +179,7 @@ def edgeface(files: Files, stage: Any, **options: Any) -> Case:
     from facial_rec.module import EdgeFaceLightning
     from facial_rec.recognizer import load_edgeface
 
-    data = {"dataset_root": str(files.faces), "inputs": "interpolation", "vlr_size": "16"}
+    data = {"dataset_root": str(files.faces), "inputs": "bicubic", "vlr_size": "16"}
     paths = {"weights": str(files.edgeface), "cache_dir": str(files.folder / "cache")}
     config = EdgeFaceTrainingConfig(**{**data, **paths, **options}).of_stage(stage)
     datamodule = EdgeFaceDataModule(config, enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size))
@@ -233,7 +232,7 @@ CASES: dict[str, Callable[[Files], Case]] = {
     "dsr, l1": _dsr(**ALONE, recognizer="none", second_recognizer="none"),
     "dsr, perceptual": _dsr(**ALONE | {"lambda_perceptual": 1.0}, perceptual_backbone="vgg16"),
     "dsr, identity": _dsr(**ALONE | {"lambda_identity": 1.0}, recognizer_jitter=0.0),
-    "dsr, feature matching": _dsr(**ALONE | {"lambda_feature_match": 1.0}, face_crop="center"),
+    "dsr, feature matching": _dsr(**ALONE | {"lambda_feature_match": 1.0}, crop="center"),
     "dsr, total variation": _dsr(**ALONE | {"lambda_tv": 1.0}),
     "edgeface, stage 1, arcface": _edgeface(1),
     "edgeface, stage 1, adaface": _edgeface(1, head="adaface"),

@@ -305,7 +305,7 @@ def test_memory_that_runs_out_is_one_line(
 ) -> None:
     with little_memory(60):
         assert train_ears(arguments(ear_set, tmp_path, "cuda", *shape, "--epochs", "1")) == 2
-    assert "--batch_size" in error_line(capsys)
+    assert "--batch-size" in error_line(capsys)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() > 1, reason="there is a second GPU")

@@ -138,13 +138,13 @@ def test_faces_are_embedded_without_traffic(face_model: EdgeFace, flip: bool) ->
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_the_pipelines_recognizer_and_routes(face_model: EdgeFace, dsr: DSR, name: str) -> None:
     option: Any = {each: flag for flag, each in HALF.items()}.get(name, "32")
-    routes = [build_upsampler("interpolation", ""), Upsampler("dsr", lambda vlr: super_resolve(dsr, vlr, option))]
+    upsamplers = [build_upsampler("bicubic", ""), Upsampler("dsr", lambda vlr: super_resolve(dsr, vlr, option))]
     with fake_cuda() as traffic, torch.no_grad():
         recognizer = PipelineRecognizer("xxs", on_cuda(face_model), FaceContract(), "cuda", option)
         on_cuda(dsr)
         traffic.clear()
-        for route in routes:
-            assert_there(recognizer(route.enlarge(fake(3, 3, 16, 16))))
+        for upsampler in upsamplers:
+            assert_there(recognizer(upsampler.enlarge(fake(3, 3, 16, 16))))
     assert traffic.products <= {PRECISIONS[name], torch.float32}
     assert PRECISIONS[name] in traffic.products
 

@@ -186,7 +186,7 @@ def test_another_loss_is_no_continuation(
     assert main(arguments(finished, "--lambda-perceptual", "0.025", "--lambda-identity", "0.1", "--epochs", "3")) == 2
     error = only_line(capsys)
     assert "lambda_identity 0.6 -> 0.1" in error
-    assert "--init_from" in error
+    assert "--init-from" in error
 
 
 def test_init_from_takes_the_weights_and_whom_they_know(
@@ -288,7 +288,7 @@ def test_a_perceptual_network_that_cannot_be_had_is_one_line(
     assert "--perceptual-weights none: a random network measures nothing" in error
     assert "or --lambda-perceptual 0" in error
     assert main(arguments(tmp_path, *random, "--perceptual-weights", "nowhere.pth")) == 2
-    assert "--perceptual_weights: nowhere.pth: no such weights file" in only_line(capsys)
+    assert "--perceptual-weights: nowhere.pth: no such weights file" in only_line(capsys)
 
 
 def test_without_a_recogniser_its_losses_must_be_0(
@@ -296,7 +296,7 @@ def test_without_a_recogniser_its_losses_must_be_0(
 ) -> None:
     for weights in ((), ("--lambda-identity", "0"), ("--lambda-feature-match", "0")):
         assert main(arguments(tmp_path, "--recognizer", "none", *weights)) == 2
-        assert "--recognizer none: then also --lambda_identity 0 --lambda_feature_match 0" in only_line(capsys)
+        assert "--recognizer none: then also --lambda-identity 0 --lambda-feature-match 0" in only_line(capsys)
     assert main(arguments(tmp_path, *ALONE, "--epochs", "1")) == 0
     (row,) = [row for row in metric_rows(tmp_path) if "val/loss" in row]
     assert not any("cosine" in name or "rank1" in name or "identity" in name for name in row)
@@ -321,10 +321,10 @@ def test_a_second_recogniser_measures_and_takes_no_part(
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["--lambda-identity", "-1"], "--lambda_identity -1.0: must be at least 0"),
-        (["--vlr-size", "100"], "--vlr_size: VLR size '100' is out of range"),
+        (["--lambda-identity", "-1"], "--lambda-identity -1.0: must be at least 0"),
+        (["--vlr-size", "100"], "--vlr-size: VLR size '100' is out of range"),
         (["--degradation", "blurry"], "--degradation blurry: choose one of bicubic, realistic, files"),
-        (["--recognizer-jitter", "2"], "--recognizer_jitter 2.0: must be at least 0 and at most 0.5"),
+        (["--recognizer-jitter", "2"], "--recognizer-jitter 2.0: must be at least 0 and at most 0.5"),
         (["--lambda-gan", "1"], "lambda_gan"),
     ],
 )

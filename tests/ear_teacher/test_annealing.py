@@ -176,17 +176,17 @@ def test_a_threshold_warms_up_until_its_ramp_is_over():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("strategy", "cosine", "--kl_anneal_strategy 'cosine': choose one of threshold, epoch, linear"),
-        ("weight", -1.0, "--kl_weight -1.0: must be at least 0"),
-        ("weight", math.nan, "--kl_weight nan"),
-        ("start", -0.1, "--kl_anneal_start -0.1: must be at least 0"),
-        ("end", math.inf, "--kl_anneal_end inf"),
-        ("epochs", -1, "--kl_anneal_epochs -1: must be at least 0"),
-        ("cycles", 0, "--kl_anneal_cycles 0: must be at least 1"),
-        ("ratio", 1.5, "--kl_anneal_ratio 1.5: must be at least 0 and at most 1"),
-        ("threshold_psnr", -3.0, "--kl_anneal_threshold_psnr -3.0: must be at least 0"),
-        ("latest_epoch", -1, "--kl_anneal_latest_epoch -1: must be at least 0"),
-        ("total_epochs", 0, "--epochs 0: must be at least 1"),
+        ("strategy", "cosine", "`kl_anneal_strategy` 'cosine': choose one of threshold, epoch, linear"),
+        ("weight", -1.0, "`kl_weight` -1.0: must be at least 0"),
+        ("weight", math.nan, "`kl_weight` nan"),
+        ("start", -0.1, "`kl_anneal_start` -0.1: must be at least 0"),
+        ("end", math.inf, "`kl_anneal_end` inf"),
+        ("epochs", -1, "`kl_anneal_epochs` -1: must be at least 0"),
+        ("cycles", 0, "`kl_anneal_cycles` 0: must be at least 1"),
+        ("ratio", 1.5, "`kl_anneal_ratio` 1.5: must be at least 0 and at most 1"),
+        ("threshold_psnr", -3.0, "`kl_anneal_threshold_psnr` -3.0: must be at least 0"),
+        ("latest_epoch", -1, "`kl_anneal_latest_epoch` -1: must be at least 0"),
+        ("total_epochs", 0, "`epochs` 0: must be at least 1"),
     ],
 )
 def test_values_out_of_range_name_flag_and_range(field, value, message):

@@ -99,9 +99,9 @@ def test_the_seven_terms_are_one_graph(vgg16: Path, half: bool) -> None:
     def run(loss: EarVAELoss) -> list[Tensor]:
         inputs = [each.clone().requires_grad_() for each in (images, mu, logvar, z1, z2)]
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            total, terms = loss(inputs[0], target, *inputs[1:3], 0.3, z1=inputs[3], z2=inputs[4], subjects=subjects)
-        total.backward()
-        return [total.detach(), *terms.values(), *[each.grad for each in inputs if each.grad is not None]]
+            result = loss(inputs[0], target, *inputs[1:3], 0.3, z1=inputs[3], z2=inputs[4], subjects=subjects)
+        result.total.backward()
+        return [result.total.detach(), *result.terms.values(), *[each.grad for each in inputs if each.grad is not None]]
 
     wanted = run(EarVAELoss(weights, perceptual=perceptual))
     compiled = EarVAELoss(weights, perceptual=perceptual)

@@ -264,7 +264,7 @@ def spoil(run, tmp_path, what):
         ("no NPY", "none.npy: no such file or folder; say by --val-npy"),
         ("one image", "one.npy: 1 usable pictures"),
         ("out is a file", "is a file"),
-        ("--batch-size 0", "--batch_size 0: must be at least 1"),
+        ("--batch-size 0", "--batch-size 0: must be at least 1"),
         ("--weights mean", "choose one of averaged, raw"),
         ("--speed 3", "--speed"),
     ],

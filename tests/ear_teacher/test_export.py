@@ -92,7 +92,7 @@ def test_a_factor_in_any_memory_order_draws_the_same_samples(model: EarVAE, tmp_
     """What torch.linalg.cholesky returns is stored by columns; a file holds rows."""
     wide = EarVAE(encoder="conv", base_channels=4, latent_dim=200, image_size=32, linear_path_size=0).eval()
     stored = {"mean": torch.zeros(200), "factor": torch.randn(200, 200).T}
-    wide.load_posterior({"aggregate_posterior": stored})
+    wide.load_posterior(stored)
     wide.save_pretrained(tmp_path)
     loaded = EarVAE.from_pretrained(tmp_path)
     drawn = [m.sample(3, "posterior", torch.Generator().manual_seed(1)) for m in (wide, loaded)]
@@ -188,7 +188,7 @@ def spoil(folder: Path, what: str) -> None:
         ("no encoder", r'config\.json: "model" lacks the field encoder'),
         ("unknown field", r"config\.json: unknown fields heads"),
         ("text for a number", r"config\.json: latent_dim '8' is not of type int"),
-        ("out of range", r"config\.json: --image_size 65: must be a multiple of 32"),
+        ("out of range", r"config\.json: --image-size 65: must be a multiple of 32"),
         ("other weights", r"saved: \d+ tensors do not fit this model"),
         ("other images", r"config\.json: its images are not those of this version \(range\)"),
     ],
@@ -261,7 +261,7 @@ def test_export_writes_both_formats_and_prints_the_differences(
 
 def test_onnx_that_differs_leaves_what_was_there(model: EarVAE, tmp_path: Path) -> None:
     (tmp_path / "encoder.onnx").write_text("old")
-    with pytest.raises(InputError, match=r"encoder\.onnx: mu differs from PyTorch by .* over --tolerance 1e-30"):
+    with pytest.raises(InputError, match=r"encoder\.onnx: mu differs from PyTorch by .* over `tolerance` 1e-30"):
         write_onnx(tmp_path, model, 1e-30)
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
     assert (tmp_path / "encoder.onnx").read_text() == "old"

@@ -320,7 +320,7 @@ def test_planted_groups_are_found_and_numbered_by_size() -> None:
 def test_equal_ears_make_no_more_clusters_than_there_are() -> None:
     units = np.eye(4)[[0, 0, 1, 1, 2]]
     assert len(set(cluster(units, 3).label)) == 3
-    with pytest.raises(InputError, match="--clusters 4: only 3 different ears"):
+    with pytest.raises(InputError, match="`clusters` 4: only 3 different ears"):
         cluster(units, 4)
 
 
@@ -406,7 +406,7 @@ def test_thumbnails_fit_into_what_tensorboard_shows(count: int, side: int) -> No
 
 
 def test_more_ears_than_tensorboard_shows_are_refused() -> None:
-    with pytest.raises(InputError, match="--projector: 262,145 ears are more than the 262,144"):
+    with pytest.raises(InputError, match="`projector`: 262,145 ears are more than the 262,144"):
         thumbnail_side(262145)
 
 

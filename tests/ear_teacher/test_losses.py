@@ -345,7 +345,8 @@ def test_the_total_is_the_weighted_sum_of_terms_on_unit_pixels():
     subjects = torch.tensor([0, 0, 1, -1])
     weights = EarVAELossWeights(perceptual=0.7, ssim=1.1, edge=0.5, contrastive=0.05, center=3.0, kl=0.01)
     loss = EarVAELoss(weights, perceptual=lambda p, t: (p - t).square().mean((1, 2, 3)), focal_gamma=1.0)
-    total, terms = loss(prediction, target, mu, logvar, beta=0.002, z1=z1, z2=z2, subjects=subjects)
+    result = loss(prediction, target, mu, logvar, beta=0.002, z1=z1, z2=z2, subjects=subjects)
+    total, terms = result.total, result.terms
 
     p, t = (prediction + 1) / 2, (target + 1) / 2
     expected = {
@@ -379,7 +380,8 @@ def test_each_weight_acts_on_its_own_term(name):
     z1, z2 = latents(4, 8, dtype=torch.float32)
     perceptual = lambda p, t: (p - t).abs().mean((1, 2, 3)) + 1  # noqa: E731
     loss = EarVAELoss(EarVAELossWeights(**(none | {name: 2.0})), perceptual=perceptual)
-    total, terms = loss(prediction, target, mu, logvar, z1=z1, z2=z2)
+    result = loss(prediction, target, mu, logvar, z1=z1, z2=z2)
+    total, terms = result.total, result.terms
     assert set(terms) == {"recon", "kl", name}
     torch.testing.assert_close(total, terms["recon"] + 2.0 * terms[name])
 
@@ -388,7 +390,8 @@ def test_terms_without_weight_are_not_computed(monkeypatch):
     for function in ("ssim", "edge_loss", "contrastive_loss", "center_loss"):
         monkeypatch.setattr(f"ear_teacher.losses.{function}", refuse)
     loss = EarVAELoss(EarVAELossWeights(0, 0, 0, 0, 0, 0.1), perceptual=refuse, reconstruction="mse")
-    total, terms = loss(*batch(), beta=0.0)
+    result = loss(*batch(), beta=0.0)
+    total, terms = result.total, result.terms
     assert set(terms) == {"recon", "kl"}
     torch.testing.assert_close(total, terms["recon"])
     assert terms["kl"] > 0
@@ -396,21 +399,22 @@ def test_terms_without_weight_are_not_computed(monkeypatch):
 
 def test_without_beta_the_kl_has_its_final_weight():
     loss = EarVAELoss(EarVAELossWeights(0, 0, 0, 0, 0, 0.1))
-    total, terms = loss(*batch())
+    result = loss(*batch())
+    total, terms = result.total, result.terms
     torch.testing.assert_close(total, terms["recon"] + 0.1 * terms["kl"])
 
 
 def test_kl_reduction_sums_or_averages_the_latents():
-    mean = EarVAELoss(EarVAELossWeights(0, 0, 0, 0, 0, 1), kl_reduction="mean")(*batch())[1]["kl"]
-    total = EarVAELoss(EarVAELossWeights(0, 0, 0, 0, 0, 1), kl_reduction="sum")(*batch())[1]["kl"]
+    mean = EarVAELoss(EarVAELossWeights(0, 0, 0, 0, 0, 1), kl_reduction="mean")(*batch()).terms["kl"]
+    total = EarVAELoss(EarVAELossWeights(0, 0, 0, 0, 0, 1), kl_reduction="sum")(*batch()).terms["kl"]
     torch.testing.assert_close(total, 8 * mean)
 
 
 def test_the_total_has_a_gradient_and_its_terms_have_none():
     prediction, target, mu, logvar = (values.requires_grad_() for values in batch())
-    total, terms = EarVAELoss(EarVAELossWeights(0, 1, 0.5, 0.05, 3, 0.1))(
-        prediction, target, mu, logvar, z1=mu, z2=mu + 0.1
-    )
+    loss = EarVAELoss(EarVAELossWeights(0, 1, 0.5, 0.05, 3, 0.1))
+    result = loss(prediction, target, mu, logvar, z1=mu, z2=mu + 0.1)
+    total, terms = result.total, result.terms
     total.backward()
     for values in (prediction, mu, logvar):
         assert torch.isfinite(values.grad).all()
@@ -422,9 +426,9 @@ def test_the_total_has_a_gradient_and_its_terms_have_none():
 def test_the_total_of_half_precision_is_that_of_the_same_values_in_float32(dtype):
     inputs = [values.to(dtype) for values in batch()]
     loss = EarVAELoss(EarVAELossWeights(0, 1, 0.5, 0.05, 3, 0.1))
-    expected, _ = loss(*(v.float() for v in inputs), z1=inputs[2].float(), z2=inputs[3].float())
+    expected = loss(*(v.float() for v in inputs), z1=inputs[2].float(), z2=inputs[3].float()).total
     with torch.autocast("cpu", dtype=dtype):
-        found, _ = loss(*inputs, z1=inputs[2], z2=inputs[3])
+        found = loss(*inputs, z1=inputs[2], z2=inputs[3]).total
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 

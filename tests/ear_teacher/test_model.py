@@ -235,7 +235,7 @@ def test_layer_groups_hold_every_learning_backbone_parameter_once(encoder: str) 
 
 
 def test_freezing_more_groups_than_there_are_is_refused() -> None:
-    with pytest.raises(InputError, match="--freeze-layers 5: this encoder has 4 layer groups"):
+    with pytest.raises(InputError, match="`freeze_layers` 5: this encoder has 4 layer groups"):
         small().encoder.freeze(5)
 
 
@@ -364,7 +364,7 @@ def test_collapse_is_told_by_name_with_its_numbers(active: int, warns: bool) -> 
     assert (told is not None) is warns
     if told:
         assert told.startswith(f"posterior collapse: {active} of 8 latents are active")
-        assert "--kl_weight" in told
+        assert "`kl_weight`" in told
 
 
 # Checkpoints and configurations
@@ -415,13 +415,13 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"encoder": "resnet51"}, "--encoder resnet51: choose one of resnet18, .*conv, timm:NAME"),
+        ({"encoder": "resnet51"}, "`encoder` resnet51: choose one of resnet18, .*conv, timm:NAME"),
         ({"encoder": "timm:convnext_attoo"}, "timm has no model convnext_attoo; near it: .*convnext_atto"),
-        ({"encoder": "conv", "image_size": 100}, "--image_size 100: must be a multiple of 32"),
-        ({"encoder": "conv", "image_size": 0}, "--image_size 0: must be at least 32"),
-        ({"encoder": "conv", "in_channels": 2}, "--in_channels 2: must be 1"),
-        ({"encoder": "conv", "latent_dim": 1}, "--latent_dim 1: must be at least 2"),
-        ({"encoder": "conv", "image_size": 64, "linear_path_size": 65}, "--linear_path_size 65: must be at most"),
+        ({"encoder": "conv", "image_size": 100}, "`image_size` 100: must be a multiple of 32"),
+        ({"encoder": "conv", "image_size": 0}, "`image_size` 0: must be at least 32"),
+        ({"encoder": "conv", "in_channels": 2}, "`in_channels` 2: must be 1"),
+        ({"encoder": "conv", "latent_dim": 1}, "`latent_dim` 1: must be at least 2"),
+        ({"encoder": "conv", "image_size": 64, "linear_path_size": 65}, "`linear_path_size` 65: must be at most"),
     ],
 )
 def test_a_model_that_cannot_be_built_is_one_line(options: dict[str, object], told: str) -> None:

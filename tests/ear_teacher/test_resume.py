@@ -148,7 +148,7 @@ def test_other_options_are_refused_by_name(ear_set: Path, tmp_path: Path, capsys
     assert main(arguments(ear_set, tmp_path, "--lr", "0.5")) == 2
     error = capsys.readouterr().err
     assert "lr 0.001 -> 0.5" in error
-    assert "--init_from" in error
+    assert "--init-from" in error
     assert error.count("\n") == 1
 
 

@@ -121,7 +121,7 @@ def test_sam_size_is_the_side_that_the_encoder_sees(size: int, grid: int) -> Non
 
 @pytest.mark.parametrize("size", [40, 1040])
 def test_a_sam_size_that_patches_do_not_divide_is_refused(size: int) -> None:
-    with pytest.raises(InputError, match=f"--sam_size {size}: must be a multiple of 16"):
+    with pytest.raises(InputError, match=f"`sam_size` {size}: must be a multiple of 16"):
         EarVAE(encoder="sam", sam_size=size)
 
 

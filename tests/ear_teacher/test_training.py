@@ -312,7 +312,7 @@ def test_pretrained_weights_that_cannot_be_had_are_one_line(
     assert main(arguments(ear_set, tmp_path, "--encoder", "resnet50")) == 2
     error = only_line(capsys)
     assert "resnet50.tv_in1k" in error
-    assert "--encoder_weights FILE" in error
+    assert "--encoder-weights FILE" in error
     assert "or none" in error
 
 
@@ -342,7 +342,7 @@ def test_a_hostile_npy_is_refused_and_not_run(
         (("--device", "cuda"), "--accelerator cuda: PyTorch sees no GPU here; use --accelerator cpu"),
         (("--accelerator", "abacus"), "--accelerator abacus"),
         (("--devices", "some"), "--devices some: must be auto, a number, or a list such as 0,2"),
-        (("--max-time", "soon"), "--max_time soon: must be DD:HH:MM:SS"),
+        (("--max-time", "soon"), "--max-time soon: must be DD:HH:MM:SS"),
         (("--encoder", "resnet51"), "--encoder resnet51: choose one of"),
         (("--encoder", "timm:"), "--encoder timm:: choose one of"),
         (("--devices", "4096", "--accelerator", "cpu"), "--devices 4096: this machine has"),

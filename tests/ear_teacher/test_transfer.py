@@ -184,15 +184,15 @@ def test_the_perceptual_dinov2_comes_from_metas_file(dinov2_file: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "told"),
     [
-        (("--encoder", "dinov2", "--dinov2-size", "128"), "--dinov2_size 128: must be a multiple of 14"),
-        (("--encoder", "sam", "--sam-size", "100"), "--sam_size 100: must be a multiple of 16"),
+        (("--encoder", "dinov2", "--dinov2-size", "128"), "--dinov2-size 128: must be a multiple of 14"),
+        (("--encoder", "sam", "--sam-size", "100"), "--sam-size 100: must be a multiple of 16"),
         (
             ("--encoder", "conv", "--gradient-checkpointing"),
-            "--gradient_checkpointing: this encoder has no transformer",
+            "--gradient-checkpointing: this encoder has no transformer",
         ),
         (
             ("--encoder", "timm:vit_small_patch14_dinov2", "--encoder-weights", "none"),
-            "--image_size 64: vit_small_patch14_dinov2 takes multiples of its patch, 14",
+            "--image-size 64: vit_small_patch14_dinov2 takes multiples of its patch, 14",
         ),
         (("--encoder", "sam", "--freeze-layers", "13"), "--freeze-layers 13: this encoder has 12 layer groups"),
     ],
@@ -221,9 +221,9 @@ def test_a_damaged_weights_file_is_one_line(
 def test_freezing_random_layers_is_said(ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ("--freeze-layers", "1", "--fast-dev-run")
     assert main(arguments(ear_set, tmp_path, *given)) == 0
-    assert "--freeze_layers 1 keeps random weights as they are" in capsys.readouterr().out
+    assert "--freeze-layers 1 keeps random weights as they are" in capsys.readouterr().out
 
 
 def test_sizes_out_of_range_are_refused_in_python_too() -> None:
-    with pytest.raises(InputError, match="--dinov2_size 1036"):
+    with pytest.raises(InputError, match="`dinov2_size` 1036"):
         EarVAE(encoder="dinov2", dinov2_size=1036)

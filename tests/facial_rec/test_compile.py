@@ -101,10 +101,10 @@ def test_a_training_step_in_half_precision_is_one_graph(
     for _ in range(2):
         module.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
-            total, terms = module.objective(batch)
-        total.backward()
+            result = module.objective(batch)
+        result.total.backward()
         gradients = {name: each.grad for name, each in module.named_parameters() if each.requires_grad}
-        results.append(({"total": total, **terms}, gradients))
+        results.append(({"total": result.total, **result.terms}, gradients))
         module.compile_networks(**ONE_GRAPH)
     assert len(results[0][0]) == (4 if HR in batch else 2)
     torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-5)

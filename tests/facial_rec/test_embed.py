@@ -160,7 +160,7 @@ def test_unreadable_and_unaligned_pictures_are_left_out_and_listed(
         (["--variant", "tiny"], "--variant tiny: choose one of edgeface_xxs"),
         (["--out", "table.csv"], "table.csv: unknown extension '.csv'; use .npz"),
         (["--crop", "middle"], "--crop middle: choose one of arcface, center"),
-        (["--batch-size", "0"], "--batch_size 0: must be at least 1"),
+        (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
         (["--device", "cuda"], "--device cuda: PyTorch sees no GPU here"),
         (["--frobnicate", "1"], "frobnicate"),
     ],

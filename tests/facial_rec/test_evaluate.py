@@ -1,4 +1,4 @@
-"""Recognisers measured on unseen people, and a tuned one written for others."""
+"""Recognisers measured on unseen people, and a fine-tuned one written for others."""
 
 from __future__ import annotations
 
@@ -24,23 +24,21 @@ from facial_rec.evaluate import main as evaluate
 from facial_rec.export import main as export
 from facial_rec.finetune_edgeface import main as finetune
 from facial_rec.hub import EdgeFaceProvenance
-from facial_rec.model import EdgeFace, load_finetuned, save_finetuned
+from facial_rec.model import EdgeFace
 from tests.conftest import VLR, only_line
 
 pytestmark = pytest.mark.runs
 
 
 @pytest.fixture(scope="module")
-def tuned(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tuned folder that knows nobody of face_set."""
+def finetuned(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fine-tuned folder that knows nobody of face_set."""
     folder = tmp_path_factory.mktemp("tuned")
     model = EdgeFace.from_weights(edgeface)
     with torch.no_grad():
         model.model.head.fc.weight.add_(torch.randn_like(model.model.head.fc.weight) * 0.05)
-    tuning = EdgeFaceProvenance(
-        "edgeface_xxs", FaceContract("arcface").id, "arcface", "interpolation", VLR, "bicubic", ("0" * 16,)
-    )
-    save_finetuned(folder, model, tuning)
+    model.provenance = EdgeFaceProvenance("arcface", "bicubic", VLR, "bicubic", ("0" * 16,))
+    model.save_pretrained(folder)
     return folder
 
 
@@ -49,43 +47,46 @@ def by_hand(weights: Path, face_set: Path) -> dict[str, Any]:
     model, contract = EdgeFace.from_weights(weights), FaceContract("arcface")
     rows = read_faces(face_set, ("test",))
     people = [row.identity for row in rows]
-    hits = dict.fromkeys(("hr", "interpolation"), 0)
+    hits = dict.fromkeys(("hr", "bicubic"), 0)
     with torch.no_grad():
-        sharp = [model.embed(contract(to_model_range(torch.from_numpy(read_image(r.path)[None]))))[0] for r in rows]
+        hr = [model.embed(contract(to_model_range(torch.from_numpy(read_image(r.path)[None]))))[0] for r in rows]
         low = []
         for row in rows:
             vlr = to_model_range(torch.from_numpy(read_image(row.vlr_path)[None]))
             low.append(model.embed(contract(interpolate(vlr, 128).clamp(-1, 1)))[0])
-    gallery = {p: sharp[people.index(p)] for p in dict.fromkeys(people) if people.count(p) > 1}
+    gallery = {p: hr[people.index(p)] for p in dict.fromkeys(people) if people.count(p) > 1}
     probes = [i for i, p in enumerate(people) if p in gallery and people.index(p) != i]
-    for route, faces in (("hr", sharp), ("interpolation", low)):
+    for upsampler, faces in (("hr", hr), ("bicubic", low)):
         for probe in probes:
             scores = {p: float(faces[probe] @ face) for p, face in gallery.items()}
-            hits[route] += max(scores, key=scores.__getitem__) == people[probe]
-    return {route: count / len(probes) for route, count in hits.items()}
+            hits[upsampler] += max(scores, key=scores.__getitem__) == people[probe]
+    return {upsampler: count / len(probes) for upsampler, count in hits.items()}
 
 
 def test_rank_1_of_each_recogniser_and_route_is_that_of_a_loop(
-    edgeface: Path, tuned: Path, face_set: Path, tmp_path: Path
+    edgeface: Path, finetuned: Path, face_set: Path, tmp_path: Path
 ) -> None:
     arguments = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--out", str(tmp_path), "--num-workers", "0"]
-    assert evaluate([*arguments, "--weights", str(edgeface), str(tuned), "--batch-size", "3"]) == 0
+    assert evaluate([*arguments, "--weights", str(edgeface), str(finetuned), "--batch-size", "3"]) == 0
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found["faces"] == len(read_faces(face_set, ("test",)))
-    for name, weights in ((str(edgeface), edgeface), (str(tuned), tuned / "model.safetensors")):
-        for route, rate in by_hand(weights, face_set).items():
-            assert found["figures"][name][f"rank1_{route}"] == pytest.approx(rate), (name, route)
-    assert "tar_hr" not in found["figures"][str(tuned)]  # a dozen impostor scores tell nothing about one in a thousand
+    for name, weights in ((str(edgeface), edgeface), (str(finetuned), finetuned / "model.safetensors")):
+        for upsampler, rate in by_hand(weights, face_set).items():
+            assert found["figures"][name][f"rank1_{upsampler}"] == pytest.approx(rate), (name, upsampler)
+    assert (
+        "tar_hr" not in found["figures"][str(finetuned)]
+    )  # a dozen impostor scores tell nothing about one in a thousand
 
 
 @pytest.mark.parametrize("given", ["leaky", "leaky/model.safetensors"])
 def test_a_recogniser_is_not_measured_on_whom_it_knows(
-    given: str, tuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: str, finetuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--out", str(tmp_path / "out")]
-    model, tuning = load_finetuned(tuned)
+    model = EdgeFace.load(finetuned)
     someone = read_faces(face_set, ("test",))[0].identity
-    save_finetuned(tmp_path / "leaky", model, replace(tuning, trained_on=tuple(identity_digests([someone]))))
+    model.provenance = replace(model.provenance, trained_on=tuple(identity_digests([someone])))
+    model.save_pretrained(tmp_path / "leaky")
     assert evaluate([*arguments, "--weights", str(tmp_path / given)]) == 2
     assert f"{given}: was trained on 1 of the 3 people of test (such as {someone})" in only_line(capsys)
     assert not (tmp_path / "out" / "metrics.json").exists()
@@ -93,7 +94,7 @@ def test_a_recogniser_is_not_measured_on_whom_it_knows(
 
 @pytest.mark.parametrize("split", ["test", "val"])
 def test_a_super_resolver_that_knows_them_is_refused_too(
-    split: str, tuned: Path, edgeface: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    split: str, finetuned: Path, edgeface: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In evaluation those who are scored, in fine-tuning those who choose."""
     people = {row.identity for row in read_faces(face_set, (split,))}
@@ -104,7 +105,7 @@ def test_a_super_resolver_that_knows_them_is_refused_too(
     shared = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--inputs", "dsr"]
     shared += ["--dsr-checkpoint", str(tmp_path / "dsr.ckpt")]
     if split == "test":
-        assert evaluate([*shared, "--weights", str(tuned), "--out", str(tmp_path / "out")]) == 2
+        assert evaluate([*shared, "--weights", str(finetuned), "--out", str(tmp_path / "out")]) == 2
     else:
         folders = ["--checkpoint-dir", str(tmp_path / "c"), "--log-dir", str(tmp_path / "l")]
         assert finetune([*shared, *folders, "--weights", str(edgeface), "--cache-dir", str(tmp_path / "cache")]) == 2
@@ -114,16 +115,19 @@ def test_a_super_resolver_that_knows_them_is_refused_too(
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        (["--inputs", "hr"], "--inputs hr: interpolation, dsr, or both with a comma"),
+        (["--upsampler", "none"], "--upsampler none: bicubic, dsr, or both with a comma"),
         (["--weights", "nowhere"], "nowhere: neither a file nor one of"),
-        (["--weights", "TUNED", "--face-crop", "center"], "was tuned on arcface crops, not center: give that crop"),
+        (
+            ["--weights", "TUNED", "--face-crop", "center"],
+            "was fine-tuned on arcface crops, not center: give that crop",
+        ),
         (["--weights", "TUNED", "--inputs", "dsr", "--dsr-checkpoint", "none.ckpt"], "none.ckpt: no such checkpoint"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(
-    given: list[str], told: str, tuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: list[str], told: str, finetuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [str(tuned) if word == "TUNED" else word for word in given]
+    given = [str(finetuned) if word == "TUNED" else word for word in given]
     arguments = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--out", str(tmp_path / "out")]
     assert evaluate([*arguments, *given]) == 2
     assert told in only_line(capsys)
@@ -132,16 +136,15 @@ def test_what_cannot_be_measured_is_one_line(
 # For others
 
 
-def test_both_formats_give_the_tuned_embeddings(tuned: Path, tmp_path: Path) -> None:
+def test_both_formats_give_the_tuned_embeddings(finetuned: Path, tmp_path: Path) -> None:
     """Cross-covariance attention included: onnxruntime beside PyTorch, at sizes it was not exported with."""
-    assert export(["--checkpoint", str(tuned), "--out", str(tmp_path)]) == 0
-    model, tuning = load_finetuned(tuned)
-    again, same = load_finetuned(tmp_path)
-    assert same == tuning
+    assert export(["--checkpoint", str(finetuned), "--out", str(tmp_path)]) == 0
+    model, again = EdgeFace.load(finetuned), EdgeFace.load(tmp_path)
+    assert again.provenance == model.provenance
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
     session = onnxruntime.InferenceSession(str(tmp_path / "edgeface.onnx"), providers=["CPUExecutionProvider"])
     about = {entry.key: entry.value for entry in onnx.load(tmp_path / "edgeface.onnx").metadata_props}
-    assert about["contract"] == tuning.contract
+    assert about["contract"] == model.provenance.contract
     faces = torch.rand(5, 3, 112, 112, generator=torch.Generator().manual_seed(3)) * 2 - 1
     with torch.no_grad():
         wanted = model.embed(faces).numpy()
@@ -151,30 +154,32 @@ def test_both_formats_give_the_tuned_embeddings(tuned: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"kind": "earface.DSR"}, "describes no tuned EdgeFace"),
+        ({"kind": "earface.DSR"}, "describes no fine-tuned EdgeFace"),
         ({"contract": "another"}, "its faces are not those of this version (contract another)"),
         ({"trained_on": "everybody"}, "fields are missing, unknown or damaged (trained_on)"),
         ({"more": 1}, "fields are missing, unknown or damaged (more)"),
-        ({"variant": "edgeface_base"}, "holds edgeface_xxs, not edgeface_base"),
+        ({"variant": "edgeface_base"}, "tensors do not fit this model"),
     ],
 )
 def test_a_folder_that_was_tampered_with_is_one_line(
-    change: dict[str, Any], told: str, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    change: dict[str, Any], told: str, finetuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model, tuning = load_finetuned(tuned)
-    save_finetuned(tmp_path / "folder", model, tuning)
+    EdgeFace.load(finetuned).save_pretrained(tmp_path / "folder")
     config = tmp_path / "folder" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    content = json.loads(config.read_text())
+    for name, value in change.items():
+        {"kind": content, "variant": content["model"]}.get(name, content["provenance"])[name] = value
+    config.write_text(json.dumps(content))
     assert export(["--checkpoint", str(tmp_path / "folder"), "--out", str(tmp_path / "out")]) == 2
     assert told in only_line(capsys)
     assert not (tmp_path / "out").exists()
 
 
 def test_vlr_files_that_are_not_there_are_not_made_up(
-    tuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finetuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bare = tmp_path / "set" / "test_processed" / "hr_images"
     shutil.copytree(face_set / "test_processed" / "hr_images", bare)
     arguments = ["--dataset-root", str(tmp_path / "set"), "--vlr-size", VLR, "--degradation", "files"]
-    assert evaluate([*arguments, "--weights", str(tuned), "--out", str(tmp_path / "out")]) == 2
+    assert evaluate([*arguments, "--weights", str(finetuned), "--out", str(tmp_path / "out")]) == 2
     assert "vlr_images: no such folder; --degradation bicubic or realistic makes" in only_line(capsys)

@@ -26,7 +26,7 @@ from facial_rec.config import ALIASES, EdgeFaceTrainingConfig, parse_mixture
 from facial_rec.datamodule import UNSEEN, EdgeFaceDataModule
 from facial_rec.finetune_edgeface import main
 from facial_rec.metrics import selection_loss
-from facial_rec.model import EdgeFace, load_finetuned
+from facial_rec.model import EdgeFace
 from facial_rec.module import EdgeFaceLightning
 from facial_rec.recognizer import load_edgeface
 from tests.conftest import VLR, only_line
@@ -56,7 +56,7 @@ def options_of(face_set: Path, edgeface: Path, tmp_path_factory: pytest.TempPath
 
     def of(folder: Path, *extra: str) -> list[str]:
         return [
-            *("--dataset-root", str(face_set), "--weights", str(edgeface), "--inputs", "interpolation"),
+            *("--dataset-root", str(face_set), "--weights", str(edgeface), "--inputs", "bicubic"),
             *("--vlr-size", VLR, "--cache-dir", str(cache), "--stage1-epochs", "1", "--stage2-epochs", "1"),
             *("--checkpoint-dir", str(folder / "checkpoints"), "--log-dir", str(folder / "logs"), "--batch-size", "4"),
             *("--backbone-lr", "1e-4", "--precision", "32", "--num-workers", "0", "--progress", "none", *extra),
@@ -92,12 +92,12 @@ def test_every_flag_of_the_guide_has_its_default() -> None:
 
 
 def test_stage_1_leaves_the_network_bit_identical_and_stage_2_does_not(finished: Path, edgeface: Path) -> None:
-    stock = torch.load(edgeface, weights_only=True)
+    pretrained = torch.load(edgeface, weights_only=True)
     for stage, same in ((1, True), (2, False)):
         state = last(finished, stage)["state_dict"]
         own = {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
-        assert own.keys() == stock.keys()
-        assert all(torch.equal(own[name], stock[name]) for name in stock) == same
+        assert own.keys() == pretrained.keys()
+        assert all(torch.equal(own[name], pretrained[name]) for name in pretrained) == same
     heads = [last(finished, stage)["state_dict"]["head.weight"] for stage in (1, 2)]
     assert not torch.equal(*heads)
 
@@ -138,9 +138,11 @@ def test_what_is_logged_adds_up(finished: Path) -> None:
             row["train/arcface"] + row["train/align"] + row["train/keep"], rel=1e-4
         )
     measured = [row for row in rows(finished, 2) if "val/loss" in row][-1]
-    assert {f"val/{name}_{route}" for name in ("rank1", "eer") for route in ("hr", "interpolation")} <= measured.keys()
-    forgotten = measured["val/rank1_stock_hr"] - measured["val/rank1_hr"] > 0.003
-    assert measured["val/loss"] == pytest.approx(1 - measured["val/rank1_interpolation"] + forgotten)
+    assert {
+        f"val/{name}_{upsampler}" for name in ("rank1", "eer") for upsampler in ("hr", "bicubic")
+    } <= measured.keys()
+    forgotten = measured["val/rank1_pretrained_hr"] - measured["val/rank1_hr"] > 0.003
+    assert measured["val/loss"] == pytest.approx(1 - measured["val/rank1_bicubic"] + forgotten)
     assert [row["val/loss"] for row in rows(finished, 1) if "val/loss" in row] == [
         row["val/cross_entropy"] for row in rows(finished, 1) if "val/loss" in row
     ]
@@ -156,7 +158,7 @@ def test_classification_is_measured_on_held_out_pictures_alone(finished: Path, o
     losses, hits = [], []
     for item in data.val_set:
         if item["label"] != UNSEEN:
-            crop = to_model_range(item["interpolation"][None])
+            crop = to_model_range(item["bicubic"][None])
             logits = module.head(module.model(module.contract(crop)))
             losses.append(float(-logits.log_softmax(dim=1)[0, item["label"]]))
             hits.append(int(logits.argmax()) == item["label"])
@@ -167,13 +169,19 @@ def test_classification_is_measured_on_held_out_pictures_alone(finished: Path, o
 
 
 def test_the_checkpoint_is_chosen_by_rank_1_and_tar_and_not_if_hr_is_forgotten() -> None:
-    found = {"rank1_hr": 0.95, "rank1_stock_hr": 0.96, "rank1_dsr": 0.8, "tar_dsr": 0.5, "rank1_interpolation": 0.5}
-    routes = ["dsr", "interpolation"]
-    told = selection_loss(found, routes, "hr", max_forgetting=0.02)
+    found = {
+        "rank1_hr": 0.95,
+        "rank1_pretrained_hr": 0.96,
+        "rank1_dsr": 0.8,
+        "tar_dsr": 0.5,
+        "rank1_bicubic": 0.5,
+    }
+    upsamplers = ["dsr", "bicubic"]
+    told = selection_loss(found, upsamplers, "hr", max_forgetting=0.02)
     assert told == pytest.approx(1 - (0.8 + 0.5 + 0.5) / 3)
-    assert selection_loss(found | {"tar_dsr": 0.6}, routes, "hr", 0.02) < told
-    assert selection_loss(found, routes, "hr", max_forgetting=0.005) == pytest.approx(told + 1)
-    assert selection_loss(found | {"rank1_hr": 0.97}, routes, "hr", max_forgetting=0) == pytest.approx(told)
+    assert selection_loss(found | {"tar_dsr": 0.6}, upsamplers, "hr", 0.02) < told
+    assert selection_loss(found, upsamplers, "hr", max_forgetting=0.005) == pytest.approx(told + 1)
+    assert selection_loss(found | {"rank1_hr": 0.97}, upsamplers, "hr", max_forgetting=0) == pytest.approx(told)
 
 
 def test_the_tuned_folder_is_the_best_checkpoint_and_embeds(finished: Path, face_set: Path, tmp_path: Path) -> None:
@@ -182,11 +190,12 @@ def test_the_tuned_folder_is_the_best_checkpoint_and_embeds(finished: Path, face
     from facial_rec.embedding_table import read_embeddings
 
     folder = finished / "checkpoints" / "tuned"
-    model, tuning = load_finetuned(folder)
-    best, _ = load_finetuned(str(finished / "checkpoints" / "stage2" / "edgeface_stage2-*.ckpt"))
+    model = EdgeFace.load(folder)
+    tuning = model.provenance
+    best = EdgeFace.load(finished / "checkpoints" / "stage2" / "edgeface_stage2-*.ckpt")
     assert_same(model.state_dict(), best.state_dict())
     assert tuning.trained_on == tuple(last(finished, 2)["trained_on"])
-    assert json.loads((folder / "config.json").read_text())["contract"] == tuning.contract
+    assert json.loads((folder / "config.json").read_text())["provenance"]["contract"] == tuning.contract
     out = tmp_path / "e.npz"
     pictures = str(face_set / "test_processed" / "hr_images")
     found = []
@@ -207,7 +216,7 @@ def test_a_stopped_run_ends_as_one_never_stopped(
     """
     answers = iter([1, 1])
     monkeypatch.setattr(resume, "automatic_threads", lambda: (next(answers), "as this test wants them"))
-    plan = ("--stage1-epochs", "2", "--stage2-epochs", "2", "--keep-weight", "1", "--inputs", "interpolation=.6,hr=.4")
+    plan = ("--stage1-epochs", "2", "--stage2-epochs", "2", "--keep-weight", "1", "--inputs", "bicubic=.6,hr=.4")
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert main(options_of(whole, *plan, "--ema-decay", "0.9", "--balanced")) == 0
     again = options_of(parts, *plan, "--ema-decay", "0.9", "--balanced")
@@ -229,11 +238,13 @@ def test_adapters_alone_learn_and_are_merged_in_what_comes_out(
     assert main(options_of(tmp_path, "--lora-rank", "2", "--backbone-lr", "1e-2")) == 0
     groups = last(tmp_path, 2)["optimizer_states"][0]["param_groups"]
     assert {group["name"] for group in groups} == {"adapters", "head"}
-    model, _ = load_finetuned(tmp_path / "checkpoints" / "tuned")
-    stock = EdgeFace.from_weights(edgeface)
-    assert model.state_dict().keys() == stock.state_dict().keys()
-    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, stock.state_dict()[name])}
-    linear = {f"{name}.weight" for name, module in stock.named_modules() if isinstance(module, torch.nn.Linear)}
+    model = EdgeFace.load(tmp_path / "checkpoints" / "tuned")
+    pretrained = EdgeFace.from_weights(edgeface)
+    assert model.state_dict().keys() == pretrained.state_dict().keys()
+    changed = {
+        name for name, value in model.state_dict().items() if not torch.equal(value, pretrained.state_dict()[name])
+    }
+    linear = {f"{name}.weight" for name, module in pretrained.named_modules() if isinstance(module, torch.nn.Linear)}
     assert changed
     assert changed <= linear
 
@@ -241,26 +252,26 @@ def test_adapters_alone_learn_and_are_merged_in_what_comes_out(
 # What is shown
 
 
-def data_of(arguments: list[str], routes: list[Upsampler] | None = None) -> EdgeFaceDataModule:
+def data_of(arguments: list[str], upsamplers: list[Upsampler] | None = None) -> EdgeFaceDataModule:
     config = parse_options(EdgeFaceTrainingConfig, arguments, prog="finetune")
     made = enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size)
-    data = EdgeFaceDataModule(config, made if routes is None else routes)
+    data = EdgeFaceDataModule(config, made if upsamplers is None else upsamplers)
     data.prepare_data()
     data.setup()
     return data
 
 
 def test_a_mixture_shows_each_route_by_its_share(options_of: Arguments, tmp_path: Path) -> None:
-    data = data_of(options_of(tmp_path, "--inputs", "interpolation=1,hr=3", "--augment", "false"))
+    data = data_of(options_of(tmp_path, "--inputs", "bicubic=1,hr=3", "--augment", "false"))
     faces, shown = data.train_set.faces, []
     for epoch in range(60):
         item = data.train_set[(epoch, 0)]
         is_hr = torch.equal(item["image"], torch.from_numpy(faces.picture("hr", item["index"])))
-        low = torch.equal(item["image"], torch.from_numpy(faces.picture("interpolation", item["index"])))
+        low = torch.equal(item["image"], torch.from_numpy(faces.picture("bicubic", item["index"])))
         assert is_hr != low
         shown.append(is_hr)
     assert 35 <= sum(shown) <= 55  # of 60 draws at .75: within three deviations
-    assert parse_mixture("interpolation=1,hr=3") == {"interpolation": 0.25, "hr": 0.75}
+    assert parse_mixture("bicubic=1,hr=3") == {"bicubic": 0.25, "hr": 0.75}
 
 
 def test_balanced_shows_every_identity_equally_often(options_of: Arguments, tmp_path: Path) -> None:
@@ -326,8 +337,8 @@ def test_dsr_inputs_are_what_the_checkpoint_makes(options_of: Arguments, tmp_pat
         (["--min-images", "9"], "fewer than two of its 7 training identities have 9 or more pictures"),
         (["--weights", "nowhere.pt"], "nowhere.pt: neither a file nor one of"),
         (["--inputs", "dsr", "--dsr-checkpoint", "none.ckpt"], "none.ckpt: no such checkpoint"),
-        (["--lora-rank", "4000"], "--lora_rank 4000: no linear layer is larger"),
-        (["--lambda-arcface", "0"], "--lambda_arcface 0: then --lambda_align or --keep_weight above 0"),
+        (["--lora-rank", "4000"], "--lora-rank 4000: no linear layer is larger"),
+        (["--lambda-arcface", "0"], "--lambda-arcface 0: then --lambda-align or --keep-weight above 0"),
     ],
 )
 def test_wrong_options_are_one_line(
@@ -354,7 +365,7 @@ def test_a_super_resolver_of_another_size_is_one_line(
 ) -> None:
     DSR(DSRConfig(8, 1, "24")).save_pretrained(tmp_path / "dsr")
     assert main(options_of(tmp_path, "--inputs", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr"))) == 2
-    assert "takes 24 px, not 16: give --vlr_size 24" in only_line(capsys)
+    assert "takes 24 px, not 16: give --vlr-size 24" in only_line(capsys)
 
 
 def test_other_classes_are_no_continuation(

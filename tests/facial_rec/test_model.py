@@ -371,7 +371,7 @@ def test_a_file_must_fit_tensor_by_tensor(change: str, tmp_path: Path, xxs: tupl
 
 def test_another_variant_or_family_is_named(tmp_path: Path, xxs: tuple[AuthorsWrapper, Path]) -> None:
     with pytest.raises(
-        InputError, match=r"edgeface_xxs\.pt: holds edgeface_xxs, not edgeface_base; leave --variant out"
+        InputError, match=r"edgeface_xxs\.pt: holds edgeface_xxs, not edgeface_base; leave `variant` out"
     ):
         EdgeFace.from_weights(xxs[1], "edgeface_base")
     torch.save(AuthorsWrapper("edgenext_x_small", 0.5).state_dict(), tmp_path / "other_rank.pt")
@@ -385,11 +385,11 @@ def test_another_variant_or_family_is_named(tmp_path: Path, xxs: tuple[AuthorsWr
 def test_random_and_unknown_variants_must_be_said() -> None:
     torch.manual_seed(0)
     assert EdgeFace.from_weights("none", "edgeface_xxs").variant == "edgeface_xxs"
-    with pytest.raises(InputError, match="--weights none: which"):
+    with pytest.raises(InputError, match="`weights` none: which"):
         EdgeFace.from_weights("none")
-    with pytest.raises(InputError, match="--weights pretrained: which"):
+    with pytest.raises(InputError, match="`weights` pretrained: which"):
         EdgeFace.from_weights()
-    with pytest.raises(InputError, match="--variant edgeface: choose one of edgeface_xxs, "):
+    with pytest.raises(InputError, match="`variant` edgeface: choose one of edgeface_xxs, "):
         EdgeFace.from_weights("none", "edgeface")
 
 

@@ -132,5 +132,5 @@ def test_apples_gpu_is_chosen_where_there_is_one(
 
 def test_apples_gpu_that_is_not_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(InputError, match=r"\A--device mps: .*--device cpu\Z"):
+    with pytest.raises(InputError, match=r"\A`device` mps: .*`device` cpu\Z"):
         choose_device("mps")

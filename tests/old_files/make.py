@@ -36,7 +36,7 @@ DETECTOR = """ear_teacher.detector.train --train-json scenes/train/annotations.j
 DSR = """dsr.train_dsr --dataset-root faces --vlr-size 32 --base-channels 8 --residual-blocks 1 --epochs 2 --lr 1e-3
     --lambda-perceptual 0 --second-recognizer none"""
 EDGEFACE = """facial_rec.finetune_edgeface --dataset-root faces --vlr-size 32 --weights edgeface.pt --cache-dir cache
-    --inputs interpolation=.6,hr=.4 --stage1-epochs 2 --lora-rank 1 --backbone-lr 1e-3"""
+    --inputs bicubic=.6,hr=.4 --stage1-epochs 2 --lora-rank 1 --backbone-lr 1e-3"""
 RUNS = {
     "ear_ema": f"{EARS} {EMA} --schedule cosine --lr 1e-3",
     "ear_raw": f"{EARS} {RAW} --schedule plateau --lr 1e-3",
@@ -68,8 +68,8 @@ def main(work: Path) -> None:
         run(new)
         finished[name] = compared.outcome(*(Path(name) / each for each in compared.LAST[name]))
         if name.startswith("edgeface"):
-            tuned, _ = compared.load_finetuned(f"{name}/saved/stage2/last.ckpt")
-            finished[name]["tuned"] = compared.edgeface_numbers(tuned)["embeddings"]
+            finetuned = compared.EdgeFace.load(f"{name}/saved/stage2/last.ckpt")
+            finished[name]["tuned"] = compared.edgeface_numbers(finetuned)["embeddings"]
         Path(name).rename(f"{name}_whole")
         run(f"{new} --stop-after-epoch 1")
         if name == "edgeface_stage2":  # stage 1 to its end, and one epoch of stage 2
@@ -105,8 +105,8 @@ def make_others() -> None:
     """Exports, tables, and a gallery."""
     run("ear_teacher.export --checkpoint ear_ema/saved/last.ckpt --out exports/ear --format safetensors")
     run("dsr.export --checkpoint dsr_ema/saved/last.ckpt --out exports/dsr")
-    tuned = "edgeface_ema/saved/stage1/last.ckpt"
-    run(f"facial_rec.export --checkpoint {tuned} --out exports/edgeface --format safetensors")
+    finetuned = "edgeface_ema/saved/stage1/last.ckpt"
+    run(f"facial_rec.export --checkpoint {finetuned} --out exports/edgeface --format safetensors")
     for suffix in ("npz", "parquet"):
         run(
             "ear_teacher.extract --checkpoint ear_ema/saved/last.ckpt --input ears/val_teacher.npy --logvar "

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from earface.data.pixels import interpolate, to_model_range
 from earface.synthetic.face_set import FaceSet, draw_dataset
 from facial_rec.contract import FaceContract
 from facial_rec.hub import EdgeFaceProvenance
-from facial_rec.model import EdgeFace, save_finetuned
+from facial_rec.model import EdgeFace
 from pipeline.configurations import Condition, EmbeddingCache, FaceLoader, Models
 from pipeline.evaluate_dataset import main
 from pipeline.evaluation import ConditionResult, Settings, Stages, evaluate
@@ -49,22 +49,21 @@ def dsr_folder(
 def finetuned_folder(
     folder: Path,
     weights: Path,
-    inputs: str,
+    upsampler: str,
     size: str,
     *,
     seed: int = 1,
     people: Iterable[str] = (),
     degradation: str = "bicubic",
-    crop: str = "arcface",
+    crop: Literal["arcface", "center"] = "arcface",
 ) -> Path:
-    """The weights with another head, tuned on these people."""
+    """The weights with another head, finetuned on these people."""
     model = EdgeFace.from_weights(weights)
     noise = torch.randn(model.model.head.fc.weight.shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         model.model.head.fc.weight.add_(noise * 0.05)
-    contract = FaceContract(crop).id  # type: ignore[arg-type]
-    known = tuple(identity_digests(people))
-    save_finetuned(folder, model, EdgeFaceProvenance(model.variant, contract, crop, inputs, size, degradation, known))
+    model.provenance = EdgeFaceProvenance(crop, upsampler, size, degradation, tuple(identity_digests(people)))
+    model.save_pretrained(folder)
     return folder
 
 
@@ -75,7 +74,7 @@ def drawn(folder: Path, subjects: int, pictures: int, seed: int = 3) -> Path:
 
 
 def arguments(dataset: Path | str, weights: Path, out: Path, *more: str | Path) -> list[str]:
-    """Of a quick evaluation without models but the stock one."""
+    """Of a quick evaluation without models but the pretrained one."""
     given = ["--dataset-root", str(dataset), "--recognizer", str(weights), "--out", str(out), "--num-workers", "0"]
     given += ["--bootstrap", "100", "--device", "cpu"]
     for flag in ("--tuned", "--dsr-checkpoint"):
@@ -115,19 +114,19 @@ def evaluated(
 
 
 def slow_embeddings(
-    rows: Sequence[FaceRow], weights: Path, route: str, condition: Condition | None = None, dsr: Path | None = None
+    rows: Sequence[FaceRow], weights: Path, upsampler: str, condition: Condition | None = None, dsr: Path | None = None
 ) -> NDArray[np.float32]:
-    """(N, 512). route: hr, interpolation or dsr."""
+    """(N, 512). upsampler: hr, interpolation or dsr."""
     model, contract = EdgeFace.from_weights(weights), FaceContract("arcface")
     resolver = DSR.from_pretrained(dsr) if dsr is not None else None
     found = []
     for row in rows:
         face = to_model_range(torch.from_numpy(read_image(row.path)[None]))
-        if condition is not None and route != "hr":
+        if condition is not None and upsampler != "hr":
             size, keys = parse_vlr_size(condition.vlr_size), [picture_key(SEED, row.path.stem)]
             face = degrade(condition.degradation, face, size, keys)
             with torch.no_grad():
-                face = resolver(face) if route == "dsr" and resolver is not None else interpolate(face, 128)
+                face = resolver(face) if upsampler == "dsr" and resolver is not None else interpolate(face, 128)
         with torch.no_grad():
             found.append(model.embed(contract(face.clamp(-1, 1)))[0].numpy())
     return np.stack(found)

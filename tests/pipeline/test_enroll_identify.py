@@ -331,7 +331,7 @@ REFUSED_TO_ENROL: list[tuple[list[str], str]] = [
     (["--add", "--input", "MORE", "--recognizer", "OTHER"], "gallery.npz: was enrolled with other weights"),
     (["--add", "--input", "MORE", "--crop", "center"], "gallery.npz: was enrolled under another face contract"),
     (["--add", "--input", "MORE", "--recognizer", "nowhere.pt"], "nowhere.pt: neither a file nor one of"),
-    (["--add", "--input", "MORE", "--route", "dsr", "--dsr-checkpoint", "no.ckpt"], "no.ckpt: no such checkpoint"),
+    (["--add", "--input", "MORE", "--upsampler", "dsr", "--dsr-checkpoint", "no.ckpt"], "no.ckpt: no such checkpoint"),
     (["--add", "--input", "NOWHERE"], "NOWHERE: no such file or folder"),
     (["--add", "--input", "EMPTY"], "EMPTY: holds no pictures"),
     (["--add", "--input", "UNUSABLE"], "none of 2 pictures can be used: UNUSABLE/p/0.png: 128x100 is not square"),
@@ -343,7 +343,7 @@ REFUSED_TO_ENROL: list[tuple[list[str], str]] = [
     (["--out", "gallery.txt"], "gallery.txt: unknown extension '.txt'; use .npz"),
     (["--out", "TEXT/gallery.npz"], "--out: TEXT is a file; give a folder"),
     (["--input", "UNUSABLE", "--out", "NEW"], "none of 2 pictures can be used"),
-    (["--batch-size", "0"], "--batch_size 0: must be at least 1"),
+    (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
 ]
 
 
@@ -415,10 +415,10 @@ REFUSED_TO_IDENTIFY: list[tuple[list[str], str]] = [
     (["--threshold", "1.5"], "--threshold 1.5: must be at least -1 and at most 1"),
     (["--threshold=-1.5"], "--threshold -1.5: must be at least -1 and at most 1"),
     (["--threshold", "nan"], "--threshold nan: expected a number"),
-    (["--top-k", "0"], "--top_k 0: must be at least 1"),
+    (["--top-k", "0"], "--top-k 0: must be at least 1"),
     (["--pictures", "1000"], "--pictures 1000: must be at least 0 and at most 200"),
     (["--search", "annoy"], "--search annoy: choose one of exact, faiss"),
-    (["--route", "dsr", "--dsr-checkpoint", "none.ckpt"], "none.ckpt: no such checkpoint"),
+    (["--upsampler", "dsr", "--dsr-checkpoint", "none.ckpt"], "none.ckpt: no such checkpoint"),
     (["--out", "TEXT"], "--out TEXT: is a file; give a folder"),
     (["--out", "TEXT/below"], "--out TEXT/below: TEXT is a file; give a folder"),
 ]
@@ -485,7 +485,7 @@ def tiny_dsr(folder: Path, size: str) -> DSR:
 def test_small_faces_are_found_by_interpolation(
     small: Path, people: Path, gallery: Path, edgeface: Path, tmp_path: Path
 ) -> None:
-    assert search(small, gallery, tmp_path / "out", "--route", "interpolation") == 0
+    assert search(small, gallery, tmp_path / "out", "--upsampler", "bicubic") == 0
     model, contract = EdgeFace.from_weights(edgeface), FaceContract()
     templates, wanted = templates_by_hand(model, people, contract), {}
     for path in list_images(small):
@@ -504,7 +504,7 @@ def test_small_faces_are_found_by_super_resolution(
     vlr = dsr.config.vlr
     shutil.copy(people / "al" / "2.png", small / "large.png")
     Image.fromarray(at_size(read_image(people / "bo" / "2.png"), vlr)).save(small / "fits.png")
-    given = ["--route", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr")]
+    given = ["--upsampler", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr")]
     assert search(small, gallery, tmp_path / "out", *given) == 0
     templates, wanted = templates_by_hand(model, people, contract), {}
     for path in list_images(small):
@@ -580,7 +580,7 @@ def test_without_pictures_there_is_no_sheet(people: Path, gallery: Path, tmp_pat
 
 def test_an_enlarged_face_stands_beside_the_small_one(small: Path, gallery: Path, tmp_path: Path) -> None:
     dsr = tiny_dsr(tmp_path / "dsr", "16")
-    given = ["--route", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr"), "--top-k", "1", "--pictures", "1"]
+    given = ["--upsampler", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr"), "--top-k", "1", "--pictures", "1"]
     assert search(small / "al.png", gallery, tmp_path / "out", *given) == 0
     sheet, vlr = sheet_of(tmp_path / "out", 1, 3), read_image(small / "al.png")
     assert alike(shown_at(sheet, 0, 0), vlr.repeat(8, 0).repeat(8, 1))

@@ -44,7 +44,7 @@ from tests.pipeline.small import (
 pytestmark = pytest.mark.runs
 
 BICUBIC = Condition(VLR, "bicubic")
-FIVE = ["HR", "interpolation + stock", "interpolation + tuned", "DSR + stock", "DSR + tuned"]
+FIVE = ["HR", "bicubic + pretrained", "bicubic + tuned", "DSR + pretrained", "DSR + tuned"]
 TUNE = ("--tune-fraction", "0.75")  # 12 of 16 people: enough for one threshold, and for no other
 
 
@@ -56,21 +56,21 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Models16:
-    """Folders of a super-resolver, and of a recogniser that was tuned on its faces and on interpolated ones."""
+    """Folders of a super-resolver, and of a recogniser that was fine-tuned on its faces and on interpolated ones."""
 
     dsr: Path
-    tuned: Path
+    finetuned: Path
 
     def loaded(self, edgeface: Path) -> Models:
-        stock, tuned = (load_recognizer(str(path), "arcface") for path in (edgeface, self.tuned))
-        return Models(stock, [tuned], [super_resolution(str(self.dsr))])
+        pretrained, finetuned = (load_recognizer(str(path), "arcface") for path in (edgeface, self.finetuned))
+        return Models(pretrained, [finetuned], [super_resolution(str(self.dsr))])
 
 
 @pytest.fixture(scope="module")
 def made(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Models16:
     folder = tmp_path_factory.mktemp("models")
     return Models16(
-        dsr_folder(folder / "dsr", VLR), finetuned_folder(folder / "tuned", edgeface, "dsr=.5,interpolation=.5", VLR)
+        dsr_folder(folder / "dsr", VLR), finetuned_folder(folder / "tuned", edgeface, "dsr=.5,bicubic=.5", VLR)
     )
 
 
@@ -78,7 +78,7 @@ def made(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Models16:
 def out(people: Path, made: Models16, edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an evaluation with all rows, of the size that the super-resolver takes."""
     folder = tmp_path_factory.mktemp("evaluation")
-    run(people, edgeface, folder, "--dsr-checkpoint", made.dsr, "--tuned", made.tuned, *TUNE)
+    run(people, edgeface, folder, "--dsr-checkpoint", made.dsr, "--tuned", made.finetuned, *TUNE)
     return folder
 
 
@@ -115,10 +115,10 @@ class Slow:
 
 def slow(part: Enrolment, name: str, made: Models16, edgeface: Path) -> Slow:
     """A row by its name, under BICUBIC."""
-    route, _, recognizer = name.partition(" + ")
-    weights = made.tuned / "model.safetensors" if recognizer == "tuned" else edgeface
+    upsampler, _, recognizer = name.partition(" + ")
+    weights = made.finetuned / "model.safetensors" if recognizer == "tuned" else edgeface
     gallery = slow_embeddings(part.gallery, weights, "hr")
-    probes = slow_embeddings(part.probes, weights, route.lower(), BICUBIC, made.dsr)
+    probes = slow_embeddings(part.probes, weights, upsampler.lower(), BICUBIC, made.dsr)
     names = [row.identity for row in part.gallery]
     return Slow(
         [dict(zip(names, map(float, gallery @ probe), strict=True)) for probe in probes],
@@ -146,13 +146,13 @@ def share(events: list[bool]) -> float:
 def test_several_sizes_and_degradations_are_evaluated_in_one_run(
     protocol: Protocol, made: Models16, edgeface: Path
 ) -> None:
-    models = replace(made.loaded(edgeface), tuned=[])
+    models = replace(made.loaded(edgeface), finetuned=[])
     conditions = conditions_of([VLR, "24"], ["bicubic", "realistic"])
     results, _ = evaluated(replace(protocol, tune=Enrolment([], [])), models, conditions)
     assert [str(each.condition) for each in results] == [
         *("16 px, bicubic", "24 px, bicubic", "16 px, realistic", "24 px, realistic")
     ]
-    with_dsr = [*FIVE[:2], "DSR + stock"]
+    with_dsr = [*FIVE[:2], "DSR + pretrained"]
     assert [[row.name for row in each.rows] for each in results] == [with_dsr, FIVE[:2], with_dsr, FIVE[:2]]
     searches = [[each.rows[place].searches for each in results] for place in (0, 1)]
     hr, low = ({found.mated.tobytes() for found in row if found is not None} for row in searches)
@@ -243,15 +243,15 @@ def test_rank_1_is_that_of_the_recognisers_own_evaluation(
         enrolled = "_01_01_051_07_" in path.name
         shutil.copy(path, folder / (path.name if enrolled else f"{subject}_02_09_{camera}_{flash}_crop_128.png"))
     models = ["--dsr-checkpoint", str(made.dsr), "--num-workers", "0", "--device", "cpu"]
-    theirs = ["--dataset-root", str(tmp_path / "set"), "--vlr-size", VLR, "--inputs", "interpolation,dsr"]
-    weights = ["--weights", str(edgeface), str(made.tuned)]
+    theirs = ["--dataset-root", str(tmp_path / "set"), "--vlr-size", VLR, "--inputs", "bicubic,dsr"]
+    weights = ["--weights", str(edgeface), str(made.finetuned)]
     assert evaluate_recognisers([*theirs, *weights, *models, "--out", str(tmp_path / "theirs")]) == 0
     figures = json.loads((tmp_path / "theirs" / "metrics.json").read_text())["figures"]
     ours = from_dataset(str(tmp_path / "set"), GalleryRule(), 0.0, 42)
     results, _ = evaluated(ours, made.loaded(edgeface), [BICUBIC])
     for own, row in zip(results[0].grid, results[0].rows, strict=True):
         for name in ("rank1", "eer"):
-            wanted = figures[own.recognizer.name][f"{name}_{own.route.name}"]
+            wanted = figures[own.recognizer.name][f"{name}_{own.upsampler.name}"]
             assert row.measured[name].value == pytest.approx(wanted), row.name
     assert len(results[0].rows) == 5
 
@@ -272,8 +272,8 @@ def test_the_guide_s_command_breaks_rank_1_down_by_angle_and_flash(
     assert told["protocol"] == "first of camera 051, illumination 07, recording 01; test_processed"
     assert told["counts"]["people enrolled"] == 6
     assert told["counts"]["mated probes"] == 6 * 4
-    probes = probes_told(out, Condition("32", "bicubic"), "interpolation + stock")
-    found = rows_told(out)["interpolation + stock"]["breakdown"]
+    probes = probes_told(out, Condition("32", "bicubic"), "bicubic + pretrained")
+    found = rows_told(out)["bicubic + pretrained"]["breakdown"]
     angles = [f"{CAMERA_YAW[row['camera']]:+d}°".replace("+0", "0") for row in probes]
     assert list(found["camera angle"]) == sorted(set(angles), key=lambda angle: int(angle[:-1]))
     for kind, values in (("camera angle", angles), ("illumination", [row["illumination"] for row in probes])):
@@ -301,10 +301,10 @@ def test_pairs_are_verified_as_a_loop_does(people: Path, edgeface: Path, tmp_pat
         [FaceRow(folder / name / f"{name}_{number:04d}.png", "", name) for name, number in side]
         for side in ([pair[0] for pair in pairs], [pair[1] for pair in pairs])
     )
-    both = slow_embeddings(first, edgeface, "hr"), slow_embeddings(second, edgeface, "interpolation", BICUBIC)
+    both = slow_embeddings(first, edgeface, "hr"), slow_embeddings(second, edgeface, "bicubic", BICUBIC)
     scores = [float(one @ other) for one, other in zip(*both, strict=True)]
     same, folds = [a.identity == b.identity for a, b in zip(first, second, strict=True)], [pair[2] for pair in pairs]
-    found = rows_told(tmp_path / "out")["interpolation + stock"]
+    found = rows_told(tmp_path / "out")["bicubic + pretrained"]
     assert found["measured"]["fold_accuracy"]["value"] == pytest.approx(slow_fold_accuracy(scores, same, folds))
     (given,) = found["thresholds"]
     missed = share([score < 0.35 for score, own in zip(scores, same, strict=True) if own])
@@ -334,7 +334,7 @@ def test_a_model_that_knows_one_of_the_people_is_refused(
         models = ["--dsr-checkpoint", dsr_folder(tmp_path / "knows", VLR, people=[someone, "stranger"])]
     else:
         models = ["--vlr-size", VLR]
-        models += ["--tuned", finetuned_folder(tmp_path / "knows", edgeface, "interpolation", VLR, people=[someone])]
+        models += ["--tuned", finetuned_folder(tmp_path / "knows", edgeface, "bicubic", VLR, people=[someone])]
     assert main(arguments(people, edgeface, tmp_path / "out", *models, *TUNE)) == 2
     wanted = f"knows: was trained on 1 of the 16 people of this evaluation (such as {someone})"
     assert wanted in only_line(capsys)
@@ -463,20 +463,20 @@ def another_size(folder: Path) -> None:
     [
         (None, "--threshold 1.5", "--threshold 1.5: must be at least -1 and at most 1"),
         (None, "--degradation bicubic foggy", "--degradation bicubic foggy: choose of bicubic, realistic, files"),
-        (None, "--vlr-size 7", "--vlr_size: VLR size '7' is out of range"),
-        (None, "--vlr-size huge", "--vlr_size: VLR size 'huge': 32, 24, 16 or 14x16"),
+        (None, "--vlr-size 7", "--vlr-size: VLR size '7' is out of range"),
+        (None, "--vlr-size huge", "--vlr-size: VLR size 'huge': 32, 24, 16 or 14x16"),
         (None, "--gallery SET", "--gallery and --probes: give both, or neither"),
         (None, "--probes SET", "--gallery and --probes: give both, or neither"),
         (None, "--gallery SET --probes SET --pairs x", "--pairs: not together with --gallery and --probes"),
         (None, "--gallery SET --probes OTHERS", "nobody in it is in --gallery"),
         (None, "--out FILE", "is a file; give a folder"),
-        (None, "--dataset-root nowhere", "--dataset_root nowhere: no such folder; earface faces prepare"),
+        (None, "--dataset-root nowhere", "--dataset-root nowhere: no such folder; earface faces prepare"),
         (None, "--dsr-checkpoint nowhere.ckpt", "nowhere.ckpt: no such checkpoint"),
-        (None, "--tuned CENTER", "center: was tuned on center crops, not arcface"),
+        (None, "--tuned CENTER", "center: was fine-tuned on center crops, not arcface"),
         (None, "--tuned STOCK", "weights as published; give a folder of earface faces finetune"),
         (None, "--tuned TUNED TUNED --vlr-size 16", "tuned are both for 16 px, bicubic: give one of them"),
         (None, "--degradation files", "vlr_images: no such folder; --degradation bicubic or realistic makes VLR faces"),
-        (None, "--degradation files --vlr-size 16 24", "one size: give one --vlr_size, not 16, 24"),
+        (None, "--degradation files --vlr-size 16 24", "one size: give one --vlr-size, not 16, 24"),
         (
             None,
             "--gallery-camera 240",
@@ -513,7 +513,7 @@ def test_what_cannot_be_measured_is_one_line(
         for path in (tmp_path / "others" / "images").iterdir():
             path.rename(path.with_name(path.name.replace("001_", "777_", 1)))
     places = {"SET": folder, "OTHERS": tmp_path / "others" / "images", "FILE": tmp_path / "file"}
-    places |= {"CENTER": tmp_path / "center", "STOCK": edgeface, "TUNED": made.tuned}
+    places |= {"CENTER": tmp_path / "center", "STOCK": edgeface, "TUNED": made.finetuned}
     words = [str(places.get(word, word)) for word in given.split()]
     assert main([*arguments(folder, edgeface, tmp_path / "out", "--tune-fraction", "0", *words)]) == 2
     assert told in only_line(capsys)

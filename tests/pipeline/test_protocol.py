@@ -203,12 +203,14 @@ def test_a_plain_folder_is_the_same_by_a_dot(put: Put, monkeypatch: pytest.Monke
 
 
 def test_one_person_cannot_both_tune_and_score(put: Put) -> None:
-    with pytest.raises(InputError, match=r"--tune_fraction: 1 subject.* cannot be split .*; with 0 nobody tunes"):
+    with pytest.raises(
+        InputError, match=r"`calibration_fraction`: 1 subject.* cannot be split .*; with 0 nobody tunes"
+    ):
         from_dataset(str(put("plain", ["al/1.png", "al/2.png"])), GalleryRule(), 0.2, 0)
 
 
 def test_a_folder_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--dataset_root .*nowhere: no such folder; earface faces prepare"):
+    with pytest.raises(InputError, match=r"`dataset_root` .*nowhere: no such folder; earface faces prepare"):
         from_dataset(str(tmp_path / "nowhere"), GalleryRule(), 0.2, 0)
 
 
@@ -254,7 +256,7 @@ def test_some_of_those_enrolled_tune_with_their_probes(lists: tuple[str, str]) -
 
 def test_probes_of_nobody_in_the_gallery_are_refused(put: Put) -> None:
     gallery, probes = put("gallery", ["al/1.png"]), put("probes", ["bo/1.png"])
-    with pytest.raises(InputError, match=r"--probes .*probes: nobody in it is in --gallery .*gallery"):
+    with pytest.raises(InputError, match=r"`probes` .*probes: nobody in it is in `gallery` .*gallery"):
         from_lists(str(gallery), str(probes), 0, 0)
 
 
@@ -339,7 +341,7 @@ def test_pairs_that_cannot_be_read_are_an_input_error(lfw: Path) -> None:
     for content in (None, b"\xff\xfe1"):
         if content is not None:
             (lfw / "pairs.txt").write_bytes(content)
-        with pytest.raises(InputError, match=r"--pairs .*pairs.txt: cannot be read"):
+        with pytest.raises(InputError, match=r"`pairs` .*pairs.txt: cannot be read"):
             from_pairs(str(lfw), str(lfw / "pairs.txt"))
 
 
@@ -437,7 +439,7 @@ def test_a_photograph_on_two_sides_is_found_and_dropped_or_refused(
     with pytest.raises(InputError) as told:
         without_leaks(clean, leaks, "refuse")
     assert str(told.value) == (
-        f"leakage (1 in all): {kept.path} and {probe.path}: {leaks[0].reason}; --leakage drop leaves such probes out"
+        f"leakage (1 in all): {kept.path} and {probe.path}: {leaks[0].reason}; `leakage` drop leaves such probes out"
     )
 
 

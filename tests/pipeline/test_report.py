@@ -49,7 +49,7 @@ def made(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     resolver = super_resolution(str(dsr_folder(folder / "dsr", VLR)))
     models = Models(load_recognizer(str(edgeface), "arcface"), [], [resolver])
     results, faces = evaluated(protocol, models, conditions_of([VLR, "24"], ["bicubic"]), failures=FAILURES)
-    models_told = {"stock.pt": {"kind": "recogniser, as published", "digest": "0" * 64, "contract": ""}}
+    models_told = {"pretrained.pt": {"kind": "recogniser, as published", "digest": "0" * 64, "contract": ""}}
     told = models_told, ["a note"], ["gone.png: cannot be read"], {"search": 0.1}
     about = About("people", protocol, 0.35, 100, {"seed": 1}, *told)
     write_report(folder / "out", about, results, faces)

@@ -98,7 +98,7 @@ def test_faiss_gives_the_same_scores_and_rows_that_have_them() -> None:
 
 def test_faiss_that_is_not_installed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"\A--search faiss: .*faiss-cpu.*--search exact\Z"):
+    with pytest.raises(InputError, match=r"\A`search` faiss: .*faiss-cpu.*`search` exact\Z"):
         top_candidates_faiss(torch.ones(1, 4), torch.ones(1, 4), 1)
 
 

@@ -43,7 +43,7 @@ def validated_on(run: Mapping[str, Any]) -> str:
     """The file that a run was validated on. Raises InputError if it has several, or if it is not here."""
     files = run["val_json"]
     if len(files) != 1 or not Path(located(files[0])).is_file():
-        raise InputError(f"the run was validated on {', '.join(files)}: say by --json on what to measure")
+        raise InputError(f"the run was validated on {', '.join(files)}: say by `json` on what to measure")
     return located(files[0])
 
 

@@ -355,12 +355,12 @@ def test_a_wrong_file_is_one_line_and_exit_code_2(
     ("flags", "told"),
     [
         (("--train-json", "absent.json"), "absent.json: no such file"),
-        (("--num-landmarks", "5"), "--num_landmarks 5: "),
+        (("--num-landmarks", "5"), "`num_landmarks` 5: "),
         (("--images", "absent"), "absent: no such folder"),
         (("--train-json",), "no annotations: give one or more COCO files"),
-        (("--image-size", "100"), "--image_size 100: must be a multiple of 32"),
-        (("--encoder", "resnet51"), "--encoder resnet51: choose one of"),
-        (("--train-boxes", "false", "--num-landmarks", "0"), "--train_boxes false"),
+        (("--image-size", "100"), "`image_size` 100: must be a multiple of 32"),
+        (("--encoder", "resnet51"), "`encoder` resnet51: choose one of"),
+        (("--train-boxes", "false", "--num-landmarks", "0"), "`train_boxes` false"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -260,13 +260,13 @@ def test_weights_of_another_encoder_or_pyramid_are_refused(
 @pytest.mark.parametrize(
     ("shape", "told"),
     [
-        ({"encoder": "resnet51"}, "--encoder resnet51: choose one of"),
-        ({"image_size": 100}, "--image_size 100: must be a multiple of 32"),
-        ({"crop_size": 100}, "--crop_size 100: must be a multiple of 32"),
-        ({"in_channels": 2}, "--in_channels 2: must be 1"),
-        ({"pyramid_width": 20}, "--pyramid_width 20: must be a multiple of 8"),
-        ({"pyramid_width": 8}, "--pyramid_width 8: must be at least 16"),
-        ({"num_landmarks": -1}, "--num_landmarks -1: must be at least 0"),
+        ({"encoder": "resnet51"}, "`encoder` resnet51: choose one of"),
+        ({"image_size": 100}, "`image_size` 100: must be a multiple of 32"),
+        ({"crop_size": 100}, "`crop_size` 100: must be a multiple of 32"),
+        ({"in_channels": 2}, "`in_channels` 2: must be 1"),
+        ({"pyramid_width": 20}, "`pyramid_width` 20: must be a multiple of 8"),
+        ({"pyramid_width": 8}, "`pyramid_width` 8: must be at least 16"),
+        ({"num_landmarks": -1}, "`num_landmarks` -1: must be at least 0"),
     ],
 )
 def test_a_shape_that_cannot_be_built_is_refused(shape: dict[str, Any], told: str) -> None:

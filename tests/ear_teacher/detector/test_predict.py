@@ -328,7 +328,7 @@ def test_nothing_but_broken_files_is_an_error(trial: Trial, tmp_path: Path, caps
         (["--input", "{tmp}/empty"], "empty: holds no pictures (.bmp, "),
         (["--input", "{tmp}/notes.txt"], "notes.txt: neither a picture (.bmp, "),
         (["--input", "{photos}", "--threshold", "1.5"], "--threshold 1.5: must be at least 0 and at most 1"),
-        (["--input", "{photos}", "--batch-size", "0"], "--batch_size 0: must be at least 1"),
+        (["--input", "{photos}", "--batch-size", "0"], "--batch-size 0: must be at least 1"),
         (["--input", "{photos}", "--out", "{tmp}/notes.txt"], "notes.txt: is a file; give a folder"),
         (["--input", "{photos}", "--out", "{tmp}/notes.txt/out"], "notes.txt is a file; give a folder"),
         (["--input", "{photos}", "--out", "{photos}"], "would be taken for photographs the next time"),

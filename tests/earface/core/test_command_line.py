@@ -149,7 +149,7 @@ def test_a_tuple_from_a_file_is_a_list(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("files: [a, b]")
     assert tuple(parse_options(Several, ("--config", f"{tmp_path}/run.yaml"), prog="p").files) == ("a", "b")
     (tmp_path / "run.yaml").write_text("files: a")
-    with pytest.raises(InputError, match=r"^--files a: expected a list$"):
+    with pytest.raises(InputError, match=r"^`files` a: expected a list$"):
         parse_options(Several, ("--config", f"{tmp_path}/run.yaml"), prog="p")
 
 
@@ -329,22 +329,22 @@ def test_an_abbreviation_is_unknown(flag: str) -> None:
         (("--epochs", "2.5"), ("--epochs 2.5", "a whole number")),
         (("--lr", "fast"), ("--lr fast", "a number")),
         (("--lr", "nan"), ("--lr nan", "a number")),
-        (("--crop-to-bbox", "maybe"), ("--crop_to_bbox maybe", "true or false")),
-        (("--stop-after-epoch", "soon"), ("--stop_after_epoch soon", "a whole number")),
+        (("--crop-to-bbox", "maybe"), ("`crop_to_bbox` maybe", "true or false")),
+        (("--stop-after-epoch", "soon"), ("`stop_after_epoch` soon", "a whole number")),
         (("--epochs", "0"), ("--epochs 0", "at least 1")),
         (("--lr", "0"), ("--lr 0", "above 0 and at most 10")),
         (("--learning-rate", "11"), ("--lr 11", "above 0 and at most 10")),
-        (("--ema-decay", "1"), ("--ema_decay 1", "at most 0.999999")),
-        (("--stop-after-epoch", "0"), ("--stop_after_epoch 0", "at least 1")),
+        (("--ema-decay", "1"), ("`ema_decay` 1", "at most 0.999999")),
+        (("--stop-after-epoch", "0"), ("`stop_after_epoch` 0", "at least 1")),
         (("--schedule", "cosin"), ("--schedule cosin", "cosine, onecycle, plateau, constant")),
         (
             ("--kld-anneal-strategy", "x"),
-            ("--kl_anneal_strategy x", "threshold, epoch, linear, monotonic, cyclic, none"),
+            ("`kl_anneal_strategy` x", "threshold, epoch, linear, monotonic, cyclic, none"),
         ),
         (("--precision", "8"), ("--precision 8", "32, 16, bf16, 16-mixed, bf16-mixed")),
-        (("--image-size", "100"), ("--image_size 100", "multiple of 32")),
-        (("--in-channels", "2"), ("--in_channels 2", "1 (grey) or 3 (RGB)")),
-        (("--linear-path-size", "256"), ("--linear_path_size 256", "at most --image_size 128")),
+        (("--image-size", "100"), ("`image_size` 100", "multiple of 32")),
+        (("--in-channels", "2"), ("`in_channels` 2", "1 (grey) or 3 (RGB)")),
+        (("--linear-path-size", "256"), ("`linear_path_size` 256", "at most `image_size` 128")),
         (("--denoise", "--augment", "none"), ("--denoise", "--augment light or full")),
         (("--config", "absent.yaml"), ("absent.yaml", "not exist")),
     ],

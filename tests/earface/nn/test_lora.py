@@ -18,16 +18,16 @@ def test_adapted_edgeface_starts_as_it_was_learns_by_rank_and_merges_to_the_same
     names, before = set(model.state_dict()), {key: value.clone() for key, value in model.state_dict().items()}
     faces = torch.rand(2, 3, 112, 112) * 2 - 1
     with torch.no_grad():
-        stock = model(faces)
+        pretrained = model(faces)
     add_adapters(model, 4)
-    assert torch.equal(model(faces), stock)
+    assert torch.equal(model(faces), pretrained)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.05)
     for _ in range(2):
         model(faces).square().mean().backward()
         optimizer.step()
     with torch.no_grad():
         adapted = model(faces)
-    assert not torch.allclose(adapted, stock, atol=1e-4)
+    assert not torch.allclose(adapted, pretrained, atol=1e-4)
     merge_adapters(model)
     assert set(model.state_dict()) == names
     assert torch.equal(model(faces), adapted)

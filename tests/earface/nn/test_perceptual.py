@@ -160,14 +160,14 @@ def test_weights_that_cannot_be_had_end_in_one_line_with_the_ways_out(monkeypatc
         PerceptualLoss()
     message = str(caught.value)
     assert "\n" not in message
-    for word in ("vgg16", "--perceptual-weight 0", "--perceptual-backbone timm:NAME", "--perceptual-weights FILE"):
+    for word in ("vgg16", "`perceptual_weight` 0", "`perceptual_backbone` timm:NAME", "`perceptual_weights` FILE"):
         assert word in message
 
 
 def test_random_weights_and_unknown_backbones_are_refused(tiny_file):
     with pytest.raises(InputError, match="--perceptual-weights none"):
         PerceptualLoss("vgg16", "none")
-    with pytest.raises(InputError, match="--perceptual-backbone alexnet: choose vgg16, dinov2 or timm:NAME"):
+    with pytest.raises(InputError, match="`perceptual_backbone` alexnet: choose vgg16, dinov2 or timm:NAME"):
         PerceptualLoss("alexnet", tiny_file)
     with pytest.raises(InputError, match=r"tiny\.pth does not fit vgg16"):
         PerceptualLoss("vgg16", tiny_file)

@@ -88,7 +88,7 @@ def test_what_differs_is_one_short_line_with_the_ways_out(
         "last.ckpt: 5 other settings (augment none -> light, kl_weight 0.00025 -> 0.12345..., latent_dim 8 -> 16, ...)"
         in line
     )
-    assert all(way in line for way in ("--name", "--resume never", "--init_from"))
+    assert all(way in line for way in ("--name", "--resume never", "--init-from"))
 
 
 def test_a_name_puts_a_run_under_runs(tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_name_puts_a_run_under_runs(tiny: list[str], tmp_path: Path, monkeypat
     [
         (("--name", "a/b"), "--name a/b: letters"),
         (("--name", ".."), "--name ..: letters"),
-        (("--name", "one", "--log-dir", "elsewhere"), "--name one and --log_dir elsewhere: give one of the two"),
+        (("--name", "one", "--log-dir", "elsewhere"), "--name one and --log-dir elsewhere: give one of the two"),
     ],
 )
 def test_a_name_that_cannot_be_is_one_line(

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ear_teacher.config import EarVAETrainingConfig
-from earface.core.errors import InputError
-from earface.nn.inference import check_gpu_age, choose_device, is_out_of_memory, why_no_gpu
+from earface.core.errors import InputError, is_out_of_memory
+from earface.nn.inference import check_gpu_age, choose_device, why_no_gpu
 from earface.training.module import seed_generators
 from earface.training.resume import Run
 from earface.training.trainer import _devices, build_trainer
@@ -36,7 +36,7 @@ def test_devices_that_there_are_not_are_one_line(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    with pytest.raises(InputError, match=rf"\A--devices {text}: .*{message}") as caught:
+    with pytest.raises(InputError, match=rf"\A`devices` {text}: .*{message}") as caught:
         _devices(text, accelerator)
     assert "\n" not in str(caught.value)
 
@@ -52,7 +52,7 @@ def test_devices_that_there_are_go_to_lightning(
 
 def test_an_average_of_sharded_weights_is_one_line() -> None:
     config = EarVAETrainingConfig(strategy="fsdp", ema_decay=0.99)
-    with pytest.raises(InputError, match=r"\A--ema_decay: .*--strategy fsdp.*use ddp, or 0\Z"):
+    with pytest.raises(InputError, match=r"\A`ema_decay`: .*`strategy` fsdp.*use ddp, or 0\Z"):
         build_trainer(config, Run("ear_vae", Path("logs")), best={})
 
 
@@ -66,7 +66,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], built: lis
 
 def test_a_gpu_older_than_this_build_is_one_line_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu(monkeypatch, (3, 7), ["sm_75", "sm_80", "sm_90a", "compute_120"])
-    with pytest.raises(InputError, match=r"\ATesla K80: .* 3\.7.* 7\.5 and later.*--device cpu\Z"):
+    with pytest.raises(InputError, match=r"\ATesla K80: .* 3\.7.* 7\.5 and later.*`device` cpu\Z"):
         choose_device("auto")
     choose_device("cpu")
 

@@ -1,0 +1,58 @@
+"""What the train scripts have in common: the run from its options to its last line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pytorch_lightning as pl
+
+from earface.core.stopping import EXIT_PAUSED
+from earface.core.tool_options import next_step
+from earface.training.config import RunOptions
+from earface.training.datamodule import TrainingDataModule
+from earface.training.module import TrainingModule
+from earface.training.resume import Run, open_run
+from earface.training.trainer import announce, build_trainer, fit, report
+
+Options = TypeVar("Options", bound=RunOptions)
+Data = TypeVar("Data", bound=TrainingDataModule[Any])
+Module = TypeVar("Module", bound=TrainingModule[Any, Any])
+Modes = Mapping[str, Literal["min", "max"]]
+
+
+def run_training(
+    options: Options,
+    name: str,
+    *,
+    data: Callable[[Options], Data],
+    module: Callable[[Options, Data, Run], Module],
+    best: Callable[[Options, Data], Modes] = lambda options, data: {},
+    starting: Callable[[Module, bool], None] = lambda module, fresh: None,
+    next_command: str = "",
+    **next_options: object,
+) -> tuple[int, Options]:
+    """Start the run, continue it, or report it as finished. Returns the exit code and the options as they were used.
+
+    name: of the run, in its logs and checkpoints. data, module: build these, the module after the seed was set; its
+    initial weights do not matter where the run has a `checkpoint`. best: see `build_trainer`.
+    starting: called before training begins; fresh: whether it begins without any weights of an earlier run.
+    next_command, next_options: what to type when it is complete; `checkpoint` is added.
+    """
+    run, options = open_run(options, name)
+    if run.finished:
+        print(f"finished: {run.checkpoint} holds {run.epoch} of {options.epochs} epochs; more with --epochs")
+        return 0, options
+    datamodule = data(options)
+    pl.seed_everything(options.seed, workers=True, verbose=False)
+    trainer = build_trainer(options, run, best=best(options, datamodule))
+    network = module(options, datamodule, run)
+    if options.init_from and run.checkpoint is None:
+        network.initialise_from(options.init_from)
+    announce(options, run, network)
+    starting(network, not (options.init_from or run.checkpoint))
+    complete = fit(trainer, network, datamodule, run)
+    last = Path(options.checkpoint_dir) / "last.ckpt"
+    report(trainer, run, complete, next_command and next_step(next_command, checkpoint=last, **next_options))
+    return (0 if complete else EXIT_PAUSED), options
