@@ -34,7 +34,7 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY)
 	test -f $(DEMO)/ears/val_teacher.npy || $(BIN)/python -m data.synthetic.ears --out $(DEMO)/ears --overwrite \
-		--subjects 200 --images-per-subject 10 --image-size 64 --sheet $(DEMO)/ears_sheet.png
+		--subjects 200 --images-per-subject 10 --image-size 64 --image-grid $(DEMO)/ears.png
 	$(BIN)/python -m ear_teacher.train --config configs/demo.yaml
 	$(BIN)/python -m ear_teacher.evaluate --checkpoint $(DEMO)/checkpoints/last.ckpt \
 		--out $(DEMO)/evaluation --overwrite
@@ -46,9 +46,9 @@ demo: $(READY)
 
 demo-faces: $(READY)
 	test -f $(FACES)/faces/splits.json || { \
-		$(BIN)/python -m data.synthetic.faces --out $(FACES)/drawn --overwrite --subjects 200 \
-			--images-per-subject 10 --sheet $(FACES)/drawn_sheet.png && \
-		$(BIN)/python -m data.prepare_faces --images $(FACES)/drawn --aligned --vlr-size 16 \
+		$(BIN)/python -m data.synthetic.faces --out $(FACES)/synthetic --overwrite --subjects 200 \
+			--images-per-subject 10 --image-grid $(FACES)/synthetic.png && \
+		$(BIN)/python -m data.prepare_faces --images $(FACES)/synthetic --aligned --vlr-size 16 \
 			--out $(FACES)/faces --overwrite; }
 	$(BIN)/python -m dsr.train_dsr --config configs/demo_faces.yaml --recognizer $(RECOGNIZER) \
 		--second-recognizer $(RECOGNIZER) $(if $(filter none,$(RECOGNIZER)),--lambda-identity 0 --lambda-feature-match 0)

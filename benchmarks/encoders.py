@@ -145,10 +145,10 @@ def markdown(results: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for result in sorted(results, key=lambda result: -result["metrics"]["psnr"]):
-        figures = quality(result["metrics"], "")
+        metrics = quality(result["metrics"], "")
         cost = (f"{result[key]:.{digits}f}" for key, digits in COSTS.items())
         maps = f"{result['metrics']['maps_rank1'] * 100:.1f}"
-        lines.append("| " + " | ".join([result["name"], *figures, maps, str(result["epochs"]), *cost]) + " |")
+        lines.append("| " + " | ".join([result["name"], *metrics, maps, str(result["epochs"]), *cost]) + " |")
     for name, prefix in UNTRAINED.items():
         if results and f"{prefix}rank1" in results[0]["metrics"]:
             lines.append("| " + " | ".join([name, *quality(results[0]["metrics"], prefix), "", "", "", "", ""]) + " |")

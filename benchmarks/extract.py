@@ -54,7 +54,7 @@ def encode_only(model: EarVAE, count: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--checkpoint", help="a trained model; default: an untrained ResNet-18, 128 px, 256 latents")
-    parser.add_argument("--images", type=Path, help="folder of ears; default: 300 drawn ones")
+    parser.add_argument("--images", type=Path, help="folder of ears; default: 300 synthetic ones")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.images is None:

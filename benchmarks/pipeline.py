@@ -95,8 +95,8 @@ def main() -> None:
         before = seconds_a_face(model)
         command = [
             *(sys.executable, "-m", "pipeline.evaluate_dataset", "--dataset-root", str(root / "faces")),
-            *("--recognizer", str(root / "weights.pt"), "--tuned", "none", "--dsr-checkpoint", "none"),
-            *("--vlr-size", "16", "--tune-fraction", "0", "--out", str(root / "out"), "--device", "cpu"),
+            *("--recognizer", str(root / "weights.pt"), "--finetuned", "none", "--dsr-checkpoint", "none"),
+            *("--vlr-size", "16", "--calibration-fraction", "0", "--out", str(root / "out"), "--device", "cpu"),
             *("--batch-size", str(args.batch_size), "--num-workers", str(args.num_workers)),
         ]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(args.threads)})

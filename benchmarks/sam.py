@@ -1,7 +1,7 @@
 """Time and memory of SAM's encoder at 128 to 1024 px, beside timm's padded windows: python benchmarks/sam.py [cuda].
 
 Forward: evaluation, no gradient. Training step: forward and backward with the first 6 of 12 blocks frozen, as the
-recipe has it. Every figure comes from processes of its own, in turn; the fastest of their repeats counts. Without a GPU
+recipe has it. Every number comes from processes of its own, in turn; the fastest of their repeats counts. Without a GPU
 the time is the process's own processor time on one thread, which other processes hardly move.
 """
 
@@ -25,7 +25,7 @@ from ear_teacher.encoders import build_encoder
 from ear_teacher.model import EarVAEConfig
 
 SECONDS = 15.0  # of repeats in one process
-ROUNDS = 3  # processes for one figure, at sizes where that is quick
+ROUNDS = 3  # processes for one number, at sizes where that is quick
 
 
 class TimmSAM(nn.Module):

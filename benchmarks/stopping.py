@@ -150,7 +150,7 @@ def observe(pid: int, ready: int, go: int, case: Case) -> tuple[bool, float]:
 
 
 def wait_until_taken(pid: int, number: int) -> None:
-    """Where Linux tells: a busy machine lets a process wait for longer than the gap between two signals."""
+    """Where Linux reports it: a busy machine lets a process wait for longer than the gap between two signals."""
     status = Path(f"/proc/{pid}/status")
     with contextlib.suppress(OSError):
         while number in pending(status.read_text()):

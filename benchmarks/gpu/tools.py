@@ -24,14 +24,14 @@ FACE_TOOLS = {
     "dsr.upscale": "--checkpoint={dsr} --input={vlr} --out={out}/upscaled",
     "dsr.upscale in half precision": "--checkpoint={dsr} --input={vlr} --out={out}/upscaled_half --precision=bf16",
     "dsr.export": "--checkpoint={dsr} --out={out}/dsr_exported",
-    "facial_rec.embed": "--weights={finetuned} --input={hr} --out={out}/faces.npz",
-    "facial_rec.evaluate": "--weights={finetuned} --inputs=bicubic,dsr --dsr_checkpoint={dsr} --vlr_size=16 "
+    "facial_rec.embed": "--recognizer={finetuned} --input={hr} --out={out}/faces.npz",
+    "facial_rec.evaluate": "--recognizer={finetuned} --upsampler=bicubic,dsr --dsr_checkpoint={dsr} --vlr_size=16 "
     "--dataset_root={faces} --num_workers=0 --out={out}/recognition",
     "facial_rec.export": "--checkpoint={finetuned} --out={out}/finetuned_exported",
     "pipeline.enroll": "--input={hr} --aligned=true --recognizer={edgeface} --out={out}/gallery.npz",
     "pipeline.identify": "--gallery={out}/gallery.npz --input={vlr} --aligned=true --upsampler=dsr "
     "--dsr_checkpoint={dsr} --out={out}/identified",
-    "pipeline.evaluate_dataset": "--dataset_root={faces} --recognizer={edgeface} --tuned={finetuned} "
+    "pipeline.evaluate_dataset": "--dataset_root={faces} --recognizer={edgeface} --finetuned={finetuned} "
     "--dsr_checkpoint={dsr} --calibration_fraction=0 --bootstrap=100 --num_workers=0 --out={out}/pipeline",
 }
 MADE = {

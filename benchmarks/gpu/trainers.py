@@ -170,8 +170,8 @@ def base_flags(entry: str, flags: str, context: Context) -> list[str]:
         own += small if context.smoke else []
     elif entry == EDGEFACE:
         shared.remove("--grid_images=2")
-        own = [f"--dataset_root={assets.faces}", "--inputs=interpolation", "--vlr_size=16", "--min_images=1"]
-        own += [f"--weights={assets.edgeface}", f"--cache_dir={context.work}/cache/{context.stage}"]
+        own = [f"--dataset_root={assets.faces}", "--upsampler=bicubic", "--vlr_size=16", "--min_images=1"]
+        own += [f"--recognizer={assets.edgeface}", f"--cache_dir={context.work}/cache/{context.stage}"]
         own += ["--stage1_epochs=1", "--stage2_epochs=1"]
     else:
         own = [*assets.scenes, "--encoder_weights=none", "--epochs=1"]

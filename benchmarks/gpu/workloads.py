@@ -151,7 +151,7 @@ def edgeface(context: Context, flags: Sequence[str], identities: int = 1000) -> 
     from facial_rec.module import EdgeFaceLightning
     from facial_rec.recognizer import load_edgeface
 
-    argv = [f"--weights={Assets.of(context).edgeface}", "--progress=none", *flags]
+    argv = [f"--recognizer={Assets.of(context).edgeface}", "--progress=none", *flags]
     config = parse_options(EdgeFaceTrainingConfig, argv, prog="workload", aliases=ALIASES).of_stage(2)
     torch.manual_seed(0)
     module = EdgeFaceLightning(config, load_edgeface(config.weights), [str(each) for each in range(identities)])

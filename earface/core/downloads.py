@@ -62,7 +62,7 @@ def hub_file(repository: str, files: Sequence[str], *, revision: str | None = No
     timeout = float(os.environ.get("HF_HUB_ETAG_TIMEOUT", OFFLINE_TIMEOUT_S))
     for file in files:
         try:
-            # One request that is not repeated tells whether there is a network; the download's own would retry.
+            # One request that is not repeated shows whether there is a network; the download's own would retry.
             with progress(f"asking for {file} of {repository}"):
                 hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision), timeout=timeout)
             with progress(f"downloading {file} of {repository}"):

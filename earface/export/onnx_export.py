@@ -125,7 +125,7 @@ def _strip(graph: Any) -> None:
 
 @contextlib.contextmanager
 def _quiet(*names: str) -> Any:
-    """Their loggers tell about optional packages and graph passes."""
+    """Their loggers report optional packages and graph passes."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     try:

@@ -84,7 +84,7 @@ def load_fitting(
 ) -> None:
     """`load_state_dict`, or an InputError of one line when names or shapes differ.
 
-    path: where `state` is from. made_with: the options of its model where they are known; the error tells those that
+    path: where `state` is from. made_with: the options of its model where they are known; the error lists those that
     `model.config` has not.
     """
     own = model.state_dict()

@@ -69,7 +69,7 @@ def check_gpu_age(advice: str) -> None:
 def weights_digest(model: nn.Module, geometry: str = "") -> str:
     """SHA-256 (64 hex digits) of `geometry` and of every weight's name, type, shape and bytes.
 
-    geometry: the image size where the weights do not tell it. A checkpoint and what is exported from it have the same
+    geometry: the image size where the weights do not show it. A checkpoint and what is exported from it have the same
     digest, an int8 file and its floats too; averaged and raw weights have not. Buffers that are not saved do not count.
     """
     digest = hashlib.sha256(geometry.encode())

@@ -28,7 +28,7 @@ class PretrainedFormat(Generic[Config]):
     model: str  # the class, whose save_pretrained writes it
     title: str  # what it is called in messages
     config: type[Config]
-    needed: str  # the field of the configuration that has no default in a file: neither weights nor images tell it
+    needed: str  # the field that config.json must have: neither weights nor images show it
     contract: Callable[[Config], dict[str, Any]]  # what an image must be before the model takes it
     upgrade: Callable[[dict[str, Any]], dict[str, Any]] = dict  # of a config.json that an earlier version wrote
 

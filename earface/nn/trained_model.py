@@ -82,7 +82,7 @@ class TrainedModel(nn.Module, ModelHubMixin, Generic[Config]):
         load_fitting(self, network_state(checkpoint, weights), path, made_with)
 
     def load_extras(self, checkpoint: Mapping[str, Any]) -> None:
-        """What a checkpoint tells of the model beside its weights."""
+        """Take what else a checkpoint holds of the model."""
 
     # -- folders -----------------------------------------------------------------------------------------------------
 
@@ -109,7 +109,7 @@ class TrainedModel(nn.Module, ModelHubMixin, Generic[Config]):
         return self.state_dict()
 
     def saved_provenance(self) -> dict[str, Any] | None:
-        """Plain values: what the folder tells of the model beside its configuration."""
+        """Plain values that the folder keeps beside the configuration."""
         return None
 
     def load_folder(self, folder: Path, tensors: dict[str, Tensor]) -> None:

@@ -72,7 +72,7 @@ def best_checkpoints(folder: str, name: str, best: Mapping[str, Literal["min", "
 
 
 class LastCheckpoint(Checkpoint):
-    """`last.ckpt` after every epoch, after every `every_n_steps`, and when the run is told to pause.
+    """`last.ckpt` after every epoch, after every `every_n_steps`, and when the run is asked to pause.
 
     It comes last of all callbacks, so the file also holds the others' newest best scores. Signals (see
     `earface.core.stopping`), `max_time` and `stop_after_epoch` pause the run by TrainingPaused at the next optimiser

@@ -90,7 +90,7 @@ class RunOptions:
     max_time: str | None = option(None, "pause after DD:HH:MM:SS; the same command continues", affects_result=False)
     stop_after_epoch: int | None = option(
         None,
-        "pause at the end of this epoch, or of the first after it, without changing the plan",
+        "pause at the end of this epoch, or of the first after it, without changing the schedule",
         low=1,
         affects_result=False,
     )

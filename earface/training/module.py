@@ -146,7 +146,7 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
         return {f"val/{name}": mean for name, mean in self.sums.means(self.over_processes).items()}
 
     def log_validation(self, means: dict[str, float], shown: tuple[str, ...]) -> None:
-        """One row, and the figures that callbacks and the progress bar see."""
+        """One row, and the metrics that callbacks and the progress bar see."""
         self.log_dict({key: means[key] for key in shown if key in means}, prog_bar=True, logger=False)
         self.log_row(means)
         if self.rate is not None:

@@ -19,7 +19,7 @@ from ear_teacher.config import ALIASES, HELP, PRESETS, EarVAETrainingConfig
 from ear_teacher.detector import config as detector
 from ear_teacher.detector.config import EarDetectorTrainingConfig
 from earface.core.command_line import parse_options, write_options
-from earface.core.errors import InputError, OneLineParser
+from earface.core.errors import InputError, OneLineParser, as_flags
 from earface.core.options import option, to_plain
 from facial_rec.config import EdgeFaceTrainingConfig
 
@@ -30,9 +30,10 @@ def parse(*argv: str) -> EarVAETrainingConfig:
 
 
 def refusal(*argv: str) -> str:
+    """The line that the command prints."""
     with pytest.raises(InputError) as caught:
         parse(*argv)
-    message = str(caught.value)
+    message = as_flags(str(caught.value))
     assert "\n" not in message
     return message
 
@@ -210,7 +211,9 @@ def test_help_gives_each_flag_its_reason_and_range(capsys: pytest.CaptureFixture
         parse("--help-all")
     shown = " ".join(capsys.readouterr().out.split())
     assert stopped.value.code == 0
-    missing = [f.name for f in dataclasses.fields(EarVAETrainingConfig) if f" --{f.name} " not in shown]
+    missing = [
+        f.name for f in dataclasses.fields(EarVAETrainingConfig) if f" --{f.name.replace('_', '-')} " not in shown
+    ]
     assert missing == []
     assert "peak learning rate of newly initialised layers (above 0 and at most 10)" in shown
 
@@ -233,7 +236,7 @@ def flags_by_group(text: str) -> dict[str, list[str]]:
         if heading := re.fullmatch(r"(\w[\w ]*):", line):
             found[heading[1]] = []
         elif flag := re.match(r"  (?:-\w, )?--([\w-]+)", line):
-            found[list(found)[-1]].append(flag[1])
+            found[list(found)[-1]].append(flag[1].replace("-", "_"))
     return found
 
 
@@ -264,7 +267,7 @@ def test_help_shows_ten_options_and_names_what_shows_all(
     first, rest = flags_by_group(text).items()
     assert first == ("the options that most people need", list(TRAINERS[trainer][1].first))
     assert len(first[1]) == 10
-    assert "help-all" in rest[1]
+    assert "help_all" in rest[1]
     count = len(dataclasses.fields(TRAINERS[trainer][0]))
     assert f"all {count} options, in groups: {', '.join(GROUPS)}" in " ".join(text.split())
 
@@ -279,9 +282,9 @@ def test_help_of_few_options_shows_all(capsys: pytest.CaptureFixture[str]) -> No
     ("given", "nearest"),
     [
         ("--epoch", "--epochs"),
-        ("--learnig-rate=3", "--learning_rate"),
-        ("--checkpoints-dir", "--checkpoint_dir"),
-        ("--kl-anneal", "--kl_anneal_"),
+        ("--learnig-rate=3", "--learning-rate"),
+        ("--checkpoints-dir", "--checkpoint-dir"),
+        ("--kl-anneal", "--kl-anneal-"),
         ("--hlep", "--help"),
         ("--xyzzy", "ears --help-all"),
     ],
@@ -314,7 +317,7 @@ def test_an_unknown_flag_of_argparse_is_answered_before_what_is_missing(given: l
     assert str(caught.value).endswith(nearest)
 
 
-@pytest.mark.parametrize("flag", ["--epoc", "--batch", "--kl_weigh", "--conf"])
+@pytest.mark.parametrize("flag", ["--epoc", "--batch", "--kl-weigh", "--conf"])
 def test_an_abbreviation_is_unknown(flag: str) -> None:
     assert flag in refusal(flag, "3")
 
@@ -329,22 +332,22 @@ def test_an_abbreviation_is_unknown(flag: str) -> None:
         (("--epochs", "2.5"), ("--epochs 2.5", "a whole number")),
         (("--lr", "fast"), ("--lr fast", "a number")),
         (("--lr", "nan"), ("--lr nan", "a number")),
-        (("--crop-to-bbox", "maybe"), ("`crop_to_bbox` maybe", "true or false")),
-        (("--stop-after-epoch", "soon"), ("`stop_after_epoch` soon", "a whole number")),
+        (("--crop-to-bbox", "maybe"), ("--crop-to-bbox maybe", "true or false")),
+        (("--stop-after-epoch", "soon"), ("--stop-after-epoch soon", "a whole number")),
         (("--epochs", "0"), ("--epochs 0", "at least 1")),
         (("--lr", "0"), ("--lr 0", "above 0 and at most 10")),
         (("--learning-rate", "11"), ("--lr 11", "above 0 and at most 10")),
-        (("--ema-decay", "1"), ("`ema_decay` 1", "at most 0.999999")),
-        (("--stop-after-epoch", "0"), ("`stop_after_epoch` 0", "at least 1")),
+        (("--ema-decay", "1"), ("--ema-decay 1", "at most 0.999999")),
+        (("--stop-after-epoch", "0"), ("--stop-after-epoch 0", "at least 1")),
         (("--schedule", "cosin"), ("--schedule cosin", "cosine, onecycle, plateau, constant")),
         (
             ("--kld-anneal-strategy", "x"),
-            ("`kl_anneal_strategy` x", "threshold, epoch, linear, monotonic, cyclic, none"),
+            ("--kl-anneal-strategy x", "threshold, epoch, linear, monotonic, cyclic, none"),
         ),
         (("--precision", "8"), ("--precision 8", "32, 16, bf16, 16-mixed, bf16-mixed")),
-        (("--image-size", "100"), ("`image_size` 100", "multiple of 32")),
-        (("--in-channels", "2"), ("`in_channels` 2", "1 (grey) or 3 (RGB)")),
-        (("--linear-path-size", "256"), ("`linear_path_size` 256", "at most `image_size` 128")),
+        (("--image-size", "100"), ("--image-size 100", "multiple of 32")),
+        (("--in-channels", "2"), ("--in-channels 2", "1 (grey) or 3 (RGB)")),
+        (("--linear-path-size", "256"), ("--linear-path-size 256", "at most --image-size 128")),
         (("--denoise", "--augment", "none"), ("--denoise", "--augment light or full")),
         (("--config", "absent.yaml"), ("absent.yaml", "not exist")),
     ],

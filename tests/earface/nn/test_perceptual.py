@@ -165,7 +165,7 @@ def test_weights_that_cannot_be_had_end_in_one_line_with_the_ways_out(monkeypatc
 
 
 def test_random_weights_and_unknown_backbones_are_refused(tiny_file):
-    with pytest.raises(InputError, match="--perceptual-weights none"):
+    with pytest.raises(InputError, match="`perceptual_weights` none"):
         PerceptualLoss("vgg16", "none")
     with pytest.raises(InputError, match="`perceptual_backbone` alexnet: choose vgg16, dinov2 or timm:NAME"):
         PerceptualLoss("alexnet", tiny_file)

@@ -191,7 +191,7 @@ def last(folder: Path, *, every_n_steps: int = 0, stop: int | None = None, time:
 
 @pytest.mark.parametrize(
     ("options", "step", "reason"),
-    [({"time": 0}, 1, "--max-time in epoch 1, step 1"), ({"stop": 1}, STEPS, "--stop-after-epoch 1 after epoch 1")],
+    [({"time": 0}, 1, "`max_time` in epoch 1, step 1"), ({"stop": 1}, STEPS, "`stop_after_epoch` 1 after epoch 1")],
 )
 def test_a_pause_comes_after_the_state_is_saved(
     tmp_path: Path, options: dict[str, int], step: int, reason: str
