@@ -23,7 +23,7 @@ from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.needed import Needed
 from earface.core.options import option
-from earface.data.face_dataset import faces_to_score
+from earface.data.face_dataset import evaluation_faces
 from earface.nn.checkpoint import find_checkpoint, model_state, read_checkpoint
 from earface.training.resume import open_run
 from earface.training.trainer import announce, build_trainer, fit
@@ -75,7 +75,7 @@ def score(argv: Sequence[str]) -> None:
     options = parse_options(DSREvaluationOptions, argv, prog="python -m benchmarks.edsr evaluate")
     path = find_checkpoint(options.checkpoint[0])
     model, degradation, trained_on = load(path)
-    rows = faces_to_score(options.dataset_root, options.split, {path: trained_on})
+    rows = evaluation_faces(options.dataset_root, options.split, {path: trained_on})
     Path(options.out).mkdir(parents=True, exist_ok=True)
     faces = EvaluationFaces(rows, model.config, options.degradation or degradation, options)
     with torch.no_grad():

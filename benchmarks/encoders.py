@@ -54,7 +54,7 @@ UNTRAINED = {
 
 @dataclass(frozen=True)
 class EncoderBenchmark:
-    """Train each encoder for the same time on the same ears and measure it on people it has not seen."""
+    """Train each encoder for the same time on the same ears and evaluate it on identities it was not trained on."""
 
     train_npy: str = option("runs/awe/train_teacher.npy", "ears to train on")
     val_npy: str = option("runs/awe/val_teacher.npy", "ears of other people")

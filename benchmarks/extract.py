@@ -20,7 +20,7 @@ from ear_teacher.loading import load_trained
 from ear_teacher.model import EarVAE
 from earface.data.images import read_image, resize_image
 from earface.data.pixels import to_model_range
-from earface.synthetic.ear_set import EarSet, draw_dataset
+from earface.synthetic.ear_set import EarSet, write_ear_set
 
 BASELINE = "one at a time, in batches of one"  # model.encode pads each to its batch shape, for equal bits
 ROUNDS = 3  # the fastest of each counts: what other processes do to the machine only slows a run
@@ -58,7 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.images is None:
-            draw_dataset(Path(folder), EarSet(30, 10, 128, seed=1), workers=1, overwrite=True)
+            write_ear_set(Path(folder), EarSet(30, 10, 128, seed=1), num_workers=1, overwrite=True)
         images = arguments.images or Path(folder) / "images"
         if arguments.checkpoint:
             model = load_trained(arguments.checkpoint, "cpu", "averaged").model

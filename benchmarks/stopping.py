@@ -267,7 +267,7 @@ def expected(case: Case) -> tuple[int, int | None]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stopping", description=__doc__)
     parser.parse_args(argv)
-    from earface.synthetic.ear_set import EarSet, draw_dataset
+    from earface.synthetic.ear_set import EarSet, write_ear_set
 
     import_once()
     wrong = 0
@@ -275,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scratch = Path(tempfile.mkdtemp())  # a TemporaryDirectory would go when the first forked process ends
     try:
         ears = scratch / "ears"
-        draw_dataset(ears, EarSet(10, 6, 64, seed=3), val_fraction=0.3, workers=1, overwrite=True)
+        write_ear_set(ears, EarSet(10, 6, 64, seed=3), val_fraction=0.3, num_workers=1, overwrite=True)
         for number, case in enumerate(cases()):
             found = outcome_of(case, ears, scratch / str(number), forked)
             fine = (found.code, found.step) == expected(case) and not found.left and "Traceback" not in found.output

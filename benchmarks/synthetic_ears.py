@@ -1,4 +1,4 @@
-"""How many ears one core draws a second, in memory and as PNG: `python -m benchmarks.synthetic_ears [side]`."""
+"""How many ears one core makes a second, in memory and as PNG: `python -m benchmarks.synthetic_ears [side]`."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def main() -> None:
         seed = 100 + round_  # other people: their reliefs are not cached
         wall, cpu = time.perf_counter(), time.process_time()
         pictures = [draw_ear(sample_shape(seed, s), sample_view(seed, s, i), side) for s, i in pairs]
-        drawn, drawn_cpu = time.perf_counter() - wall, time.process_time() - cpu
+        rendered, rendered_cpu = time.perf_counter() - wall, time.process_time() - cpu
         for picture in pictures:
             cv2.imencode(".png", picture.image, PNG_FLAGS)
         encoded = time.perf_counter() - wall
-        rates = (len(pairs) / seconds for seconds in (drawn, drawn_cpu, encoded))
+        rates = (len(pairs) / seconds for seconds in (rendered, rendered_cpu, encoded))
         print("{} px: {:.0f} pictures/s ({:.0f} by CPU time), with PNG encoding {:.0f}".format(side, *rates))
 
 

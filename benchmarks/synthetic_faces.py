@@ -1,4 +1,4 @@
-"""How many faces one core draws a second, in memory and as PNG: `python -m benchmarks.synthetic_faces [side]`."""
+"""How many faces one core makes a second, in memory and as PNG: `python -m benchmarks.synthetic_faces [side]`."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def main() -> None:
         ]
         wall, cpu = time.perf_counter(), time.process_time()
         pictures = [draw_face(shape, view, side) for shape, view in views]
-        drawn, drawn_cpu = time.perf_counter() - wall, time.process_time() - cpu
+        rendered, rendered_cpu = time.perf_counter() - wall, time.process_time() - cpu
         for picture in pictures:
             cv2.imencode(".png", picture.image, PNG_FLAGS)
         encoded = time.perf_counter() - wall
-        rates = (len(views) / seconds for seconds in (drawn, drawn_cpu, encoded))
+        rates = (len(views) / seconds for seconds in (rendered, rendered_cpu, encoded))
         print("{} px: {:.0f} pictures/s ({:.0f} by CPU time), with PNG encoding {:.0f}".format(side, *rates))
 
 

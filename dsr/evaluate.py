@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with first_imports():
         from dsr.evaluation import EvaluationFaces, evaluate, names_of, report
         from dsr.model import DSR
-        from earface.data.face_dataset import faces_to_score
+        from earface.data.face_dataset import evaluation_faces
         from earface.nn.checkpoint import find_checkpoint
         from earface.nn.inference import choose_device
         from facial_rec.recognizer import load_frozen_recognizers
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     names = names_of(paths)
     known = {path: frozenset(model.provenance.trained_on) for path, model in zip(paths, models, strict=True)}
-    rows = faces_to_score(options.dataset_root, options.split, known)
+    rows = evaluation_faces(options.dataset_root, options.split, known)
     faces = EvaluationFaces(rows, shape, options.degradation or models[0].provenance.degradation or "bicubic", options)
     known_by = [each for each in recognizers if each is not None]
     found = evaluate(dict(zip(names, models, strict=True)), faces, known_by, out)

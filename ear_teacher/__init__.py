@@ -1,13 +1,21 @@
-"""The ear teacher: a variational autoencoder over ear crops, and what stands on its encoder."""
+"""The ear teacher: a variational autoencoder of ear crops, and the ear detector that starts from its encoder."""
 
 from importlib import import_module
 from typing import Any
 
 _MODULES = {
     "EarVAE": "ear_teacher.model",
+    "EarVAEConfig": "ear_teacher.config",
+    "EarVAETrainingConfig": "ear_teacher.config",
     "EarVAELightning": "ear_teacher.module",
+    "EarVAEDataModule": "ear_teacher.datamodule",
+    "EarVAELoss": "ear_teacher.losses",
     "EarDetector": "ear_teacher.detector.model",
+    "EarDetectorConfig": "ear_teacher.detector.config",
+    "EarDetectorTrainingConfig": "ear_teacher.detector.config",
     "EarDetectorLightning": "ear_teacher.detector.module",
+    "EarDetectorDataModule": "ear_teacher.detector.datamodule",
+    "EarDetectorLoss": "ear_teacher.detector.losses",
 }
 __all__ = list(_MODULES)
 

@@ -13,7 +13,7 @@ Strategy = Literal["threshold", "epoch", "linear", "monotonic", "cyclic", "none"
 
 
 def linear_ramp(fraction: float) -> float:
-    """0 before 0, 1 from 1 on, straight between."""
+    """0 below 0, 1 above 1, linear between."""
     return min(max(fraction, 0.0), 1.0)
 
 
@@ -23,7 +23,7 @@ def cosine_ramp(fraction: float) -> float:
 
 
 def cyclic_ramp(fraction: float, cycles: int, ratio: float) -> float:
-    """`cycles` equal parts, each rising from 0 to 1 over its first `ratio` and then holding 1, as it does from 1 on.
+    """`cycles` equal cycles; each rises from 0 to 1 over its first `ratio`, then stays at 1. From fraction 1 on, 1.
 
     Fu et al. 2019, Cyclical Annealing Schedule (equations 6 and 7, with a linear f). ratio 0: always 1.
     """
@@ -38,12 +38,12 @@ class KLAnnealing:
     """beta(progress) = weight x (start + (end - start) x ramp); progress is in epochs, 2.5 is half through the third.
 
     threshold: the ramp takes `epochs` epochs from the one after validation PSNR first reached `threshold_psnr` dB, at
-        the latest from `latest_epoch` (None: it may never start). Keeps one number of state, the epoch it starts at.
+        the latest from `latest_epoch` (None: it may never start). Its only state is the epoch it starts at.
     epoch: over the first `epochs` epochs. linear, monotonic (half cosine): over the whole run of `total_epochs`.
     cyclic: `cycles` ramps over the whole run, each rising during its first `ratio`.
     none, or `epochs` 0 with any strategy: the final weight throughout.
 
-    Raises InputError, naming flag and range, for a value out of range.
+    Raises InputError, naming option and range, for a value out of range.
     """
 
     strategy: Strategy
@@ -56,7 +56,7 @@ class KLAnnealing:
     ratio: float = 0.5
     threshold_psnr: float = 24.0
     latest_epoch: int | None = None
-    start_epoch: int | None = field(default=None, init=False)  # of the threshold's ramp, once it is known
+    start_epoch: int | None = field(default=None, init=False)  # of the threshold's ramp, once known
 
     def __post_init__(self) -> None:
         if self.strategy not in get_args(Strategy):
@@ -100,10 +100,10 @@ class KLAnnealing:
         return self._ramp(progress) < 1.0
 
     def observe_validation(self, epoch: int, psnr: float) -> str | None:
-        """Tell the threshold that epoch `epoch` (from 0) ended with a validation PSNR of `psnr` dB.
+        """Record that epoch `epoch` (from 0) ended with a validation PSNR of `psnr` dB.
 
-        Returns one line when this fixes the start of the ramp, else None. Where `latest_epoch` forced it, the line is
-        a warning too, once.
+        Returns one line if this determines the start of the threshold's ramp, else None. If `latest_epoch` forced it,
+        the line is also issued as a warning.
         """
         if self.strategy != "threshold" or self.is_fixed or self.start_epoch is not None:
             return None
@@ -121,7 +121,7 @@ class KLAnnealing:
         return line
 
     def state_dict(self) -> dict[str, int]:
-        """What a checkpoint must keep, as plain numbers; -1 for a ramp whose start is not known yet."""
+        """For a checkpoint, as plain numbers; -1 if the start of the ramp is not known yet."""
         return {"start_epoch": -1 if self.start_epoch is None else self.start_epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:

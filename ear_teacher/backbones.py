@@ -1,7 +1,7 @@
-"""Backbones: networks that turn an image into maps. Each owns the mean and standard deviation that it was trained with.
+"""Backbones: networks that turn an image into maps. Each has the mean and standard deviation it was trained with.
 
 `backbone(images) -> maps, finest first`, `backbone.channels` and `backbone.grids` of these, `backbone.layer_groups()`,
-`backbone.freeze(groups)`, and, where it can be asked for, `backbone.set_grad_checkpointing()`.
+`backbone.freeze(groups)`, and, where supported, `backbone.set_grad_checkpointing()`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DINOV2_VARIANTS = {
 
 
 class Backbone(nn.Module, ABC):
-    """What an encoder or a detector stands on; the first layer groups can be frozen."""
+    """The network below an encoder or a detector; its first layer groups can be frozen."""
 
     channels: list[int]  # of each map, finest first
     grids: list[int]  # their sides
@@ -40,10 +40,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def layer_groups(self) -> list[list[nn.Module]]:
-        """Stages, or transformer blocks, from the input on: what `freeze_layers` counts. The stem is in the first."""
+        """Stages, or transformer blocks, from the input on, as `freeze_layers` counts them; the first has the stem."""
 
     def freeze(self, groups: int) -> None:
-        """Take the first `groups` layer groups out of training: no gradient, and evaluation mode for good."""
+        """Freeze the first `groups` layer groups: no gradient, and always in evaluation mode."""
         available = len(self.layer_groups())
         if groups > available:
             raise InputError(f"`freeze_layers` {groups}: this encoder has {available} layer groups")
@@ -64,7 +64,7 @@ class Backbone(nn.Module, ABC):
         return [module for group in self.layer_groups()[: self.frozen_groups] for module in group]
 
     def compile_regions(self, **options: Any) -> None:
-        """Have torch.compile, with these options, make graphs of it: one here, one of a block where many are alike."""
+        """Compile it: as a whole, or block by block where blocks are alike. options: of torch.compile."""
         self.compile(**options)
 
     def set_grad_checkpointing(self) -> None:
@@ -72,7 +72,7 @@ class Backbone(nn.Module, ABC):
 
 
 class PretrainedBackbone(Backbone):
-    """`normalise` takes images from [-1, 1] to the statistics of the weights, which a checkpoint carries."""
+    """`normalise` maps images from [-1, 1] to the mean and std of the weights, which checkpoints store."""
 
     mean: Tensor
     std: Tensor
@@ -121,7 +121,7 @@ class TimmBackbone(PretrainedBackbone):
     images (B, C, S, S) in [-1, 1] -> maps from stride 4 on.
     """
 
-    net: Any  # timm adds attributes that its types do not tell
+    net: Any  # timm sets attributes that its type hints lack
 
     def __init__(self, name: str, in_channels: int, image_size: int, weights: str) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class TimmBackbone(PretrainedBackbone):
         self.kept = [index for index, reduction in enumerate(info.reduction()) if reduction >= 4]
         self.channels = [info.channels()[index] for index in self.kept]
         patch = info.reduction()[0]
-        if len(set(info.reduction())) == 1 and image_size % patch:  # timm would drop the last pixels in silence
+        if len(set(info.reduction())) == 1 and image_size % patch:  # timm would silently drop the last pixels
             raise InputError(f"`image_size` {image_size}: {name} takes multiples of its patch, {patch}")
         with torch.no_grad():
             maps = self.eval()(torch.zeros(1, in_channels, image_size, image_size))
@@ -164,7 +164,7 @@ class TimmBackbone(PretrainedBackbone):
 
 
 class TransformerBackbone(PretrainedBackbone):
-    """A vision transformer of timm, whole, that sees images resampled to `size`, a multiple of its patch."""
+    """A complete timm vision transformer on images resampled to `size`, a multiple of its patch."""
 
     net: Any
 
@@ -176,12 +176,12 @@ class TransformerBackbone(PretrainedBackbone):
         self.own_normalisation(self.net, in_channels)
         self.size = size
 
-    def has_maps(self, widths: list[int]) -> None:
-        """All of one stride, the patch."""
+    def set_maps(self, widths: list[int]) -> None:
+        """widths: of the maps, all of one stride, the patch."""
         self.channels, self.grids = widths, [self.size // self.net.patch_embed.patch_size[0]] * len(widths)
 
-    def seen(self, images: Tensor) -> Tensor:
-        """What the network gets of images (B, C, S, S) in [-1, 1]: normalised, (B, C, size, size)."""
+    def prepared(self, images: Tensor) -> Tensor:
+        """The network's input from images (B, C, S, S) in [-1, 1]: normalised, (B, C, size, size)."""
         images = self.normalise(images)
         if images.shape[-1] == self.size:
             return images
@@ -201,7 +201,7 @@ class TransformerBackbone(PretrainedBackbone):
 class DINOv2Backbone(TransformerBackbone):
     """DINOv2 (Oquab et al. 2023): maps of blocks 3, 6, 9 and 12 through the final norm, all of stride 14.
 
-    images (B, C, S, S) in [-1, 1], resampled to `size`, a multiple of 14 (timm would drop the rest in silence) -> four
+    images (B, C, S, S) in [-1, 1], resampled to `size`, a multiple of 14 (timm would silently drop the rest) -> four
     maps (B, D, size / 14, size / 14). The position embedding keeps its 37x37 places and is resampled in every call
     (bicubic, antialiased), so weights fit any size.
     """
@@ -210,10 +210,13 @@ class DINOv2Backbone(TransformerBackbone):
         super().__init__(DINOV2_VARIANTS[variant], in_channels, size, weights, dynamic_img_size=True)
         depth = len(self.net.blocks)
         self.taken = [depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
-        self.has_maps([self.net.embed_dim] * len(self.taken))
+        self.set_maps([self.net.embed_dim] * len(self.taken))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        return self.net.forward_intermediates(self.seen(images), indices=self.taken, norm=True, intermediates_only=True)
+        maps: list[Tensor] = self.net.forward_intermediates(
+            self.prepared(images), indices=self.taken, norm=True, intermediates_only=True
+        )
+        return maps
 
 
 def transformer_groups(net: Any) -> list[list[nn.Module]]:

@@ -8,10 +8,10 @@ from torchvision.ops import SqueezeExcitation
 
 
 def maximum(values: Tensor, dim: int) -> Tensor:
-    """`amax`, with the gradient at one of the largest.
+    """`amax`, but the gradient goes to one of the largest values.
 
-    That of `amax` looks for values equal to it, and where compiled code keeps these in float32 and the maximum in half
-    precision there are none: 0 / 0.
+    `amax` finds these by equality. Compiled code may keep the values in float32 and the maximum in half precision; then
+    none is equal, and the gradient is 0 / 0.
     """
     return values.max(dim).values
 
@@ -68,7 +68,8 @@ class ResidualBlock(nn.Module):
         self.attention = SpatialAttention()
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.attention(torch.relu(self.body(maps) + self.shortcut(maps)))
+        attended: Tensor = self.attention(torch.relu(self.body(maps) + self.shortcut(maps)))
+        return attended
 
 
 class ConvAttentionBlock(nn.Module):
@@ -86,4 +87,5 @@ class ConvAttentionBlock(nn.Module):
             self.squeeze_excitation = SqueezeExcitation(out_channels, max(out_channels // 16, 4))
 
     def forward(self, maps: Tensor) -> Tensor:
-        return self.squeeze_excitation(self.channel_attention(self.residual(maps)))
+        squeezed: Tensor = self.squeeze_excitation(self.channel_attention(self.residual(maps)))
+        return squeezed

@@ -21,19 +21,19 @@ class EarVAEConfig:
 
     encoder: str = option("resnet50", "resnet18/34/50/101/152, dinov2, sam, conv, or timm:NAME")
     image_size: int = option(128, "side of the square image; a multiple of 32", low=32, high=1024)
-    latent_dim: int = option(1024, "numbers that describe one ear", low=2, high=16384)
+    latent_dim: int = option(1024, "size of the latent vector", low=2, high=16384)
     in_channels: int = option(3, "3: RGB, 1: grey", low=1, high=3)
-    base_channels: int = option(64, "width of the decoder's middle; head and conv encoder follow", low=4, high=512)
+    base_channels: int = option(64, "width of decoder, posterior head and conv encoder", low=4, high=512)
     linear_path_size: int = option(
-        64, "side at which pixel PCA runs beside the networks, so that training starts at its quality; 0: none", low=0
+        64, "side of the linear path: pixel PCA beside the networks, whose quality training starts from; 0: none", low=0
     )
     dinov2_variant: Literal["vits14", "vitb14", "vits14_reg", "vitb14_reg"] = option(
         "vits14", "which DINOv2: small or base, with register tokens or without"
     )
     dinov2_size: int = option(
-        0, "side of what DINOv2 sees; a multiple of 14; 0: the next below the image size; 518: as pretrained", low=0
+        0, "side of DINOv2's input; a multiple of 14; 0: the largest up to the image size; 518: as pretrained", low=0
     )
-    sam_size: int = option(0, "side of what SAM sees; a multiple of 16; 0: the image size; 1024: as pretrained", low=0)
+    sam_size: int = option(0, "side of SAM's input; a multiple of 16; 0: the image size; 1024: as pretrained", low=0)
 
     def check(self) -> None:
         """Raise InputError for a shape that cannot be built."""
@@ -66,40 +66,40 @@ class EarVAETrainingConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
     """Train an ear VAE: `earface ears train`. The defaults are the resnet recipe; other encoders bring their own."""
 
     train_npy: str = option("data/preprocessed/train_teacher.npy", "training images: NPY or NPZ, paths or pixels")
-    val_npy: str = option("data/preprocessed/val_teacher.npy", "validation images, of other people")
+    val_npy: str = option("data/preprocessed/val_teacher.npy", "validation images, of different people")
     data_root: str | None = option(None, "folder that relative paths start from; default: the NPY's own")
     cache_dir: str | None = option(
         None, "where decoded images are kept; default: .cache beside the NPY", affects_result=False
     )
-    crop_to_bbox: bool = option(False, "cut each image to its bounding box first")
-    augment: Literal["none", "light", "full"] = option("full", "none; flips and small motions; or everything")
+    crop_to_bbox: bool = option(False, "crop each image to its bounding box first")
+    augment: Literal["none", "light", "full"] = option("full", "light: flips and small movements; full: everything")
     denoise: bool = option(False, "noise, blur, fog, shadow and dropout on the input only: the target stays clean")
     encoder_weights: str = option("pretrained", "pretrained, none, or a weights file")
-    freeze_layers: int = option(0, "layer groups of the backbone that stay as loaded, counted from the input", low=0)
+    freeze_layers: int = option(0, "frozen layer groups of the backbone, counted from the input", low=0)
     gradient_checkpointing: bool = option(
-        False, "compute transformer blocks again in the backward pass instead of keeping them", affects_result=False
+        False, "recompute transformer blocks in the backward pass, to save memory", affects_result=False
     )
     reconstruction: Literal["l1", "mse"] = option("l1", "pixel loss")
     focal_gamma: float = option(0.0, "weight each pixel by its normalised error to this power", low=0, high=10)
-    perceptual_weight: float = option(1.0, "balanced with SSIM", low=0)
+    perceptual_weight: float = option(1.0, "of the perceptual term", low=0)
     perceptual_backbone: str = option("vgg16", "vgg16, dinov2, or timm:NAME")
     perceptual_weights: str = option("pretrained", "weights of that backbone: pretrained, or a file")
-    ssim_weight: float = option(1.0, "balanced with perceptual", low=0)
-    edge_weight: float = option(0.5, "sharper anatomical borders", low=0)
-    contrastive_weight: float = option(0.05, "tell different ears apart, lightly", low=0)
-    center_weight: float = option(3.0, "the ear is in the middle", low=0)
-    kl_weight: float = option(0.01, "weight of the KL term at the end of its ramp", low=0)
-    kl_reduction: Literal["mean", "sum"] = option("mean", "over latents")
+    ssim_weight: float = option(1.0, "of 1 - SSIM", low=0)
+    edge_weight: float = option(0.5, "of the Sobel term: sharper anatomical borders", low=0)
+    contrastive_weight: float = option(0.05, "of InfoNCE, which separates different ears", low=0)
+    center_weight: float = option(3.0, "of the centre-weighted L1: the ear is in the middle", low=0)
+    kl_weight: float = option(0.01, "of the KL term, at the end of its ramp", low=0)
+    kl_reduction: Literal["mean", "sum"] = option("mean", "of the KL over latents")
     kl_anneal_strategy: Literal["threshold", "epoch", "linear", "monotonic", "cyclic", "none"] = option(
-        "threshold", "when the KL term comes in"
+        "threshold", "how the KL weight rises"
     )
     kl_anneal_epochs: int = option(10, "length of the ramp for threshold and epoch; 0: full weight at once", low=0)
-    kl_anneal_threshold_psnr: float = option(24.0, "dB of validation PSNR that start the threshold ramp")
+    kl_anneal_threshold_psnr: float = option(24.0, "validation PSNR in dB at which the threshold ramp starts")
     kl_anneal_latest_epoch: int = option(30, "the threshold ramp starts here at the latest, with a warning", low=0)
-    kl_anneal_cycles: int = option(4, "cycles of cyclic", low=1)
-    kl_anneal_ratio: float = option(0.5, "rising part of each cycle", above=0, high=1)
-    kl_anneal_start: float = option(0.0, "multiplier at the foot of the ramp", low=0)
-    kl_anneal_end: float = option(1.0, "multiplier at its top", low=0)
+    kl_anneal_cycles: int = option(4, "cycles of the cyclic strategy", low=1)
+    kl_anneal_ratio: float = option(0.5, "rising share of each cycle", above=0, high=1)
+    kl_anneal_start: float = option(0.0, "multiplier at the start of the ramp", low=0)
+    kl_anneal_end: float = option(1.0, "multiplier at its end", low=0)
     checkpoint_dir: str = option(
         "ear_teacher/checkpoints", "checkpoints, and where `resume` auto looks", affects_result=False
     )
@@ -111,18 +111,18 @@ class EarVAETrainingConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
         return EarVAEConfig(**{field.name: values[field.name] for field in fields(EarVAEConfig)})
 
     def check_files(self) -> None:
-        """Raise InputError for a missing file of ears."""
+        """Raise InputError for a missing NPY file."""
         for path in (self.train_npy, self.val_npy):
             if not Path(path).is_file():
                 raise InputError(
-                    f"{path}: no such file; make it from photographs with earface ears prepare, or draw ears with "
-                    "earface ears synthesize"
+                    f"{path}: no such file; make it from photographs with earface ears prepare, or "
+                    "draw synthetic ears with earface ears synthesize"
                 )
 
     def check(self) -> None:
         super().check()
         if self.denoise and self.augment == "none":
-            raise InputError("`denoise`: needs `augment` light or full, which make the noise")
+            raise InputError("`denoise`: needs `augment` light or full, which add the noise")
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities import rank_zero_only
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -16,26 +18,57 @@ from earface.core.errors import InputError
 from earface.core.progress import progress, tracked
 from earface.data.augmentation import Augmentation, Strength
 from earface.data.image_cache import ImageCache, open_image_cache
+from earface.data.images import Pixels
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.pixels import to_model_range
-from earface.training.datamodule import TrainingDataModule
+from earface.training.datamodule import TrainingDataModule, print_once
 from earface.training.workers import WorkerLoader
 
-FIT_ROWS = 8192  # views of the linear path's fit; after the demo 16,384, 8,192 and 4,096 gave 24.08, 24.09, 24.05 dB
+FIT_ROWS = 8192  # views in the fit of the linear path; in the demo 16,384, 8,192 and 4,096 gave 24.08, 24.09, 24.05 dB
 FIT_VIEWS = 32  # of one image
 FIT_BATCH = 128
 FIT_EPOCH = 1_000_000  # views of these "epochs" are never trained on
 
 
-class EarDataset(Dataset[dict[str, Any]]):
-    """Items by (epoch, index): `image` and, when denoising, `source`, both uint8 (S, S, C); `subject` and `index`.
+class EarSample(TypedDict):
+    """One ear of the data set."""
 
-    `subject` is an integer, -1 where none is known.
-    """
+    pixels: Tensor  # (S, S, C) uint8
+    source_pixels: NotRequired[Tensor]  # the degraded input, when denoising
+    subject: int  # -1 if unknown
+    index: int
+
+
+class EarVAEPixelBatch(TypedDict):
+    """B samples as they leave the loader."""
+
+    pixels: Tensor  # (B, S, S, C) uint8
+    source_pixels: NotRequired[Tensor]
+    subject: Tensor  # (B,) int64
+    index: Tensor  # (B,) int64
+
+
+class EarVAEBatch(TypedDict):
+    """The same on the device: what a training step gets."""
+
+    image: Tensor  # (B, C, S, S) float32 in [-1, 1]: the target
+    source: Tensor  # the input: `image` itself, or degraded when denoising
+    subject: Tensor  # (B,) int64, -1 if unknown
+    index: Tensor  # (B,) int64
+
+
+class EarDataset(Dataset[EarSample]):
+    """Samples by (epoch, index), augmented by both and the seed."""
 
     def __init__(
-        self, images: np.ndarray, subjects: np.ndarray, augment: Strength = "none", denoise: bool = False, seed: int = 0
+        self,
+        images: NDArray[np.uint8],
+        subjects: NDArray[np.int64],
+        augment: Strength = "none",
+        denoise: bool = False,
+        seed: int = 0,
     ) -> None:
+        """images: (N, S, S, C). subjects: (N,), -1 if unknown."""
         self.images, self.subjects = images, subjects
         self.augmentation = Augmentation(augment, denoise)
         self.denoise, self.seed = denoise, seed
@@ -43,37 +76,42 @@ class EarDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def view(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def view(self, epoch: int, index: int) -> tuple[Pixels, Pixels]:
+        """Target and input."""
         return self.augmentation(np.asarray(self.images[index]), (self.seed, epoch, index))
 
-    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+    def __getitem__(self, key: tuple[int, int] | int) -> EarSample:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        image, source = self.view(epoch, index)
-        item = {"image": torch.from_numpy(np.array(image)), "subject": int(self.subjects[index]), "index": index}
+        target, source = self.view(epoch, index)
+        sample: EarSample = {
+            "pixels": torch.from_numpy(np.array(target)),
+            "subject": int(self.subjects[index]),
+            "index": index,
+        }
         if self.denoise:
-            item["source"] = torch.from_numpy(np.array(source))
-        return item
+            sample["source_pixels"] = torch.from_numpy(np.array(source))
+        return sample
 
 
-class EarVAEDataModule(TrainingDataModule):
-    """Train and validation ears of an EarVAETrainingConfig."""
-
-    def __init__(self, config: EarVAETrainingConfig) -> None:
-        super().__init__(config)
-
-    def check_files(self) -> None:
-        """Raise InputError for a missing file, before a model is built for it."""
-        self.config.check_files()
+class EarVAEDataModule(TrainingDataModule[EarVAETrainingConfig]):
+    """Training and validation ears."""
 
     def prepare_data(self) -> None:
         """Decode every image into the cache, on one process."""
-        for path in (self.config.train_npy, self.config.val_npy):
-            self._open(path)
+        _ = self.train_ears, self.val_ears
+
+    @cached_property
+    def train_ears(self) -> tuple[TeacherData, ImageCache]:
+        return self._open(self.config.train_npy)
+
+    @cached_property
+    def val_ears(self) -> tuple[TeacherData, ImageCache]:
+        return self._open(self.config.val_npy)
 
     def setup(self, stage: str | None = None) -> None:
         config = self.config
-        train, self.train_cache = self._open(config.train_npy)
-        val, self.val_cache = self._open(config.val_npy)
+        train, self.train_cache = self.train_ears
+        val, self.val_cache = self.val_ears
         for path, cache in ((config.train_npy, self.train_cache), (config.val_npy, self.val_cache)):
             _report_skipped(path, cache)
         names = sorted({*(train.subjects or ()), *(val.subjects or ())})
@@ -92,14 +130,14 @@ class EarVAEDataModule(TrainingDataModule):
         )
         self.val_set = EarDataset(self.val_cache.images, _subject_ids(val, self.val_cache, names))
 
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+    def on_after_batch_transfer(self, batch: EarVAEPixelBatch, dataloader_idx: int) -> EarVAEBatch:
         """uint8 (B, S, S, C) to float32 (B, C, S, S) in [-1, 1], on the device."""
-        image = to_model_range(batch["image"])
-        source = to_model_range(batch["source"]) if "source" in batch else image
-        return {**batch, "image": image, "source": source}
+        image = to_model_range(batch["pixels"])
+        source = to_model_range(batch["source_pixels"]) if "source_pixels" in batch else image
+        return {"image": image, "source": source, "subject": batch["subject"], "index": batch["index"]}
 
-    def linear_path_rows(self, shrink: Any) -> Tensor:
-        """Augmented training views through `shrink`, about FIT_ROWS of them: (N, P). The loader's workers make them."""
+    def linear_path_rows(self, downsample: Callable[[Tensor], Tensor]) -> Tensor:
+        """About FIT_ROWS augmented training views through `downsample`: (N, P). The loader's workers make them."""
         count = len(self.train_set)
         wanted = FIT_BATCH if self.config.fast_dev_run else FIT_ROWS
         views = 1 if self.config.augment == "none" else min(max(1, round(wanted / count)), FIT_VIEWS)
@@ -109,21 +147,18 @@ class EarVAEDataModule(TrainingDataModule):
             self.train_set, batch_size=FIT_BATCH, sampler=keys, num_workers=min(self.config.num_workers, len(keys))
         )
         quiet = self.config.progress == "none"
-        batches = tracked(loader, "drawing views for the linear path, batches", quiet=quiet)
-        return torch.cat([shrink(to_model_range(batch["image"])) for batch in batches])
+        batches = tracked(loader, "views for the linear path, batches", quiet=quiet)
+        return torch.cat([downsample(to_model_range(batch["pixels"])) for batch in batches])
 
     def train_name(self, index: int) -> str:
-        data = self._read(self.config.train_npy)
-        row = int(self.train_cache.kept[index])
+        data, cache = self.train_ears
+        row = int(cache.kept[index])
         return str(data.image_paths[row]) if data.image_paths else f"{self.config.train_npy} row {row}"
 
-    def _read(self, path: str) -> TeacherData:
-        self.config.check_files()
-        return read_teacher_npy(path, self.config.data_root)
-
     def _open(self, path: str) -> tuple[TeacherData, ImageCache]:
-        data = self._read(path)
+        self.config.check_files()
         config = self.config
+        data = read_teacher_npy(path, config.data_root)
         with progress(f"decoding {path}", quiet=config.progress == "none") as state:
             cache = open_image_cache(
                 data,
@@ -136,15 +171,14 @@ class EarVAEDataModule(TrainingDataModule):
         return data, cache
 
 
-@rank_zero_only
 def _report_skipped(path: str, cache: ImageCache) -> None:
     if cache.skipped:
         first = "; ".join(f"{name}: {reason}" for name, reason in cache.skipped[:3])
-        print(f"{path}: {len(cache.skipped)} images cannot be read and are left out ({first})")
+        print_once(f"{path}: {len(cache.skipped)} images cannot be read and are left out ({first})")
 
 
-def _subject_ids(data: TeacherData, cache: ImageCache, names: list[str]) -> np.ndarray:
+def _subject_ids(data: TeacherData, cache: ImageCache, names: list[str]) -> NDArray[np.int64]:
     if data.subjects is None:
-        return np.full(len(cache), -1)
+        return np.full(len(cache), -1, np.int64)
     number = {name: index for index, name in enumerate(names)}
-    return np.array([number[data.subjects[row]] for row in cache.kept])
+    return np.array([number[data.subjects[row]] for row in cache.kept], np.int64)

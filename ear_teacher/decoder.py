@@ -15,8 +15,8 @@ from ear_teacher.linear_path import LinearPath
 class Decoder(nn.Module):
     """Linear to a grid of size / 32, then five doublings; the latent enters every scale.
 
-    latent (B, D) -> (B, channels, S, S) in [-1, 1]. With `guided` it corrects what the linear path makes of the latent,
-    which it also sees at every scale, and its last layer starts at zero.
+    latent (B, D) -> (B, channels, S, S) in [-1, 1]. With `guided` its output corrects the image that the linear path
+    decodes, which it also gets at every scale; its last layer starts at zero.
     """
 
     linear_path: LinearPath | None = None  # the VAE's own: `share_linear_path`
@@ -45,15 +45,16 @@ class Decoder(nn.Module):
         maps = self.stem(self.project(latent).unflatten(1, (-1, self.grid, self.grid)))
         for doubling, up in enumerate(self.ups, 1):
             maps = up(maps, latent, None if guide is None else F.avg_pool2d(guide, 32 // 2**doubling))
-        return self.to_pixels(maps)
+        pixels: Tensor = self.to_pixels(maps)
+        return pixels
 
 
 class UpBlock(nn.Module):
     """Doubles the grid, lets the latent scale and shift every channel, and refines with a residual block.
 
     maps (B, in_channels, H, W), latent (B, D), guide (B, guide_channels, 2H, 2W) -> (B, out_channels, 2H, 2W). The
-    scale and shift are FiLM's (Perez et al. 2018); they start at the identity. The guide is what the linear path
-    drew of the latent, at this scale.
+    scale and shift are FiLM's (Perez et al. 2018); they start at the identity. The guide is the image that the
+    linear path decodes, at this scale.
     """
 
     def __init__(self, in_channels: int, out_channels: int, latent_dim: int, guide_channels: int = 0) -> None:
@@ -70,4 +71,5 @@ class UpBlock(nn.Module):
         maps = torch.relu(self.norm(self.upsample(maps)) * (1.0 + scale) + shift)
         if guide is not None:
             maps = torch.cat([maps, guide.to(maps.dtype)], dim=1)
-        return self.refine(maps)
+        refined: Tensor = self.refine(maps)
+        return refined

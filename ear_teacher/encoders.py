@@ -66,7 +66,7 @@ def plain_layout(images: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """A backbone and its posterior head, and the linear path that it corrects where the VAE has one."""
+    """A backbone and its posterior head, and the linear path that it corrects, if the VAE has one."""
 
     linear_path: LinearPath | None = None  # the VAE's own: `share_linear_path`
 
@@ -83,19 +83,20 @@ class Encoder(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """(B, C, S, S) in [-1, 1] -> list of (B, C_i, H_i, W_i), finest first."""
-        return self.backbone(plain_layout(images))
+        maps: list[Tensor] = self.backbone(plain_layout(images))
+        return maps
 
     def layer_groups(self) -> list[list[nn.Module]]:
-        """The backbone's stages or blocks, from the input on: what `freeze_layers` counts."""
+        """The backbone's stages or blocks, from the input on, as `freeze_layers` counts them."""
         return self.backbone.layer_groups()
 
     def compile_regions(self, **options: Any) -> None:
-        """Have torch.compile, with these options, make graphs of backbone and head."""
+        """Compile backbone and head. options: of torch.compile."""
         self.backbone.compile_regions(**options)
         self.head.compile(**options)
 
     def freeze(self, groups: int) -> None:
-        """Take the backbone's first `groups` layer groups out of training, for good."""
+        """Freeze the backbone's first `groups` layer groups."""
         self.backbone.freeze(groups)
 
 
@@ -105,21 +106,21 @@ def build_encoder(config: EarVAEConfig, weights: str = "none") -> Encoder:
 
 
 def timm_name(config: EarVAEConfig) -> str | None:
-    """Which of timm's models the encoder of `config` stands on; None for one that is this project's own."""
+    """The timm model of the encoder's backbone; None for this project's own."""
     own = {"conv": None, "sam": SAM, "dinov2": DINOV2_VARIANTS[config.dinov2_variant]}
     name = config.encoder
     return own[name] if name in own else f"{name}.tv_in1k" if name in RESNETS else name.removeprefix("timm:")
 
 
 def require_backbone(config: EarVAEConfig, weights: str) -> None:
-    """Raise InputError where `build_backbone` would find no weights; pretrained ones are downloaded now."""
+    """Raise InputError if `build_backbone` would find no weights; pretrained ones are downloaded now."""
     name = timm_name(config)
     if name is not None:
         require_weights(name, weights, WEIGHTS_ADVICE)
 
 
 def build_backbone(config: EarVAEConfig, weights: str = "none") -> Backbone:
-    """What the encoder of `config` stands on. `weights`: `pretrained`, `none` or a file."""
+    """The backbone of the encoder of `config`. `weights`: `pretrained`, `none` or a file."""
     name, in_channels, size = config.encoder, config.in_channels, config.image_size
     if name == "conv":
         if weights not in ("pretrained", "none"):

@@ -1,4 +1,4 @@
-"""Measure a trained ear VAE: `earface ears evaluate`, or `python -m ear_teacher.evaluate`."""
+"""Evaluate a trained ear VAE: `earface ears evaluate`, or `python -m ear_teacher.evaluate`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from ear_teacher.options import EVALUATION_RESULTS, EarVAEEvaluationOptions, located
+from ear_teacher.options import EVALUATION_RESULTS, EarVAEEvaluationOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import output_folder, require_path, require_trained, write_json
@@ -26,13 +23,13 @@ def results_folder(options: EarVAEEvaluationOptions, checkpoint: Path) -> Path:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EarVAEEvaluationOptions, argv, prog="earface ears evaluate")
-    given = Path(located(options.checkpoint))
+    given = Path(options.checkpoint)
     if options.out or given.is_file():  # before PyTorch is loaded, which a pattern or a run's folder needs
         results_folder(options, given)
-    require_trained(located(options.checkpoint))
+    require_trained(options.checkpoint)
     for flag, path in (("--train-npy", options.train_npy), ("--val-npy", options.val_npy)):
         if path:
-            require_path(located(path), f"say by {flag} where the ears are")
+            require_path(path, f"give the ears by {flag}")
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from rich.console import Console
@@ -50,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     val = open_ears(options.val_npy or run["val_npy"], "--val-npy", model, run, *folders)
 
     console = Console()
-    with progress(f"measuring {len(val.names)} ears"):
+    with progress(f"evaluating {len(val.names)} ears"):
         found = evaluate(model, train, val, out, options, device)
     made_of = {"checkpoint": str(checkpoint), "weights": options.weights, "train_npy": train.source}
     metrics = made_of | {"val_npy": val.source} | found | {"convention": CONVENTION}
-    write_json(out / "metrics.json", metrics)  # last: with it the evaluation is complete
+    write_json(out / "metrics.json", metrics)  # last: it marks a complete evaluation
     print_report(console, metrics)
     for note in metrics["notes"]:
         console.print(f"[yellow]note[/] {note}", soft_wrap=True, highlight=False)

@@ -21,28 +21,28 @@ from ear_teacher.metrics.reconstruction import (
     measure,
     unit_images,
 )
-from ear_teacher.metrics.report import UNDECODED, figures, write_per_image
+from ear_teacher.metrics.report import UNDECODED, evaluation_metrics, write_per_image
 from ear_teacher.model import EarVAE
 from ear_teacher.options import EarVAEEvaluationOptions
 from ear_teacher.posterior import AggregatePosterior
 from earface.core.progress import progress
 from earface.metrics.identification import Identification, identify, nearest_other, unit_rows
 
-COLUMNS = 8  # ears on a sheet
+COLUMNS = 8  # ears in an image grid
 
 
 def notes(train: Ears, val: Ears, vae: Identification | None) -> list[str]:
-    """What a reader of the figures must know, a sentence each."""
+    """Notes on the metrics, one sentence each."""
     lines = [f"{ears.source}: {ears.skipped} unreadable pictures left out" for ears in (train, val) if ears.skipped]
     shared = set(train.subjects or ()) & set(val.subjects or ())
     if shared:
-        lines.append(f"{len(shared)} subjects are in both files: these figures are not those of unseen people")
+        lines.append(f"{len(shared)} subjects are in both files: these metrics are not those of unseen people")
     if vae is None:
         lines.append(f"{val.source} names no subjects: rank-1 and EER cannot be measured")
     elif vae.rank1 is None:
-        lines.append(f"{val.source}: insufficient data for rank-1 and EER: two subjects, one with two images, wanted")
+        lines.append(f"{val.source}: insufficient data for rank-1 and EER: needs two subjects, one with two images")
     elif vae.single_image_subjects:
-        lines.append(f"{vae.single_image_subjects} subjects with a single image cannot be found: they are no probes")
+        lines.append(f"{vae.single_image_subjects} subjects with a single image cannot be probes")
     return lines
 
 
@@ -68,7 +68,7 @@ def save_pictures(
 def evaluate(
     model: EarVAE, train: Ears, val: Ears, out: Path, options: EarVAEEvaluationOptions, device: str
 ) -> dict[str, Any]:
-    """Measure, write everything but metrics.json to `out`, and return its figures and notes."""
+    """Measure, write everything but metrics.json to `out`, and return its metrics and notes."""
     batch = options.batch_size
     count = options.pca_components or model.config.latent_dim
     with progress(f"fitting pixel PCA, {count} components, without and with mirror images"):
@@ -112,6 +112,6 @@ def evaluate(
         "val_subjects": None if val.subjects is None else len(set(val.subjects)),
         "image_size": model.config.image_size,
         "latent_dim": model.config.latent_dim,
-        **figures(reconstructions, use, identifications),
+        **evaluation_metrics(reconstructions, use, identifications),
         "notes": notes(train, val, identifications["VAE"]),
     }

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from ear_teacher.options import EarVAEExportOptions, located
+from ear_teacher.options import EarVAEExportOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import require_trained
@@ -19,7 +15,7 @@ from earface.core.first_imports import first_imports
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EarVAEExportOptions, argv, prog="earface export ears")
-    require_trained(located(options.checkpoint))
+    require_trained(options.checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from ear_teacher.loading import load_trained

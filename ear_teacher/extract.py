@@ -1,4 +1,4 @@
-"""Embeddings of ears, and what to do with them: `earface ears extract`, or `python -m ear_teacher.extract`."""
+"""Embeddings of ears; search, clusters, projector: `earface ears extract`, or `python -m ear_teacher.extract`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
-from ear_teacher.options import EarEmbeddingOptions, located
+from ear_teacher.options import EarEmbeddingOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import require_path, require_trained
@@ -22,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EarEmbeddingOptions, argv, prog="earface ears extract")
     for path in filter(None, (*options.input, *options.embeddings, options.search)):
         require_path(path)
-    require_trained(located(options.checkpoint))
+    require_trained(options.checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         import numpy as np
@@ -80,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tables.append(encode(trained, sources, device, options.batch_size, logvar, console))
     table = joined(tables, describe(trained, tables))
     if options.folder_subjects and table.subjects is None:
-        say(console, "note: --folder-subjects found no pictures in folders, so no subjects are known")
+        say(console, "note: --folder-subjects found no pictures in subfolders, so no subjects are known")
     if options.clusters:
         table = group(trained, table, options.clusters, clusters_picture(out), console)
     if options.out or sources:

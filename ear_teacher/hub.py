@@ -1,4 +1,4 @@
-"""What the folder of a saved ear VAE says: its images, and how it is read again."""
+"""The folder of a saved ear VAE: its image contract, model card and format."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ mu = model.encode(images)  # images as config.json says; equal bit for bit in an
 
 
 def image_contract(config: EarVAEConfig) -> dict[str, Any]:
-    """What an image must be before the model takes it; values of [0, 1] minus mean, divided by std, are in range."""
+    """The images that the model takes; pixels in [0, 1], minus mean, divided by std, are in range."""
     channels = config.in_channels
     return {
         "size": config.image_size,

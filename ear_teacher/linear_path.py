@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def principal_components(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Mean (P,), components (count, P), standard deviations (count,), float32, and the variance they leave per pixel.
+    """Mean (P,), components (count, P), standard deviations (count,), float32, and the residual variance per pixel.
 
     rows: (N, P). At most N - 1 components carry variance; the rest are zero. By scikit-learn: exact for few rows,
     randomized (Halko et al. 2011) for many, with a fixed seed.
@@ -28,7 +28,7 @@ def principal_components(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.n
 
 
 def share_linear_path(network: nn.Module, path: LinearPath) -> None:
-    """Have an encoder or a decoder use `path` without owning it: in a checkpoint it stands once, under its owner."""
+    """Let an encoder or a decoder use `path` without registering it, so that a checkpoint stores it once."""
     network.__dict__["linear_path"] = path
 
 
@@ -40,7 +40,7 @@ def bicubic_matrix(size: int, side: int) -> Tensor:
 class LinearPath(nn.Module):
     """PCA of the training images at `size` x `size` as whitened projection and its inverse.
 
-    Not trained: the networks learn what it leaves. `fit` fills it; before that it contributes nothing.
+    Not trained: the networks learn the residual. Before `fit` it contributes nothing.
     """
 
     mean: Tensor
@@ -58,34 +58,34 @@ class LinearPath(nn.Module):
         self.register_buffer("stds", torch.zeros(latent_dim))
         self.register_buffer("enlarging", bicubic_matrix(size, image_size), persistent=False)
 
-    def shrink(self, images: Tensor) -> Tensor:
-        """(B, C, S, S) -> (B, C * size * size), averaging areas."""
+    def downsample(self, images: Tensor) -> Tensor:
+        """(B, C, S, S) -> (B, C * size * size), by area averaging."""
         return F.interpolate(images.float(), self.shape[1:], mode="area").flatten(1)
 
     @torch.no_grad()
     def fit(self, rows: Tensor) -> Tensor:
-        """rows: (N, C * size * size), training images through `shrink`.
+        """rows: (N, C * size * size), training images through `downsample`.
 
         Returns the log variance (D,) of the whitened latents given an image in probabilistic PCA,
         log(s2 / (lambda_d + s2)), s2 the variance per pixel outside the components (Tipping & Bishop 1999).
         """
-        mean, components, stds, left = principal_components(rows.numpy(), len(self.stds))
+        mean, components, stds, residual = principal_components(rows.numpy(), len(self.stds))
         for buffer, value in ((self.mean, mean), (self.components, components), (self.stds, stds)):
             buffer.copy_(torch.from_numpy(value))
-        left = max(left, 1e-6)
-        return torch.log(left / (self.stds.square() + left))
+        residual = max(residual, 1e-6)
+        return torch.log(residual / (self.stds.square() + residual))
 
     def encode(self, images: Tensor) -> Tensor:
         """(B, C, S, S) in [-1, 1] -> (B, D), unit variance over the images it was fitted on. In float32."""
         with torch.autocast(images.device.type, enabled=False):
             inverse = torch.where(self.stds > 0, 1.0 / self.stds.clamp_min(1e-12), 0.0)
-            return (self.shrink(images) - self.mean) @ self.components.T * inverse
+            return (self.downsample(images) - self.mean) @ self.components.T * inverse
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, D) -> (B, C, S, S). In float32, enlarged bicubically."""
         with torch.autocast(latent.device.type, enabled=False):
             rows = (latent.float() * self.stds) @ self.components + self.mean
-            small = rows.unflatten(1, self.shape)
-            if latent.device.type == "cuda":  # whose kernel adds gradients up in no fixed order
+            small: Tensor = rows.unflatten(1, self.shape)
+            if latent.device.type == "cuda":  # whose kernel sums gradients in no fixed order
                 return self.enlarging @ small @ self.enlarging.T
             return F.interpolate(small, (self.image_size, self.image_size), mode="bicubic", align_corners=False)

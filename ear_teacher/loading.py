@@ -1,8 +1,8 @@
-"""What tools that work on a trained ear VAE start from: the model and its run, ears as it takes them."""
+"""What the tools for a trained ear VAE start from: the model, the options of its run, and ears in its input format."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ear_teacher.model import EarVAE
-from ear_teacher.options import located
 from earface.core.errors import InputError
 from earface.core.files import is_exported
 from earface.data.image_cache import open_image_cache
@@ -23,7 +22,7 @@ from earface.nn.inference import weights_digest
 
 @dataclass(frozen=True)
 class Ears:
-    """N ears, N >= 2, as the model takes them; the rows whose picture could be read."""
+    """N >= 2 ears in the model's input format: the rows whose picture could be read."""
 
     source: str
     images: NDArray[np.uint8]  # (N, S, S, C)
@@ -32,32 +31,31 @@ class Ears:
     skipped: int
 
 
-def trained_with(checkpoint: Path) -> dict[str, Any]:
-    """The options of the run that wrote it. Raises InputError for a checkpoint of anything but an ear VAE."""
-    stored = read_checkpoint(checkpoint).get("hyper_parameters", {}).get("options", {})
+def run_options(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The options of the run that wrote a checkpoint. Raises InputError for anything but an ear VAE's."""
+    stored: dict[str, Any] = checkpoint.get("hyper_parameters", {}).get("options", {})
     if not {"train_npy", "val_npy", "data_root", "cache_dir", "crop_to_bbox", "latent_dim"} <= stored.keys():
-        raise InputError(f"{checkpoint}: this checkpoint holds no ear VAE; give one written by earface ears train")
+        raise InputError(f"{path}: this checkpoint holds no ear VAE; give one written by earface ears train")
     return stored
 
 
 def open_ears(
     npy: str, flag: str, model: EarVAE, run: dict[str, Any], data_root: str | None, cache_dir: str | None
 ) -> Ears:
-    """The ears of an NPY or NPZ, cropped and sized as in training; data_root, cache_dir: None is as in training.
+    """The ears of an NPY or NPZ, cropped and resized as in training; data_root, cache_dir: None means as in training.
 
-    flag: what the user names the file with. Raises InputError, also for fewer than two ears.
+    flag: the option that names the file. Raises InputError, also for fewer than two ears.
     """
-    npy = located(npy)
     if not Path(npy).is_file():
-        raise InputError(f"{npy}: no such file; say by {flag} where the ears are")
-    root = data_root or (located(run["data_root"]) if run["data_root"] else None)
+        raise InputError(f"{npy}: no such file; give the ears by {flag}")
+    root = data_root or run["data_root"]
     data = read_teacher_npy(npy, root)
     cache = open_image_cache(
         data,
         image_size=model.config.image_size,
         channels=model.config.in_channels,
         crop_to_bbox=run["crop_to_bbox"],
-        cache_dir=cache_dir or (located(run["cache_dir"]) if run["cache_dir"] else Path(npy).parent / ".cache"),
+        cache_dir=cache_dir or run["cache_dir"] or Path(npy).parent / ".cache",
     )
     if len(cache) < 2:
         raise InputError(f"{npy}: {len(cache)} usable pictures; two or more are needed to compare")
@@ -78,7 +76,7 @@ class TrainedEarVAE:
     model: EarVAE
     source: Path  # the checkpoint, or the folder
     weights: str  # averaged or raw; of a folder: exported
-    run: dict[str, Any] | None  # the options it was trained with; a folder does not tell
+    run: dict[str, Any] | None  # the options it was trained with; None for a folder
 
     @cached_property
     def digest(self) -> str:
@@ -90,15 +88,15 @@ def load_trained(path: str, device: str, weights: str) -> TrainedEarVAE:
 
     Raises InputError for anything else.
     """
-    path = located(path)
     if is_exported(path):
         model = EarVAE.from_pretrained(path, map_location=device)
         return TrainedEarVAE(model, Path(path), "exported", None)
     checkpoint = find_checkpoint(path)
     if Path(path).is_dir():
         print(f"{path}: its best checkpoint by val/loss, {checkpoint.name}")
-    run = trained_with(checkpoint)
-    model = EarVAE.load_from_checkpoint(str(checkpoint), device, weights)
+    content = read_checkpoint(checkpoint)
+    run = run_options(content, checkpoint)
+    model = EarVAE.from_checkpoint(content, checkpoint, device, weights)
     return TrainedEarVAE(model, checkpoint, weights, run)
 
 
@@ -106,5 +104,5 @@ def load_run(path: str, device: str, weights: str) -> tuple[EarVAE, Path, dict[s
     """The model of a checkpoint, the file, and the options of its run. Raises InputError, also for a folder."""
     trained = load_trained(path, device, weights)
     if trained.run is None:
-        raise InputError(f"{path}: an exported folder does not tell what it was trained on; give the run's .ckpt file")
+        raise InputError(f"{path}: an exported folder does not name its training data; give the run's .ckpt file")
     return trained.model, trained.source, trained.run

@@ -140,20 +140,20 @@ def gather_batches(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class EarVAELossWeights:
-    """Factors of the terms beside the reconstruction; a term at 0 is not computed (the KL always is)."""
+    """Weights of the terms beside the reconstruction; one at 0 is not computed, except for the KL."""
 
     perceptual: float
     ssim: float
     edge: float
     contrastive: float
     center: float
-    kl: float  # of the finished ramp; training passes the annealed one at each step
+    kl: float  # at the end of the ramp; training passes the annealed weight at each step
 
 
 class EarVAELoss:
     """reconstruction + weights . (perceptual, 1 - SSIM, edge, contrastive, centre) + beta KL, mean over the batch.
 
-    perceptual: a callable on two [0, 1] batches, giving (B,); needed where its weight is above 0.
+    perceptual: (B, C, H, W) twice, in [0, 1] -> (B,); required if its weight is above 0.
     kl_reduction: "mean" over the latents, or their "sum".
     A plain object, so that no network it holds is registered in the module that owns it.
     """
@@ -190,8 +190,8 @@ class EarVAELoss:
         subjects: Tensor | None = None,
     ) -> LossResult:
         """reconstruction, target: (B, C, H, W) in [-1, 1]. mu, logvar: (B, D).
-        beta: the KL weight at this step; without it the final one, by which epochs are compared.
-        z1, z2: (B, D), two posterior samples, and subjects (B,): needed, may be given, for the contrastive term.
+        beta: the KL weight at this step; default: the final one, at which epochs are compared.
+        z1, z2: (B, D), two posterior samples: required by the contrastive term. subjects: (B,), optional, for it too.
 
         The terms are those of `unweighted`, detached.
         """
@@ -203,7 +203,7 @@ class EarVAELoss:
         return LossResult(total.sum(), {name: term.detach() for name, term in terms.items()})
 
     def compile(self, **options: Any) -> None:
-        """Have torch.compile, with these options, make one graph of all terms."""
+        """Compile all terms into one graph. options: of torch.compile."""
         self.unweighted = torch.compile(self.unweighted, **options)  # type: ignore[method-assign]
 
     def unweighted(
@@ -240,7 +240,7 @@ class EarVAELoss:
 
 
 def build_loss(config: EarVAETrainingConfig) -> EarVAELoss:
-    """The loss of a run. Raises InputError where its perceptual network cannot be had."""
+    """The loss of a run. Raises InputError if its perceptual network is not available."""
     perceptual = None
     if config.perceptual_weight > 0:
         perceptual = PerceptualLoss(config.perceptual_backbone, config.perceptual_weights, config.in_channels)

@@ -71,7 +71,7 @@ class EarVAE(
 
     @torch.no_grad()
     def fit_linear_path(self, rows: Tensor) -> None:
-        """Start as probabilistic PCA of rows (N, P), images through `linear_path.shrink`: mu, decoder and logvar."""
+        """Start as probabilistic PCA. rows: (N, P), images through `linear_path.downsample`."""
         if self.linear_path is not None:
             logvar = self.linear_path.fit(rows)
             self.encoder.head.logvar.bias.copy_(logvar.clamp(-LOGVAR_LIMIT + 1, 0))
@@ -90,30 +90,32 @@ class EarVAE(
         return self.encode_posterior(images)[0]
 
     def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """mu and logvar, each (B, D): those of `encoder`, in evaluation mode on batches cut and padded to one shape."""
+        """mu and logvar, each (B, D): of `encoder`, in evaluation mode on batches split and padded to one shape."""
         config = self.config
         wanted = (config.in_channels, config.image_size, config.image_size)
         if images.shape[1:] != wanted or not images.is_floating_point():
             found = f"{images.dtype} {tuple(images.shape)}"
             raise ValueError(f"float images (B, {', '.join(map(str, wanted))}) in [-1, 1] wanted, not {found}")
         if self.training:
-            return self.encoder(images)
+            mu, logvar = self.encoder(images)
+            return mu, logvar
         mu, logvar = in_fixed_batches(self.encoder, images, INFERENCE_BATCH)
         return mu, logvar
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B, D) -> (B, C, S, S) in [-1, 1]."""
-        return self.decoder(latent)
+        images: Tensor = self.decoder(latent)
+        return images
 
     def reconstruct(self, images: Tensor) -> Tensor:
         return self.decode(self.encode(images))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The backbone's maps, finest first: what a detector or a landmarker stands on."""
+        """The backbone's maps, finest first: the input of a detector or a landmarker."""
         return self.encoder.features(images)
 
     def pooled_features(self, images: Tensor) -> Tensor:
-        """The coarsest map averaged over its places, (B, C): what the encoder sees, before any latent."""
+        """The coarsest map averaged over positions, (B, C): the encoder's features before the latents."""
         return self.features(images)[-1].mean(dim=(2, 3))
 
     @torch.no_grad()
@@ -136,7 +138,8 @@ class EarVAE(
         start, end = self.encode(first), self.encode(second)
         positions = torch.linspace(0, 1, steps, device=start.device).view(1, -1, 1)
         latents = torch.lerp(start[:, None], end[:, None], positions)
-        return self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        between: Tensor = self.decode(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])
+        return between
 
     # -- trained models ----------------------------------------------------------------------------------------------
 
@@ -147,7 +150,7 @@ class EarVAE(
     def load_posterior(self, stored: Mapping[str, Tensor] | None) -> None:
         """stored: `mean` and `factor`."""
         if stored:
-            # a factor with other strides, as Cholesky leaves it, draws samples that differ in the last bit
+            # with other strides, as Cholesky returns it, samples would differ in the last bit
             self.posterior = AggregatePosterior(stored["mean"].cpu(), stored["factor"].cpu().contiguous())
 
     def saved_tensors(self) -> dict[str, Tensor]:
@@ -160,7 +163,7 @@ class EarVAE(
         self.load_posterior({name.removeprefix(POSTERIOR_PREFIX): tensor for name, tensor in posterior.items()})
 
 
-if not TYPE_CHECKING:  # which would take every name for one of this module
+if not TYPE_CHECKING:  # a type checker would accept any name of this module
 
     def __getattr__(name: str) -> Any:
         if name == "EarDetector":  # offered here as `EarVAE` is, and imported on first use

@@ -1,4 +1,4 @@
-"""Build a model on this machine and say what it is and costs: `earface ears check`."""
+"""Build a model and print its shapes, parameters, time and memory on this machine: `earface ears check`."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def _peak_memory(images: torch.Tensor) -> str:
 
 
 def _check(model: EarVAE, images: torch.Tensor) -> None:
-    """Raise AssertionError for a model that does not keep its promises."""
+    """Raise AssertionError if the model violates a documented property."""
     import torch
 
     reconstruction = model.train()(images)[0]

@@ -1,4 +1,4 @@
-"""The training of an EarVAE: one step, its validation, its pictures, and what a checkpoint must remember."""
+"""The training of an EarVAE: a training step, validation, image grids, and the state kept in checkpoints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ear_teacher.annealing import KLAnnealing
 from ear_teacher.config import EarVAETrainingConfig
-from ear_teacher.datamodule import EarVAEDataModule
+from ear_teacher.datamodule import EarVAEBatch, EarVAEDataModule
 from ear_teacher.losses import EarVAELoss, build_loss
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import AggregatePosterior, LatentMoments
@@ -25,13 +25,13 @@ from earface.nn.perceptual import PerceptualLoss
 from earface.training.module import TrainingModule
 from earface.training.optim import backbone_groups, check_groups, named_group
 
-SAMPLE_SEED = 7  # the same prior draws every epoch, so that the sheets can be compared
+SAMPLE_SEED = 7  # the same latents every epoch, so that the image grids can be compared
 
 
 class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
-    """Trains `self.model`, an EarVAE; offers the same calls as it.
+    """Trains `self.model`, an EarVAE, and offers its methods.
 
-    model, loss: built from `config` where they are not given, the loss when it is first needed.
+    model, loss: built from `config` if not given, the loss on first use.
     """
 
     model: EarVAE
@@ -57,7 +57,7 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
     def setup(self, stage: str) -> None:
         fresh = stage == "fit" and not self._resuming and not self.config.init_from
         if self.model.linear_path is not None and fresh:
-            rows = self.datamodule.linear_path_rows(self.model.linear_path.shrink)
+            rows = self.datamodule.linear_path_rows(self.model.linear_path.downsample)
             with progress("fitting the linear path", quiet=self.config.progress == "none"):
                 self.model.fit_linear_path(rows)
         super().setup(stage)
@@ -93,7 +93,7 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         check_groups(groups, model.parameters())
         return groups
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: EarVAEBatch, batch_idx: int) -> Tensor:
         mu, logvar = self.model.encoder(batch["source"])
         latent = self.model.reparameterize(mu, logvar)
         second = self.model.reparameterize(mu, logvar) if self.config.contrastive_weight > 0 else None
@@ -121,10 +121,10 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         super().on_validation_epoch_start()
         self.moments = LatentMoments(self.config.latent_dim, self.device)
         if self.draws_pictures:
-            self._draw_sheets()
+            self._draw_image_grids()
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """From mu, without augmentation, at the final KL weight: one objective for every epoch."""
+    def validation_step(self, batch: EarVAEBatch, batch_idx: int) -> None:
+        """From mu, without augmentation, at the final KL weight, so that epochs can be compared."""
         mu, logvar = self.model.encoder(batch["image"])
         reconstruction = self.model.decode(mu)
         final = self.annealing.final_weight
@@ -149,17 +149,17 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
                 self.print(line)
 
     def _collapse(self) -> str | None:
-        """The watch begins when the KL term has come in: before that no latent is under pressure."""
+        """Only once the KL weight has reached its maximum: before that, nothing pushes latents to the prior."""
         return None if self.objective_is_warming_up() else self.moments.collapse_warning()
 
     def objective_is_warming_up(self) -> bool:
         return self.annealing.is_warming_up(self.current_epoch + 1)
 
-    def _draw_sheets(self) -> None:
+    def _draw_image_grids(self) -> None:
         """Reconstructions of fixed validation ears and samples, as PNG and in TensorBoard."""
         dataset = self.datamodule.val_set
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.grid_images).round().astype(int))
-        images = to_model_range(torch.stack([dataset[int(i)]["image"] for i in chosen])).to(self.device)
+        images = to_model_range(torch.stack([dataset[int(i)]["pixels"] for i in chosen])).to(self.device)
         reconstruction = self.model.reconstruct(images)
         rows = {
             "input": to_unit(images),
@@ -169,12 +169,11 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         generator = torch.Generator().manual_seed(SAMPLE_SEED)
         samples = {"prior": to_unit(self.model.sample(len(chosen), generator=generator))}
         if self.model.posterior is not None:
-            drawn = self.model.sample(len(chosen), "posterior", generator)
-            samples["aggregate\nposterior"] = to_unit(drawn)
+            samples["aggregate\nposterior"] = to_unit(self.model.sample(len(chosen), "posterior", generator))
         for name, content in (("reconstructions", rows), ("samples", samples)):
-            sheet = save_image_grid(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", content)
+            grid = save_image_grid(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", content)
             for writer in self.tensorboard():
-                writer.add_image(name, sheet, self.global_step, dataformats="HWC")
+                writer.add_image(name, grid, self.global_step, dataformats="HWC")
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -193,14 +192,16 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
     @classmethod
     def load_from_checkpoint(cls, path: str, map_location: str = "cpu", weights: str = "averaged") -> Self:  # type: ignore[override]
         """A trained module for inference; see `EarVAE.load_from_checkpoint`."""
-        model = EarVAE.load_from_checkpoint(path, map_location, weights)
-        options = read_checkpoint(path)["hyper_parameters"]["options"]
+        checkpoint = read_checkpoint(path)
+        model = EarVAE.from_checkpoint(checkpoint, path, map_location, weights)
+        options = checkpoint["hyper_parameters"]["options"]
         return cls(EarVAETrainingConfig(**options), model=model).eval()
 
-    # -- the model's calls -------------------------------------------------------------------------------------------
+    # -- the model's methods -----------------------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.model(images)
+        reconstruction, mu, logvar = self.model(images)
+        return reconstruction, mu, logvar
 
     def encode(self, images: Tensor) -> Tensor:
         return self.model.encode(images)
@@ -216,7 +217,7 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
 
 
 def _named(result: LossResult) -> dict[str, Tensor]:
-    """The terms as they are logged: 1 - SSIM beside SSIM itself."""
+    """The terms under their logged names: `ssim` is SSIM itself, so 1 - SSIM is `ssim_loss`."""
     return {"ssim_loss" if name == "ssim" else name: term for name, term in result.terms.items()}
 
 

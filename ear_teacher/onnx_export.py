@@ -24,7 +24,8 @@ class EncoderPart(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.model.encoder(images)
+        mu, logvar = self.model.encoder(images)
+        return mu, logvar
 
 
 class DecoderPart(nn.Module):
@@ -54,7 +55,7 @@ def write_onnx(folder: Path, model: EarVAE, tolerance: float, **metadata: str) -
 
 @torch.no_grad()
 def _examples(model: EarVAE) -> tuple[Tensor, Tensor]:
-    """Pictures that look like ears, a fourth of them noise, and latents: what the parts meet in use."""
+    """Images sampled from the model, a fourth of them noise, and latents: realistic inputs of both parts."""
     generator = torch.Generator().manual_seed(CHECK_SEED)
     images = model.sample(max(BATCHES), "prior" if model.posterior is None else "posterior", generator)
     noise = torch.rand(images.shape, generator=generator) * 2.0 - 1.0

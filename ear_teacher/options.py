@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from earface.core.errors import InputError
@@ -11,7 +10,6 @@ from earface.core.options import check_options, option
 from earface.core.tool_options import ModelOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
-PROJECT = Path(__file__).resolve().parent.parent
 ONNX_FILES = ("encoder.onnx", "decoder.onnx")
 DEFAULT_OUT = "embeddings.npz"
 EVALUATION_RESULTS = (
@@ -22,16 +20,16 @@ EVALUATION_RESULTS = (
 
 @dataclass(frozen=True)
 class EarVAEEvaluationOptions(ModelOptions):
-    """Measure a trained ear VAE on validation ears, beside pixel PCA, its own linear path, and HOG."""
+    """Evaluate a trained ear VAE on validation ears, beside pixel PCA, its own linear path, and HOG."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
-    train_npy: str | None = option(None, "what PCA is fitted on; default: what the checkpoint was trained on")
-    val_npy: str | None = option(None, "what is measured; default: what the checkpoint was validated on")
+    train_npy: str | None = option(None, "ears that PCA is fitted to; default: the run's training ears")
+    val_npy: str | None = option(None, "ears to evaluate on; default: the run's validation ears")
     data_root: str | None = option(None, "folder that relative paths start from; default: as in training")
     cache_dir: str | None = option(None, "where decoded images are kept; default: as in training")
     out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")
     batch_size: int = option(32, "images decoded at once", low=1)
-    pca_components: int | None = option(None, "size of PCA; default: the latents; at most the images less one", low=1)
+    pca_components: int | None = option(None, "of PCA; default: as many as latents; at most images - 1", low=1)
 
 
 @dataclass(frozen=True)
@@ -42,24 +40,24 @@ class EarEmbeddingOptions(ModelOptions):
         "ear_teacher/checkpoints/last.ckpt", "a .ckpt file, a quoted pattern (the newest match), or an exported folder"
     )
     input: tuple[str, ...] = option((), "images, folders (searched through), teacher NPY or NPZ files; several")
-    embeddings: tuple[str, ...] = option((), "tables that were written earlier: their pictures are not encoded again")
-    out: str | None = option(None, f".npz or .parquet; default: {DEFAULT_OUT}, and no table if nothing was encoded")
-    logvar: bool = option(False, "write the posteriors' log variances too")
+    embeddings: tuple[str, ...] = option((), "tables written earlier; their pictures are not encoded again")
+    out: str | None = option(None, f".npz or .parquet; default: {DEFAULT_OUT}, or no table if nothing was encoded")
+    logvar: bool = option(False, "write the log variances of the posteriors, too")
     search: str | None = option(None, "a picture: find the ears most similar to it")
-    top_k: int = option(5, "how many of them", low=1)
-    clusters: int = option(0, "groups for k-means; 0: none", low=0)
+    top_k: int = option(5, "how many ears a search returns", low=1)
+    clusters: int = option(0, "clusters of k-means; 0: none", low=0)
     projector: str | None = option(None, "folder for a TensorBoard projector")
     data_root: str | None = option(None, "folder that relative paths in an NPY start from; default: the NPY's own")
-    crop_to_bbox: bool | None = option(None, "cut an NPY's pictures to their boxes; default: as in training")
-    folder_subjects: bool = option(False, "in a folder, the first folder below it is the subject, as in prepare_ears")
-    batch_size: int = option(64, "images sent to the device at once; does not change the numbers", low=1)
+    crop_to_bbox: bool | None = option(None, "crop the pictures of an NPY to their boxes; default: as in training")
+    folder_subjects: bool = option(False, "the subfolders of a folder are the subjects, as in earface ears prepare")
+    batch_size: int = option(64, "images sent to the device at once; does not change the embeddings", low=1)
 
     def check(self) -> None:
         check_options(self)
         if not self.input and not self.embeddings:
             raise InputError("`input`: give images, folders or NPY files (or `embeddings`, a table written earlier)")
         if not (self.input or self.out or self.search or self.clusters or self.projector):
-            raise InputError("`embeddings` alone leaves nothing to do: add `search`, `clusters`, `projector` or `out`")
+            raise InputError("`embeddings` alone: nothing to do; add `search`, `clusters`, `projector` or `out`")
 
 
 @dataclass(frozen=True)
@@ -69,13 +67,3 @@ class EarVAEExportOptions(ExportOptions):
     onnx_files: ClassVar[tuple[str, ...]] = ONNX_FILES
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", CHECKPOINT_HELP)
-
-
-def located(path: str) -> str:
-    """A relative path that does not exist here but does from the project's folder, from there; any other as it is.
-
-    So that a command works inside a package's folder, too.
-    """
-    if not Path(path).is_absolute() and not Path(path).exists() and (PROJECT / path).exists():
-        return str(PROJECT / path)
-    return path

@@ -1,4 +1,4 @@
-"""What the latents of a set of images say: their moments, active units, and KL per dimension."""
+"""Statistics of the latents of a set of images: moments, active units, KL per dimension."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ACTIVE_VARIANCE = 0.01  # Burda et al. 2016: a unit is active when Var_x(E[z|x])
 class LatentMoments:
     """Sums over images of mu, mu mu^T, posterior variance and KL; sums of several processes add up.
 
-    They stay on the device of what is added until `reduce`.
+    They stay on the device until `reduce`.
     """
 
     def __init__(self, latent_dim: int, device: torch.device | str = "cpu") -> None:
@@ -35,7 +35,7 @@ class LatentMoments:
         self.sums += torch.cat([count, mu.sum(0), logvar.exp().sum(0), kl.sum(0), (mu.T @ mu).flatten()])
 
     def reduce(self, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> None:
-        """Bring the sums, over all processes, to the CPU, where they are read."""
+        """Move the sums over all processes to the CPU, where they are read."""
         self.sums = total(self.sums).cpu()
 
     @property
@@ -71,7 +71,7 @@ class LatentMoments:
         return int((self.covariance.diagonal() > ACTIVE_VARIANCE).sum())
 
     def collapse_warning(self) -> str | None:
-        """One sentence when hardly any latent carries the image, else None."""
+        """One sentence if hardly any latent is active, else None."""
         needed = max(2, self.latent_dim // 100)
         if self.count < 2 or self.active_units >= needed:
             return None
@@ -83,7 +83,7 @@ class LatentMoments:
 
 @dataclass
 class AggregatePosterior:
-    """A Gaussian fitted to the posteriors of many images: what to sample from when the prior was barely enforced."""
+    """A Gaussian fitted to the posteriors of many images, to sample from where the KL term is weak."""
 
     mean: Tensor  # (D,)
     factor: Tensor  # (D, D), lower triangular
@@ -95,6 +95,6 @@ class AggregatePosterior:
         return cls(moments.mean.float(), torch.linalg.cholesky(covariance).float().contiguous())
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Latents (count, D), drawn on the CPU so that a seed means the same everywhere."""
+        """Latents (count, D), sampled on the CPU, so that a seed gives the same ones on every device."""
         noise = torch.randn(count, len(self.mean), generator=generator)
         return self.mean + noise @ self.factor.T

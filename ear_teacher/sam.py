@@ -1,4 +1,4 @@
-"""SAM's image encoder at any size: timm's ViT, with windows that end where the picture ends."""
+"""SAM's image encoder at any size: timm's ViT, with windows cropped at the image border."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ PRETRAINED_GRID = 64  # 1024 / 16
 
 
 class WindowBlock(Block):
-    """A SAM block whose windows are cut at the picture's border instead of padded.
+    """A SAM block with windows cropped at the image border instead of padded.
 
     The same result as padding whose tokens are masked, without computing them: a 14x14 window of which h x w tokens lie
-    in the picture attends over h x w, with the central 2h - 1 and 2w - 1 rows of its relative position tables. A grid
+    in the image attends over h x w, with the central 2h - 1 and 2w - 1 rows of its relative position tables. A grid
     below 14 is one window. On the pretraining grid (64x64) the original's padding to 70x70 is kept, unmasked: the
-    weights have learnt with it.
+    weights were trained with it.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
         height, width = x.shape[1:3]
         if (height, width) == (PRETRAINED_GRID, PRETRAINED_GRID):
-            return super().forward(x)
+            padded: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
+            return padded
         window = self.window_size or max(height, width)
         attend = partial(_attend, self.attn, window=window, crop=self.window_size > 0)
         rows = _whole_and_rest(self.attn.qkv(self.norm1(x)), 1, window)
         attended = cat([cat([attend(part) for part in _whole_and_rest(row, 2, window)], 2) for row in rows], 1)
         x = x + self.drop_path1(self.ls1(self.attn.proj(attended)))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        refined: Tensor = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        return refined
 
 
 def _whole_and_rest(x: Tensor, dim: int, window: int) -> list[Tensor]:
-    """The part of `x` that whole windows cover along `dim`, and the narrower strip that is left; either may lack."""
+    """The part of `x` that whole windows cover along `dim`, and the narrower remainder; either may be missing."""
     whole = x.shape[dim] // window * window
     return [part for part in x.split([whole, x.shape[dim] - whole], dim) if part.shape[dim]]
 
@@ -82,7 +84,7 @@ def _by_distance(table: Tensor, side: int) -> Tensor:
 
 
 def _central(table: Tensor, side: int) -> Tensor:
-    """Relative positions -(side - 1) ... side - 1 of a table that may know more."""
+    """Relative positions -(side - 1) ... side - 1 of a table that may have more."""
     middle = table.shape[0] // 2
     return table[middle - side + 1 : middle + side]
 
@@ -98,8 +100,8 @@ class SAMBackbone(TransformerBackbone):
     def __init__(self, in_channels: int, size: int, weights: str) -> None:
         super().__init__(SAM, in_channels, size, weights, block_fn=WindowBlock)
         self.taken = [index for index, block in enumerate(self.net.blocks) if block.window_size == 0][:-1]
-        self.has_maps([self.net.embed_dim] * len(self.taken) + [self.net.num_features])
+        self.set_maps([self.net.embed_dim] * len(self.taken) + [self.net.num_features])
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        necked, taken = self.net.forward_intermediates(self.seen(images), indices=self.taken)
+        necked, taken = self.net.forward_intermediates(self.prepared(images), indices=self.taken)
         return [*taken, necked]

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from earface.core.errors import InputError, as_flags
 from earface.data.augmentation import FaceAugmentation
-from earface.data.face_dataset import FaceDataset, refuse_known, training_faces, usable_faces, with_vlr
+from earface.data.face_dataset import FaceDataset, refuse_training_identities, training_faces, usable_faces, with_vlr
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import HR, NONE
 from earface.data.identity_split import identity_digests
@@ -106,7 +106,7 @@ class EdgeFaceDataModule(TrainingDataModule):
         self.files = config.degradation == "files" and bool(upsamplers)
         train, self.unseen_rows = training_faces(config.dataset_root, need_vlr=self.files)
         dsr = {Path(config.dsr_checkpoint): upsampler.trained_on for upsampler in upsamplers if upsampler.name == "dsr"}
-        refuse_known(self.unseen_rows, "val", dsr)
+        refuse_training_identities(self.unseen_rows, "val", dsr)
         self.train_rows = with_enough_pictures(train, config.min_images, config.dataset_root)
         self.classes = sorted({row.identity for row in self.train_rows})
 

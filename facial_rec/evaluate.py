@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from rich.console import Console
 
         from dsr.upsampler import enlarging
-        from earface.data.face_dataset import faces_to_score, usable_faces
+        from earface.data.face_dataset import evaluation_faces, usable_faces
         from earface.data.face_sizes import HR
         from earface.nn.inference import choose_device
         from facial_rec.evaluation import CONVENTION, measure, print_table
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         upsamplers = needed(lambda: enlarging(names, options.dsr_checkpoint, options.vlr_size, device))
     known = {Path(name): each.trained_on for name, each in recognizers.items()}
     known |= {Path(options.dsr_checkpoint): upsampler.trained_on for upsampler in upsamplers if upsampler.name == "dsr"}
-    rows = faces_to_score(options.dataset_root, options.split, known)
+    rows = evaluation_faces(options.dataset_root, options.split, known)
     rows = usable_faces(rows, parse_vlr_size(options.vlr_size) if options.degradation == "files" else None)
     found = measure(recognizers, upsamplers, rows, options)
     people = len({row.identity for row in rows})

@@ -84,7 +84,7 @@ def load_models(options: PipelineEvaluationOptions, device: str) -> Models:
 
 
 def run(options: PipelineEvaluationOptions, console: Console) -> None:
-    from earface.data.face_dataset import refuse_known
+    from earface.data.face_dataset import refuse_training_identities
     from earface.nn.inference import choose_device
     from pipeline.configurations import EmbeddingCache, FaceLoader, conditions_of, known_people
     from pipeline.evaluation import Settings, Stages, embeddings_wanted, evaluate, notes_of
@@ -99,7 +99,7 @@ def run(options: PipelineEvaluationOptions, console: Console) -> None:
     check_people(protocol)
     conditions = conditions_of(options.vlr_size or models.sizes, options.degradation)
     grids = {condition: models.rows_of(condition) for condition in conditions}
-    refuse_known([*protocol.score.rows, *protocol.tune.rows], "this evaluation", known_people(grids))
+    refuse_training_identities([*protocol.score.rows, *protocol.tune.rows], "this evaluation", known_people(grids))
     with stages("reading"):
         own = next((condition.vlr for condition in conditions if condition.degradation == FILES), None)
         protocol, left_out = readable(protocol, own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before numpy and torch start their threads: tiny arrays gain nothing from two, and a run in a process of its own
@@ -27,10 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def ear_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train_teacher.npy (40 ears of 8 subjects) and val_teacher.npy (10 of 2), 64x64."""
-    from earface.synthetic.ear_set import EarSet, draw_dataset
+    from earface.synthetic.ear_set import EarSet, write_ear_set
 
     folder = tmp_path_factory.mktemp("ears")
-    draw_dataset(folder, EarSet(10, 5, 64, seed=3), val_fraction=0.2, workers=1, overwrite=True)
+    write_ear_set(folder, EarSet(10, 5, 64, seed=3), val_fraction=0.2, num_workers=1, overwrite=True)
     return folder
 
 
@@ -51,6 +52,32 @@ def tiny(ear_set: Path, tmp_path: Path) -> list[str]:
     ]
 
 
+PERCEPTUAL = "timm:test_resnet.r160_in1k"  # timm's own test model, 0.4 M parameters
+
+
+@pytest.fixture(scope="session")
+def perceptual(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Arguments that take a perceptual network from a file."""
+    import timm
+    import torch
+
+    path = tmp_path_factory.mktemp("perceptual") / "weights.pth"
+    torch.manual_seed(0)
+    torch.save(timm.create_model(PERCEPTUAL.removeprefix("timm:")).state_dict(), path)
+    return ["--perceptual-backbone", PERCEPTUAL, "--perceptual-weights", str(path)]
+
+
+@pytest.fixture
+def nothing_compiled() -> Iterator[None]:
+    """Nothing compiled before; backward without autocast, as it is where nothing is compiled."""
+    import torch
+
+    torch._dynamo.reset()
+    with torch._functorch.config.patch(backward_pass_autocast="off"):
+        yield
+    torch._dynamo.reset()
+
+
 VLR = "16"  # of face_set
 
 
@@ -58,10 +85,10 @@ VLR = "16"  # of face_set
 def face_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten people with three faces and two with one: 19 to train, 6 of two people to validate, 7 to test."""
     from earface.data.prepare_faces import main as prepare
-    from earface.synthetic.face_set import FaceSet, draw_dataset
+    from earface.synthetic.face_set import FaceSet, write_face_set
 
     folder = tmp_path_factory.mktemp("faces")
-    draw_dataset(folder / "drawn", FaceSet(12, 3, 128, seed=3))
+    write_face_set(folder / "drawn", FaceSet(12, 3, 128, seed=3))
     for subject in ("011", "012"):
         for path in sorted((folder / "drawn").rglob(f"{subject}_*.png"))[1:]:
             path.unlink()
@@ -70,24 +97,11 @@ def face_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def random_edgeface(path: Path, seed: int, variant: str = "edgeface_xxs") -> Path:
-    """Weights in the authors' layout; layer scales, which start at 1e-6, are large enough to tell faces apart."""
-    import torch
-
-    from facial_rec.model import EdgeFace
-
-    torch.manual_seed(seed)
-    model = EdgeFace(variant)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "gamma" in name:
-                parameter.fill_(0.5)
-    torch.save(model.state_dict(), path)
-    return path
-
-
 @pytest.fixture(scope="session")
 def edgeface(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of EdgeFace-XXS in the authors' layout, random."""
+    from tests.support.edgeface import random_edgeface
+
     return random_edgeface(tmp_path_factory.mktemp("edgeface") / "xxs.pt", 0)
 
 

@@ -28,12 +28,14 @@ from earface.commands import COMMANDS
 from earface.commands import main as earface
 from earface.core import command_line
 from earface.core.errors import OneLineParser
-from tests.conftest import TINY, VLR
+from tests.conftest import PERCEPTUAL, TINY, VLR
+from tests.support.shared_files import DOCUMENTS_OF_ORIGIN, needs
+from tests.support.training import watch_first_step
 
 pytestmark = pytest.mark.runs
 
 PROJECT = Path(__file__).resolve().parent.parent
-ORIGIN = PROJECT.parent / "shared" / "reference"  # the documents of origin, which are not in this repository
+COMMANDS_OF_ORIGIN = PROJECT / "tests" / "commands_of_origin.txt"
 DOCUMENTS = sorted(
     path
     for pattern in ("README.md", "docs/*.md", "ear_teacher/**/*.md", "dsr/*.md", "facial_rec/*.md", "pipeline/*.md")
@@ -169,19 +171,22 @@ def test_a_documented_command_is_understood(
 
 
 def test_every_command_of_the_documents_of_origin_is_in_the_table() -> None:
-    if not ORIGIN.is_dir():
-        pytest.skip("the documents of origin do not stand beside this repository")
+    """Their commands and imports stand in a file of the tests; a row with code begins with its import."""
     typed = {each for row in ROWS for each in row.typed}
-    texts = [path.read_text() for path in sorted(ORIGIN.glob("*.md"))]
+    known = typed | {code.partition(";")[0] for code in typed} | {"cd ear_teacher", "cd technical"}
+    listed = COMMANDS_OF_ORIGIN.read_text().splitlines()
+    assert [line for line in listed if line not in known] == []
+    assert len(listed) > 40
+
+
+@needs(DOCUMENTS_OF_ORIGIN)
+def test_the_list_of_their_commands_is_whole() -> None:
+    texts = [path.read_text() for path in sorted(DOCUMENTS_OF_ORIGIN.glob("*.md"))]
     commands = [line for text in texts for block in fenced(text, "bash") for line in lines(block)]
     commands += [each for text in texts for each in spans(text) if each.startswith("python ")]
     codes = "".join(code for text in texts for code in fenced(text, "python"))
     imports = [line for line in codes.splitlines() if line.startswith("from ")]
-    known = {"import", "cd ear_teacher", "cd technical"}
-    missing = [each for each in commands if each not in typed | known]
-    missing += [each for each in imports if not any(code.startswith(f"{each};") for code in typed)]
-    assert missing == []
-    assert len(commands) > 40
+    assert COMMANDS_OF_ORIGIN.read_text().splitlines() == sorted({*commands, *imports})
 
 
 # The command `earface`
@@ -294,10 +299,25 @@ def test_eigenears_are_made_in_the_packages_folder(checkout: Path) -> None:
 # What runs
 
 
+def ran(code: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a snippet has made of the names that it is given."""
+    names = dict(given)
+    exec(code, names)
+    return {name: value for name, value in names.items() if name not in given and name != "__builtins__"}
+
+
+def assert_finite(names: dict[str, Any]) -> None:
+    """A snippet has made something, and its tensors are numbers."""
+    assert names
+    for name, value in names.items():
+        if isinstance(value, torch.Tensor):
+            assert value.isfinite().all(), name
+
+
 @pytest.mark.parametrize(("folder", "code"), [each for each in SNIPPETS if each[0] == "."])
 def test_a_snippet_runs(checkout: Path, monkeypatch: pytest.MonkeyPatch, folder: str, code: str) -> None:
     monkeypatch.chdir(checkout / folder)
-    exec(code, {"images": torch.rand(3, 3, 64, 64) * 2 - 1})
+    assert_finite(ran(code, {"images": torch.rand(3, 3, 64, 64) * 2 - 1}))
 
 
 @pytest.mark.parametrize("code", [shlex.split(line)[2] for row in ROWS for line in row.here if "python -c" in line])
@@ -333,7 +353,6 @@ def test_the_requirements_are_those_of_the_lock_file(folder: str) -> None:
     assert "Would install" not in done.stdout
 
 
-PERCEPTUAL = "timm:test_resnet.r160_in1k"  # timm's own test model, 0.4 M parameters
 TRAINERS = {
     "ear_teacher.train": (*TINY, "--perceptual-backbone", PERCEPTUAL, "--perceptual-weights", "perceptual.pth"),
     "dsr.train_dsr": (
@@ -400,8 +419,10 @@ def test_a_documented_training_runs_a_batch(
 ) -> None:
     """As typed, but for a small network, and on the CPU."""
     monkeypatch.chdir(everything)
+    step = watch_first_step(monkeypatch)
     last = ("--accelerator", "cpu", "--devices", "1", "--fast_dev_run")
     assert import_module(module).main([*shlex.split(options), *TRAINERS[module], *last]) == 0
+    assert step.changed()
 
 
 @pytest.mark.slow
@@ -419,4 +440,4 @@ def test_a_documents_code_runs(everything: Path, monkeypatch: pytest.MonkeyPatch
         "photograph": rng.integers(0, 256, (72, 96, 3), dtype=np.uint8),
         "embeddings": np.eye(512, dtype=np.float32)[:3],
     }
-    exec(f"import json, numpy, pyarrow.parquet, torch\n{code}", given)
+    assert_finite(ran(f"import json, numpy, pyarrow.parquet, torch\n{code}", given))

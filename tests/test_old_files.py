@@ -33,11 +33,9 @@ from earface.data.npy import read_teacher_npy
 from earface.data.prepare_faces import main as prepare_faces
 from earface.nn.checkpoint import model_state, read_checkpoint
 from earface.nn.inference import weights_digest
-from earface.synthetic.ear_set import EarSet
-from earface.synthetic.ear_set import draw_dataset as draw_ears
-from earface.synthetic.face_set import FaceSet
-from earface.synthetic.face_set import draw_dataset as draw_faces
-from earface.synthetic.scene_set import SceneSet, draw_scenes
+from earface.synthetic.ear_set import EarSet, write_ear_set
+from earface.synthetic.face_set import FaceSet, write_face_set
+from earface.synthetic.scene_set import SceneSet, write_scene_set
 from facial_rec.embedding_table import read_embeddings as read_face_table
 from facial_rec.finetune_edgeface import main as finetune_edgeface
 from facial_rec.model import EdgeFace
@@ -79,12 +77,12 @@ Numbers = dict[str, Any]
 
 def draw_pictures(folder: Path) -> None:
     """The pictures that the runs were trained on, which are not stored."""
-    draw_ears(folder / "ears", EarSet(6, 4, 64, seed=3), val_fraction=0.2, workers=1)
-    draw_faces(folder / "drawn", FaceSet(12, 3, 128, seed=3))
+    write_ear_set(folder / "ears", EarSet(6, 4, 64, seed=3), val_fraction=0.2, num_workers=1)
+    write_face_set(folder / "drawn", FaceSet(12, 3, 128, seed=3))
     drawn, faces = str(folder / "drawn"), str(folder / "faces")
     assert prepare_faces(["--images", drawn, "--aligned", "--out", faces, "--vlr-size", "32"]) == 0
     for split, photographs in (("train", 8), ("val", 4)):
-        draw_scenes(folder / "scenes" / split, SceneSet(photographs, 96, 72, seed=photographs))
+        write_scene_set(folder / "scenes" / split, SceneSet(photographs, 96, 72, seed=photographs))
 
 
 def unpack(folder: Path) -> Path:

@@ -41,9 +41,9 @@ OTHERS = {  # what else a command writes
     "search": ("ears extract", "--checkpoint {file} --input {pictures} --search {pictures}/p.png --out {out}/e.npz"),
     "clusters": ("ears extract", "--checkpoint {file} --input {pictures} --clusters 2 --out {out}/e.npz"),
     "projector": ("ears extract", "--checkpoint {file} --input {pictures} --projector {out} --out {out}/e.npz"),
-    "ears sheet": ("ears synthesize", "--out {out}/new --sheet {out}/sheet.png"),
-    "faces sheet": ("faces synthesize", "--out {out}/new --sheet {out}/sheet.png"),
-    "scenes sheet": ("ears scenes", "--out {out}/new --sheet {out}/sheet.png"),
+    "ears image grid": ("ears synthesize", "--out {out}/new --image-grid {out}/grid.png"),
+    "faces image grid": ("faces synthesize", "--out {out}/new --image-grid {out}/grid.png"),
+    "scenes image grid": ("ears scenes", "--out {out}/new --image-grid {out}/grid.png"),
     "fold": ("ears annotations", "--boxes {file} --folds 2 --out {out}/a.json"),
     "whole": ("ears annotations", "--boxes {file} --val-fraction 0 --out {out}/a.json"),
 }
@@ -53,7 +53,7 @@ THERE = {
     "projector": "projector_config.pbtxt",
     "fold": "a_fold2_val.json",
     "whole": "a.json",
-} | {name: "sheet.png" for name in OTHERS if name.endswith("sheet")}
+} | {name: "grid.png" for name in OTHERS if name.endswith("image grid")}
 WRITE_NOTHING = {"ears check"}
 RESUME = {"ears train", "ears detector train", "faces finetune", "dsr train"}
 NEW_FOLDER = {name for name, (_, file) in RESULTS.items() if file == "anything"}  # where nothing else may be
@@ -143,8 +143,8 @@ def again(given: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> No
 EARS = {
     "ears prepare": "--images {ears}/images --subject-pattern S\\d+ --out {out}",
     "ears annotations": "--coco {ears}/landmarks.json --images {ears} --split-by subject --out {out}/a.json",
-    "ears synthesize": "--subjects 2 --images-per-subject 2 --image-size 32 --workers 1 --out {out} "
-    "--sheet {out}/s.png",
+    "ears synthesize": "--subjects 2 --images-per-subject 2 --image-size 32 --num-workers 1 --out {out} "
+    "--image-grid {out}/s.png",
     "ears evaluate": "--checkpoint {models}/vae/last.ckpt --out {out}",
     "ears extract": "--checkpoint {models}/vae/last.ckpt --input {ears}/val_teacher.npy --clusters 2 --out {out}/e.npz "
     "--search {ears}/images/S0001_000.png",

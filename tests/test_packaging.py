@@ -184,8 +184,8 @@ def test_the_command_works_beside_a_project_with_packages_of_its_own(programs: P
     assert run(project, programs / "earface", "--version").startswith("earface ")
     assert run(project, programs / "earface", "--help").startswith("usage: earface COMMAND")
     assert run(project, programs / "earface", "identify", "--help").startswith("usage: ")
-    draw = ("--subjects", "10", "--images-per-subject", "2", "--image-size", "64", "--workers", "1", "--out", "ears")
-    run(project, programs / "earface", "ears", "synthesize", *draw)
+    small = ("--subjects", "10", "--images-per-subject", "2", "--image-size", "64", "--num-workers", "1")
+    run(project, programs / "earface", "ears", "synthesize", *small, "--out", "ears")
     files = ("--train-npy", "ears/train_teacher.npy", "--val-npy", "ears/val_teacher.npy")
     run(project, programs / "earface", "ears", "train", *TINY, *files, "--num-workers", "2", "--fast-dev-run")
 

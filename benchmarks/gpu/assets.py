@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.gpu.context import Context, call
 
 TINY_PERCEPTUAL = "timm:test_resnet.r160_in1k"  # timm's own test model
-WORKERS = max(1, (os.cpu_count() or 1) // 4)  # sets are drawn side by side
+WORKERS = max(1, (os.cpu_count() or 1) // 4)  # sets are made side by side
 
 
 @dataclass(frozen=True)
@@ -76,38 +76,39 @@ def run(part: str, context: Context) -> None:
     assets = Assets.of(context)
     assets.folder.mkdir(parents=True, exist_ok=True)
     makers = {
-        "ears": _draw_ears,
-        "faces": _draw_faces,
-        "scenes": _draw_scenes,
+        "ears": _make_ears,
+        "faces": _make_faces,
+        "scenes": _make_scenes,
         "weights": _random_weights,
         "carried": _unpack_ears,
     }
     context.case(part, lambda: {"made": makers[part](assets)})
 
 
-def _draw_ears(assets: Assets) -> str:
-    from earface.synthetic.ear_set import EarSet, draw_dataset
+def _make_ears(assets: Assets) -> str:
+    from earface.synthetic.ear_set import EarSet, write_ear_set
 
     size = 64 if assets.smoke else 128
-    draw_dataset(assets.folder / "ears", EarSet(15, 4, size, seed=3), val_fraction=0.2, workers=WORKERS, overwrite=True)
+    ears = EarSet(15, 4, size, seed=3)
+    write_ear_set(assets.folder / "ears", ears, val_fraction=0.2, num_workers=WORKERS, overwrite=True)
     return f"60 of {size} px"
 
 
-def _draw_faces(assets: Assets) -> str:
-    from earface.synthetic.face_set import FaceSet, draw_dataset
+def _make_faces(assets: Assets) -> str:
+    from earface.synthetic.face_set import FaceSet, write_face_set
 
-    drawn = assets.folder / "faces" / "drawn"
-    draw_dataset(drawn, FaceSet(14, 3, 128, seed=3), workers=WORKERS)
-    argv = ["--images", str(drawn), "--aligned", "--out", assets.faces, "--vlr-size", "16", "--overwrite"]
+    synthetic = assets.folder / "faces" / "synthetic"
+    write_face_set(synthetic, FaceSet(14, 3, 128, seed=3), num_workers=WORKERS)
+    argv = ["--images", str(synthetic), "--aligned", "--out", assets.faces, "--vlr-size", "16", "--overwrite"]
     call(importlib.import_module("earface.data.prepare_faces").main, argv)
     return "42 of 14 identities"
 
 
-def _draw_scenes(assets: Assets) -> str:
-    from earface.synthetic.scene_set import SceneSet, draw_scenes
+def _make_scenes(assets: Assets) -> str:
+    from earface.synthetic.scene_set import SceneSet, write_scene_set
 
     for role, count, seed in (("train", 16, 1), ("val", 8, 2)):
-        draw_scenes(assets.folder / "scenes" / role, SceneSet(count, 160, 120, seed=seed), workers=WORKERS)
+        write_scene_set(assets.folder / "scenes" / role, SceneSet(count, 160, 120, seed=seed), num_workers=WORKERS)
     return "24 of 160x120"
 
 

@@ -66,7 +66,7 @@ def ear(context: Context, flags: Sequence[str], noise: bool = False) -> Workload
     module = EarVAELightning(config)
     module.model.fit_linear_path(linear_rows(module))
     count = config.batch_size
-    batch = {"image": pictures(count, config.image_size), "index": torch.arange(count)}
+    batch = {"pixels": pictures(count, config.image_size), "index": torch.arange(count)}
     batch["subject"] = torch.arange(count) // 2
     if noise:
         wake(module.model)
@@ -89,7 +89,7 @@ def ear(context: Context, flags: Sequence[str], noise: bool = False) -> Workload
         )
 
     def prepare(batch: dict[str, Any]) -> dict[str, Any]:
-        image = to_model_range(batch["image"])
+        image = to_model_range(batch["pixels"])
         return {**batch, "image": image, "source": image}
 
     return Workload(module, batch, prepare, forward, losses)
@@ -106,7 +106,9 @@ def wake(model: torch.nn.Module) -> None:
 def linear_rows(module: Any) -> Tensor:
     """A few pictures as the linear path is fitted on them."""
     path = module.model.linear_path
-    return torch.empty(0) if path is None else path.shrink(to_model_range(pictures(FEW_ROWS, path.image_size, seed=2)))
+    return (
+        torch.empty(0) if path is None else path.downsample(to_model_range(pictures(FEW_ROWS, path.image_size, seed=2)))
+    )
 
 
 def dsr(context: Context, flags: Sequence[str]) -> Workload:
@@ -193,8 +195,8 @@ def detector(context: Context, flags: Sequence[str]) -> Workload:
     count, side, crop = config.batch_size, config.image_size, config.crop_size or 0
     corners = torch.tensor([[0.2, 0.2, 0.6, 0.7]]) * side
     batch = {
-        "image": pictures(count, side),
-        "crops": pictures(count, crop, seed=1),
+        "pixels": pictures(count, side),
+        "crop_pixels": pictures(count, crop, seed=1),
         "keypoints": torch.cat([torch.rand(count, 17, 2) * crop, torch.full((count, 17, 1), 2.0)], dim=2),
         "boxes": torch.stack([corners + each for each in range(count)]),
         "unclear": torch.full((count, 1, 4), torch.nan),
@@ -215,7 +217,7 @@ def detector(context: Context, flags: Sequence[str]) -> Workload:
         return torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
 
     def prepare(batch: dict[str, Any]) -> dict[str, Any]:
-        return {**batch, **{name: to_model_range(batch[name]) for name in ("image", "crops")}}
+        return {**batch, "image": to_model_range(batch["pixels"]), "crops": to_model_range(batch["crop_pixels"])}
 
     return Workload(module, batch, prepare, forward, losses)
 

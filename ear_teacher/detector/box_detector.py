@@ -1,6 +1,6 @@
-"""Boxes from a pyramid's places: which place answers for which ear, and which of the answers remain.
+"""Boxes from the places of a feature pyramid: their assignment to ears in training, and suppression.
 
-Boxes here are corners, x1 y1 x2 y2 in pixels of the square picture.
+A place is the centre of a cell. Boxes are corners, x1 y1 x2 y2 in pixels of the square image.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ear_teacher.backbones import Backbone
 from ear_teacher.detector.feature_pyramid import FeaturePyramid, SeparableBlock
 
 STRIDES = (4, 8, 16, 32, 64)
-LEAST, MOST = 2.0, 8.0  # ear sides in strides that a level answers for: two levels for each ear
-RADIUS = 1.5  # strides from an ear's middle to the places that answer for it
+LEAST, MOST = 2.0, 8.0  # ear sides, in strides, that are assigned to a level: two levels for each ear
+RADIUS = 1.5  # strides from an ear's centre to the places assigned to it
 PRIOR = 0.01  # score of every place before training (Lin et al. 2017, focal loss)
-CANDIDATES = 300  # a picture, before suppression
-MAX_DETECTIONS = 100  # a picture, as COCO's AP counts
+CANDIDATES = 300  # per image, before suppression
+MAX_DETECTIONS = 100  # per image, as in COCO's AP
 
 
 @dataclass(frozen=True)
 class Suppression:
-    """Of overlapping boxes the better one remains; see `suppress`. Two ears hardly ever overlap at all."""
+    """Thresholds of `suppress`. Two ears hardly ever overlap at all."""
 
     iou: float = 0.4
     containment: float = 0.7
@@ -57,7 +57,7 @@ class BoxDetector(nn.Module):
         self.register_buffer("strides", strides, persistent=False)
 
     def freeze(self) -> None:
-        """Take it out of training, encoder and all: no gradient, and evaluation mode for good."""
+        """Freeze it with its encoder: no gradient, and always in evaluation mode."""
         self.frozen = True
         self.requires_grad_(False).train(self.training)
 
@@ -89,28 +89,28 @@ def places_of(image_size: int, grids: Sequence[int]) -> tuple[Tensor, Tensor]:
 
 
 def assign(boxes: Tensor, places: Tensor, strides: Tensor, level_sizes: Sequence[int]) -> Tensor:
-    """Which ear (0 to N - 1) of its picture each of P places answers for, (B, P) int64; -1 for none.
+    """The ear (0 to N - 1) of its image that each of P places is assigned to, (B, P) int64; -1 for none.
 
-    boxes: (B, N, 4), N > 0, NaN where a picture has fewer ears; level_sizes: how many of the places, finest first, are
-    on each level. An ear is answered for on the levels where its side, sqrt(width x height), is LEAST to MOST strides
-    (the finest and the coarsest also take what is beyond them), by the places inside it within RADIUS strides of its
-    middle, and by the nearest place in any case. Of two ears the smaller has the place.
+    boxes: (B, N, 4), N > 0, NaN where an image has fewer ears; level_sizes: the number of places on each level,
+    finest first. An ear is assigned on the levels where its side, sqrt(width x height), is LEAST to MOST strides (the
+    finest level also takes smaller ears, the coarsest larger ones): to the places inside it within RADIUS strides of
+    its centre, and always to the nearest place. Of two ears the smaller gets the place.
     """
     low, high = boxes[..., None, :2], boxes[..., None, 2:]
     side = (high - low).prod(dim=-1).sqrt()
     clamped = side.clamp(strides[0] * LEAST, strides[-1] * MOST * (1 - 1e-4))
-    on_level = (clamped >= LEAST * strides) & (clamped < MOST * strides)  # never, of NaN
+    on_level = (clamped >= LEAST * strides) & (clamped < MOST * strides)  # false for NaN
     offset = (places - (low + high) / 2).abs().amax(dim=-1)
     inside = ((places >= low) & (places <= high)).all(dim=-1)
     levels = offset.split(list(level_sizes), dim=-1)
     nearest = torch.cat([level == level.amin(dim=-1, keepdim=True) for level in levels], dim=-1)
-    answers = on_level & (nearest | (inside & (offset <= RADIUS * strides)))
-    smallest, ear = side.expand_as(answers).masked_fill(~answers, torch.inf).min(dim=1)
+    assigned = on_level & (nearest | (inside & (offset <= RADIUS * strides)))
+    smallest, ear = side.expand_as(assigned).masked_fill(~assigned, torch.inf).min(dim=1)
     return ear.masked_fill(smallest.isinf(), -1)
 
 
 def candidates(logits: Tensor, boxes: Tensor) -> Tensor:
-    """Of logits (B, P) and boxes (B, P, 4) the CANDIDATES best of each picture, or all: (B, C, 5), box and score."""
+    """The CANDIDATES best, at most, of logits (B, P) and boxes (B, P, 4) in each image: (B, C, 5), box and score."""
     scores, places = logits.sigmoid().topk(min(CANDIDATES, logits.shape[1]), dim=1)
     best = boxes.gather(1, places[..., None].expand(-1, -1, 4))
     return torch.cat([best, scores[..., None].to(best)], dim=-1)
@@ -119,8 +119,8 @@ def candidates(logits: Tensor, boxes: Tensor) -> Tensor:
 def suppress(boxes: Tensor, scores: Tensor, iou: float, containment: float) -> Tensor:
     """Indices of the boxes that remain, best score first.
 
-    boxes: (N, 4), scores: (N,). A box goes when a better one overlaps it by more than `iou`, or when more than
-    `containment` of the smaller of the two lies in the other: of nested boxes one survives. 1 switches a rule off.
+    boxes: (N, 4), scores: (N,). A box is dropped if a better one overlaps it by more than `iou`, or if more than
+    `containment` of the smaller of the two lies inside the other: of nested boxes one remains. 1 disables a rule.
     """
     order = scores.argsort(descending=True, stable=True)
     boxes = boxes[order]
@@ -129,8 +129,8 @@ def suppress(boxes: Tensor, scores: Tensor, iou: float, containment: float) -> T
     high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     shared = (high - low).clamp(min=0).prod(dim=-1) / torch.minimum(area[:, None], area[None]).clamp(min=1e-9)
     clash = ((box_iou(boxes, boxes) > iou) | (shared > containment)).cpu()
-    gone = torch.zeros(len(boxes), dtype=torch.bool)
+    dropped = torch.zeros(len(boxes), dtype=torch.bool)
     for index in range(len(boxes)):
-        if not gone[index]:
-            gone[index + 1 :] |= clash[index, index + 1 :]
-    return order[~gone.to(order.device)]
+        if not dropped[index]:
+            dropped[index + 1 :] |= clash[index, index + 1 :]
+    return order[~dropped.to(order.device)]

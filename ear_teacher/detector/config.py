@@ -14,7 +14,7 @@ from earface.core.files import require_checkpoint, require_file
 from earface.core.options import check_options, option
 from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions, help_layout
 
-FROM_VAE = ("encoder", "in_channels", "base_channels", "dinov2_variant")  # what a VAE's checkpoint decides
+FROM_VAE = ("encoder", "in_channels", "base_channels", "dinov2_variant")  # determined by a VAE's checkpoint
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class EarDetectorConfig:
     encoder: str = option("resnet50", "resnet18/34/50/101/152, dinov2, sam, conv, or timm:NAME")
     image_size: int = option(512, "side of the square that photographs are fitted into; a multiple of 32", low=64)
     num_landmarks: int = option(17, "points on each ear; 0: boxes only", low=0, high=1000)
-    crop_size: int = option(128, "side of the square around an ear that its landmarks are placed in", low=32, high=1024)
-    pyramid_width: int = option(96, "channels of the feature pyramid and of what stands on it", low=16, high=512)
+    crop_size: int = option(128, "side of the crop around an ear in which landmarks are placed", low=32, high=1024)
+    pyramid_width: int = option(96, "channels of the feature pyramid and of the heads", low=16, high=512)
     in_channels: int = option(3, "3: RGB, 1: grey", low=1, high=3)
     base_channels: int = option(64, "width of the conv encoder", low=4, high=512)
     dinov2_variant: Literal["vits14", "vitb14", "vits14_reg", "vitb14_reg"] = option(
@@ -68,7 +68,7 @@ class EarDetectorTrainingConfig(BackboneOptions, TrainerOptions):
         ("data/preprocessed/annotations_train.json",), "COCO keypoint files of training photographs"
     )
     val_json: tuple[str, ...] = option(
-        ("data/preprocessed/annotations_val.json",), "COCO keypoint files of other photographs"
+        ("data/preprocessed/annotations_val.json",), "COCO keypoint files of validation photographs"
     )
     images: str | None = option(None, "folder that file names start from; default: each JSON's own")
     vae_checkpoint: str | None = option(
@@ -82,28 +82,28 @@ class EarDetectorTrainingConfig(BackboneOptions, TrainerOptions):
     num_landmarks: int | None = option(None, "points on each ear; default: as the data has; 0: boxes only", low=0)
     crop_size: int | None = option(None, "side of the square that landmarks are placed in; default: the VAE's, or 128")
     pyramid_width: int = option(
-        EarDetectorConfig.pyramid_width, "channels of the feature pyramid and of what stands on it", low=16, high=512
+        EarDetectorConfig.pyramid_width, "channels of the feature pyramid and of the heads", low=16, high=512
     )
     in_channels: int | None = option(None, "3: RGB, 1: grey; default: the VAE's, or 3")
     base_channels: int | None = option(None, "width of the conv encoder; default: the VAE's, or 64")
     dinov2_variant: Literal["vits14", "vitb14", "vits14_reg", "vitb14_reg"] | None = option(
         None, "which DINOv2; default: the VAE's, or vits14"
     )
-    freeze_encoder: bool = option(False, "keep the encoder as loaded; pyramid and heads learn")
-    train_boxes: bool = option(True, "false keeps the box detector as loaded: only the landmarker learns")
-    freeze_layers: int = option(0, "layer groups of the encoder that stay as loaded, counted from the input", low=0)
+    freeze_encoder: bool = option(False, "freeze the encoder; pyramid and heads learn")
+    train_boxes: bool = option(True, "false freezes the box detector: only the landmarker learns")
+    freeze_layers: int = option(0, "frozen layer groups of the encoder, counted from the input", low=0)
     gradient_checkpointing: bool = option(
-        False, "compute transformer blocks again in the backward pass instead of keeping them", affects_result=False
+        False, "recompute transformer blocks in the backward pass, to save memory", affects_result=False
     )
     augment: Literal["none", "light", "full"] = option(
-        "full", "none; small motions and mirroring; or zoom .5 to 2.5, turns to 20 degrees, colour, noise, blur"
+        "full", "none; light: small movements and mirroring; full: zoom .5 to 2.5, 20 degrees, colour, noise, blur"
     )
-    box_weight: float = option(2.0, "of 1 - CIoU, beside the score's quality focal loss", low=0)
-    heatmap_weight: float = option(0.5, "of the cross-entropy between heat map and Gaussian", low=0)
-    landmark_weight: float = option(10.0, "of the distance in crop sides", low=0)
-    visibility_weight: float = option(0.2, "of visible against hidden", low=0)
+    box_weight: float = option(2.0, "of 1 - CIoU; the quality focal loss of the score has 1", low=0)
+    heatmap_weight: float = option(0.5, "of the cross-entropy of the heat maps", low=0)
+    landmark_weight: float = option(10.0, "of the distance, in crop sides", low=0)
+    visibility_weight: float = option(0.2, "of the visibility", low=0)
     lr: float = option(1e-3, "peak learning rate of pyramid and heads", above=0, high=10)
-    backbone_lr_scale: float = option(1.0, "the encoder learns at lr times this; .1 where it is well pretrained", low=0)
+    backbone_lr_scale: float = option(1.0, "the encoder learns at lr times this; .1 if it is well pretrained", low=0)
     weight_decay: float = option(0.01, "AdamW's decoupled decay, on weight matrices only", low=0, high=1)
     batch_size: int = option(16, "photographs per device and step", low=1)
     grad_clip: float = option(5.0, "clip gradients to this norm; 0 does not clip", low=0)
@@ -127,12 +127,12 @@ class EarDetectorTrainingConfig(BackboneOptions, TrainerOptions):
             raise InputError("`train_boxes` false: with `num_landmarks` 0 nothing is left to train")
 
     def backbone_config(self) -> EarVAEConfig:
-        """Which encoder it is, as far as that is known without a VAE's checkpoint."""
+        """The encoder, as far as it is known without a VAE's checkpoint."""
         given = {name: getattr(self, name) for name in FROM_VAE if getattr(self, name) is not None}
         return EarVAEConfig(**{name: getattr(EarDetectorConfig, name) for name in FROM_VAE} | given)
 
     def resolved(self, num_landmarks: int, vae_options: Mapping[str, Any] | None = None) -> EarDetectorTrainingConfig:
-        """What is left to the VAE's checkpoint and to the data, filled in. Raises InputError where they disagree.
+        """With the options that depend on the VAE's checkpoint and the data. Raises InputError for contradictions.
 
         num_landmarks: how many the data has. vae_options: the shape of the VAE in `vae_checkpoint`, if there is one.
         """

@@ -2,36 +2,68 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from functools import partial
+from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ear_teacher.detector.config import EarDetectorTrainingConfig
+from ear_teacher.detector.annotated_photographs import AnnotatedPhotographs, readable
+from ear_teacher.detector.config import EarDetectorConfig, EarDetectorTrainingConfig
 from ear_teacher.detector.landmarker import MARGIN
-from earface.core.errors import InputError
 from earface.data.affine import AffineMap, crop_around, hide_outside
-from earface.data.annotations import Annotations, Floats, Photograph
+from earface.data.annotations import Floats, Photograph
 from earface.data.augmentation import PixelAugmentation, Strength
-from earface.data.coco import read_coco
 from earface.data.detection_augmentation import SceneAugmentation
-from earface.data.image_cache import MAX_UNREADABLE
-from earface.data.images import Pixels, read_ahead, read_image
+from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_model_range
 from earface.training.datamodule import TrainingDataModule
 
-MIN_CROPPED = 12.0  # pixels of an ear's longer side, below which its landmarks are not told apart
-SHIFT, ZOOM = 0.08, 1.15  # of training crops: what a found box is off, in sides, and in size
+MIN_CROPPED = 12.0  # pixels of an ear's longer side, below which its landmarks cannot be distinguished
+SHIFT, ZOOM = 0.08, 1.15  # of training crops: how far a detected box is off, in sides, and in size
 
 
-class PhotographDataset(Dataset[dict[str, Any]]):
-    """Items by (epoch, index), see `__getitem__`.
+class PhotographSample(TypedDict):
+    """One photograph of the data set, fitted into a square, with a crop around each of its L ears with landmarks."""
+
+    pixels: Tensor  # (S, S, C) uint8
+    boxes: Tensor  # (N, 4) corners of its ears
+    unclear: Tensor  # (M, 4) corners of what remains of ears that are cut off
+    complete: bool  # whether all ears are annotated
+    crop_pixels: NotRequired[Tensor]  # (L, s, s, C) uint8; in data sets with landmarks
+    keypoints: NotRequired[Tensor]  # (L, K, 3) in the crops
+    index: int
+
+
+class EarDetectorPixelBatch(TypedDict):
+    """B samples as they leave the loader; boxes that a photograph does not have are NaN."""
+
+    pixels: Tensor  # (B, S, S, C) uint8
+    boxes: Tensor  # (B, N, 4), N > 0
+    unclear: Tensor  # (B, M, 4), M > 0
+    complete: Tensor  # (B,) bool
+    crop_pixels: NotRequired[Tensor]  # (L, s, s, C) uint8, of all photographs
+    keypoints: NotRequired[Tensor]  # (L, K, 3)
+    index: Tensor  # (B,) int64
+
+
+class EarDetectorBatch(TypedDict):
+    """The same on the device: what a training step gets."""
+
+    image: Tensor  # (B, C, S, S) float32 in [-1, 1]
+    boxes: Tensor
+    unclear: Tensor
+    complete: Tensor
+    crops: NotRequired[Tensor]  # (L, C, s, s) float32 in [-1, 1]
+    keypoints: NotRequired[Tensor]
+    index: Tensor
+
+
+class PhotographDataset(Dataset[PhotographSample]):
+    """Samples by (epoch, index).
 
     landmarks: whether to cut a crop around each ear that has any.
     """
@@ -54,15 +86,13 @@ class PhotographDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.photographs)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
-        """image: (S, S, C) uint8; boxes: (N, 4) corners of its ears; unclear: (M, 4) corners of what is left of others;
-        complete: whether all ears are marked; crops: (L, s, s, C) uint8; keypoints: (L, K, 3) in them; index."""
+    def __getitem__(self, key: tuple[int, int] | int) -> PhotographSample:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         photograph = self.photographs[index]
         image = read_image(photograph.path, self.channels)
         scene = self.scenes(photograph, image, (self.seed, epoch, index))
-        item = {
-            "image": torch.from_numpy(scene.image),
+        sample: PhotographSample = {
+            "pixels": torch.from_numpy(scene.image),
             "boxes": torch.from_numpy(_corners(scene.boxes)),
             "unclear": torch.from_numpy(_corners(scene.dropped)),
             "complete": photograph.has_boxes,
@@ -70,14 +100,14 @@ class PhotographDataset(Dataset[dict[str, Any]]):
         }
         if self.crops is not None:
             crops, keypoints = self.crops(photograph, image, (self.seed, epoch, index))
-            item |= {"crops": torch.from_numpy(crops), "keypoints": torch.from_numpy(keypoints)}
-        return item
+            sample["crop_pixels"], sample["keypoints"] = torch.from_numpy(crops), torch.from_numpy(keypoints)
+        return sample
 
 
 class EarCrops:
     """`(photograph, image, key) -> crops (L, s, s, C), keypoints (L, K, 3)` of the ears that have landmarks.
 
-    Augmented ones are mirrored, turned, shifted and zoomed as far as a found box may be off, `none` as found.
+    Augmentation mirrors, rotates, shifts and zooms them by as much as a detected box may be off; `none` does not.
     """
 
     def __init__(self, strength: Strength, size: int) -> None:
@@ -108,56 +138,39 @@ class EarCrops:
 
 
 def with_landmarks(photograph: Photograph) -> list[tuple[int, Floats]]:
-    """The ears that are large enough to tell landmarks apart and have any: their numbers and (K, 3) landmarks."""
+    """The ears with landmarks that are large enough for them: their numbers and (K, 3) landmarks."""
     ears = enumerate(zip(photograph.boxes, photograph.keypoints, strict=True))
     return [(ear, points) for ear, (box, points) in ears if points[:, 2].any() and max(box[2:]) >= MIN_CROPPED]
 
 
-def collate_photographs(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """image: (B, S, S, C); boxes: (B, N, 4), N > 0; unclear: (B, M, 4), M > 0; complete, index: (B,); crops, keypoints:
-    those of all photographs in a row. Boxes that a photograph does not have are NaN."""
-    batch: dict[str, Any] = {
-        "image": torch.stack([item["image"] for item in items]),
-        "boxes": _padded([item["boxes"] for item in items]),
-        "unclear": _padded([item["unclear"] for item in items]),
-        "complete": torch.tensor([item["complete"] for item in items]),
-        "index": torch.tensor([item["index"] for item in items]),
+def collate_photographs(samples: Sequence[PhotographSample]) -> EarDetectorPixelBatch:
+    batch: EarDetectorPixelBatch = {
+        "pixels": torch.stack([sample["pixels"] for sample in samples]),
+        "boxes": _padded([sample["boxes"] for sample in samples]),
+        "unclear": _padded([sample["unclear"] for sample in samples]),
+        "complete": torch.tensor([sample["complete"] for sample in samples]),
+        "index": torch.tensor([sample["index"] for sample in samples]),
     }
-    if "crops" in items[0]:
-        batch |= {name: torch.cat([item[name] for item in items]) for name in ("crops", "keypoints")}
+    if "crop_pixels" in samples[0]:
+        batch["crop_pixels"] = torch.cat([sample["crop_pixels"] for sample in samples])
+        batch["keypoints"] = torch.cat([sample["keypoints"] for sample in samples])
     return batch
 
 
-class EarDetectorDataModule(TrainingDataModule):
-    """Training and validation photographs. Their landmarks are known before a model is."""
+class EarDetectorDataModule(TrainingDataModule[EarDetectorTrainingConfig]):
+    """Training and validation photographs."""
 
     collate = staticmethod(collate_photographs)
     least_val_batch = 1
 
-    def __init__(self, config: EarDetectorTrainingConfig) -> None:
+    def __init__(self, config: EarDetectorTrainingConfig, annotated: AnnotatedPhotographs | None = None) -> None:
+        """config: resolved. annotated: read from the files of `config` if not given."""
         super().__init__(config)
-        self.train = read_all(config.train_json, config.images)
-        self.val = read_all(config.val_json, config.images)
-        agreed = agreed_landmarks([*self.train, *self.val])
-        self.num_landmarks = agreed if any(p.has_landmarks for each in self.train for p in each.photographs) else 0
-        shared = {photograph.path.resolve() for each in self.train for photograph in each.photographs} & {
-            photograph.path.resolve() for each in self.val for photograph in each.photographs
-        }
-        if shared:
-            raise InputError(
-                f"{config.val_json[0]}: {len(shared)} photographs are also trained on (such as {min(shared)}): split "
-                "them with earface ears annotations"
-            )
-
-    @property
-    def landmarks(self) -> tuple[tuple[str, ...], tuple[tuple[int, int], ...]]:
-        """Their names and skeleton, of the first file that has any."""
-        named = next((each for each in [*self.train, *self.val] if each.landmark_names), None)
-        return (named.landmark_names, named.skeleton) if named else ((), ())
+        self.annotated = annotated or AnnotatedPhotographs.read(config)
 
     def best(self) -> dict[str, Literal["min", "max"]]:
-        """The figures that validation can give, and whether low or high is good."""
-        photographs = [photograph for each in self.val for photograph in each.photographs]
+        """The metrics that these validation photographs allow, and whether low or high is good."""
+        photographs = [photograph for each in self.annotated.val for photograph in each.photographs]
         ears = any(p.has_boxes and len(p.boxes) for p in photographs)
         boxes: dict[str, Literal["min", "max"]] = {"ap": "max"} if ears else {}
         landmarks = self.config.num_landmarks and any(
@@ -167,92 +180,33 @@ class EarDetectorDataModule(TrainingDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         config = self.config
-        shape: dict[str, Any] = {
-            "image_size": config.image_size,
-            "crop_size": config.crop_size,
-            "channels": config.in_channels,
-            "landmarks": bool(config.num_landmarks),
-        }
-        count = config.num_landmarks or 0
-        self.train_set = PhotographDataset(
-            readable(self.train, count), **shape, augment=config.augment, seed=config.seed
+        assert config.num_landmarks is not None, "resolved"
+        data_set = partial(
+            PhotographDataset,
+            image_size=config.image_size,
+            crop_size=config.crop_size or EarDetectorConfig.crop_size,
+            channels=config.in_channels or EarDetectorConfig.in_channels,
+            landmarks=config.num_landmarks > 0,
         )
-        self.val_set = PhotographDataset(readable(self.val, count), **shape)
+        train, val = (readable(each, config.num_landmarks) for each in (self.annotated.train, self.annotated.val))
+        self.train_set = data_set(train, augment=config.augment, seed=config.seed)
+        self.val_set = data_set(val)
 
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+    def on_after_batch_transfer(self, batch: EarDetectorPixelBatch, dataloader_idx: int) -> EarDetectorBatch:
         """uint8 (B, S, S, C) to float32 (B, C, S, S) in [-1, 1], on the device."""
-        moved: dict[str, Any] = {name: to_model_range(batch[name]) for name in ("image", "crops") if name in batch}
-        return {**batch, **moved}
+        moved: EarDetectorBatch = {
+            "image": to_model_range(batch["pixels"]),
+            "boxes": batch["boxes"],
+            "unclear": batch["unclear"],
+            "complete": batch["complete"],
+            "index": batch["index"],
+        }
+        if "crop_pixels" in batch:
+            moved["crops"], moved["keypoints"] = to_model_range(batch["crop_pixels"]), batch["keypoints"]
+        return moved
 
     def train_name(self, index: int) -> str:
         return str(self.train_set.photographs[index].path)
-
-
-def read_all(paths: Sequence[str], images: str | None) -> list[Annotations]:
-    """COCO files. Raises InputError for one that is missing, wrong, or without an ear."""
-    read = []
-    for path in paths:
-        if not Path(path).is_file():
-            raise InputError(f"{path}: no such file; make it from your annotations with earface ears annotations")
-        annotations = read_coco(path, images)
-        if not annotations.num_ears:
-            raise InputError(f"{path}: {len(annotations)} photographs without any ear; annotations of ears wanted")
-        read.append(annotations)
-    if not read:
-        raise InputError("no annotations: give one or more COCO files")
-    return read
-
-
-def agreed_landmarks(files: Sequence[Annotations]) -> int:
-    """How many landmarks the files have; those with boxes only agree with all. Raises InputError."""
-    counts = {len(each.landmark_names): each.source for each in files if each.landmark_names}
-    if len(counts) > 1:
-        (first, source), (second, other) = list(counts.items())[:2]
-        raise InputError(f"{source} has {first} landmarks and {other} {second}: train a detector for each")
-    return next(iter(counts), 0)
-
-
-def readable(files: Sequence[Annotations], num_landmarks: int) -> list[Photograph]:
-    """The photographs of all files that can be decoded, with `num_landmarks` each; not labelled where a file has none.
-
-    Raises InputError if more than 5 % cannot.
-    """
-    photographs = [photograph for each in files for photograph in each.photographs]
-    failures = list(read_ahead(_failure, photographs))
-    rejects = [failure for failure in failures if failure]
-    if len(rejects) > MAX_UNREADABLE * len(photographs):
-        raise InputError(
-            f"{files[0].source}: {len(rejects)} of {len(photographs)} photographs cannot be read, over "
-            f"{MAX_UNREADABLE:.0%}: {'; '.join(rejects[:3])}"
-        )
-    _report(files, rejects)
-    kept = [photograph for photograph, failure in zip(photographs, failures, strict=True) if not failure]
-    return [
-        dataclasses.replace(photograph, keypoints=_with_landmarks(photograph.keypoints, num_landmarks))
-        for photograph in kept
-    ]
-
-
-@rank_zero_only
-def _report(files: Sequence[Annotations], rejects: Sequence[str]) -> None:
-    if rejects:
-        first = "; ".join(rejects[:3])
-        print(f"{files[0].source}: {len(rejects)} photographs cannot be read and are left out ({first})")
-
-
-def _failure(photograph: Photograph) -> str:
-    """What decoding fails of; empty if it does not."""
-    try:
-        read_image(photograph.path)
-    except InputError as error:
-        return str(error)
-    return ""
-
-
-def _with_landmarks(keypoints: Floats, count: int) -> Floats:
-    if keypoints.shape[1] == count:
-        return keypoints
-    return np.zeros((len(keypoints), count, 3), np.float32)
 
 
 def _padded(tables: Sequence[Tensor]) -> Tensor:

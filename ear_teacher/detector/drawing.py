@@ -1,6 +1,6 @@
-"""Ears drawn into their photographs: boxes with scores, landmarks, close-ups, and sheets of pictures.
+"""Ears drawn into their photographs: boxes with scores, landmarks, close-ups, and grids of photographs.
 
-Found ears are green, true ones magenta and thin. A hidden landmark is a ring.
+Detected ears are green, annotated ones magenta and thin. A hidden landmark is a ring.
 Coordinates as in earface/data/annotations.py.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from earface.data.annotations import UNLABELLED, VISIBLE, Floats, Photograph
+from earface.data.image_grid import tile
 from earface.data.images import Pixels
 
 FOUND, TRUE, DARK = (60, 255, 120), (255, 70, 210), (16, 24, 20)  # green and magenta: far apart to the colour-blind too
@@ -36,11 +37,11 @@ def draw_detections(
     min_score: float = 0.0,
     min_side: int = MIN_SIDE,
 ) -> Pixels:
-    """A new (z H, z W, 3) RGB picture; z is the whole number that makes its longer side `min_side` pixels or more.
+    """A new (z H, z W, 3) RGB picture; z is the smallest whole number that makes its longer side at least `min_side`.
 
     photograph: (H, W, 3) RGB or (H, W, 1) grey uint8. detections: of `EarDetector.predict`, on any device; boxes and
-    scores are needed, keypoints are drawn if they are there. truth: boxes that only enclose landmarks are left out.
-    skeleton: pairs of landmarks to join, from 1 on. min_score: ears that score less are left out.
+    scores are required, keypoints optional. truth: its boxes are left out if they only enclose landmarks.
+    skeleton: pairs of landmarks to join, from 1 on. min_score: ears with a lower score are left out.
     """
     found = _found(detections, min_score)
     return _drawn(photograph, found, None if truth is None else _true(truth), skeleton, min_side)
@@ -57,7 +58,7 @@ def zoomed(
     margin: float = 0.5,
     side: int = 480,
 ) -> Pixels:
-    """`draw_detections` of the surroundings of one box, enlarged to `side` pixels or more.
+    """`draw_detections` of the surroundings of one box, enlarged to at least `side` pixels.
 
     box: x y x y, pixels of the photograph; it need not be one of the detections'. margin: in sides of the box.
     """
@@ -71,13 +72,13 @@ def zoomed(
     return _drawn(photograph[top:bottom, left:right], found, true, skeleton, side)
 
 
-def sheet(
+def photograph_grid(
     pictures: Sequence[Pixels], columns: int, *, captions: Sequence[str] = (), side: int = 480, gap: int = 6
 ) -> Pixels:
-    """Pictures of any sizes, at least one, in equal tiles on white, row by row: (H, W, 3) uint8.
+    """One or more pictures of any size in equal tiles on white, row by row: (H, W, 3) uint8.
 
-    Each is shown whole, its proportions kept. side: the tiles' longer side in pixels; their shape is the pictures'
-    median one. captions: one a picture, under it; what does not fit loses its beginning, as paths do best.
+    Each is shown whole, its proportions kept. side: the tiles' longer side in pixels; their shape is the median of the
+    pictures' shapes. captions: one below each picture; those too long are cut at the beginning, which suits paths.
     """
     if captions and len(captions) != len(pictures):
         raise ValueError(f"{len(captions)} captions for {len(pictures)} pictures")
@@ -90,11 +91,7 @@ def sheet(
     canvas = np.full((gap + step_y * math.ceil(len(pictures) / columns), gap + step_x * columns, 3), 255, np.uint8)
     for number, picture in enumerate(pictures):
         left, top = gap + step_x * (number % columns), gap + step_y * (number // columns)
-        scale = min(width / picture.shape[1], height / picture.shape[0])
-        size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-        resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-        x, y = left + (width - size[0]) // 2, top + (height - size[1]) // 2
-        canvas[y : y + size[1], x : x + size[0]] = resized.reshape(size[1], size[0], -1)
+        canvas[top : top + height, left : left + width] = tile(picture, height, width)
         if captions:
             caption = _text(_fitting(captions[number], width, text), text, DARK, (255, 255, 255))[:, :width]
             low, x = top + height + text // 3, left + (width - caption.shape[1]) // 2
@@ -112,7 +109,7 @@ class _Ears:
     framed: bool = True
 
     def within(self, left: int, top: int, right: int, bottom: int) -> _Ears:
-        """Those that reach into a part of the picture, as seen from its corner; others would be lines at its edge."""
+        """Those that overlap a part of the picture, relative to its corner; others would be lines at its edge."""
         x0, y0, x1, y1 = self.boxes.T
         kept = (x0 < right) & (y0 < bottom) & (x1 > left) & (y1 > top)
         origin = np.array((left, top, left, top), np.float32)
@@ -157,7 +154,7 @@ def _drawn(photograph: Pixels, found: _Ears, true: _Ears | None, skeleton: Skele
         true = true.enlarged(zoom)
         for box, points in zip(true.boxes, true.points, strict=True):
             if true.framed:
-                _draw_frame(canvas, _block(box, canvas), max(1, width // 2), TRUE, rim=0)  # leaves the found one seen
+                _draw_frame(canvas, _block(box, canvas), max(1, width // 2), TRUE, rim=0)  # shows both
             _draw_landmarks(canvas, points, 0.6 * _radius(box, side), (), TRUE)
     taken: list[Block] = []
     for block, score in zip(blocks, found.scores, strict=True):
@@ -177,7 +174,7 @@ def _enlarged(photograph: Pixels, zoom: int) -> Pixels:
 
 
 def _radius(box: Floats, side: int) -> float:
-    """Of a landmark: ears of 55 landmarks are not covered by them, nor do those of huge photographs vanish."""
+    """Of a landmark: 55 of them do not cover an ear, and those of a huge photograph stay visible."""
     return float(np.clip(max(box[2] - box[0], box[3] - box[1]) / 60, max(1.5, side / 900), max(2.0, side / 220)))
 
 
@@ -232,7 +229,7 @@ def _draw_landmarks(
 
 @lru_cache(maxsize=256)
 def _label(text: str, height: int) -> Pixels:
-    """Dark on the colour of what is found, with a dark rim: readable on any background."""
+    """Dark on the colour of detections, with a dark rim: readable on any background."""
     inside = _text(text, height, DARK, FOUND)
     return np.asarray(cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=DARK), np.uint8)
 

@@ -1,4 +1,4 @@
-"""Measure a trained ear detector: `earface ears detector evaluate`, or `python -m ear_teacher.detector.evaluate`."""
+"""Evaluate a trained ear detector: `earface ears detector evaluate`, or `python -m ear_teacher.detector.evaluate`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
-
 from ear_teacher.detector.options import EVALUATION_RESULTS, EarDetectorEvaluationOptions
-from ear_teacher.options import located
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import output_folder, require_checkpoint, require_file, write_json
@@ -27,10 +23,10 @@ def results_folder(options: EarDetectorEvaluationOptions, checkpoint: Path) -> P
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EarDetectorEvaluationOptions, argv, prog="earface ears detector evaluate")
-    given = Path(located(options.checkpoint))
+    given = Path(options.checkpoint)
     if options.out or given.is_file():  # before PyTorch is loaded, which a pattern or a run's folder needs
         results_folder(options, given)
-    require_checkpoint(located(options.checkpoint))
+    require_checkpoint(options.checkpoint)
     if options.json is not None:
         require_file(options.json)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
@@ -45,12 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from earface.nn.checkpoint import find_checkpoint, read_checkpoint
         from earface.nn.inference import choose_device
 
-    device, checkpoint = choose_device(options.device), find_checkpoint(located(options.checkpoint))
-    model = EarDetector.load_from_checkpoint(str(checkpoint), device, options.weights)
-    run = read_checkpoint(checkpoint)["hyper_parameters"]["options"]
+    device, checkpoint = choose_device(options.device), find_checkpoint(options.checkpoint)
+    content = read_checkpoint(checkpoint)
+    model = EarDetector.from_checkpoint(content, checkpoint, device, options.weights)
+    run = content["hyper_parameters"]["options"]
     images = options.images or (run["images"] if options.json is None else None)
     out = results_folder(options, checkpoint)
-    source = open_source(options.json or validated_on(run), images and located(images))
+    source = open_source(options.json or validated_on(run), images)
     check_landmarks(model, source.annotations)
 
     console = Console()
@@ -59,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found["notes"] = trained_on(run, source.annotations) + found["notes"]
     made_of = {"checkpoint": str(checkpoint), "weights": options.weights, "json": str(source.annotations.source)}
     metrics = made_of | found | {"convention": CONVENTION}
-    write_json(out / "metrics.json", metrics)  # last: with it the evaluation is complete
+    write_json(out / "metrics.json", metrics)  # last: it marks a complete evaluation
     print_report(console, metrics)
     for note in metrics["notes"]:
         console.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True, highlight=False)

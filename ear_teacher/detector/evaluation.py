@@ -25,9 +25,9 @@ from ear_teacher.detector.metrics.landmark_error import (
 from ear_teacher.detector.metrics.plots import save_cumulative_errors, save_precision_recall, save_scores
 from ear_teacher.detector.metrics.predictions import DetectorPredictions, find_ears
 from ear_teacher.detector.metrics.report import (
-    BOX_FIGURES,
+    BOX_METRICS,
     PROTOCOLS,
-    size_figures,
+    size_metrics,
     write_detections,
     write_per_ear,
     write_per_landmark,
@@ -37,11 +37,11 @@ from ear_teacher.detector.options import NOT_ALWAYS, EarDetectorEvaluationOption
 from earface.core.errors import InputError
 from earface.data.annotations import HIDDEN, UNLABELLED, Annotations
 
-FEW_EARS = 100  # of fewer, a figure moves visibly with each
+FEW_EARS = 100  # with fewer, each ear changes the metrics visibly
 
 
 def check_landmarks(model: EarDetector, annotations: Annotations) -> bool:
-    """Whether landmarks can be measured. Raises InputError where the numbers differ, or where nothing can be."""
+    """Whether landmarks can be evaluated. Raises InputError if their numbers differ, or if nothing can be evaluated."""
     own, given = model.config.num_landmarks, len(annotations.landmark_names)
     if own and given and own != given:
         raise InputError(
@@ -59,13 +59,13 @@ def check_landmarks(model: EarDetector, annotations: Annotations) -> bool:
 def notes(
     model: EarDetector, annotations: Annotations, findings: Sequence[DetectorPredictions], threshold: float
 ) -> list[str]:
-    """What a reader of the figures must know, a sentence each."""
+    """Notes on the metrics, one sentence each."""
     lines = []
     enclosing = sum(not found.photograph.has_boxes for found in findings)
     if enclosing:
         lines.append(
-            f"{enclosing} photographs are left out of the measures of boxes: theirs only enclose landmarks, and other "
-            "ears may be unmarked; end to end, landmarks are matched to these boxes"
+            f"{enclosing} photographs are left out of the box metrics: their boxes only enclose landmarks, and other "
+            "ears may not be annotated; end to end, landmarks are matched to these boxes"
         )
     ears = sum(len(found.photograph.boxes) for found in findings)
     if ears < FEW_EARS:
@@ -78,8 +78,8 @@ def notes(
     other = [pair for pair in zip(own, given, strict=False) if pair[0] != pair[1]]
     if other:
         lines.append(
-            f"{len(other)} landmarks have another name in the model, the first is {other[0][0]!r} there and "
-            f"{other[0][1]!r} here: if these are other points, errors mean nothing"
+            f"{len(other)} landmarks have another name in the model; the first is {other[0][0]!r} there and "
+            f"{other[0][1]!r} here: if these are different points, the errors mean nothing"
         )
     return lines
 
@@ -92,8 +92,8 @@ def landmark_notes(findings: Sequence[DetectorPredictions], normaliser: Normalis
     lines = []
     if few and normaliser == "landmark-box":
         lines.append(
-            f"{few} ears have fewer than half of their landmarks labelled: the box around these is small, and their "
-            "errors large by it; `normaliser` ear-box does not depend on it"
+            f"{few} ears have fewer than half of their landmarks labelled: the box around these is small, which "
+            "makes their errors large; `normaliser` ear-box avoids this"
         )
     if not (truth[..., 2] == HIDDEN).any():
         lines.append("no landmark is labelled hidden: visibility cannot be measured")
@@ -101,7 +101,7 @@ def landmark_notes(findings: Sequence[DetectorPredictions], normaliser: Normalis
 
 
 def measure_boxes(findings: Sequence[DetectorPredictions], out: Path, threshold: float) -> dict[str, Any] | None:
-    """Figures and plots of the photographs whose ears all have boxes; None if there are none."""
+    """Metrics and plots of the photographs whose ears all have boxes; None if there are none."""
     results = [found.boxes for found in findings if found.photograph.has_boxes]
     if not results:
         return None
@@ -112,10 +112,10 @@ def measure_boxes(findings: Sequence[DetectorPredictions], out: Path, threshold:
     return {
         "photographs": len(results),
         "ears": sum(len(result.truth) for result in results),
-        **{name: None if coco is None else getattr(coco, name) for name in BOX_FIGURES},
+        **{name: None if coco is None else getattr(coco, name) for name in BOX_METRICS},
         "operating_point": asdict(operation),
         "by_threshold": [asdict(operate(results, each)) for each in sorted({*THRESHOLDS, threshold})],
-        "by_size": size_figures(by_size(results), "ap50"),
+        "by_size": size_metrics(by_size(results), "ap50"),
     }
 
 
@@ -126,7 +126,7 @@ def measure_landmarks(
     out: Path,
     options: EarDetectorEvaluationOptions,
 ) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
-    """Figures, table, plot and sheet; and by protocol the mean error of each ear, (all ears,)."""
+    """Metrics, and by protocol the mean error of each ear, (all ears,). Writes table, plot and image grid."""
     truth = np.concatenate([found.photograph.keypoints for found in findings])
     boxes = np.concatenate([found.photograph.boxes for found in findings])
     placed = np.concatenate([found.placed["keypoints"].numpy() for found in findings])
@@ -142,14 +142,14 @@ def measure_landmarks(
     save_worst_landmarks(out / "worst_landmarks.png", names, findings, nme["annotated_boxes"], annotations.skeleton)
     curves = {PROTOCOLS[protocol]: values[~np.isnan(values)] for protocol, values in nme.items()}
     save_cumulative_errors(out / "cumulative_error.png", curves, limit, options.normaliser)
-    figures = {
+    metrics = {
         "normaliser": options.normaliser,
         "limit": limit,
         **{protocol: asdict(summarise(values, truth, limit)) for protocol, values in errors.items()},
-        "by_size": size_figures(nme_by_size(nme["annotated_boxes"], boxes), "nme"),
+        "by_size": size_metrics(nme_by_size(nme["annotated_boxes"], boxes), "nme"),
         "visibility": asdict(judge_visibility(placed, scores, truth)),
     }
-    return figures, nme
+    return metrics, nme
 
 
 def evaluate(
@@ -159,9 +159,9 @@ def evaluate(
     options: EarDetectorEvaluationOptions,
     done: Callable[[int], None] = lambda count: None,
 ) -> dict[str, Any]:
-    """Measure, write everything but metrics.json to `out`, and return its figures and notes.
+    """Measure, write everything but metrics.json to `out`, and return its metrics and notes.
 
-    done: called with the number of photographs behind it.
+    done: called with the number of photographs processed.
     """
     annotations = source.annotations
     with_landmarks = check_landmarks(model, annotations)
@@ -171,13 +171,13 @@ def evaluate(
     names = [source.names[found.photograph.path] for found in findings]
     ids = [source.ids[found.photograph.path] for found in findings]
     num_ears = sum(len(found.photograph.boxes) for found in findings)
-    told = notes(model, annotations, findings, options.score_threshold)
+    remarks = notes(model, annotations, findings, options.score_threshold)
 
     boxes = measure_boxes(findings, out, options.score_threshold)
     landmarks, nme = None, dict.fromkeys(PROTOCOLS, np.full(num_ears, np.nan))
     if with_landmarks:
         landmarks, nme = measure_landmarks(findings, names, annotations, out, options)
-        told += landmark_notes(findings, options.normaliser)
+        remarks += landmark_notes(findings, options.normaliser)
     save_missed(out / "missed.png", names, findings, options.score_threshold)
     save_false_alarms(out / "false_alarms.png", names, findings)
     write_per_ear(out / "per_ear.csv", names, findings, nme)
@@ -188,6 +188,6 @@ def evaluate(
         "unreadable": unreadable,
         "detection": boxes,
         "landmarks": landmarks,
-        "notes": told
+        "notes": remarks
         + [f"{len(unreadable)} unreadable photographs left out: {'; '.join(unreadable)}"] * bool(unreadable),
     }

@@ -24,7 +24,7 @@ class SeparableBlock(nn.Module):
 class FeaturePyramid(nn.Module):
     """Maps of an encoder -> one map of `width` channels for each of `grids`, finest first (Lin et al. 2017).
 
-    outputs: how many of these are given out, from the finest on; default: all.
+    outputs: how many of these are returned, from the finest on; default: all.
 
     A level is taken from the map whose grid is nearest; of several of one grid (a vision transformer's) finer levels
     take earlier ones, and the coarsest the last. A level that is much coarser than every map is made from the level

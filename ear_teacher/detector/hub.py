@@ -1,4 +1,4 @@
-"""What the folder of a saved ear detector says: its pictures, which of its answers count, and how it is read again."""
+"""The folder of a saved ear detector: its image contract, suppression rules, model card and format."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from ear_teacher.detector.box_detector import CANDIDATES, MAX_DETECTIONS, Suppre
 from ear_teacher.detector.config import EarDetectorConfig
 from ear_teacher.detector.landmarker import MARGIN
 from earface.core.errors import InputError
+from earface.core.files import CONFIG
 from earface.data.affine import PAD
-from earface.nn.pretrained_folder import CONFIG, PROVENANCE, PretrainedFormat
+from earface.nn.pretrained_folder import PROVENANCE, PretrainedFormat
 
 RESIZE = (
     "letterbox: the whole photograph times size / its longer side, each side rounded, OpenCV INTER_AREA where it "
@@ -33,11 +34,11 @@ MODEL_CARD = """---
 
 Finds ears in photographs and, if it was trained with landmarks, places these on each. `config.json` has every number:
 
-- `image`: how a photograph becomes the square picture, how an ear becomes a crop, and their value range. Boxes are
-  measured from the top left corner of the square, landmarks from the middle of the crop's first pixel.
-- `provenance.detections`: of the boxes, the best `candidates` by score, less those below `score_threshold`; from the
-  best on, a box goes when a better one that stays overlaps it by an IoU above `iou`, or when more than `containment`
-  of the smaller of the two lies in the other; at most `max_detections` stay.
+- `image`: how a photograph becomes the square image, how an ear becomes a crop, and their value range. Boxes are
+  measured from the top left corner of the square, landmarks from the centre of the crop's first pixel.
+- `provenance.detections`: the `candidates` boxes of highest score, without those below `score_threshold`; from the best
+  on, a box is dropped if a better one overlaps it by an IoU above `iou`, or if more than `containment` of the smaller
+  of the two lies inside the other; at most `max_detections` remain.
 - `model`: the names of the landmarks, and which to join by lines.
 - `provenance`: the licence, and the digest of the weights.
 
@@ -49,14 +50,14 @@ ears = detector.predict([photograph])[0]  # of uint8 (H, W, 3), any size: boxes,
 ```
 
 As ONNX, of any batch size: `boxes.onnx` takes `images` (B, C, size, size) and gives `boxes` (B, N, 4), x1 y1 x2 y2 in
-pixels of the square, and `scores` (B, N) in [0, 1], of every place, before any is left out. `landmarks.onnx`, if there
+pixels of the square, and `scores` (B, N) in [0, 1], of every place, before suppression. `landmarks.onnx`, if there
 are landmarks, takes `crops` (B, C, crop_size, crop_size) and gives `points` (B, K, 2), x y in pixels of the crop, and
 `visibility` (B, K), probabilities.
 """
 
 
 def image_contract(config: EarDetectorConfig) -> dict[str, Any]:
-    """What a photograph must be before the networks take it; values of [0, 1] less mean, by std, are in range."""
+    """The images that the networks take; pixels in [0, 1], minus mean, divided by std, are in range."""
     channels = config.in_channels
     crop = {"crop_size": config.crop_size, "crop": CROP, "margin": MARGIN} if config.num_landmarks else {}
     return {
@@ -77,7 +78,7 @@ FORMAT = PretrainedFormat(
 
 
 def provenance(digest: str, score_threshold: float, suppression: Suppression) -> dict[str, Any]:
-    """Of a detector, beside its shape: its weights, their licence, and which of its boxes count, rule by rule."""
+    """Beside the shape: digest and licence of the weights, and the rules that select detections."""
     rules = {"candidates": CANDIDATES, "score_threshold": score_threshold, **asdict(suppression)}
     return {
         "digest": digest,
@@ -87,7 +88,7 @@ def provenance(digest: str, score_threshold: float, suppression: Suppression) ->
 
 
 def read_rules(folder: Path) -> tuple[float, Suppression]:
-    """Score threshold and suppression, of a folder that FORMAT reads. Raises InputError if they are damaged."""
+    """Score threshold and suppression from a folder that FORMAT reads. Raises InputError if they are damaged."""
     stored = FORMAT.read_provenance(folder).get("detections")
     rules = stored if isinstance(stored, dict) else {}
     names = ("score_threshold", "iou", "containment")

@@ -29,7 +29,7 @@ class EarDetectorLossWeights:
 
 
 class EarDetectorLoss:
-    """The weighted sum of the terms that there are: of boxes, of landmarks, or of both."""
+    """The weighted sum of the terms given: of boxes, of landmarks, or of both."""
 
     def __init__(self, weights: EarDetectorLossWeights) -> None:
         self.weights = weights
@@ -59,21 +59,21 @@ def box_losses(
     unclear: Tensor,
     complete: Tensor,
 ) -> dict[str, Tensor]:
-    """`score` and `box`, scalars, of what a BoxDetector says of B pictures.
+    """The scalars `score` and `box` of the output of a BoxDetector for B images.
 
     logits: (B, P); boxes: (B, P, 4); places: (P, 2); strides: (P,); level_sizes: see `assign`; ears: (B, N, 4), N > 0;
-    unclear: (B, M, 4), regions that are neither ear nor background; both NaN where a picture has fewer; complete: (B,)
-    bool, whether all ears of a picture are marked. Where they are not, only places inside a marked ear can be
-    background. Quality is the IoU of what the place predicts.
+    unclear: (B, M, 4), regions that are neither ear nor background; both NaN where an image has fewer; complete: (B,)
+    bool, whether all ears of an image are annotated. If not, only places inside an annotated ear can be background. The
+    quality is the IoU of the predicted box.
     """
     logits, boxes = logits.float(), boxes.float()
-    answers = assign(ears, places, strides, level_sizes)
-    positive = answers >= 0
+    assigned = assign(ears, places, strides, level_sizes)
+    positive = assigned >= 0
     counted = positive | (~_inside(places, unclear) & (complete[:, None] | _inside(places, ears)))
-    # places that answer for no ear compare a box with itself, which is finite, and do not count
+    # unassigned places compare a box with itself, which is finite, and do not count
     same = torch.cat([places - strides[:, None], places + strides[:, None]], dim=-1)
     found = torch.where(positive[..., None], boxes, same)
-    marked = ears.gather(1, answers.clamp(min=0)[..., None].expand(-1, -1, 4))
+    marked = ears.gather(1, assigned.clamp(min=0)[..., None].expand(-1, -1, 4))
     wanted = torch.where(positive[..., None], marked, same)
     quality = _paired_iou(found.detach(), wanted).masked_fill(~positive, 0.0)
     number = positive.sum().clamp(min=1)
@@ -83,9 +83,9 @@ def box_losses(
 
 
 def complete_iou_loss(found: Tensor, wanted: Tensor, eps: float = 1e-7) -> Tensor:
-    """1 - IoU, plus what parts the middles and the proportions of two boxes: (..., 4), (..., 4) -> (...).
+    """1 - IoU, plus penalties for the distance of the centres and different proportions: (..., 4), (..., 4) -> (...).
 
-    Zheng et al. 2020; torchvision's `complete_box_iou_loss` without its boolean indexing, for which a GPU must wait.
+    Zheng et al. 2020; torchvision's `complete_box_iou_loss` without its boolean indexing, which synchronises a GPU.
     """
     (x1, y1, x2, y2), (u1, v1, u2, v2) = found.unbind(-1), wanted.unbind(-1)
     left, top, right, bottom = x1.maximum(u1), y1.maximum(v1), x2.minimum(u2), y2.minimum(v2)
@@ -103,10 +103,10 @@ def complete_iou_loss(found: Tensor, wanted: Tensor, eps: float = 1e-7) -> Tenso
 def landmark_losses(
     points: Tensor, visibility: Tensor, heat: Tensor, keypoints: Tensor, crop_size: int
 ) -> dict[str, Tensor]:
-    """`heatmap`, `landmark` and `visibility`, scalars, of what a Landmarker says of B crops.
+    """The scalars `heatmap`, `landmark` and `visibility` of the output of a Landmarker for B crops.
 
     points: (B, K, 2) and keypoints: (B, K, 3) in crop pixels; visibility: (B, K) logits; heat: (B, K, G, G) logits.
-    heatmap: cross-entropy with a Gaussian of HEAT_SIGMA cells around the landmark, less its own entropy; landmark: mean
+    heatmap: cross-entropy with a Gaussian of HEAT_SIGMA cells around the landmark, minus its entropy; landmark: mean
     distance in crop sides. Landmarks that are not labelled, 0, do not count; hidden ones, 1, do.
     """
     labelled = keypoints[..., 2] > 0
@@ -128,7 +128,7 @@ def gaussian_heat(points: Tensor, grid: int, crop_size: int) -> Tensor:
 
 
 def _inside(places: Tensor, boxes: Tensor) -> Tensor:
-    """(B, P) whether a place lies in any of its picture's boxes, (B, N, 4); in one of NaN lies none."""
+    """(B, P) whether a place lies in any box of its image, (B, N, 4); NaN boxes contain none."""
     return ((places >= boxes[..., None, :2]) & (places <= boxes[..., None, 2:])).all(dim=-1).any(dim=1)
 
 

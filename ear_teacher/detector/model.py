@@ -20,7 +20,7 @@ from ear_teacher.detector.landmarker import MARGIN, Landmarker
 from ear_teacher.encoders import build_backbone
 from ear_teacher.model import EarVAE
 from earface.core.errors import InputError
-from earface.data.affine import crop_around, letterbox
+from earface.data.affine import AffineMap, crop_around, letterbox
 from earface.data.annotations import Floats
 from earface.data.images import Pixels
 from earface.data.pixels import to_model_range, to_uint8
@@ -35,10 +35,10 @@ Detections = dict[str, Tensor]
 
 
 class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=TAGS, model_card_template=MODEL_CARD):
-    """Two networks that start from the same encoder: one finds ears, the other places landmarks in a crop around each.
+    """Two networks that start from the same encoder: one detects ears, one places landmarks in a crop around each.
 
-    Each has a copy of the encoder of its own: they see pictures of another kind, whole photographs and single ears, for
-    which one set of batch statistics would fit neither. Scores below `score_threshold` are not returned.
+    Each has its own copy of the encoder: whole photographs and single ears need different batch statistics. Detections
+    below `score_threshold` are not returned.
     """
 
     format, command, old_key = FORMAT, "ears detector train", "detector"
@@ -78,7 +78,7 @@ class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=
 
         checkpoint_path: a .ckpt file of an ear VAE, or a glob: the newest match. weights: `averaged` (the EMA if
         the run kept one) or `raw`. shape: other fields of EarDetectorConfig, such as image_size. Raises InputError for
-        any other file, and for a shape that its encoder does not have.
+        any other file, and for a shape that contradicts its encoder.
         """
         stored = vae_options(checkpoint_path)
         wrong = [name for name in FROM_VAE if name in shape and shape[name] != stored.get(name, shape[name])]
@@ -93,7 +93,7 @@ class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=
         return model
 
     def load_encoder(self, checkpoint_path: str, weights: str = "averaged") -> None:
-        """The encoder of a trained ear VAE into both networks. Raises InputError if it is another encoder."""
+        """Load the encoder of a trained ear VAE into both networks. Raises InputError if it is a different encoder."""
         prefix = "model.encoder.backbone."
         state = model_state(read_checkpoint(checkpoint_path), weights)
         encoder = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -101,11 +101,11 @@ class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=
             _load(backbone, encoder, f"{checkpoint_path}: its encoder is not {self.config.encoder} of this shape")
 
     def backbones(self) -> list[Backbone]:
-        """The copies of the encoder: the detector's and, where there are landmarks, the landmarker's."""
+        """The copies of the encoder: the detector's and, with landmarks, the landmarker's."""
         return [net.backbone for net in (self.boxes, self.landmarks) if net is not None]
 
     def freeze(self, groups: int | None = None) -> None:
-        """Take the encoders' first `groups` layer groups, or all, out of training, for good."""
+        """Freeze the first `groups` layer groups of both encoders, or all."""
         for backbone in self.backbones():
             backbone.freeze(len(backbone.layer_groups()) if groups is None else groups)
 
@@ -146,7 +146,7 @@ class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=
 
     @torch.no_grad()
     def place_landmarks(self, photographs: Sequence[Pixels], boxes: Sequence[Tensor]) -> list[Detections]:
-        """`keypoints` and `keypoints_scores` of given ears, as in `predict`. boxes: (N, 4) corners a photograph."""
+        """`keypoints` and `keypoints_scores` of given ears, as in `predict`. boxes: (N, 4) corners per photograph."""
         count = self.config.num_landmarks
         device = self.boxes.places.device
         boxes = [each.cpu() for each in boxes]
@@ -173,14 +173,14 @@ class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=
 
     @torch.no_grad()
     def select(self, logits: Tensor, boxes: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Of what every place says, logits (B, P) and boxes (B, P, 4): what remains of each picture, on the CPU.
+        """Boxes (N, 4) and scores (N,) of each of B images, best first, on the CPU.
 
-        B of boxes (N, 4) and scores (N,), best first.
+        logits (B, P) and boxes (B, P, 4): of every place.
         """
         return self.remaining(candidates(logits, boxes).cpu())
 
     def remaining(self, table: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """As `select`, of `candidates` (B, C, 5), which had better be on the CPU: each picture's number is another."""
+        """As `select`, from `candidates` (B, C, 5), preferably on the CPU: the shapes depend on the values."""
         selected = []
         for rows in table:
             rows = rows[rows[:, 4] >= self.score_threshold]
@@ -189,12 +189,12 @@ class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=
             selected.append((boxes[kept], scores[kept]))
         return selected
 
-    def _crop(self, photograph: Pixels, box: Tensor) -> Any:
+    def _crop(self, photograph: Pixels, box: Tensor) -> AffineMap:
         size = photograph.shape[1], photograph.shape[0]
         return crop_around(_sides(box[None])[0], size, self.config.crop_size, MARGIN)
 
     def _channels(self, photograph: Pixels) -> Pixels:
-        """As many as the model takes."""
+        """Converted to the channels that the model takes."""
         wanted, found = self.config.in_channels, photograph.shape[2]
         if wanted == found:
             return photograph
@@ -209,7 +209,7 @@ class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the weights and of both sizes: see `weights_digest`."""
+        """SHA-256 of the weights and both sizes: see `weights_digest`."""
         return weights_digest(self, f"{self.config.image_size} {self.config.crop_size}")
 
     def saved_provenance(self) -> dict[str, Any]:
@@ -220,10 +220,10 @@ class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=
         self.score_threshold, self.suppression = read_rules(folder)
 
     def initialise_from(self, path: str) -> str:
-        """The weights of another detector's checkpoint as far as they fit; a sentence on what starts anew.
+        """Load the weights of another detector's checkpoint where they fit; returns a sentence on those that do not.
 
-        Another number of landmarks starts their last layers anew, none leaves the landmarker out. Raises InputError if
-        the encoder or the pyramid is another.
+        With another number of landmarks, their last layers keep random weights; with none, the landmarker does not
+        exist. Raises InputError if encoder or pyramid differ.
         """
         state, own = network_state(read_checkpoint(path)), self.state_dict()
         anew = [name for name in own if name.startswith("landmarks.") and not _fits(state, own, name)]

@@ -1,8 +1,8 @@
-"""The training of an EarDetector: one step, its validation, its pictures."""
+"""The training of an EarDetector: a training step, validation, image grids."""
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -10,28 +10,31 @@ from torch import Tensor
 
 from ear_teacher.detector.box_detector import candidates
 from ear_teacher.detector.config import EarDetectorTrainingConfig
-from ear_teacher.detector.datamodule import EarDetectorDataModule
-from ear_teacher.detector.drawing import draw_detections, sheet
+from ear_teacher.detector.datamodule import EarDetectorBatch, EarDetectorDataModule
+from ear_teacher.detector.drawing import draw_detections, photograph_grid
 from ear_teacher.detector.losses import EarDetectorLoss, EarDetectorLossWeights, box_losses, landmark_losses
 from ear_teacher.detector.metrics.average_precision import BoxResult, coco_metrics
 from ear_teacher.detector.metrics.landmark_error import ear_lengths, ear_means, normalised_errors
-from ear_teacher.detector.model import EarDetector
+from ear_teacher.detector.model import Detections, EarDetector
 from earface.data.annotations import Photograph
 from earface.data.images import read_image, write_image
 from earface.nn.checkpoint import read_checkpoint
 from earface.training.module import TrainingModule
 from earface.training.optim import backbone_groups, check_groups, named_group
 
-SHEET_SIDE, SHEET_COLUMNS = 480, 4
-SHOWN_SCORE = 0.3  # of the ears that are drawn each epoch
+TILE_SIDE, GRID_COLUMNS = 480, 4
+SHOWN_SCORE = 0.3  # of the detections shown each epoch
+Each = TypeVar("Each")
 BOX_TERMS, LANDMARK_TERMS = ("score", "box"), ("heatmap", "landmark", "visibility")
 
 
 class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetectorDataModule]):
-    """Trains `self.model`, an EarDetector. `config` is resolved; see `EarDetectorTrainingConfig.resolved`.
+    """Trains `self.model`, an EarDetector.
 
-    model: what to train: a new one of `config`, which has the names of the data's landmarks, or one that is trained.
+    config: resolved; see `EarDetectorTrainingConfig.resolved`. model: new, with the data's landmark names, or trained.
     """
+
+    model: EarDetector
 
     def __init__(self, config: EarDetectorTrainingConfig, model: EarDetector) -> None:
         super().__init__(config, EarDetector.format.kind, model.config)
@@ -53,12 +56,14 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
     @classmethod
     def load_from_checkpoint(cls, path: str, map_location: str = "cpu", weights: str = "averaged") -> Self:  # type: ignore[override]
         """A trained module for inference; see `EarDetector.load_from_checkpoint`."""
-        model = EarDetector.load_from_checkpoint(path, map_location, weights)
-        options = read_checkpoint(path)["hyper_parameters"]["options"]
+        checkpoint = read_checkpoint(path)
+        model = EarDetector.from_checkpoint(checkpoint, path, map_location, weights)
+        options = checkpoint["hyper_parameters"]["options"]
         return cls(EarDetectorTrainingConfig(**options), model).eval()
 
-    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
-        return self.model(images)
+    def forward(self, images: list[Tensor]) -> list[Detections]:
+        found: list[Detections] = self.model(images)
+        return found
 
     def compile_networks(self, **options: Any) -> None:
         for net in (self.model.boxes, self.model.landmarks):
@@ -66,7 +71,7 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
                 net.backbone.compile_regions(**options)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Named optimiser groups: the copies of the encoder (scaled, perhaps layer by layer), and what is new."""
+        """Named optimiser groups: the copies of the encoder (scaled, possibly layer by layer), pyramid and heads."""
         config, model = self.config, self.model
         groups = []
         for name, net in (("boxes", model.boxes), ("landmarks", model.landmarks)):
@@ -86,7 +91,7 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
 
     # -- training ----------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: EarDetectorBatch, batch_idx: int) -> Tensor:
         terms = self._box_terms(batch)[0] if self.config.train_boxes else {}
         if self.model.landmarks is not None:
             terms |= self._landmark_terms(batch)[0]
@@ -94,21 +99,21 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
         self.terms.add(self.global_step, {"loss": result.total, **result.terms}, batch["index"])
         return result.total
 
-    def _box_terms(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """The losses of score and box, and what every place said: logits and boxes."""
+    def _box_terms(self, batch: EarDetectorBatch) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        """The losses of score and box, and the predictions at every place: logits and boxes."""
         net = self.model.boxes
         logits, boxes = net(batch["image"])
         ears = batch["boxes"], batch["unclear"], batch["complete"]
         return box_losses(logits, boxes, net.places, net.strides, net.level_sizes, *ears), logits, boxes
 
-    def _landmark_terms(self, batch: dict[str, Any]) -> tuple[dict[str, Tensor], Tensor]:
-        """The losses of the crops, and the points placed in them."""
+    def _landmark_terms(self, batch: EarDetectorBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """The losses of the crops, and the predicted points."""
         net = self.model.landmarks
-        assert net is not None, "asked of a model with landmarks only"
+        assert net is not None, "this model has no landmarks"
         if len(batch["crops"]):
             points, visibility, heat = net(batch["crops"])
             return landmark_losses(points, visibility, heat, batch["keypoints"], self.model.config.crop_size), points
-        # distributed training waits for a gradient of each parameter
+        # distributed training needs a gradient for every parameter
         nothing = sum((each.sum() * 0.0 for each in net.parameters() if each.requires_grad), net.cells.new_zeros(()))
         return dict.fromkeys(LANDMARK_TERMS, nothing), net.cells.new_zeros(batch["keypoints"].shape)
 
@@ -122,21 +127,23 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
         self.results: list[BoxResult] = []
         self.errors: list[float] = []  # NME of each crop
         if self.draws_pictures:
-            self._draw_sheet()
+            self._draw_detections()
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """All that the host needs of a batch, on the host: terms, what is found and what is there."""
+    def validation_step(self, batch: EarDetectorBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Terms, detections and annotations of a batch, on the CPU."""
         terms, logits, places = self._box_terms(batch)
         boxes = {"found": candidates(logits, places), "ears": batch["boxes"], "complete": batch["complete"]}
         values = {**boxes, **(terms if self.config.train_boxes else {})}
         if len(batch.get("crops", ())):
             landmark_terms, points = self._landmark_terms(batch)
             values |= {**landmark_terms, "points": points, "keypoints": batch["keypoints"]}
-        return _on_the_host(values)
+        return _to_cpu(values)
 
-    def on_validation_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        for names, samples in ((BOX_TERMS, "image"), (LANDMARK_TERMS, "crops")):
-            self.sums.add({name: outputs[name] for name in names if name in outputs}, len(batch.get(samples, ())))
+    def on_validation_batch_end(
+        self, outputs: Any, batch: EarDetectorBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        for names, samples in ((BOX_TERMS, batch["image"]), (LANDMARK_TERMS, batch.get("crops", ()))):
+            self.sums.add({name: outputs[name] for name in names if name in outputs}, len(samples))
         ears = zip(self.model.remaining(outputs["found"]), outputs["ears"], outputs["complete"], strict=True)
         for (boxes, scores), truth, complete in ears:
             if complete:
@@ -150,8 +157,8 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
     def on_validation_epoch_end(self) -> None:
         means = self.validation_means()
         results, errors = self._gathered(self.results), self._gathered(self.errors)
-        figures = coco_metrics(results)
-        found = {} if figures is None else {"val/ap": figures.ap, "val/ap50": figures.ap50}
+        coco = coco_metrics(results)
+        found = {} if coco is None else {"val/ap": coco.ap, "val/ap50": coco.ap50}
         if errors:
             found["val/nme"] = float(np.mean(errors))
         terms = {name.removeprefix("val/"): torch.tensor(mean, dtype=torch.float64) for name, mean in means.items()}
@@ -160,15 +167,16 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
             shown=("val/loss", "val/ap50", "val/ap", "val/nme"),
         )
 
-    def _gathered(self, mine: list[Any]) -> list[Any]:
+    def _gathered(self, mine: list[Each]) -> list[Each]:
+        """Of all processes."""
         if self.trainer.world_size == 1:
             return mine
-        parts: list[Any] = [None] * self.trainer.world_size
+        parts: list[list[Each]] = [[]] * self.trainer.world_size
         torch.distributed.all_gather_object(parts, mine)
         return [each for part in parts for each in part]
 
-    def _draw_sheet(self) -> None:
-        """Fixed validation photographs with what is found and what is there, as PNG and in TensorBoard."""
+    def _draw_detections(self) -> None:
+        """The same validation photographs every epoch, with detections and annotations, as PNG and in TensorBoard."""
         photographs: list[Photograph] = self.datamodule.val_set.photographs
         with_ears = [each for each in photographs if len(each.boxes)]
         chosen = np.unique(np.linspace(0, len(with_ears) - 1, self.config.grid_images).round().astype(int))
@@ -182,20 +190,20 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
                 truth=each,
                 skeleton=skeleton,
                 min_score=SHOWN_SCORE,
-                min_side=SHEET_SIDE,
+                min_side=TILE_SIDE,
             )
             for image, found, each in zip(images, self.model.predict(images), shown, strict=True)
         ]
-        drawn = sheet(pictures, min(SHEET_COLUMNS, len(pictures)))
+        grid = photograph_grid(pictures, min(GRID_COLUMNS, len(pictures)))
         path = self.log_dir / "detections" / f"epoch_{self.current_epoch:03d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_image(path, drawn)
+        write_image(path, grid)
         for writer in self.tensorboard():
-            writer.add_image("detections", drawn, self.global_step, dataformats="HWC")
+            writer.add_image("detections", grid, self.global_step, dataformats="HWC")
 
 
-def _on_the_host(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Float32 on the CPU, all brought over in one copy: a GPU waits at each."""
+def _to_cpu(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Float32 on the CPU, in one copy: each copy synchronises the GPU."""
     flat = torch.cat([value.float().flatten() for value in values.values()]).cpu()
     parts = flat.split([value.numel() for value in values.values()])
     return {name: part.view(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}

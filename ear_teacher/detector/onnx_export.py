@@ -1,4 +1,4 @@
-"""A trained ear detector as ONNX files: one finds boxes, one places landmarks."""
+"""A trained ear detector as ONNX files: one for boxes, one for landmarks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def write_onnx(folder: Path, model: EarDetector, tolerance: float) -> list[Diffe
     """boxes.onnx and, where there are landmarks, landmarks.onnx; both or neither.
 
     model: in evaluation mode, on the CPU. The files keep the image contract, the landmarks' names and the provenance.
-    An earlier export's landmarks.onnx goes if this model has no landmarks. Raises InputError as `write_parts` does.
+    An earlier landmarks.onnx is deleted if this model has no landmarks. Raises InputError as `write_parts` does.
     """
     config = model.config
     squares = examples(config.in_channels, config.image_size, max(BATCHES))
@@ -66,7 +66,7 @@ def write_onnx(folder: Path, model: EarDetector, tolerance: float) -> list[Diffe
 
 
 def examples(channels: int, side: int, count: int) -> Tensor:
-    """(count, channels, side, side) in [-1, 1]: smooth colours that reach both ends, a fourth of them noise."""
+    """(count, channels, side, side) in [-1, 1]: smooth colours over the whole range, a fourth of them noise."""
     generator = torch.Generator().manual_seed(CHECK_SEED)
     coarse = torch.rand(count, channels, 6, 8, generator=generator) * 2.0 - 1.0
     images = F.interpolate(coarse, (side, side), mode="bicubic").clamp(-1.0, 1.0)

@@ -11,7 +11,7 @@ from earface.core.tool_options import ModelOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 ONNX_FILES = ("boxes.onnx", "landmarks.onnx")
-NOT_ALWAYS = (  # written; what an earlier evaluation left would be taken for this one's
+NOT_ALWAYS = (  # written: those of an earlier evaluation would be mistaken for this one's
     *("metrics.json", "per_landmark.csv", "precision_recall.png", "cumulative_error.png"),
     *("missed.png", "false_alarms.png", "worst_landmarks.png"),
 )
@@ -23,35 +23,35 @@ Normaliser = Literal["landmark-box", "ear-box"]
 
 @dataclass(frozen=True)
 class EarDetectorEvaluationOptions(ModelOptions):
-    """Measure a trained ear detector on annotated photographs: boxes, landmarks, visibility."""
+    """Evaluate a trained ear detector on annotated photographs: boxes, landmarks, visibility."""
 
     checkpoint: str = option(
         "ear_teacher/checkpoints/detector/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match"
     )
-    json: str | None = option(None, "COCO keypoint file to measure on; default: what the checkpoint was validated on")
+    json: str | None = option(None, "COCO keypoint file to evaluate on; default: the run's validation file")
     images: str | None = option(None, "folder that its file names start from; default: the JSON's own")
     out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")
     batch_size: int = option(8, "photographs at once", low=1)
     score_threshold: float = option(
         0.5, "of the operating point: precision, recall, landmarks end to end", low=0, high=1
     )
-    normaliser: Normaliser = option("landmark-box", "whose diagonal landmark errors are divided by")
-    ced_limit: float = option(0.08, "error beyond which an ear has failed; the AUC's upper end", above=0)
+    normaliser: Normaliser = option("landmark-box", "box by whose diagonal landmark errors are divided")
+    ced_limit: float = option(0.08, "error above which an ear counts as a failure; the upper limit of the AUC", above=0)
 
 
 @dataclass(frozen=True)
 class PredictionOptions(ModelOptions):
-    """Find the ears in photographs, and their landmarks."""
+    """Detect the ears in photographs, and their landmarks."""
 
     checkpoint: str = option(
         "ear_teacher/checkpoints/detector/last.ckpt",
         CHECKPOINT_HELP,
     )
     input: str | None = option(None, "a photograph, or a folder of them (searched through)")
-    out: str = option("detections", "folder for what is found; not inside `input`")
+    out: str = option("detections", "folder for the detections; not inside `input`")
     score_threshold: float = option(0.5, "ears that score less are left out", low=0, high=1)
-    overlays: bool = option(True, "write the photographs with their ears drawn in")
-    crops: bool = option(False, "write each ear by itself; the input's folders, subjects perhaps, are kept")
+    overlays: bool = option(True, "write the photographs with the detections drawn in")
+    crops: bool = option(False, "write each ear as a picture, in the folders of the input (which may be subjects)")
     batch_size: int = option(8, "photographs in memory, and on the device, at once", low=1)
 
     def check(self) -> None:

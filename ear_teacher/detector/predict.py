@@ -1,8 +1,8 @@
-"""Find ears in photographs: `earface ears detector predict --input photographs/ --out detections`.
+"""Detect ears in photographs: `earface ears detector predict --input photographs/ --out detections`.
 
-detections.json   boxes and landmarks as COCO keypoints: to correct in an annotation tool, and to train on again
+detections.json   boxes and landmarks as COCO keypoints: to correct in an annotation tool and train on
 results.json      the same ears, by the same ids, with their scores, in COCO's form of results
-overlays/         the photographs with their ears drawn in, under the names that they have in the input
+overlays/         the photographs with the detections drawn in, under the names of the input
 crops/            with --crops: each ear as a PNG, for earface ears extract and earface ears prepare
 """
 
@@ -11,13 +11,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
-
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from ear_teacher.detector.options import CROPS, DETECTIONS, OVERLAYS, RESULTS, PredictionOptions
-from ear_teacher.options import located
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import require_path, require_trained
@@ -30,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(PredictionOptions, argv, prog="earface ears detector predict")
     assert options.input is not None  # checked there
     require_path(options.input)
-    require_trained(located(options.checkpoint))
+    require_trained(options.checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from rich.console import Console
@@ -48,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     root, paths = photographs_of(options.input)
     out = checked_out(options)
     device = choose_device(options.device)
-    model = EarDetector.load(located(options.checkpoint), device, options.weights)
+    model = EarDetector.load(options.checkpoint, device, options.weights)
     model.score_threshold = options.score_threshold
 
     console = Console()

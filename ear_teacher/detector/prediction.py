@@ -1,4 +1,4 @@
-"""Ears found in photographs, and what is written of them."""
+"""Ears detected in photographs, and the files written about them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, rea
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was found so far, photograph by photograph."""
+    """The detections so far, by photograph."""
 
     photographs: list[Photograph] = field(default_factory=list)
     scores: list[dict[str, object]] = field(default_factory=list)  # of each ear, in the photographs' order
@@ -44,7 +44,7 @@ class Predictions:
 
 
 def photographs_of(written: str) -> tuple[Path, list[Path]]:
-    """The folder that names start from, and the photographs in it. Raises InputError if there are none."""
+    """The folder that names are relative to, and the photographs in it. Raises InputError if there are none."""
     path = Path(written)
     if path.is_dir():
         paths = list_images(path)
@@ -59,15 +59,15 @@ def photographs_of(written: str) -> tuple[Path, list[Path]]:
 
 
 def checked_out(options: PredictionOptions) -> Path:
-    """`out`, made if need be.
+    """`out`, created if necessary.
 
-    Raises InputError if it is a file, and where pictures that are written would be read, or replace those read.
+    Raises InputError if it is a file, and if written pictures would be read by the next run or replace the input.
     """
     out, given = Path(options.out), Path(str(options.input)).resolve()
     if given.is_dir() and out.resolve().is_relative_to(given):
         raise InputError(
-            f"`out` {out}: lies in `input` {options.input}, so that its pictures would be taken for photographs the "
-            "next time; give a folder elsewhere"
+            f"`out` {out}: lies in `input` {options.input}, so the next run would read its pictures as photographs; "
+            "give a folder elsewhere"
         )
     for name in (OVERLAYS, CROPS):
         if given.is_relative_to((out / name).resolve()):
@@ -81,10 +81,9 @@ def checked_out(options: PredictionOptions) -> Path:
 
 
 def storable(path: Path, size: Size, found: Mapping[str, Tensor]) -> tuple[Photograph, list[int]]:
-    """One photograph's detections in the form of annotations, and which of the detections these are.
+    """One photograph's detections as annotations that `read_coco` accepts, and the indices of these detections.
 
-    Boxes are cut to the picture, and ears of which nothing is in it left out. A landmark beyond its edge is not
-    labelled. `read_coco` takes all that remains.
+    Boxes are clipped to the photograph, and ears outside it left out. A landmark outside it becomes unlabelled.
     """
     corners = found["boxes"].float().cpu().numpy().clip(0, (*size, *size)).astype(np.float64)
     keypoints = found["keypoints"].float().cpu().numpy()
@@ -116,7 +115,7 @@ def _storable_points(points: Floats, size: Size) -> Floats:
 def predict_photographs(
     model: EarDetector, paths: Sequence[Path], root: Path, out: Path, options: PredictionOptions, progress: Progress
 ) -> Predictions:
-    """Read, find and draw a batch at a time, so that memory holds `batch_size` photographs whatever their number."""
+    """Read, detect and draw one batch at a time, so that memory holds at most `batch_size` photographs."""
     result = Predictions()
     for start in range(0, len(paths), options.batch_size):
         batch: list[tuple[Path, Pixels]] = []
@@ -165,12 +164,12 @@ def _scores(found: Mapping[str, Tensor]) -> list[dict[str, object]]:
 
 
 def write_overlay(path: Path, picture: Pixels, found: Mapping[str, Tensor], skeleton: Skeleton) -> None:
-    """In the photograph's own format and under its own name: no two collide."""
+    """In the photograph's format and under its name, so that no two collide."""
     write_image(path, draw_detections(picture, found, skeleton=skeleton))
 
 
 def write_crops(path: Path, picture: Pixels, boxes: Floats) -> None:
-    """PATH_1.png and so on, best first. Those that an earlier run found beyond them go."""
+    """PATH_1.png and so on, best first. Surplus ones of an earlier run are deleted."""
     number = 0
     for number, box in enumerate(boxes, 1):
         write_image(path.with_name(f"{path.name}_{number}.png"), crop_to_box(picture, box))
@@ -180,7 +179,7 @@ def write_crops(path: Path, picture: Pixels, boxes: Floats) -> None:
 
 
 def write_predictions(out: Path, predictions: Predictions, model: EarDetector) -> None:
-    """detections.json, then results.json, which is made from it and so has its ids."""
+    """detections.json, then results.json with the same ids."""
     config = model.config
     names = config.landmark_names or tuple(f"point_{number:02d}" for number in range(1, config.num_landmarks + 1))
     write_coco(out / DETECTIONS, Annotations(out / DETECTIONS, predictions.photographs, names, config.skeleton))

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 from ear_teacher.detector.config import ALIASES, HELP, EarDetectorTrainingConfig
 from earface.core.command_line import parse_options
@@ -31,6 +27,7 @@ def train(config: EarDetectorTrainingConfig) -> int:
     config.check_paths()
     # after parsing: help, a mistyped flag and a missing file answer without Lightning
     with first_imports():
+        from ear_teacher.detector.annotated_photographs import AnnotatedPhotographs
         from ear_teacher.detector.datamodule import EarDetectorDataModule
         from ear_teacher.detector.model import EarDetector, vae_options
         from ear_teacher.detector.module import EarDetectorLightning
@@ -42,29 +39,25 @@ def train(config: EarDetectorTrainingConfig) -> int:
         with Needed() as needed:
             instead = "--vae-checkpoint of an ear VAE, --encoder-weights FILE, or none to start from random ones"
             needed(lambda: require_backbone(config.backbone_config(), config.encoder_weights), instead)
-    datamodule = EarDetectorDataModule(config)
+    annotated = AnnotatedPhotographs.read(config)
     stored = vae_options(config.vae_checkpoint) if config.vae_checkpoint is not None else None
-    config = config.resolved(datamodule.num_landmarks, stored)
+    config = config.resolved(annotated.num_landmarks, stored)
 
-    def with_options(config: EarDetectorTrainingConfig) -> EarDetectorDataModule:
-        datamodule.config = config
-        return datamodule
-
-    def build(config: EarDetectorTrainingConfig, data: EarDetectorDataModule, run: Run) -> EarDetectorLightning:
+    def build(config: EarDetectorTrainingConfig, _: EarDetectorDataModule, run: Run) -> EarDetectorLightning:
         weights = "none" if config.vae_checkpoint or config.init_from or run.checkpoint else config.encoder_weights
-        model = EarDetector(config.model_config(*data.landmarks), weights)
+        model = EarDetector(config.model_config(*annotated.landmarks), weights)
         if config.vae_checkpoint:
             model.load_encoder(config.vae_checkpoint)
         return EarDetectorLightning(config, model)
 
     def note_untrained_boxes(_: EarDetectorLightning, fresh: bool) -> None:
         if not config.train_boxes and fresh:
-            print("note: --train-boxes false keeps a box detector that nothing has taught; give one with --init-from")
+            print("note: --train-boxes false keeps an untrained box detector; give a trained one by --init-from")
 
     code, _ = run_training(
         config,
         "ear_detector",
-        data=with_options,
+        data=lambda config: EarDetectorDataModule(config, annotated),
         module=build,
         best=lambda _, data: data.best(),
         starting=note_untrained_boxes,

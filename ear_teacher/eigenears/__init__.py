@@ -1,1 +1,1 @@
-"""Eigenears: the directions along which ears differ most in the latents, drawn, and what they are made of."""
+"""Eigenears: principal components of the latents, decoded as ears, and their composition."""

@@ -1,4 +1,4 @@
-"""Eigenears of a model and a set of ears: everything measured, drawn and written."""
+"""Eigenears of a model and a set of ears: metrics, pictures and files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from ear_teacher.model import EarVAE
 from earface.core.errors import InputError
 from earface.core.progress import progress
 
-FEW_EARS = 100  # fewer, and chance alone explains several percent of a component
+FEW_EARS = 100  # with fewer, chance explains several percent of a component
 MIN_SUBJECTS = 3  # for cross-validation inside cross-validation
 
 
 def find_factors(options: EigenearOptions, ears: Ears) -> tuple[str | None, Mapping[str, NDArray[np.float64]] | None]:
-    """The factors behind the ears and the file that holds them, if there is one and it can be used.
+    """The factors of synthetic ears and their file, if there is a usable one.
 
-    Raises InputError for a file that was asked for and cannot be used; one that was found is left out.
+    Raises InputError if the file given by `factors` cannot be used; one that was only found is ignored.
     """
     path = options.factors or default_index(ears.source, ears.names)
     if path is None:
@@ -41,7 +41,7 @@ def find_factors(options: EigenearOptions, ears: Ears) -> tuple[str | None, Mapp
 
 
 def notes(ears: Ears, options: EigenearOptions, found: Components) -> list[str]:
-    """What a reader of the figures must know, a sentence each."""
+    """Notes on the metrics, one sentence each."""
     lines = [f"{ears.source}: {ears.skipped} unreadable pictures left out"] if ears.skipped else []
     if found.scores.shape[1] < options.components:
         lines.append(
@@ -62,7 +62,7 @@ def create_eigenears(
     options: EigenearOptions,
     device: str,
 ) -> tuple[EigenearResults, list[str]]:
-    """Measure, and write everything but eigenears.json to `out`."""
+    """Compute the metrics, and write everything but eigenears.json to `out`."""
     batch = options.batch_size
     look = appearance(ears.images)
     mu, logvar = encode_posteriors(model, ears.images, batch, device)

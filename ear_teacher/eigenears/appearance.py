@@ -1,4 +1,4 @@
-"""How much of a component is mere brightness, colour, or light from one side; the rest is structure."""
+"""How much of a component is brightness, colour, or a gradient; the rest is structure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Appearance:
-    """What N pictures look like without looking at their structure, pixels in [0, 1]."""
+    """Brightness, colour and gradient of N pictures, pixels in [0, 1]."""
 
     brightness: Floats  # (N, 1) mean luma
     colour: Floats  # (N, 3) mean red, green, blue; a grey picture's three are equal
@@ -42,18 +42,19 @@ def r_squared(scores: Floats, regressors: Floats) -> Floats:
     """(K,) coefficients of determination, 1 - residual / total sum of squares, of scores (N, K) on (N, P) and 1.
 
     Ordinary least squares on these very rows: with noise alone it is (rank of the regressors) / (N - 1) on average.
-    A score that does not vary has none: 0.
+    0 for a constant score.
     """
     centered = scores - scores.mean(axis=0)
     inputs = regressors - regressors.mean(axis=0)
     left, singular, _ = np.linalg.svd(inputs, full_matrices=False)
     basis = left[:, singular > 1e-9 * max(float(singular[0]), 1e-9)]
     total = np.square(centered).sum(axis=0)
-    return np.square(basis.T @ centered).sum(axis=0) / np.where(total > 0, total, 1.0)
+    explained: Floats = np.square(basis.T @ centered).sum(axis=0) / np.where(total > 0, total, 1.0)
+    return explained
 
 
 def parts(scores: Floats, look: Appearance) -> dict[str, Floats]:
-    """Shares of each score's variance, (K,) for each of PARTS, that add up to 1: what each regressor adds to the last.
+    """Shares of each score's variance, (K,) for each of PARTS, that add up to 1: the increase with each regressor.
 
     brightness: R^2 on mean luma; colour: what mean red, green and blue add; gradient: what the slopes of luma add;
     structure: the rest.

@@ -1,4 +1,4 @@
-"""Principal components of the latents, in the metric of the decoded pictures or in the plain one."""
+"""Principal components of the latents, in the metric of the decoded pictures or the Euclidean one."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Components:
     """K principal components of the latents of N ears, largest first."""
 
     mean: Floats  # (D,) of mu
-    directions: Floats  # (K, D) the change of mu that goes with one standard deviation of a score
+    directions: Floats  # (K, D) the change of mu per standard deviation of a score
     scores: Floats  # (N, K) mean 0, standard deviation 1, uncorrelated
     variance: Floats  # (K,) share of the variance in the metric of the PCA
-    latent_variance: Floats  # (K,) share of the variance of mu, each latent counting as it is
+    latent_variance: Floats  # (K,) share of the variance of mu, latents unscaled
 
 
 def picture_metric(model: Autoencoder, mu: Floats, batch_size: int, device: str) -> Floats:
     """G (D, D): a small step dz from latents (N, D) changes the decoded picture by dz' G dz, squared, over all pixels.
 
     The mean of J'J over some of the ears, J the decoder's derivative by central differences of one standard deviation
-    of each latent; pictures in [0, 1]. A latent that does not vary is 0 in it.
+    of each latent; pictures in [0, 1]. The entries of a constant latent are 0.
     """
     stds = mu.std(axis=0)
     varying = np.flatnonzero(stds > 0)
@@ -99,7 +99,8 @@ def principal_components(mu: Tensor, count: int, brightness: Floats, metric: Flo
 def _root(metric: Floats) -> Floats:
     """R (D, D) with R R' = metric."""
     eigenvalues, eigenvectors = np.linalg.eigh(metric)
-    return eigenvectors * np.sqrt(eigenvalues.clip(min=0))
+    root: Floats = eigenvectors * np.sqrt(eigenvalues.clip(min=0))
+    return root
 
 
 def share_of_pictures(scores: Floats, images: NDArray[np.uint8]) -> Floats:

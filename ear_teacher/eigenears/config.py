@@ -1,4 +1,4 @@
-"""The options of `create_eigenears`, with every default."""
+"""The options of `create_eigenears`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ RESULTS = (
 
 @dataclass(frozen=True)
 class EigenearOptions(ModelOptions):
-    """Draw the principal components of an ear VAE's latents and measure what they are made of."""
+    """Draw the principal components of an ear VAE's latents and measure their composition."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
-    npy: str | None = option(None, "ears whose latents are analysed; default: what the checkpoint was trained on")
+    npy: str | None = option(None, "ears whose latents are analysed; default: the run's training ears")
     factors: str | None = option(None, "index.csv of synthetic ears; default: one beside the NPY or the images")
     data_root: str | None = option(None, "folder that relative paths start from; default: as in training")
     cache_dir: str | None = option(None, "where decoded images are kept; default: as in training")
     out: str | None = option(None, "results; default: eigenears beside the checkpoint's folder")
     metric: Literal["picture", "latent"] = option(
-        "picture", "what counts as a large difference: that of the decoded pictures, or of the bare numbers"
+        "picture", "distance between latents: that of the decoded pictures, or the Euclidean one"
     )
-    components: int = option(16, "how many; at most the ears less one", low=1)
-    sigmas: float = option(3.0, "how far the sheets go to either side, in standard deviations", above=0, high=10)
+    components: int = option(16, "how many; at most ears - 1", low=1)
+    sigmas: float = option(3.0, "range of the image grids on either side, in standard deviations", above=0, high=10)
     steps: int = option(7, "pictures from one end to the other", low=5, high=25)
     batch_size: int = option(32, "images decoded at once", low=1)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
+if __name__ == "__main__" and not __package__:  # run as a file: its folder is on the path, the project's is not
+    FOLDER = Path(__file__).resolve().parent
+    sys.path[0] = str(FOLDER.parent.parent)
+    PATHS = "--(config|checkpoint|npy|factors|data|cache|out)"
+    if Path.cwd() in (FOLDER, FOLDER.parent) and not any(re.match(PATHS, each) for each in sys.argv):
+        os.chdir(sys.path[0])  # where the default paths start
 
 from ear_teacher.eigenears.config import RESULTS, EigenearOptions
-from ear_teacher.options import located
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import output_folder, require_path, require_trained, write_json
@@ -27,13 +32,13 @@ def results_folder(options: EigenearOptions, checkpoint: Path) -> Path:
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EigenearOptions, argv, prog="earface ears eigenears")
-    given = Path(located(options.checkpoint))
+    given = Path(options.checkpoint)
     if options.out or given.is_file():  # before PyTorch is loaded, which a pattern or a run's folder needs
         results_folder(options, given)
-    require_trained(located(options.checkpoint))
+    require_trained(options.checkpoint)
     for flag, path in (("--npy", options.npy), ("--factors", options.factors)):
         if path:
-            require_path(located(path), f"say by {flag} where it is")
+            require_path(path, f"give it by {flag}")
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from rich.console import Console
@@ -66,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "notes": sentences,
         "convention": CONVENTION,
     }
-    write_json(out / "eigenears.json", results)  # last: with it everything is there
+    write_json(out / "eigenears.json", results)  # last: it marks complete results
     print_report(console, found, options.metric)
     for note in sentences:
         console.print(f"[yellow]note[/] {note}", soft_wrap=True, highlight=False)

@@ -1,4 +1,4 @@
-"""What a component stands for: the known factors behind synthetic ears, and the person."""
+"""What a component represents: the known factors of synthetic ears, and the person."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from earface.core.errors import InputError
 from earface.synthetic.ear_factors import FACTOR_GROUPS
 
 PERIODS = {"light_azimuth": 360.0, "background_hue": 1.0}  # an angle becomes its sine and cosine
-SIDE = "side"  # of the head: mirrors nearly everything, so it is a group of its own and known to every other
+SIDE = "side"  # of the head: it mirrors nearly everything, so it is a group of its own, and a regressor of every other
 COLUMNS = {
     group: tuple(name for name in names if name != SIDE and not name.endswith("_pattern"))  # patterns are seeds
     for group, names in FACTOR_GROUPS.items()
 }
 NAMES = (SIDE, *COLUMNS)
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)  # of the ridge, on unit-variance features
-CURVATURE = 0.3  # scale of squares and products beside straight terms, so that the penalty falls on them first
+CURVATURE = 0.3  # scale of squares and products relative to linear terms, so that the penalty shrinks them first
 FOLDS, INNER_FOLDS = 5, 3
 
 Floats = NDArray[np.float64]
 
 
 def default_index(npy: str, names: Sequence[str]) -> str | None:
-    """The index.csv with the factors' columns beside the NPY, in the images' folder or above it, if any."""
+    """The index.csv with columns of factors beside the NPY, in the images' folder or its parent, if any."""
     for folder in dict.fromkeys((Path(npy).parent, Path(names[0]).parent, Path(names[0]).parent.parent)):
         path = folder / "index.csv"
         if path.is_file() and not _missing(_header(path)):
@@ -40,13 +40,13 @@ def default_index(npy: str, names: Sequence[str]) -> str | None:
 def read_factors(path: str, names: Sequence[str]) -> dict[str, Floats]:
     """(N,) values of `side` (-1 left, 1 right) and of every other factor, for the pictures `names`.
 
-    path: CSV with a column `file`, relative to its folder or absolute. Raises InputError where columns or rows lack.
+    path: CSV with a column `file`, relative to its folder or absolute. Raises InputError for missing columns or rows.
     """
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; `factors` wants the index.csv of synthetic ears")
+        raise InputError(f"{path}: no such file; `factors` takes the index.csv of synthetic ears")
     missing = _missing(_header(Path(path)))
     if missing:
-        raise InputError(f"{path}: lacks {', '.join(missing)}; `factors` wants the index.csv of synthetic ears")
+        raise InputError(f"{path}: lacks {', '.join(missing)}; `factors` takes the index.csv of synthetic ears")
     with Path(path).open(newline="", encoding="utf-8") as stream:
         rows = {(Path(path).parent / row["file"]).resolve(): row for row in csv.DictReader(stream) if row["file"]}
     unknown = [name for name in names if Path(name).resolve() not in rows]
@@ -87,8 +87,8 @@ def _number(path: str, column: str, text: str | None) -> float:
 def explained_by_group(scores: Floats, factors: Mapping[str, Floats], owners: NDArray[np.integer]) -> dict[str, Floats]:
     """Cross-validated R^2 (K,) of scores (N, K) on each of NAMES; below 0 when the prediction is worse than the mean.
 
-    `side` by itself; every other group together with the side, less what the side explains. owners: (N,) number of the
-    subject; one's ears stand in one fold, since they share all factors of shape. At least 3 subjects.
+    `side` alone; every other group together with the side, minus what the side explains. owners: (N,) number of the
+    subject; the ears of a subject are in one fold, since they share all factors of shape. At least 3 subjects.
     """
     side = factors[SIDE][:, None]
     by_side = cross_validated_r2(_features(side), scores, owners)
@@ -107,17 +107,18 @@ def _unrolled(name: str, values: Floats) -> Floats:
 
 
 def _features(inputs: Floats) -> Floats:
-    """(N, P), the side first, -> all products of degree 1 and 2, of standard deviation 1 or, without the side, less."""
+    """(N, P), the side first, -> standardised products of degree 1 and 2; degree 2 without the side is scaled."""
     products = PolynomialFeatures(2, include_bias=False)
     features = StandardScaler().fit_transform(products.fit_transform(StandardScaler().fit_transform(inputs)))
     curved = (products.powers_.sum(axis=1) == 2) & (products.powers_[:, 0] != 1)
-    return features * np.where(curved, CURVATURE, 1.0)
+    scaled: Floats = features * np.where(curved, CURVATURE, 1.0)
+    return scaled
 
 
 def cross_validated_r2(features: Floats, scores: Floats, owners: NDArray[np.integer]) -> Floats:
-    """(K,) 1 - residual / total sum of squares of predictions for owners that the ridge regression was not fitted on.
+    """(K,) 1 - residual / total sum of squares of predictions of a ridge regression for held-out owners.
 
-    The ridge's penalty is chosen for each score among ALPHAS, by the same inside the fitted part.
+    The penalty is selected for each score among ALPHAS by cross-validation inside the fitted part.
     """
     residual = np.zeros(scores.shape[1])
     for fitted, held_out in _folds(owners, FOLDS):
@@ -128,7 +129,8 @@ def cross_validated_r2(features: Floats, scores: Floats, owners: NDArray[np.inte
         predicted = ridge_path(features[fitted], scores[fitted], features[held_out])
         best = np.take_along_axis(predicted, inner.argmin(axis=0)[None, None, :], axis=0)[0]
         residual += np.square(best - scores[held_out]).sum(axis=0)
-    return 1.0 - residual / np.square(scores - scores.mean(axis=0)).sum(axis=0)
+    total: Floats = np.square(scores - scores.mean(axis=0)).sum(axis=0)
+    return 1.0 - residual / total
 
 
 def _folds(owners: NDArray[np.integer], count: int) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -159,5 +161,6 @@ def subject_share(scores: Floats, owners: NDArray[np.integer]) -> Floats | None:
     within = np.square(scores - means[places]).sum(axis=0) / (count - subjects)
     between = (sizes[:, None] * np.square(means - scores.mean(axis=0))).sum(axis=0) / (subjects - 1)
     size = (count - np.square(sizes).sum() / count) / (subjects - 1)
-    variance = (between - within).clip(min=0.0) / size
-    return variance / np.maximum(variance + within, 1e-12)
+    variance: Floats = (between - within).clip(min=0.0) / size
+    share: Floats = variance / np.maximum(variance + within, 1e-12)
+    return share

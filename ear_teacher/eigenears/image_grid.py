@@ -1,4 +1,4 @@
-"""Sheets of pictures with words beside them, laid out in pixels; every picture on a sheet has one size."""
+"""Image grids with text and bars, laid out in pixels; all pictures of a grid have one size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 
 
 class ImageGrid:
-    """A white page; places and sizes are in pixels from the left and from the top."""
+    """A white canvas; positions are in pixels from the left and from the top."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height

@@ -1,4 +1,4 @@
-"""The pictures of eigenears: one sheet a component, all on one sheet, traversals, interpolations and two plots."""
+"""The pictures of eigenears: a grid per component, a grid of all, traversals, interpolations and two plots."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from ear_teacher.eigenears.image_grid import (
     strip_width,
 )
 
-COLOURS = dict(zip(PARTS, ("#E69F00", "#CC79A7", "#B8B8B8", "#0072B2"), strict=True))  # distinct without colour vision
+COLOURS = dict(zip(PARTS, ("#E69F00", "#CC79A7", "#B8B8B8", "#0072B2"), strict=True))  # safe for colour blindness
 MARGIN = 16
 NAMES = 118  # width of the names of rows
-CELLS = 4  # components side by side on the grid
+CELLS = 4  # components side by side in the grid
 
 
 @dataclass(frozen=True)
 class ComponentPictures:
-    """What is shown of one component; pictures are (S, C, H, W) in [0, 1], one for each of S positions."""
+    """The pictures of one component, (S, C, H, W) in [0, 1], one for each of S positions."""
 
     number: int
     title: str
@@ -47,9 +47,10 @@ class ComponentPictures:
 
     @property
     def change(self) -> Floats:
-        """(S, H, W) difference in luma from the middle between the ends, decoded from the mean ear."""
-        luma = np.tensordot(colours(self.from_mean), LUMA, axes=1)
-        return luma - (luma[0] + luma[-1]) / 2 if len(luma) % 2 == 0 else luma - luma[len(luma) // 2]
+        """(S, H, W) difference in luma from the middle position, decoded from the mean ear."""
+        luma: Floats = np.tensordot(colours(self.from_mean), LUMA, axes=1)
+        middle: Floats = (luma[0] + luma[-1]) / 2 if len(luma) % 2 == 0 else luma[len(luma) // 2]
+        return luma - middle
 
 
 def sigmas(position: float) -> str:
@@ -58,7 +59,7 @@ def sigmas(position: float) -> str:
 
 
 def save_component(path: Path, shown: ComponentPictures) -> None:
-    """From the mean ear, what that changes, from one real ear, input ears with such scores, and what it is made of."""
+    """Traversals from the mean ear and from one input ear, the change, input ears with such scores, the composition."""
     rows = {
         "from the\nmean ear": colours(shown.from_mean),
         "change in\nbrightness": signed(shown.change),
@@ -67,66 +68,66 @@ def save_component(path: Path, shown: ComponentPictures) -> None:
     }
     width = NAMES + strip_width(len(shown.positions)) + MARGIN
     top = 84
-    sheet = ImageGrid(width, top + len(rows) * (SIDE + GAP) + 118)
-    sheet.text(MARGIN, 24, shown.title, 12)
-    sheet.text(width - MARGIN, 24, shown.remark, 9, LIGHT, ha="right")
+    grid = ImageGrid(width, top + len(rows) * (SIDE + GAP) + 118)
+    grid.text(MARGIN, 24, shown.title, 12)
+    grid.text(width - MARGIN, 24, shown.remark, 9, LIGHT, ha="right")
     for place, position in enumerate(shown.positions):
         center = NAMES + place * (SIDE + GAP) + SIDE / 2
-        sheet.text(center, top - 18, sigmas(position), 9, ha="center")
+        grid.text(center, top - 18, sigmas(position), 9, ha="center")
     for number, (name, pictures) in enumerate(rows.items()):
         row_top = top + number * (SIDE + GAP)
-        sheet.text(NAMES - 12, row_top + SIDE / 2, name, 8.5, ha="right")
-        sheet.row(NAMES, row_top, pictures)
+        grid.text(NAMES - 12, row_top + SIDE / 2, name, 8.5, ha="right")
+        grid.row(NAMES, row_top, pictures)
     below = top + len(rows) * (SIDE + GAP)
     for place, score in enumerate(shown.nearest_scores):
         center = NAMES + place * (SIDE + GAP) + SIDE / 2
         words = f"{score:+.1f}".replace("-", "\N{MINUS SIGN}") if abs(score) >= 0.05 else "0.0"
-        sheet.text(center, below + 4, words, 7.5, LIGHT, ha="center")
-    sheet.text(NAMES - 12, below + 48, "made of", 8.5, ha="right")
-    _bar(sheet, NAMES, below + 34, strip_width(len(shown.positions)), 28, shown.parts, shares=True)
-    _legend(sheet, NAMES, below + 88)
-    sheet.save(path)
+        grid.text(center, below + 4, words, 7.5, LIGHT, ha="center")
+    grid.text(NAMES - 12, below + 48, "made of", 8.5, ha="right")
+    _bar(grid, NAMES, below + 34, strip_width(len(shown.positions)), 28, shown.parts, shares=True)
+    _legend(grid, NAMES, below + 88)
+    grid.save(path)
 
 
 def save_grid(path: Path, components: Sequence[ComponentPictures], heading: str) -> None:
-    """Both ends of every component, what lies between them, and its make-up, on one sheet."""
+    """Both ends of every component, their difference, and its composition, in one grid."""
     across = min(CELLS, len(components))
     cell_width, cell_height = strip_width(3) + 3 * MARGIN, SIDE + 106
     down = -(-len(components) // across)
-    sheet = ImageGrid(across * cell_width + MARGIN, 62 + down * cell_height + 44)
-    sheet.text(MARGIN + 8, 26, heading, 13)
+    grid = ImageGrid(across * cell_width + MARGIN, 62 + down * cell_height + 44)
+    grid.text(MARGIN + 8, 26, heading, 13)
     for place, shown in enumerate(components):
         left, top = MARGIN + 8 + place % across * cell_width, 56 + place // across * cell_height
-        sheet.text(left, top + 12, shown.title, 9.5)
+        grid.text(left, top + 12, shown.title, 9.5)
         names = (sigmas(shown.positions[0]), sigmas(shown.positions[-1]), "change")
         for column, name in enumerate(names):
-            sheet.text(left + column * (SIDE + GAP) + SIDE / 2, top + 36, name, 7.5, LIGHT, ha="center")
+            grid.text(left + column * (SIDE + GAP) + SIDE / 2, top + 36, name, 7.5, LIGHT, ha="center")
         ends = colours(shown.from_mean[[0, -1]])
-        sheet.row(left, top + 48, np.concatenate([ends, signed(shown.change[-1:] - shown.change[:1])]))
-        _bar(sheet, left, top + 48 + SIDE + 8, strip_width(3), 10, shown.parts, shares=False)
-        sheet.text(left, top + 48 + SIDE + 32, shown.remark, 7.5, LIGHT)
-    _legend(sheet, MARGIN + 8, 62 + down * cell_height + 18)
-    sheet.save(path)
+        grid.row(left, top + 48, np.concatenate([ends, signed(shown.change[-1:] - shown.change[:1])]))
+        _bar(grid, left, top + 48 + SIDE + 8, strip_width(3), 10, shown.parts, shares=False)
+        grid.text(left, top + 48 + SIDE + 32, shown.remark, 7.5, LIGHT)
+    _legend(grid, MARGIN + 8, 62 + down * cell_height + 18)
+    grid.save(path)
 
 
 def save_rows(path: Path, columns: Sequence[str], rows: Mapping[str, Tensor], heading: str) -> None:
-    """A sheet of pictures: row name -> (S, C, H, W) in [0, 1], the columns named."""
-    sheet = ImageGrid(NAMES + strip_width(len(columns)) + MARGIN, 84 + len(rows) * (SIDE + GAP) + MARGIN)
-    sheet.text(MARGIN, 24, heading, 12)
+    """rows: name -> (S, C, H, W) in [0, 1]; columns: their names."""
+    grid = ImageGrid(NAMES + strip_width(len(columns)) + MARGIN, 84 + len(rows) * (SIDE + GAP) + MARGIN)
+    grid.text(MARGIN, 24, heading, 12)
     for place, name in enumerate(columns):
-        sheet.text(NAMES + place * (SIDE + GAP) + SIDE / 2, 66, name, 9, ha="center")
+        grid.text(NAMES + place * (SIDE + GAP) + SIDE / 2, 66, name, 9, ha="center")
     for number, (name, images) in enumerate(rows.items()):
         top = 84 + number * (SIDE + GAP)
-        sheet.text(NAMES - 12, top + SIDE / 2, name, 8.5, ha="right")
-        sheet.row(NAMES, top, colours(images))
-    sheet.save(path)
+        grid.text(NAMES - 12, top + SIDE / 2, name, 8.5, ha="right")
+        grid.row(NAMES, top, colours(images))
+    grid.save(path)
 
 
 def _bar(
-    sheet: ImageGrid, left: float, top: float, width: float, height: float, parts: Mapping[str, float], shares: bool
+    grid: ImageGrid, left: float, top: float, width: float, height: float, parts: Mapping[str, float], shares: bool
 ) -> None:
     """A bar split by the shares of PARTS."""
-    axes = sheet.axes(left, top, width, height)
+    axes = grid.axes(left, top, width, height)
     start = 0.0
     for name in PARTS:
         axes.barh(0, parts[name], left=start, color=COLOURS[name], height=1.0)
@@ -138,22 +139,22 @@ def _bar(
     axes.set(xlim=(0, 1), ylim=(-0.5, 0.5))
 
 
-def _legend(sheet: ImageGrid, left: float, top: float) -> None:
+def _legend(grid: ImageGrid, left: float, top: float) -> None:
     for number, name in enumerate(PARTS):
         place = left + number * 150
-        sheet.axes(place, top - 7, 22, 14).set_axis_on()
-        axes = sheet.figure.axes[-1]
+        grid.axes(place, top - 7, 22, 14).set_axis_on()
+        axes = grid.figure.axes[-1]
         axes.set(xticks=[], yticks=[], facecolor=COLOURS[name])
         axes.spines[:].set_visible(False)
-        sheet.text(place + 32, top, name, 8.5)
+        grid.text(place + 32, top, name, 8.5)
 
 
 def save_explained_variance(
     path: Path, variance: Floats, parts: Mapping[str, Floats], cumulative: Mapping[str, Floats], name: str
 ) -> None:
-    """Bars of each component's share, split by what it is made of, beside cumulative shares of several methods.
+    """Bars of each component's share, split by its composition, beside cumulative shares of several methods.
 
-    variance: (K,), parts: (K,) each, cumulative: name in the legend -> (K,), the first drawn strongest.
+    variance: (K,), parts: (K,) each, cumulative: name in the legend -> (K,), the first most prominent.
     """
     figure = Figure(figsize=(10.0, 4.0), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -185,7 +186,7 @@ def save_factors(path: Path, explained: Mapping[str, Floats]) -> None:
     table = np.array(list(explained.values())).T.clip(0.0, 1.0)
     figure = Figure(figsize=(2.2 + 0.8 * table.shape[1], 1.3 + 0.34 * len(table)), layout="constrained")
     axes = figure.subplots()
-    drawn = axes.imshow(table, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+    image = axes.imshow(table, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     for (row, column), share in np.ndenumerate(table):
         if share >= 0.005:
             ink = "white" if share > 0.55 else DARK
@@ -194,7 +195,7 @@ def save_factors(path: Path, explained: Mapping[str, Floats]) -> None:
     axes.set_yticks(range(len(table)), [f"PC {row + 1}" for row in range(len(table))], fontsize=9)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
-    axes.set_title("what each component is, by the factors that the ears were drawn from", loc="left", pad=12)
-    bar = figure.colorbar(drawn, ax=axes, label="cross-validated R\N{SUPERSCRIPT TWO}", shrink=0.8)
+    axes.set_title("share of each component explained by the factors of the synthetic ears", loc="left", pad=12)
+    bar = figure.colorbar(image, ax=axes, label="cross-validated R\N{SUPERSCRIPT TWO}", shrink=0.8)
     bar.outline.set_visible(False)
     save_figure(path, figure)

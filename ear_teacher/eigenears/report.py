@@ -1,4 +1,4 @@
-"""The figures of eigenears as JSON, as CSVs with a row per component and per ear, and as a table on the terminal."""
+"""The metrics of eigenears as JSON, as CSVs with a row per component and per ear, and as a table on the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ear_teacher.eigenears.appearance import PARTS
 from ear_teacher.eigenears.components import Components
 from earface.data.tables import write_csv
 
-FIRST = 5  # components that are also summed up; the figure that eigenears are usually quoted by
+FIRST = 5  # components that are also summed up, as the literature reports eigenears
 
 CONVENTION = (
     "variance: eigenvalue over their sum, of PCA of mu in the metric named. picture: z'Gz with G the mean of J'J over "
@@ -35,7 +35,7 @@ CONVENTION = (
 
 @dataclass(frozen=True)
 class EigenearResults:
-    """Everything measured about K components; each array is (K,)."""
+    """The metrics of K components; each array is (K,)."""
 
     components: Components
     pictures: NDArray[np.float64]
@@ -47,7 +47,7 @@ class EigenearResults:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """A dict a component."""
+        """One dict per component."""
         columns = {
             "variance": self.components.variance,
             "pictures": self.pictures,
@@ -63,7 +63,7 @@ class EigenearResults:
 
     @property
     def first(self) -> dict[str, Any]:
-        """The first components together; their make-up is weighted by their variance."""
+        """The first components together; their composition is weighted by their variance."""
         count = min(FIRST, len(self.pictures))
         weights = self.components.variance[:count]
         return {
@@ -77,7 +77,7 @@ class EigenearResults:
         }
 
     def best_factors(self, row: int, count: int = 2) -> str:
-        """The groups that explain most of a component, in words; '-' where none explains a twentieth."""
+        """The groups that explain most of a component, as text; '-' if none explains a twentieth."""
         shares = {name: float(values[row]) for name, values in (self.factors or {}).items()}
         leading = sorted((name for name in shares if shares[name] >= 0.05), key=lambda name: -shares[name])[:count]
         return ", ".join(f"{name} {shares[name]:.2f}" for name in leading) or "-"
@@ -88,7 +88,7 @@ def write_components(path: Path, found: EigenearResults) -> None:
 
 
 def write_scores(path: Path, names: Sequence[str], subjects: Sequence[str] | None, scores: NDArray[np.float64]) -> None:
-    """One row an ear; scores (N, K) in standard deviations. Subjects are empty where they are unknown."""
+    """One row per ear; scores (N, K) in standard deviations. Unknown subjects are empty."""
     header = ["path", "subject", *(f"pc_{number + 1}" for number in range(scores.shape[1]))]
     who = subjects or [""] * len(names)
     write_csv(path, header, [[n, s, *map(_short, row)] for n, s, row in zip(names, who, scores, strict=True)])
@@ -105,10 +105,10 @@ def print_report(console: Console, found: EigenearResults, metric: str) -> None:
         table.add_column(column, justify="right")
     if found.factors:
         table.add_column("factors")
-    for row, figures in enumerate(found.rows):
-        shares = [f"{figures[name]:.2f}" for name in (*PARTS, *known)]
+    for row, metrics in enumerate(found.rows):
+        shares = [f"{metrics[name]:.2f}" for name in (*PARTS, *known)]
         words = [found.best_factors(row, count=1)] if found.factors else []
-        table.add_row(str(row + 1), f"{figures['variance']:.1%}", *shares, *words)
+        table.add_row(str(row + 1), f"{metrics['variance']:.1%}", *shares, *words)
     console.print(table)
     first = found.first
     made_of = ", ".join(f"{part} {first[part]:.0%}" for part in PARTS)
@@ -116,7 +116,7 @@ def print_report(console: Console, found: EigenearResults, metric: str) -> None:
     lines = [
         f"first {first['components']}: {first['variance']:.1%} of the variance of the {of_what}; of that {made_of}",
         f"they predict {first['pictures']:.1%} of the variance of the input pictures; pixel PCA's "
-        f"{first['pixel_pca']:.1%}, which is the most there is",
+        f"{first['pixel_pca']:.1%}, which is the maximum",
         f"plain PCA of the latents: {first['plain_pca_of_latents']:.1%} of the variance of the latents",
     ]
     for line in lines:

@@ -1,4 +1,4 @@
-"""What is drawn of a model's components: latents chosen, decoded and laid out on sheets."""
+"""The pictures of a model's components: latents selected, decoded and arranged in image grids."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from ear_teacher.loading import Ears
 from ear_teacher.metrics.reconstruction import decode_unit, latent_use, unit_images
 from ear_teacher.model import EarVAE
 
-TRAVERSED = 8  # latents on the traversal sheet
-PAIRS = 6  # of ears on the interpolation sheet
-NEAR_MEAN = 40  # ears, among which the clearest is shown along every component
+TRAVERSED = 8  # latents in the traversal grid
+PAIRS = 6  # of ears in the interpolation grid
+NEAR_MEAN = 40  # ears, the best reconstructed of which is shown along every component
 
 
 def save_pictures(
@@ -41,7 +41,7 @@ def save_pictures(
     options: EigenearOptions,
     device: str,
 ) -> None:
-    """Every PNG of eigenears; those that an earlier call left and this one does not make go."""
+    """Write every PNG of eigenears; surplus ones of an earlier call are deleted."""
     count = len(found.pictures)
     for stale in out.glob("pc_*.png"):
         if (number := re.fullmatch(r"pc_(\d+)\.png", stale.name)) and int(number[1]) > count:
@@ -78,7 +78,7 @@ def along(
     options: EigenearOptions,
     device: str,
 ) -> list[ComponentPictures]:
-    """What is shown of each component: from the mean ear, and from one typical ear."""
+    """The pictures of each component: from the mean ear, and from one typical ear."""
     components = found.components
     positions = np.linspace(-options.sigmas, options.sigmas, options.steps)
     start = mu[typical_row(model, mu, images, components.scores, options.batch_size, device)]
@@ -112,7 +112,7 @@ def typical_row(
     batch_size: int,
     device: str,
 ) -> int:
-    """Of the ears that differ least from the mean in scores (N, K), the one whose picture comes back best."""
+    """Of the ears nearest the mean in scores (N, K), the one with the best reconstruction."""
     near = np.argsort(np.square(scores).sum(axis=1), kind="stable")[:NEAR_MEAN]
     pictures = unit_images(images[near])
     lost = (decode(model, mu[near], batch_size, device) - pictures).square().mean(dim=(1, 2, 3))
@@ -120,7 +120,7 @@ def typical_row(
 
 
 def nearest_rows(scores: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.intp]:
-    """For each position the row of nearest score; none twice while there are others, the outermost choose first."""
+    """For each position the row of nearest score; none twice while there are others, the outermost positions first."""
     rows = np.zeros(len(positions), np.intp)
     distance = np.abs(scores[None, :] - positions[:, None])
     for place in np.argsort(-np.abs(positions), kind="stable"):
@@ -147,7 +147,7 @@ def save_traversal(
         moved = np.tile(latents.mean(axis=0), (options.steps, 1))
         moved[:, latent] += positions * latents[:, latent].std()
         rows[f"latent {latent}\n{kl[latent]:.2f} nats"] = decode(model, moved, options.batch_size, device)
-    save_rows(path, [sigmas(position) for position in positions], rows, "the latents that carry most, one at a time")
+    save_rows(path, [sigmas(position) for position in positions], rows, "the latents with the most nats, one at a time")
 
 
 def save_interpolation(
@@ -166,7 +166,7 @@ def save_interpolation(
 
 
 def pairs(count: int, subjects: Sequence[str] | None) -> list[tuple[int, int]]:
-    """Rows evenly spread over half the file, each with the one half the file away, or the next of another subject."""
+    """Rows evenly spread over half the file, each with the row half a file away, or the next of another subject."""
     found = []
     for first in np.unique(np.linspace(0, (count - 1) // 2, PAIRS).round().astype(int)).tolist():
         others = [(first + count // 2 + step) % count for step in range(count)]

@@ -1,1 +1,1 @@
-"""Embeddings of ears: where they come from, how they are kept, and what lies near what."""
+"""Embeddings of ears: sources, tables, nearest neighbours and clusters."""

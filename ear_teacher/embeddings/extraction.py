@@ -1,4 +1,4 @@
-"""Embeddings of ears to a table, and what is made of them: search, clusters, a projector."""
+"""Embeddings of ears as a table; search, clusters, projector."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from ear_teacher.embeddings.neighbors import MEASURE, center_of, cluster, most_similar
-from ear_teacher.embeddings.plots import PROJECTOR, SHEET_COLUMNS, Shown, save_clusters, save_neighbors
+from ear_teacher.embeddings.plots import CLUSTER_COLUMNS, PROJECTOR, Shown, save_clusters, save_neighbors
 from ear_teacher.embeddings.sources import EarSource, encode_sources, image_sources, read_ears, sources_of_table
 from ear_teacher.embeddings.table import Embeddings, check_extension, read_embeddings
 from ear_teacher.loading import TrainedEarVAE
@@ -31,7 +31,7 @@ def say(console: Console, line: str) -> None:
 
 
 def read_tables(paths: Sequence[str], trained: TrainedEarVAE, logvar: bool) -> list[Embeddings]:
-    """Raises InputError for a table that other weights made, and for one without logvar if that is asked for."""
+    """Raises InputError for a table made by other weights, and for one without logvar if `logvar`."""
     tables = []
     for path in paths:
         table = read_embeddings(Path(path))
@@ -50,7 +50,7 @@ def read_tables(paths: Sequence[str], trained: TrainedEarVAE, logvar: bool) -> l
 def encode(
     trained: TrainedEarVAE, sources: Sequence[EarSource], device: str, batch_size: int, logvar: bool, console: Console
 ) -> Embeddings:
-    """The table of what could be read; says how fast, and what could not."""
+    """The table of the readable pictures; prints the speed and the unreadable ones."""
     start = time.perf_counter()
     with progress("encoding ears", len(sources)) as state:
         found = encode_sources(trained.model, sources, batch_size=batch_size, device=device, progress=state.update)
@@ -95,27 +95,27 @@ def shown(table: Embeddings, rows: NDArray[np.int64], channels: int) -> list[Sho
 
 
 def search(
-    trained: TrainedEarVAE, table: Embeddings, query: str, top: int, out: Path, device: str, console: Console
+    trained: TrainedEarVAE, table: Embeddings, query: str, top_k: int, out: Path, device: str, console: Console
 ) -> None:
-    """Print the `top` ears most similar to a picture, or as many as there are, and draw them.
+    """Print the `top_k` ears most similar to a picture, or as many as there are, and draw them.
 
-    Its own rows in the table are no answers.
+    Its own rows in the table are excluded.
     """
     channels = trained.model.config.in_channels
     name, real = Path(query).name, os.path.realpath(query)
     own = np.array([path.endswith(name) and os.path.realpath(path) == real for path in table.paths])
-    if own.any():  # as it was encoded there, cut to its box perhaps
+    if own.any():  # as it was encoded there, possibly cropped to its box
         row = int(np.argmax(own))
         asked, mu = shown(table, np.array([row]), channels)[0], table.embeddings[row]
     else:
         source = image_sources([Path(query)], Path(query))
         mu = encode_sources(trained.model, source, batch_size=1, device=device).mu[0]
         asked = Shown(source[0].read(channels), query, "")
-    top = min(top, int(np.count_nonzero(~own)))
-    if top == 0:
-        raise InputError(f"`search` {query}: there are no ears to find besides the picture itself")
+    top_k = min(top_k, int(np.count_nonzero(~own)))
+    if top_k == 0:
+        raise InputError(f"`search` {query}: the table has no ears besides the picture itself")
     center = center_of(trained.model)
-    rows, similarity = most_similar(unit_rows(table.embeddings, center), unit_rows(mu[None], center)[0], top, own)
+    rows, similarity = most_similar(unit_rows(table.embeddings, center), unit_rows(mu[None], center)[0], top_k, own)
     neighbors = list(zip(shown(table, rows, channels), similarity.tolist(), strict=True))
     save_neighbors(out, asked, neighbors)
     say(console, f"most similar to {query}, by {MEASURE}:")
@@ -126,28 +126,28 @@ def search(
 
 
 def group(trained: TrainedEarVAE, table: Embeddings, count: int, out: Path, console: Console) -> Embeddings:
-    """The table with a cluster column; draws the ears nearest each centre."""
+    """The table with a cluster column; writes an image grid of the ears nearest each centre."""
     if count > len(table):
         raise InputError(f"`clusters` {count}: there are {len(table)} ears")
     found = cluster(unit_rows(table.embeddings, center_of(trained.model)), count)
     members = [np.flatnonzero(found.label == label) for label in range(count)]
-    nearest = [rows[np.argsort(-found.similarity[rows], kind="stable")[:SHEET_COLUMNS]] for rows in members]
+    nearest = [rows[np.argsort(-found.similarity[rows], kind="stable")[:CLUSTER_COLUMNS]] for rows in members]
     pictures = iter(shown(table, np.concatenate(nearest), trained.model.config.in_channels))
-    sheet = []
+    rows_of_clusters = []
     for label, (rows, chosen) in enumerate(zip(members, nearest, strict=True)):
         people = len({table.subjects[row] for row in rows} - {""}) if table.subjects else 0
         name = f"cluster {label}\n{len(rows)} ears" + (f"\n{people} subject{'s' * (people > 1)}" if people else "")
-        sheet.append((name, [next(pictures).picture for _ in chosen]))
-    save_clusters(out, sheet)
+        rows_of_clusters.append((name, [next(pictures).picture for _ in chosen]))
+    save_clusters(out, rows_of_clusters)
     sizes = " ".join(str(len(rows)) for rows in members)
-    say(console, f"{count} clusters, sizes {sizes}; sheet: {out}")
+    say(console, f"{count} clusters, sizes {sizes}; image grid: {out}")
     return dataclasses.replace(table, cluster=found.label)
 
 
 def check_places(options: EarEmbeddingOptions) -> Path:
-    """Where the table goes, or would go: pictures are named after it.
+    """The path of the table, written or not: pictures are named after it.
 
-    Raises InputError before anything is computed, also where something is there that may not be replaced.
+    Raises InputError if a path cannot be used, or if a file there may not be replaced.
     """
     out = Path(options.out or (DEFAULT_OUT if options.input else options.embeddings[0]))
     check_extension(out)

@@ -1,4 +1,4 @@
-"""What lies near what among embeddings: the most similar ears to one, and groups of alike ears."""
+"""Nearest neighbours and clusters of embeddings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from ear_teacher.model import EarVAE
 from earface.core.errors import InputError
 
-MEASURE = "cosine of the latents, centered on the mean of the run's validation ears"
+MEASURE = "cosine of the latents, centred on the mean of the run's validation ears"
 KMEANS_STARTS = 10
 KMEANS_SEED = 0
 
@@ -27,7 +27,7 @@ class Clusters:
 
 
 def center_of(model: EarVAE) -> NDArray[np.float32]:
-    """(D,) what embeddings are centered on, the same for every set: the aggregate posterior's mean, or the prior's."""
+    """(D,) the centre of embeddings, the same for every set: the mean of the aggregate posterior, or of the prior."""
     if model.posterior is None:
         return np.zeros(model.config.latent_dim, np.float32)
     return model.posterior.mean.numpy()

@@ -1,4 +1,4 @@
-"""Ears side by side: a query and its neighbours, a sheet of clusters, and TensorBoard's projector."""
+"""Pictures of embeddings: a query and its neighbours, an image grid of clusters, TensorBoard's projector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -21,42 +20,29 @@ from ear_teacher.embeddings.neighbors import MEASURE
 from ear_teacher.embeddings.table import Embeddings
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
-from earface.data.image_grid import save_image_grid
+from earface.data.image_grid import save_image_grid, tile
 from earface.data.images import Pixels
 from earface.metrics.plots import BLUE, GREY, ORANGE
 
-TILE = 224  # height in pixels of an ear beside others; its proportions are kept
+TILE = 224  # height in pixels of a neighbour
 COLUMNS = 6
-PROJECTOR = "projector_config.pbtxt"  # what TensorBoard finds a projector by
+PROJECTOR = "projector_config.pbtxt"  # by which TensorBoard finds a projector
 MAX_SHOWN = 36  # neighbours on one picture
-SHEET_TILE, SHEET_COLUMNS = 96, 12
+CLUSTER_TILE, CLUSTER_COLUMNS = 96, 12
 SPRITE_SIDE, MAX_THUMBNAIL, MIN_THUMBNAIL = 8192, 64, 16  # TensorBoard takes one square picture of all thumbnails
 
 
 @dataclass(frozen=True)
 class Shown:
-    """An ear on a picture. A subject is empty where it is not known, a picture None where it is gone."""
+    """An ear to show. subject: empty if unknown; picture: None if its file no longer exists."""
 
     picture: Pixels | None
     name: str
     subject: str
 
 
-def tile(picture: Pixels | None, height: int, width: int) -> Pixels:
-    """(height, width, 3): the whole picture (H, W, C), its proportions kept, centered on white; grey if it is gone."""
-    if picture is None:
-        return np.full((height, width, 3), 224, np.uint8)
-    scale = min(height / picture.shape[0], width / picture.shape[1])
-    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    canvas = np.full((height, width, 3), 255, np.uint8)
-    top, left = (height - size[1]) // 2, (width - size[0]) // 2
-    canvas[top : top + size[1], left : left + size[0]] = resized.reshape(size[1], size[0], -1)
-    return canvas
-
-
 def common_width(pictures: Sequence[Pixels | None], height: int) -> int:
-    """Of tiles that most of the pictures fill at full height: ears are narrow, drawn ones may be square."""
+    """Of tiles that most of the pictures fill at full height: photographed ears are narrow, synthetic ones square."""
     shares = [picture.shape[1] / picture.shape[0] for picture in pictures if picture is not None] or [1.0]
     return round(height * float(np.clip(np.quantile(shares, 0.9), 0.5, 1.0)))
 
@@ -104,10 +90,10 @@ def _shortened(name: str, length: int = 24) -> str:
 
 
 def save_clusters(path: Path, rows: Sequence[tuple[str, Sequence[Pixels | None]]]) -> None:
-    """One row a cluster: its label and up to SHEET_COLUMNS of its ears."""
-    width = common_width([picture for _, pictures in rows for picture in pictures], SHEET_TILE)
+    """One row per cluster: its label and up to CLUSTER_COLUMNS of its ears."""
+    width = common_width([picture for _, pictures in rows for picture in pictures], CLUSTER_TILE)
     save_image_grid(
-        path, {label: to_tensor([tile(p, SHEET_TILE, width) for p in pictures]) for label, pictures in rows}
+        path, {label: to_tensor([tile(p, CLUSTER_TILE, width) for p in pictures]) for label, pictures in rows}
     )
 
 
@@ -117,7 +103,7 @@ def to_tensor(tiles: Sequence[Pixels]) -> Tensor:
 
 
 def thumbnail_side(count: int) -> int:
-    """So that a square of all thumbnails is within what TensorBoard shows. Raises InputError for too many ears."""
+    """Such that TensorBoard can show the square of all thumbnails. Raises InputError for too many ears."""
     side = min(MAX_THUMBNAIL, SPRITE_SIDE // math.ceil(math.sqrt(count)))
     if side < MIN_THUMBNAIL:
         most = (SPRITE_SIDE // MIN_THUMBNAIL) ** 2
@@ -126,7 +112,7 @@ def thumbnail_side(count: int) -> int:
 
 
 def write_projector(folder: Path, table: Embeddings, pictures: Sequence[Pixels | None]) -> None:
-    """What `tensorboard --logdir folder` shows under Projector: embeddings, names, subjects, clusters, thumbnails."""
+    """For `tensorboard --logdir folder`, under Projector: embeddings, names, subjects, clusters, thumbnails."""
     columns: dict[str, Sequence[object]] = {"path": table.paths}
     if table.subjects is not None:
         columns["subject"] = table.subjects

@@ -19,13 +19,13 @@ from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, res
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.pixels import to_model_range
 
-WHOLE = np.full(4, np.nan, np.float32)  # the box of a picture that is not cut
+WHOLE = np.full(4, np.nan, np.float32)  # the box of an uncropped picture
 ARRAY_ROW = re.compile(r"(.+\.np[yz]) row (\d+)", re.DOTALL)  # how a row of an image array is named
 
 
 @dataclass(frozen=True)
 class EarSource:
-    """One ear: a row of `data`, whole or cut to its box."""
+    """One ear: a row of `data`, whole or cropped to its box."""
 
     data: TeacherData
     row: int
@@ -39,7 +39,7 @@ class EarSource:
 
     @property
     def subject(self) -> str:
-        """Empty where it is not known."""
+        """Empty if unknown."""
         return "" if self.data.subjects is None else self.data.subjects[self.row]
 
     @property
@@ -92,7 +92,7 @@ def sources_of(
     data = read_teacher_npy(path, data_root)
     if crop_to_bbox is None and data.bboxes is not None:
         raise InputError(
-            f"{path}: has boxes, and an exported model does not tell whether it was trained on what is in them: "
+            f"{path}: has boxes, and an exported model does not record whether it was trained on crops: "
             "add `crop_to_bbox` true or false"
         )
     if crop_to_bbox and data.bboxes is None:
@@ -101,7 +101,7 @@ def sources_of(
 
 
 def sources_of_table(paths: Sequence[str], boxes: NDArray[np.float32] | None) -> list[EarSource | None]:
-    """Where the pictures of rows that were encoded earlier are; None for those of an image array that is gone.
+    """The sources of rows that were encoded earlier; None for those of an image array that no longer exists.
 
     boxes: (N, 4), NaN for whole pictures.
     """
@@ -150,9 +150,9 @@ def encode_sources(
     device: str,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Encoded:
-    """Read, resize and encode a batch at a time; the numbers do not depend on its size.
+    """Read, resize and encode one batch at a time; the embeddings do not depend on its size.
 
-    progress: called with the count of sources dealt with. Raises InputError when more than 5 % cannot be read.
+    progress: called with the number of sources processed. Raises InputError when more than 5 % cannot be read.
     """
     size, channels = model.config.image_size, model.config.in_channels
 

@@ -28,7 +28,7 @@ class Embeddings:
 
     paths: list[str]
     embeddings: NDArray[np.float32]  # (N, D): mu
-    metadata: dict[str, Any]  # digest, weights, image_size, ...: what made them; plain values
+    metadata: dict[str, Any]  # how they were made: digest, weights, image_size, ...; plain values
     logvar: NDArray[np.float32] | None = None  # (N, D)
     subjects: list[str] | None = None  # empty where unknown
     boxes: NDArray[np.float32] | None = None  # (N, 4) x y width height; NaN: the whole picture
@@ -39,7 +39,7 @@ class Embeddings:
 
 
 def check_extension(path: Path) -> None:
-    """Raise InputError for a name that no table can have, and for .parquet without pyarrow."""
+    """Raise InputError for an unknown extension, and for .parquet without pyarrow."""
     if path.suffix not in EXTENSIONS:
         raise InputError(f"{path}: unknown extension {path.suffix!r}; use {' or '.join(EXTENSIONS)}")
     if path.suffix == ".parquet":
@@ -171,5 +171,5 @@ def _checked(columns: Mapping[str, Any], metadata: Any) -> Embeddings:
         if texts is not None and (len(texts) != rows or not all(isinstance(text, str) for text in texts)):
             raise InputError(f"{name} is not {rows} texts")
     if not isinstance(metadata, dict) or not isinstance(metadata.get("digest"), str) or rows == 0:
-        raise InputError("no rows, or nothing that tells which checkpoint made them")
+        raise InputError("no rows, or no record of the checkpoint that made them")
     return table

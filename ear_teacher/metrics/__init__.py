@@ -1,1 +1,1 @@
-"""What a trained ear VAE is measured by, and what it is compared with."""
+"""Metrics of a trained ear VAE, and its baselines."""

@@ -1,4 +1,4 @@
-"""What a network has to beat: pixel PCA for reconstruction, histograms of oriented gradients for identification."""
+"""Baselines: pixel PCA for reconstruction, histograms of oriented gradients for identification."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from earface.data.pixels import float64_device
 STRIP_BYTES = 256 * 1024**2  # of pixels held as float64 at once
 BLOCK_ROWS = 256  # images held as float32 at once
 EXACT_ROWS = 4096  # the Gram matrix of more costs more than the subspace iteration
-POWER_PASSES = 4  # Halko et al. 2011: the decaying spectrum of pictures needs no more
+POWER_PASSES = 4  # Halko et al. 2011: the decaying spectrum of images needs no more
 EXTRA_DIRECTIONS = 10  # of the subspace iteration, beyond those kept
 
 HOG_CELLS = 8  # per side, so that the features do not depend on the image size
@@ -64,11 +64,11 @@ class PixelPCA:
         """(B, k) -> (B, C, S, S), not clipped."""
         side = round((self.mean.numel() / self.channels) ** 0.5)
         pixels = codes @ self.components + self.mean
-        return pixels.unflatten(1, (side, side, self.channels)).permute(0, 3, 1, 2)
+        return pixels.view(-1, side, side, self.channels).permute(0, 3, 1, 2)
 
 
 class _Rows:
-    """(N, S, S, C) uint8 images, perhaps followed by their mirror images, as centered rows of pixels in [-1, 1]."""
+    """(N, S, S, C) uint8 images, possibly followed by their mirror images, as centred rows of pixels in [-1, 1]."""
 
     def __init__(self, images: NDArray[np.uint8], mirror: bool, device: torch.device) -> None:
         self.images, self.mirror, self.device = images, mirror, device
@@ -125,8 +125,9 @@ def _by_subspace(rows: _Rows, count: int) -> Tensor:
     for pixels in rows.blocks():
         codes = (pixels @ basis).double()
         inside += codes.T @ codes
-    eigenvectors = torch.linalg.eigh(inside).eigenvectors.flip(1)[:, :count].float()
-    return (basis @ eigenvectors).T.contiguous()
+    eigenvectors: Tensor = torch.linalg.eigh(inside).eigenvectors.flip(1)[:, :count].float()
+    components: Tensor = (basis @ eigenvectors).T.contiguous()
+    return components
 
 
 def hog_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -140,7 +141,7 @@ def hog_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _hog(image: Pixels) -> NDArray[np.float32]:
     cell = image.shape[0] // HOG_CELLS
-    return hog(
+    features: NDArray[np.float32] = hog(
         image,
         orientations=HOG_ORIENTATIONS,
         pixels_per_cell=(cell, cell),
@@ -148,3 +149,4 @@ def _hog(image: Pixels) -> NDArray[np.float32]:
         block_norm="L2-Hys",
         channel_axis=2,
     ).astype(np.float32)
+    return features

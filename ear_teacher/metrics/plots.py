@@ -1,4 +1,4 @@
-"""The pictures of an evaluation: contact sheets of reconstructions and samples, and two plots."""
+"""The pictures of an evaluation: image grids of reconstructions and samples, and two plots."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SAMPLE_SEED = 7
 
 
 def save_reconstructions(path: Path, images: Tensor, decoded: Mapping[str, Tensor]) -> None:
-    """One column an ear: the input, each method's reconstruction, and the methods' absolute differences, enlarged.
+    """One column per ear: the input, each method's reconstruction, and the methods' absolute differences, amplified.
 
     images, and each of `decoded` (row name -> reconstructions): (N, C, S, S) in [0, 1].
     """
@@ -60,7 +60,7 @@ def save_kl_per_dimension(path: Path, kl: NDArray[np.float64], active: NDArray[n
 
 
 def save_psnr_histogram(path: Path, psnr: Mapping[str, NDArray[np.float64]]) -> None:
-    """The distributions of PSNR (N,) in dB of two methods over the same images, and their means; not finite: left out.
+    """The distributions of PSNR (N,) in dB of two methods over the same images, and their means; infinities left out.
 
     psnr: name in the legend -> values.
     """

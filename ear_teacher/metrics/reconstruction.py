@@ -1,4 +1,4 @@
-"""Codes and reconstructions of a set of ears by the VAE and by what it is compared with, measured per image."""
+"""Codes and reconstructions of a set of ears by the VAE and its baselines, with metrics per image."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Autoencoder(Protocol):
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """What one method makes of N images."""
+    """The reconstructions of N images by one method."""
 
     method: Autoencoder
     codes: Tensor  # (N, D) float32, on the CPU
@@ -59,7 +59,7 @@ def encode_all(encode: Callable[[Tensor], Tensor], images: NDArray[np.uint8], ba
 
 @torch.no_grad()
 def decode_unit(method: Autoencoder, codes: Tensor, device: str) -> Tensor:
-    """(B, D) -> (B, C, S, S) in [0, 1] on the CPU; what a linear method puts outside is clipped."""
+    """(B, D) -> (B, C, S, S) in [0, 1] on the CPU; values outside are clipped."""
     return to_unit(method.decode(codes.to(device))).clamp(0.0, 1.0).cpu()
 
 
@@ -73,7 +73,7 @@ def measure(
 ) -> Reconstruction:
     """PSNR and SSIM of the images decoded from their codes: float32, [0, 1], a batch at a time."""
     qualities = []
-    for start in tracked(range(0, len(images), batch_size), "decoding and measuring, batches"):
+    for start in tracked(range(0, len(images), batch_size), "decoding, batches"):
         batch = slice(start, start + batch_size)
         target, decoded = unit_images(images[batch]), decode_unit(method, codes[batch], device)
         qualities.append(torch.stack([psnr(decoded, target), ssim(decoded, target)]))

@@ -1,4 +1,4 @@
-"""The figures of an evaluation as JSON, as a CSV with a row per image, and as a table on the terminal."""
+"""The metrics of an evaluation as JSON, as a CSV with a row per image, and as a table on the terminal."""
 
 from __future__ import annotations
 
@@ -20,53 +20,53 @@ IMAGE_COLUMNS = (
     *("path", "subject", "psnr", "ssim", "pca_psnr", "pca_ssim", "kl_nats"),
     *("nearest_path", "nearest_subject"),
 )
-UNDECODED = {"encoder maps": "maps_", "HOG": "hog_"}  # embeddings that no decoder belongs to
+UNDECODED = {"encoder maps": "maps_", "HOG": "hog_"}  # embeddings without a decoder
 
 CONVENTION = (
     "Images stretched to a square; the VAE reconstructs from mu, without augmentation, in float32. PSNR (dB) and SSIM "
     "on [0, 1] pixels, per image, then the mean over images; SSIM with an 11x11 Gaussian, sigma 1.5, population "
-    "covariance. Pixel PCA at the full image size, fitted on exactly the training images (pca), and on these and their "
-    "mirror images (pca_mirror); what PCA and the linear path put outside [0, 1] is clipped. Active units: variance of "
-    "mu over the validation images above 0.01. rank1: leave one out over the validation images, nearest other image by "
-    "cosine; images whose subject has no other are no probes, but stay in the gallery. Before the cosine, mu and HOG "
-    "are centered on their mean over the training images, codes of PCA and of the linear path on that of the images "
-    "they were fitted on. eer: over all pairs of validation images by the same cosine, where the false match rate "
-    "equals the false non-match rate, straight lines between the thresholds that occur. maps: the encoder's coarsest "
-    "backbone map, averaged over its places, centered as mu is. HOG: 9 orientations, 8x8 cells, blocks of 2x2, L2-Hys. "
-    "null: cannot be measured on these data."
+    "covariance. Pixel PCA at the full image size, fitted on exactly the training images (pca), and on these and "
+    "their mirror images (pca_mirror); values of PCA and the linear path outside [0, 1] are clipped. Active units: "
+    "variance of mu over the validation images above 0.01. rank1: leave one out over the validation images, nearest "
+    "other image by cosine; images of subjects with one image are not probes, but are in the gallery. Before the "
+    "cosine, mu and HOG are centred on their mean over the training images, codes of PCA and of the linear path on "
+    "that of the images they were fitted on. eer: over all pairs of validation images by the same cosine, where the "
+    "false match rate equals the false non-match rate, linear between the observed thresholds. maps: the encoder's "
+    "coarsest backbone map, averaged over positions, centred as mu is. HOG: 9 orientations, 8x8 cells, blocks of "
+    "2x2, L2-Hys. null: cannot be measured on these data."
 )
 
 
-def figures(
+def evaluation_metrics(
     reconstructions: Mapping[str, Reconstruction], use: LatentUse, identifications: Mapping[str, Identification | None]
 ) -> dict[str, Any]:
-    """metrics.json's figures. Both mappings by a name in PREFIXES, identifications also in UNDECODED; None: nobody."""
+    """For metrics.json. Both mappings by a name in PREFIXES, identifications also in UNDECODED; None: no subjects."""
     found: dict[str, Any] = {}
     for name, prefix in PREFIXES.items():
         if name not in reconstructions:
             continue
         found[f"{prefix}psnr"] = float(reconstructions[name].psnr.mean())
         found[f"{prefix}ssim"] = float(reconstructions[name].ssim.mean())
-        found[f"{prefix}rank1"] = _figure(identifications[name], "rank1")
-        found[f"{prefix}eer"] = _figure(identifications[name], "eer")
+        found[f"{prefix}rank1"] = _metric(identifications[name], "rank1")
+        found[f"{prefix}eer"] = _metric(identifications[name], "eer")
         if prefix:
             found[f"{prefix}components"] = reconstructions[name].codes.shape[1]
     for name, prefix in UNDECODED.items():
-        found[f"{prefix}rank1"] = _figure(identifications[name], "rank1")
-        found[f"{prefix}eer"] = _figure(identifications[name], "eer")
+        found[f"{prefix}rank1"] = _metric(identifications[name], "rank1")
+        found[f"{prefix}eer"] = _metric(identifications[name], "eer")
     vae = identifications["VAE"]
     return found | {
-        "probes": _figure(vae, "probes"),
-        "single_image_subjects": _figure(vae, "single_image_subjects"),
-        "genuine_pairs": _figure(vae, "genuine_pairs"),
-        "impostor_pairs": _figure(vae, "impostor_pairs"),
+        "probes": _metric(vae, "probes"),
+        "single_image_subjects": _metric(vae, "single_image_subjects"),
+        "genuine_pairs": _metric(vae, "genuine_pairs"),
+        "impostor_pairs": _metric(vae, "impostor_pairs"),
         "active_units": int(use.active.sum()),
         "kl_nats": float(use.kl_nats.mean()),
         "kl_per_dimension": use.kl_per_dimension.tolist(),
     }
 
 
-def _figure(identification: Identification | None, name: str) -> Any:
+def _metric(identification: Identification | None, name: str) -> Any:
     return None if identification is None else getattr(identification, name)
 
 
@@ -79,7 +79,7 @@ def write_per_image(
     kl_nats: NDArray[np.float64],
     nearest: NDArray[np.int64],
 ) -> None:
-    """CSV, one row an image; nearest: (N,) the row most similar by mu. Subjects are empty where they are unknown."""
+    """CSV, one row per image; nearest: (N,) the most similar other row by mu. Unknown subjects are empty."""
     subjects = subjects or [""] * len(names)
     rows = []
     for row, other in enumerate(nearest):
@@ -90,7 +90,7 @@ def write_per_image(
 
 
 def print_report(console: Console, metrics: Mapping[str, Any]) -> None:
-    """One row a method, then what only the VAE has."""
+    """One row per method, then the latents of the VAE."""
     table = Table("method", box=None, header_style="bold")
     for column in ("components", "PSNR (dB)", "SSIM", "rank-1", "EER"):
         table.add_column(column, justify="right")

@@ -18,7 +18,7 @@ from earface.data.images import Pixels, read_ahead, read_image
 
 
 def inspect_photographs(annotations: Annotations) -> tuple[Annotations, list[tuple[bytes, Pixels]], list[str]]:
-    """Decode every photograph: those that can be read, their signatures, and what the others fail of."""
+    """Decode every photograph: those that can be read, their signatures, and why the others failed."""
 
     def read(photograph: Photograph) -> tuple[bytes, Pixels] | str:
         try:
@@ -46,7 +46,7 @@ def inspect_photographs(annotations: Annotations) -> tuple[Annotations, list[tup
 def kept_whole(
     annotations: Annotations, pairs: Sequence[DuplicatePair], *, by: str, together: bool
 ) -> tuple[list[str], list[str]]:
-    """Of each photograph, its name, and what may not be divided: its file or its subject.
+    """Of each photograph, its name, and the group that the split keeps whole: its file or its subject.
 
     pairs: pictures of one photograph; with `together` they stay on one side.
     """
@@ -57,7 +57,7 @@ def kept_whole(
         if nameless:
             raise InputError(
                 f"{annotations.source}: {len(nameless)} of {len(names)} photographs have no subject ({nameless[0]}): "
-                "add them, or use --split-by photograph"
+                "add them, or use `split_by` photograph"
             )
     groups = [photograph.subject for photograph in photographs] if by == "subject" else names
     return names, joined_subjects(groups, pairs) if together else groups
@@ -72,7 +72,7 @@ def divide(
         first = "; ".join(f"{names[pair.first]} = {names[pair.second]} ({pair.score:.2f})" for pair in across[:3])
         raise InputError(
             f"{len(across)} pair(s) of pictures show one photograph on both sides of the split: {first}; "
-            "use --duplicates keep-together"
+            "use `duplicates` keep-together"
         )
     train, val = (
         dataclasses.replace(annotations, photographs=[annotations.photographs[row] for row in np.flatnonzero(side)])
@@ -82,7 +82,7 @@ def divide(
 
 
 def described(annotations: Annotations) -> str:
-    """What it holds, in words."""
+    """Its contents, in words."""
     photographs = annotations.photographs
     marked = sum(photograph.has_landmarks for photograph in photographs)
     empty = sum(not len(photograph.boxes) for photograph in photographs)

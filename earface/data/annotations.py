@@ -69,7 +69,7 @@ def read_boxes_csv(path: str | os.PathLike[str], data_root: str | os.PathLike[st
     """A CSV with the columns file, x, y, width, height and perhaps subject and side: one ear a row.
 
     Rows of one file are one photograph's ears; a row whose four numbers are empty names a photograph without any.
-    data_root: what relative files resolve against and may not leave; default: the folder of `path`.
+    data_root: the folder that relative files start from and may not leave; default: the folder of `path`.
     """
     path = Path(path)
     table = read_csv(path)
@@ -96,7 +96,7 @@ def read_boxes_csv(path: str | os.PathLike[str], data_root: str | os.PathLike[st
                     sides.append(checked_side(record.get("side", "")))
             except InputError as error:
                 raise InputError(f"{path} line {line} ({record['file']}): {error}") from None
-        subject = subjects.pop() if len(subjects) == 1 else ""  # two people in one picture: neither's
+        subject = subjects.pop() if len(subjects) == 1 else ""  # two people in one picture: unknown
         photographs.append(
             Photograph(photograph, size, stacked_boxes(boxes), no_points(len(boxes)), True, tuple(sides), subject)
         )
@@ -158,9 +158,9 @@ def read_pts(path: Path) -> Floats:
     except OSError as error:
         raise InputError(f"{error.strerror}") from None
     except (ValueError, KeyError):
-        raise InputError('not a .pts file: "n_points: K" and K lines "x y" between { and } wanted') from None
+        raise InputError('not a .pts file: expected "n_points: K" and K lines "x y" between { and }') from None
     if not opened or not closed or len(points) != declared or any(len(point) != 2 for point in points):
-        raise InputError(f'declares {declared} points and holds {len(points)}: one line "x y" for each wanted')
+        raise InputError(f'declares {declared} points and holds {len(points)}: expected one line "x y" for each')
     return np.array([[*point, VISIBLE] for point in points], np.float32).reshape(-1, 3)
 
 
@@ -191,34 +191,35 @@ def photograph_sizes(source: Path, paths: Iterable[Path]) -> list[Size | None]:
 
 
 def checked_box(box: Sequence[object], size: Size | None) -> Floats:
-    """(4,) x y width height, cut to the picture. A box may leave it by a slip of the hand, `_slack`, and no more."""
+    """(4,) x y width height, cut to the picture. It may extend beyond the picture by `_slack`, a slip of the hand."""
     numbers = _numbers(box, "box")
     if len(numbers) != 4:
-        raise InputError(f"box of {len(numbers)} numbers: x y width height wanted")
+        raise InputError(f"box of {len(numbers)} numbers: expected x y width height")
     written = " ".join(f"{value:g}" for value in numbers)
     x, y, width, height = numbers.tolist()
     right, bottom = x + width, y + height
     if min(x, y) >= 0 and 0 < right <= 1 and 0 < bottom <= 1:
         raise InputError(f"box {written} looks like fractions of the picture: multiply by its width and height")
     if width <= 0 or height <= 0:
-        raise InputError(f"box {written} has no size: x y width height in pixels wanted")
+        raise InputError(f"box {written} has no size: expected x y width height in pixels")
     if size is not None:
         slack = _slack(size)
         if min(x, y) < -slack or right > size[0] + slack or bottom > size[1] + slack:
             raise InputError(
-                f"box {written} leaves the {size[0]}x{size[1]} picture: x y width height in pixels wanted, not corners"
+                f"box {written} leaves the {size[0]}x{size[1]} picture: expected x y width height in pixels, "
+                "not corners"
             )
         x, y, right, bottom = max(x, 0), max(y, 0), min(right, size[0]), min(bottom, size[1])
         if right <= x or bottom <= y:
-            raise InputError(f"box {written} lies beside the {size[0]}x{size[1]} picture")
+            raise InputError(f"box {written} lies outside the {size[0]}x{size[1]} picture")
     return np.array([x, y, right - x, bottom - y], np.float32)
 
 
 def checked_points(points: Sequence[object] | Floats, size: Size | None) -> Floats:
-    """(K, 3) x y visibility, not labelled ones at 0 0; those just outside the picture are drawn to its edge."""
+    """(K, 3) x y visibility, not labelled ones at 0 0; those just outside the picture are moved to its edge."""
     numbers = _numbers(np.ravel(np.asarray(points, object)).tolist(), "landmarks")
     if len(numbers) % 3 or len(numbers) > 3 * MAX_POINTS:
-        raise InputError(f"landmarks of {len(numbers)} numbers: x y visibility of each wanted")
+        raise InputError(f"landmarks of {len(numbers)} numbers: expected x y visibility of each")
     table = numbers.reshape(-1, 3)
     if not np.isin(table[:, 2], (UNLABELLED, HIDDEN, VISIBLE)).all():
         raise InputError("a landmark's visibility is not 0 (not labelled), 1 (hidden) or 2 (visible)")

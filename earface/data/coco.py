@@ -1,7 +1,7 @@
 """COCO keypoint JSON in and out: https://cocodataset.org/#format-data.
 
-Read by hand: pycocotools indexes such a file without checking it, so that a missing field is a KeyError in the midst
-of training and a wrong unit is never found. What is written here loads in pycocotools.
+Read by hand: pycocotools indexes such a file without checking it, so that a missing field is a KeyError in the middle
+of training, and a wrong unit is never noticed. What is written here loads in pycocotools.
 
 Beyond the standard, an annotation may have "side" (l or r) and an image "subject"; other keys are ignored.
 """
@@ -39,8 +39,8 @@ def read_coco(path: str | os.PathLike[str], data_root: str | os.PathLike[str] | 
 
     An image without annotations is a photograph without ears. An annotation needs a bbox or a labelled keypoint; an
     image of which some ears have no bbox has `has_boxes` False.
-    data_root: what file names resolve against and may not leave; default: the folder of `path`.
-    Raises InputError that names the file, the entry and what to do.
+    data_root: the folder that file names start from and may not leave; default: the folder of `path`.
+    Raises InputError naming the file, the entry and what to do.
     """
     path = Path(path)
     try:
@@ -98,7 +98,7 @@ def _flat(points: Floats) -> list[float]:
 
 def _annotations(path: Path, content: object, root: DataRoot) -> Annotations:
     if not isinstance(content, dict):
-        raise InputError("not a COCO file: an object with images, annotations and categories wanted")
+        raise InputError("not a COCO file: expected an object with images, annotations and categories")
     category, names, skeleton = _category(_entries(content, "categories"))
     images: dict[int | str, dict[str, Any]] = {}
     for number, image in enumerate(_entries(content, "images"), 1):
@@ -170,11 +170,11 @@ def _category(categories: list[dict[str, Any]]) -> tuple[int | str, tuple[str, .
     named = [entry for entry in categories if str(entry.get("name", "")).lower() == CATEGORY]
     if len(categories) != 1 and len(named) != 1:
         listed = ", ".join(str(entry.get("name")) for entry in categories[:8]) or "none"
-        raise InputError(f'categories: {listed}; exactly one named "{CATEGORY}" wanted')
+        raise InputError(f'categories: {listed}; expected exactly one named "{CATEGORY}"')
     entry = categories[0] if len(categories) == 1 else named[0]
     names = _field(entry, "keypoints", list, "category") if "keypoints" in entry else []
     if len(names) > MAX_POINTS or not all(isinstance(name, str) for name in names):
-        raise InputError(f"category keypoints: at most {MAX_POINTS} names wanted")
+        raise InputError(f"category keypoints: expected at most {MAX_POINTS} names")
     pairs = _field(entry, "skeleton", list, "category") if "skeleton" in entry else []
     for pair in pairs:
         if (
@@ -197,7 +197,7 @@ def _entries(content: dict[str, Any], name: str) -> list[dict[str, Any]]:
 def _field(entry: dict[str, Any], name: str, kind: type, where: str) -> Any:
     words = {int: "a whole number above 0", str: "text", list: "a list"}[kind]
     if name not in entry:
-        raise InputError(f"{where} has no {name}: {words} wanted")
+        raise InputError(f"{where} has no {name}: expected {words}")
     value: Any = entry[name]
     right = type(value) is kind  # a bool is no number here
     if not right or (kind is int and value < 1):

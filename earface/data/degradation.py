@@ -23,7 +23,7 @@ from earface.data.jpeg import jpeg
 from earface.data.pixels import to_float64
 
 # The ranges are chosen by hand for faces in surveillance video; lengths are in pixels of the VLR face.
-BLUR_SIGMA = (0.1, 0.8)  # from sharp to a fixed lens out of focus; wider blurs are what motion does
+BLUR_SIGMA = (0.1, 0.8)  # from in focus to a fixed lens out of focus; wider blurs are what motion does
 MOTION_SIGMA = 1.2  # along the motion, at most: who walks across at 1/50 s is smeared over 4 of 32 pixels
 MOTION_SHARE = 0.5
 RESIZES = {"area": 0.3, "bilinear": 0.3, "bicubic": 0.3, "aliased": 0.1}  # by shares; the last skips pixels, as some do
@@ -63,7 +63,7 @@ def picture_key(seed: int, name: str) -> tuple[int, int, int]:
 def degrade(kind: str, hr: Tensor, size: VLRSize, keys: Sequence[Sequence[int]]) -> Tensor:
     """`bicubic` or `realistic` of DEGRADATIONS; keys: one per sample, which bicubic has no use for."""
     if kind not in DEGRADATIONS:
-        raise ValueError(f"degradation {kind!r}: one of {', '.join(DEGRADATIONS)} wanted")
+        raise ValueError(f"degradation {kind!r}: expected one of {', '.join(DEGRADATIONS)}")
     return bicubic(hr, size) if kind == "bicubic" else realistic(hr, size, keys)
 
 
@@ -158,11 +158,11 @@ def _resize(faces: Tensor, recipes: Sequence[Recipe], size: VLRSize) -> Tensor:
 def sensor_noise(faces: Tensor, recipes: Sequence[Recipe], size: VLRSize) -> Tensor:
     """Read noise and shot noise, whose variance is level / photons: Poisson's, by the normal law that it nears."""
     shape = faces.shape[1:]
-    drawn = [
+    samples = [
         np.random.default_rng(recipe.noise_key).standard_normal((1 if recipe.grey else shape[0], *shape[1:]))
         for recipe in recipes
     ]
-    noise = torch.from_numpy(np.stack([np.broadcast_to(one, shape) for one in drawn])).to(faces.device)
+    noise = torch.from_numpy(np.stack([np.broadcast_to(one, shape) for one in samples])).to(faces.device)
     read = faces.new_tensor([recipe.noise_std**2 for recipe in recipes]).view(-1, 1, 1, 1)
     shot = faces.new_tensor([255.0 / recipe.photons for recipe in recipes]).view(-1, 1, 1, 1)
     return faces + noise * (read + shot * faces.clamp(0, 255)).sqrt()

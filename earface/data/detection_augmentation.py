@@ -39,7 +39,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Range:
-    """How far a view may go. Angles in degrees, either way; zoom against the letterbox; stretch of width to height."""
+    """Limits of a view: angles in degrees either way, zoom against the letterbox, stretch of width to height."""
 
     zoom: tuple[float, float]
     stretch: float

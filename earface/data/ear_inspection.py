@@ -45,7 +45,7 @@ def inspect_ears(rows: Sequence[EarRow], min_size: int) -> tuple[list[EarRow], l
             return RejectedEar(row.name, str(error).removeprefix(f"{row.path}: "), True)
         height, width = ear.shape[:2]
         if min(height, width) < min_size:
-            return RejectedEar(row.name, f"{width}x{height} is smaller than --min-size {min_size}", False)
+            return RejectedEar(row.name, f"{width}x{height}: narrower or lower than {min_size} pixels", False)
         # the whole photograph's pixels, the ear's likeness: a photograph with two ears is on one side
         return InspectedEar((picture_signature(photograph)[0], picture_signature(ear)[1]), (width, height))
 

@@ -42,12 +42,12 @@ def rows_from_folder(images: Path, pattern: re.Pattern[str] | None) -> tuple[lis
         raise InputError(f"{images}: holds no pictures")
     if flat == len(rows):
         raise InputError(
-            f"{images}: no picture lies in a folder, so nobody knows whose ears they are: one folder a subject, "
-            "--index CSV, or --subject-pattern REGEX (of the file name; '.+' where each picture shows another person)"
+            f"{images}: no picture lies in a folder, so the subjects are unknown: make one folder for each, or give "
+            "`index` (a CSV) or `subject_pattern` (of the file name; '.+' where each picture shows another person)"
         )
     warning = (
         f"{flat} of {len(rows)} pictures lie in no folder, so each counts as a subject of its own: two pictures of one "
-        "person may come on both sides. Name subjects by folders, --subject-pattern or --index."
+        "person may end up on both sides. Name the subjects by folders, by a subject pattern or in an index."
     )
     return rows, [warning] if flat else []
 
@@ -60,14 +60,14 @@ def rows_from_index(
     box_columns: str,
     pattern: re.Pattern[str] | None,
 ) -> tuple[list[EarRow], list[str]]:
-    """The rows of a CSV, and warnings. Without a subject column the subject is what the path tells, as in a folder."""
+    """The rows of a CSV, and warnings. Without a subject column the subject is read from the path, as in a folder."""
     table = read_csv(index)
     names = table[0].keys()
     boxes = [column.strip() for column in box_columns.split(",")]
     if file_column not in names:
-        raise InputError(f"{index}: no column {file_column!r} (it has {', '.join(names)}); name it by --file-column")
+        raise InputError(f"{index}: no column {file_column!r} (it has {', '.join(names)}); name it by `file_column`")
     if len(boxes) != 4:
-        raise InputError(f"--box-columns {box_columns!r}: four column names wanted, as in {BOX_COLUMNS}")
+        raise InputError(f"`box_columns` {box_columns}: expected four column names, as in {BOX_COLUMNS}")
     absent = [column for column in boxes if column not in names]
     if absent and box_columns != BOX_COLUMNS:
         raise InputError(f"{index}: no column {absent[0]!r} (it has {', '.join(names)})")
@@ -108,12 +108,12 @@ def fixed_split(path: Path, subjects: Sequence[str]) -> NDArray[np.bool_]:
             raise InputError(f"{path}: not JSON ({error})") from None
         listed = content.get("val") if isinstance(content, dict) else None
         if not isinstance(listed, list):
-            raise InputError(f'{path}: {{"val": [subjects]}} wanted')
+            raise InputError(f'{path}: expected {{"val": [subjects]}}')
         validation = {str(subject) for subject in listed}
     else:
         table = read_csv(path)
         if not {"subject", "split"} <= table[0].keys():
-            raise InputError(f"{path}: columns subject and split wanted (it has {', '.join(table[0])})")
+            raise InputError(f"{path}: expected the columns subject and split (it has {', '.join(table[0])})")
         wrong = next((record["split"] for record in table if record["split"] not in ("train", "val")), None)
         if wrong is not None:
             raise InputError(f"{path}: split {wrong!r} is neither train nor val")
@@ -137,7 +137,7 @@ def _subject_of(name: str, pattern: re.Pattern[str] | None) -> str:
     match = pattern.search(name)
     subject = "" if match is None else match.group(1 if pattern.groups else 0)
     if not subject:
-        raise InputError(f"--subject-pattern {pattern.pattern!r} finds nothing in {name!r}")
+        raise InputError(f"`subject_pattern` {pattern.pattern} finds nothing in {name!r}")
     return subject
 
 

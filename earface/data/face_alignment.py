@@ -21,7 +21,7 @@ ARCFACE_POINTS = (  # insightface's, which nearly every published recogniser was
     (41.5493, 92.3655),
     (70.7299, 92.2041),
 )
-OVERSAMPLING = 2  # a turned crop is drawn so much larger, then averaged down: drawn at its own size it is blurred
+OVERSAMPLING = 2  # a rotated crop is made this much larger, then averaged down: made at its own size it is blurred
 Points = NDArray[np.float64]
 
 

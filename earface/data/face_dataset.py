@@ -82,13 +82,13 @@ def with_vlr(batch: dict[str, Any], degradation: str, size: VLRSize) -> dict[str
 def training_faces(dataset_root: str, need_vlr: bool) -> tuple[list[FaceRow], list[FaceRow]]:
     """The training and validation faces of a prepared set, given by its root or by one of its splits.
 
-    need_vlr: whether their VLR pictures are wanted. Raises InputError.
+    need_vlr: whether each must have a VLR picture. Raises InputError.
     """
     root = training_root(dataset_root)
     train, val = read_faces(root, ("train",)), read_faces(root, ("val",))
     people, others = {row.identity for row in train}, {row.identity for row in val}
     if len(people) == 1:
-        raise InputError(f"{root / split_folder('train')}: one identity, {min(people)}: more people wanted to train on")
+        raise InputError(f"{root / split_folder('train')}: one identity, {min(people)}; training needs at least two")
     if shared := people & others:
         raise InputError(
             f"{root}: {len(shared)} identities are in {split_folder('train')} and in {split_folder('val')} (such as "
@@ -103,11 +103,11 @@ def require_vlr(rows: Sequence[FaceRow]) -> None:
     """Raise InputError for a face without a VLR picture."""
     if lacking := next((row for row in rows if row.vlr_path is None), None):
         folder = lacking.path.parent.parent / VLR_FOLDER
-        raise InputError(f"{folder}: no such folder; --degradation bicubic or realistic makes VLR faces of HR ones")
+        raise InputError(f"{folder}: no such folder; `degradation` bicubic or realistic makes VLR faces of HR ones")
 
 
 def usable_faces(rows: Sequence[FaceRow], vlr: VLRSize | None, report: Callable[[str], None] = print) -> list[FaceRow]:
-    """Those that can be read. vlr: the size that their VLR pictures must have, if these are wanted.
+    """Those that can be read. vlr: the size that their VLR pictures must have, if these are used.
 
     report: called with a line about those left out, if there are any.
     Raises InputError for a picture of another size or none, and if more than 5 % cannot be read.
@@ -129,40 +129,40 @@ def usable_faces(rows: Sequence[FaceRow], vlr: VLRSize | None, report: Callable[
 
 def _failure(row: FaceRow, vlr: VLRSize | None) -> str:
     """What reading fails of; empty if it does not. Raises InputError for a picture of another size."""
-    wanted = {row.path: VLRSize(FACE_SIZE, FACE_SIZE)}
+    expected = {row.path: VLRSize(FACE_SIZE, FACE_SIZE)}
     if vlr is not None and row.vlr_path is not None:
-        wanted[row.vlr_path] = vlr
-    for path, size in wanted.items():
+        expected[row.vlr_path] = vlr
+    for path, size in expected.items():
         try:
             height, width, _ = read_image(path).shape
         except InputError as error:
             return str(error)
         if (width, height) != size:
-            cure = "prepare the set again" if path == row.path else "prepare the set with that --vlr-size, or change it"
-            raise InputError(f"{path}: {width}x{height}, {size.width}x{size.height} wanted: {cure}")
+            cure = "prepare the set again" if path == row.path else "prepare the set with that `vlr_size`, or change it"
+            raise InputError(f"{path}: {width}x{height}, expected {size.width}x{size.height}: {cure}")
     return ""
 
 
-def faces_to_score(dataset_root: str, split: str, known: Mapping[Path, frozenset[str]]) -> list[FaceRow]:
-    """The faces of a split. known: of each model, digests of the people it was trained on.
+def evaluation_faces(dataset_root: str, split: str, known: Mapping[Path, frozenset[str]]) -> list[FaceRow]:
+    """The faces of a split. known: of each model, digests of the identities it was trained on.
 
-    Raises InputError if there is no such split, and for a model that knows one of these people.
+    Raises InputError if there is no such split, and for a model that was trained on one of these identities.
     """
     rows = read_faces(dataset_root, (split,))
     if not all(row.split == split for row in rows):
         raise InputError(
-            f"--dataset_root {dataset_root}: no prepared set with {split}; earface faces prepare makes one"
+            f"`dataset_root` {dataset_root}: no prepared set with {split}; earface faces prepare makes one"
         )
-    refuse_known(rows, split, known)
+    refuse_training_identities(rows, split, known)
     return rows
 
 
-def refuse_known(rows: Sequence[FaceRow], split: str, known: Mapping[Path, frozenset[str]]) -> None:
-    """Raise InputError for a model that was trained on one of these people. split: what they are called."""
-    people = {digest: row.identity for row in rows for digest in identity_digests([row.identity])}
+def refuse_training_identities(rows: Sequence[FaceRow], split: str, known: Mapping[Path, frozenset[str]]) -> None:
+    """Raise InputError for a model that was trained on one of these identities. split: what the message calls them."""
+    names = {digest: row.identity for row in rows for digest in identity_digests([row.identity])}
     for path, trained_on in known.items():
-        if seen := sorted(people[digest] for digest in trained_on & people.keys()):
+        if seen := sorted(names[digest] for digest in trained_on & names.keys()):
             raise InputError(
-                f"{path}: was trained on {len(seen)} of the {len(people)} people of {split} (such as {seen[0]}); "
-                "measure it on others"
+                f"{path}: was trained on {len(seen)} of the {len(names)} identities of {split} (such as {seen[0]}); "
+                "evaluate it on others"
             )

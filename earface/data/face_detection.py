@@ -140,6 +140,6 @@ def detector_file(path: Path | None) -> Path:
     """
     if path is not None:
         return path
-    cached = Path(hub_file(REPOSITORY, [FILE], what="YuNet", advice="put the file somewhere and name it by --detector"))
+    cached = Path(hub_file(REPOSITORY, [FILE], what="YuNet", advice="put the file somewhere and name it by `detector`"))
     check_sha256(cached, SHA256)
     return cached

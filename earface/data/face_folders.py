@@ -21,7 +21,7 @@ def split_folder(split: str) -> str:
 def require_face_set(root: str) -> None:
     """Raise InputError where there is nothing."""
     if not Path(root).exists():
-        raise InputError(f"--dataset_root {root}: no such folder; earface faces prepare makes one")
+        raise InputError(f"`dataset_root` {root}: no such folder; earface faces prepare makes one")
 
 
 def training_root(dataset_root: str) -> Path:
@@ -35,7 +35,7 @@ def training_root(dataset_root: str) -> Path:
     for split in ("train", "val"):
         if not (root / split_folder(split) / HR_FOLDER).is_dir():
             raise InputError(
-                f"--dataset_root {dataset_root}: no {split_folder(split)}/{HR_FOLDER} in it; earface "
-                "faces prepare makes it from photographs, or with --aligned from faces of 128x128"
+                f"`dataset_root` {dataset_root}: no {split_folder(split)}/{HR_FOLDER} in it; earface "
+                "faces prepare makes it from photographs, or with `aligned` from faces of 128x128"
             )
     return root

@@ -1,7 +1,7 @@
 """Every photograph of a face set once: read, its face found and aligned, or the reason why it is left out.
 
-What was found is kept in a work folder, a line of JSON and a PNG for each photograph, so that a run that is killed goes
-on where it stopped.
+What was found is kept in a work folder, a line of JSON and a PNG for each photograph, so that a killed run continues
+where it stopped.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class FaceFinder:
         height, width = photograph.shape[:2]
         if self.detector is None:
             if (width, height) != (FACE_SIZE, FACE_SIZE):
-                return WRONG_SIZE, f"{width}x{height}, but aligned faces of {FACE_SIZE}x{FACE_SIZE} wanted"
+                return WRONG_SIZE, f"{width}x{height}, expected an aligned face of {FACE_SIZE}x{FACE_SIZE}"
             return photograph, {}
         found = self.detector(photograph)
         if not found:

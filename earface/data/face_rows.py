@@ -1,7 +1,7 @@
 """Which faces there are and whose, from any of the layouts that face sets come in, or from a prepared set.
 
 A prepared set (`earface faces prepare`) is ROOT/{train,val,test}_processed/{hr_images,vlr_images}/NAME.png with
-ROOT/splits.json beside them. NAME tells the identity: IDENTITY__PICTURE, or a name of CMU Multi-PIE as it stands.
+ROOT/splits.json beside them. NAME names the identity: IDENTITY__PICTURE, or a CMU Multi-PIE name.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class FaceRow:
 def identity_of(path: str | os.PathLike[str]) -> str:
     """Whose face a picture shows, by its name alone: a Multi-PIE name, IDENTITY__PICTURE, else its folder's name.
 
-    Raises InputError for a picture in a prepared set's folder whose own name does not tell.
+    Raises InputError for a picture in a prepared set's folder whose own name does not name it.
     """
     path = Path(path)
-    told = _identity_in_name(path.name)
-    if told is None and path.parent.name in (HR_FOLDER, VLR_FOLDER, ""):
-        raise InputError(f"{path}: tells no identity: IDENTITY{SEPARATOR}PICTURE or a Multi-PIE name wanted")
-    return path.parent.name if told is None else told
+    identity = _identity_in_name(path.name)
+    if identity is None and path.parent.name in (HR_FOLDER, VLR_FOLDER, ""):
+        raise InputError(f"{path}: names no identity: expected IDENTITY{SEPARATOR}PICTURE or a Multi-PIE name")
+    return path.parent.name if identity is None else identity
 
 
 def prepared_names(rows: Sequence[FaceRow]) -> list[str]:
@@ -75,8 +75,8 @@ def read_faces(source: str | os.PathLike[str], splits: Iterable[str] = SPLITS) -
 
     source: the root of a prepared set, one of its split folders, a CSV with the columns file and identity, or a folder
         of pictures: all with Multi-PIE names, or in one folder per identity, or named IDENTITY__PICTURE.
-    splits: of a prepared set's root, which to read; those that it lacks are an error.
-    Raises InputError for a source without faces, a picture whose identity nothing tells, a low-resolution picture that
+    splits: of a prepared set's root, which to read; one that does not exist is an error.
+    Raises InputError for a source without faces, a picture of unknown identity, a low-resolution picture that
     is missing, and an identity that does not stand where splits.json puts it.
     """
     path = Path(source)
@@ -93,7 +93,7 @@ def read_faces(source: str | os.PathLike[str], splits: Iterable[str] = SPLITS) -
 def faces_from_folder(folder: Path) -> list[FaceRow]:
     """Every picture below `folder`: by Multi-PIE names if all have one, else by the first folder below it.
 
-    A picture directly in `folder` must tell its identity by its name. Raises InputError if one does not.
+    A picture directly in `folder` must name its identity. Raises InputError if one does not.
     """
     paths = list_images(folder)
     if not paths:
@@ -110,8 +110,8 @@ def faces_from_folder(folder: Path) -> list[FaceRow]:
             rows.append(_with_conditions(FaceRow(path, name, identity)))
     if nameless:
         raise InputError(
-            f"{folder}: {len(nameless)} of {len(names)} pictures lie in no folder, so nobody tells whose they are "
-            f"({nameless[0]}): one folder per identity, Multi-PIE names or a CSV wanted"
+            f"{folder}: {len(nameless)} of {len(names)} pictures lie in no folder, so their identities are unknown "
+            f"({nameless[0]}): use one folder per identity, Multi-PIE names or a CSV"
         )
     return rows
 
@@ -207,7 +207,7 @@ def _percent(found: re.Match[str]) -> str:
 
 def _with_conditions(row: FaceRow) -> FaceRow:
     name = row.path.name
-    told = MultiPieName.parse(name) or MultiPieName.parse(name.partition(SEPARATOR)[2])
-    if told is None:
+    parsed = MultiPieName.parse(name) or MultiPieName.parse(name.partition(SEPARATOR)[2])
+    if parsed is None:
         return row
-    return replace(row, session=told.session, camera=told.camera, illumination=told.illumination)
+    return replace(row, session=parsed.session, camera=parsed.camera, illumination=parsed.illumination)

@@ -63,8 +63,8 @@ def write_index(path: Path, faces: Sequence[AlignedFace], split: IdentitySplit) 
 def clear(root: Path) -> None:
     """Remove what an earlier run wrote, the report first: without it the set is not complete. Other files stay.
 
-    A run that did not come to its index left one in its work folder. Raises InputError, and removes nothing, where an
-    index is damaged, so that nobody knows which pictures are the earlier run's.
+    A run that stopped before its index left one in its work folder. Raises InputError, and removes nothing, where an
+    index is damaged, so that the earlier run's pictures are unknown.
     """
     indexes = [index for index in (root / INDEX, root / WORK / INDEX) if index.is_file()]
     names = {Path(row["file"]).name for index in indexes for row in read_index(index)}
@@ -82,9 +82,7 @@ def read_index(path: Path) -> list[dict[str, str]]:
     try:
         rows = read_csv(path)
     except InputError as error:
-        raise InputError(
-            f"{error}: the pictures of the set in {path.parent} are not known; give another --out"
-        ) from None
+        raise InputError(f"{error}: the pictures of the set in {path.parent} are unknown; give another `out`") from None
     if "file" not in rows[0]:
-        raise InputError(f"{path}: has no column file; give another --out")
+        raise InputError(f"{path}: has no column file; give another `out`")
     return rows

@@ -28,10 +28,10 @@ def parse_vlr_size(text: str) -> VLRSize:
     """ "32", "24", "16" or "14x16" (width x height). Raises InputError for anything else and beyond 8 to 64."""
     match = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text.strip())
     if match is None:
-        raise InputError(f"VLR size {text!r}: 32, 24, 16 or 14x16 (width x height) wanted")
+        raise InputError(f"VLR size {text!r}: 32, 24, 16 or 14x16 (width x height) expected")
     size = VLRSize(int(match[1]), int(match[2] or match[1]))
     if not MIN_VLR <= min(size) <= max(size) <= MAX_VLR:
-        raise InputError(f"VLR size {text!r} is out of range: {MIN_VLR} to {MAX_VLR} pixels wanted")
+        raise InputError(f"VLR size {text!r} is out of range: {MIN_VLR} to {MAX_VLR} pixels")
     return size
 
 

@@ -1,7 +1,8 @@
 """One split of the identities of a face set, kept in `splits.json` and used by super-resolver, recogniser and pipeline.
 
-Of identities with two or more pictures 60 % train, 15 % tune (thresholds, selection) and 25 % score; of the others half
-train and half are non-mated probes, who are in no gallery. No identity has two roles.
+Of the identities with two or more pictures, 60 % are for training (role `train`), 15 % for validation and calibration
+(`tune`) and 25 % for the test (`score`). Of the identities with a single picture, half are for training
+(`train_single`) and half are non-mated probes in the test (`nonmated`). No identity has two roles.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.data.splits import in_seeded_order
 
-TUNE_FRACTION, SCORE_FRACTION = 0.15, 0.25  # of identities with two or more pictures; the rest trains
-NONMATED_FRACTION = 0.5  # of identities with one
+CALIBRATION_FRACTION, TEST_FRACTION = 0.15, 0.25  # of identities with two or more pictures; the rest are for training
+NONMATED_FRACTION = 0.5  # of identities with a single picture
 SPLIT_OF_ROLE = {"train": "train", "train_single": "train", "tune": "val", "score": "test", "nonmated": "test"}
 MEANING = {
-    "train": "identities with two or more pictures, to train on",
-    "train_single": "identities with one picture, to train on",
-    "tune": "identities with two or more pictures, for thresholds and model selection",
-    "score": "identities with two or more pictures, for the final figures",
-    "nonmated": "identities with one picture, probes of whom no gallery holds a picture",
+    "train": "training identities with two or more pictures",
+    "train_single": "training identities with a single picture",
+    "tune": "validation and calibration identities: for model selection and thresholds",
+    "score": "test identities with two or more pictures: for the final metrics",
+    "nonmated": "test identities with a single picture: non-mated probes, in no gallery",
 }
 
 
 @dataclass(frozen=True)
 class IdentitySplit:
-    """Each identity's role, one of SPLIT_OF_ROLE, and the seed that dealt it."""
+    """Each identity's role, one of SPLIT_OF_ROLE, and the seed of the split."""
 
     roles: dict[str, str]
     seed: int
@@ -49,14 +50,14 @@ def deal_identities(
 ) -> IdentitySplit:
     """The split of a set in which `identities` has one entry a picture, in any order.
 
-    Identities are taken in the order of a hash of (seed, identity): score first, then tune, then train. So the order of
-    the pictures does not matter, and an identity that is added moves at most one other across each border.
-    fixed: an earlier split, whose identities keep their roles, even those that have no picture now; only others are
-        dealt, among themselves.
-    groups: identity -> group of identities that must not be parted; a group of several counts as one identity with two
-        or more pictures.
+    Identities are taken in the order of a hash of (seed, identity): `score` first, then `tune`, then `train`. So the
+    order of the pictures does not matter, and an added identity changes the role of at most one other at each border.
+    fixed: an earlier split, whose identities keep their roles, also those without a picture now; only the others are
+        split, among themselves.
+    groups: identity -> group of identities that must stay in one split; a group of several counts as one identity with
+        two or more pictures.
     Raises InputError if there are fewer than three identities (or groups) with two or more pictures, one for each of
-    train, tune and score, and for a group that `fixed` parts.
+    `train`, `tune` and `score`, and for a group that `fixed` puts into two splits.
     """
     identities, seed = list(identities), seed if fixed is None else fixed.seed
     group_of = {identity: identity if groups is None else groups.get(identity, identity) for identity in identities}
@@ -65,17 +66,17 @@ def deal_identities(
     for identity, group in group_of.items():
         role = None if fixed is None else fixed.roles.get(identity)
         if role is not None and SPLIT_OF_ROLE[known.setdefault(group, role)] != SPLIT_OF_ROLE[role]:
-            raise InputError(f"{identity} and others of one photograph stand in two splits of --splits")
+            raise InputError(f"{identity} and others of one photograph stand in two splits of `splits`")
     several = in_seeded_order((group for group, count in pictures.items() if count > 1 and group not in known), seed)
     single = in_seeded_order((group for group, count in pictures.items() if count == 1 and group not in known), seed)
     if fixed is None and len(several) < 3:
         raise InputError(
-            f"{len(pictures)} identities, {len(several)} with two or more pictures: at least three of these wanted, "
-            "one each to train, tune and score"
+            f"{len(pictures)} identities, {len(several)} with two or more pictures: at least three of these are "
+            "needed, one each for training, calibration and test"
         )
     least = 0 if fixed is not None else 1
-    score = max(least, round(SCORE_FRACTION * len(several)))
-    tune = max(least, round(TUNE_FRACTION * len(several)))
+    score = max(least, round(TEST_FRACTION * len(several)))
+    tune = max(least, round(CALIBRATION_FRACTION * len(several)))
     nonmated = round(NONMATED_FRACTION * len(single))
     known |= {
         group: "score" if place < score else "tune" if place < score + tune else "train"
@@ -93,9 +94,9 @@ def write_splits(path: Path, split: IdentitySplit, identities: Iterable[str]) ->
     listed = {role: sorted(name for name, own in split.roles.items() if own == role) for role in SPLIT_OF_ROLE}
     content = {
         "seed": split.seed,
-        "rule": f"in the order of SHA-256(seed, NUL, identity); two or more pictures: the first {SCORE_FRACTION:.0%} "
-        f"score, the next {TUNE_FRACTION:.0%} tune, the others train; one picture: the first {NONMATED_FRACTION:.0%} "
-        "nonmated, the others train_single",
+        "rule": f"in the order of SHA-256(seed, NUL, identity); two or more pictures: the first {TEST_FRACTION:.0%} "
+        f"score, the next {CALIBRATION_FRACTION:.0%} tune, the others train; one picture: the first "
+        f"{NONMATED_FRACTION:.0%} nonmated, the others train_single",
         "meaning": MEANING,
         "split_of_role": SPLIT_OF_ROLE,
         "counts": {role: {"identities": len(names), "pictures": pictures[role]} for role, names in listed.items()},
@@ -108,7 +109,7 @@ def write_splits(path: Path, split: IdentitySplit, identities: Iterable[str]) ->
 def read_splits(path: Path) -> IdentitySplit:
     """What `write_splits` wrote, or any JSON {"roles": {role: [identities]}}.
 
-    Raises InputError for a file that is none, an unknown role, and an identity with two roles.
+    Raises InputError for any other file, an unknown role, and an identity with two roles.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -118,7 +119,7 @@ def read_splits(path: Path) -> IdentitySplit:
         raise InputError(f"{path}: not JSON ({error})") from None
     listed = content.get("roles") if isinstance(content, dict) else None
     if not isinstance(listed, dict) or not all(isinstance(names, list) for names in listed.values()):
-        raise InputError(f'{path}: {{"roles": {{"train": [identities], ...}}}} wanted')
+        raise InputError(f'{path}: expected {{"roles": {{"train": [identities], ...}}}}')
     unknown = sorted(set(listed) - set(SPLIT_OF_ROLE))
     if unknown:
         raise InputError(f"{path}: role {unknown[0]!r} is none of {', '.join(SPLIT_OF_ROLE)}")
@@ -134,9 +135,9 @@ def read_splits(path: Path) -> IdentitySplit:
 
 
 def identity_digests(identities: Iterable[str]) -> list[str]:
-    """SHA-256, shortened to 16 hex digits, of each identity, once and sorted: what a model says it was trained on.
+    """Of each identity, once and sorted, the first 16 hex digits of its SHA-256.
 
-    So a checkpoint can be kept from being scored on its own people without naming them.
+    A model stores those of its training identities, so that it is not tested on them, without naming them.
     """
     return sorted({hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16] for name in identities})
 

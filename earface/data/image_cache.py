@@ -73,7 +73,7 @@ def open_image_cache(
     Raises InputError if more than 5 % are unreadable or the disk has no room.
     """
     if channels not in (1, 3) or image_size < 1:
-        raise InputError(f"image size {image_size}, {channels} channels: 1 pixel or more, 1 or 3 channels wanted")
+        raise InputError(f"image size {image_size}, {channels} channels: expected 1 pixel or more, 1 or 3 channels")
     if crop_to_bbox and data.bboxes is None:
         raise InputError(f"{data.source}: has no bboxes to crop to")
     shape = (len(data), image_size, image_size, channels)

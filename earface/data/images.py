@@ -52,7 +52,7 @@ def read_image(
     Raises InputError, naming the file and the reason, for everything that prevents this; a truncated file is refused.
     """
     if channels not in (1, 3):
-        raise InputError(f"{channels} channels: 1 (grey) or 3 (RGB) wanted")
+        raise InputError(f"{channels} channels: expected 1 (grey) or 3 (RGB)")
     try:
         content = _read_bounded(Path(path), max_file_bytes)
         pixels = _decode(content, max_pixels)
@@ -194,7 +194,7 @@ def write_image(path: str | os.PathLike[str], image: Pixels, *, quality: int = 9
     if extension not in EXTENSIONS:
         raise InputError(f"{path}: cannot write {extension or 'a name without extension'}; use {', '.join(EXTENSIONS)}")
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
-        raise InputError(f"{path}: uint8 (H, W, 3), (H, W, 1) or (H, W) wanted, not {image.dtype} {image.shape}")
+        raise InputError(f"{path}: expected uint8 (H, W, 3), (H, W, 1) or (H, W), not {image.dtype} {image.shape}")
     lossy = {
         ".webp": cv2.IMWRITE_WEBP_QUALITY,
         ".jpg": cv2.IMWRITE_JPEG_QUALITY,

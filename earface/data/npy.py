@@ -106,10 +106,10 @@ def _read_mapping(path: Path) -> Mapping[str, Any]:
 
 
 def _read_members(path: Path) -> Mapping[str, Any]:
-    wanted = ("image_paths", "images", "bboxes", "subjects", "landmarks", "arr_0")
+    known = ("image_paths", "images", "bboxes", "subjects", "landmarks", "arr_0")
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        members = {name: members[name] for name in wanted if name in members}
+        members = {name: members[name] for name in known if name in members}
         declared = sum(info.file_size for info in members.values())
         if declared > MAX_NPZ_BYTES:
             raise InputError(
@@ -155,7 +155,7 @@ def _read_array(stream: IO[bytes], size: int, mapped: Path | None = None) -> NDA
 def _teacher_data(path: Path, mapping: Mapping[str, Any], root: DataRoot) -> TeacherData:
     if ("image_paths" in mapping) == ("images" in mapping):
         keys = sorted(key for key in mapping if isinstance(key, str))
-        raise InputError(f"exactly one of the keys image_paths and images wanted; it has {', '.join(keys) or 'none'}")
+        raise InputError(f"expected exactly one of the keys image_paths and images; it has {', '.join(keys) or 'none'}")
     image_paths = images = None
     if "image_paths" in mapping:
         image_paths = _paths(mapping["image_paths"], root)
@@ -211,7 +211,7 @@ def _landmarks(values: object, count: int) -> NDArray[np.float32]:
     rows = _rows(values, "landmarks", count)
     num_landmarks = len(rows[0]) if hasattr(rows[0], "__len__") else 0
     if not 1 <= num_landmarks <= MAX_LANDMARKS:
-        raise InputError(f"landmarks has {num_landmarks} points per row: 1 to {MAX_LANDMARKS} wanted, (N, K, 2)")
+        raise InputError(f"landmarks has {num_landmarks} points per row: expected 1 to {MAX_LANDMARKS}, (N, K, 2)")
     return _numbers(rows, "landmarks", count, (num_landmarks, 2), nan_means_missing=True)
 
 
@@ -251,13 +251,15 @@ def _images(array: object) -> NDArray[np.uint8]:
         found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
         raise InputError(f"images must be a uint8 or float array, not {found}")
     if array.ndim != 4 or 0 in array.shape[1:]:
-        raise InputError(f"images of shape {array.shape}: (N, H, W, C) or (N, C, H, W) wanted, with C = 1 or 3")
+        raise InputError(f"images of shape {array.shape}: expected (N, H, W, C) or (N, C, H, W), with C = 1 or 3")
     if len(array) == 0:
         raise InputError("the image array has zero rows")
     channels_last, channels_first = array.shape[3] in (1, 3), array.shape[1] in (1, 3)
     if channels_last == channels_first:
         problem = "either axis could be the channels" if channels_last else "no axis of 1 or 3 channels"
-        raise InputError(f"images of shape {array.shape}: {problem}; (N, H, W, C) or (N, C, H, W) wanted, C = 1 or 3")
+        raise InputError(
+            f"images of shape {array.shape}: {problem}; expected (N, H, W, C) or (N, C, H, W), with C = 1 or 3"
+        )
     array = array if channels_last else array.transpose(0, 2, 3, 1)
     return array if array.dtype == np.uint8 else _from_float(array)
 
@@ -277,7 +279,7 @@ def _from_float(array: NDArray[Any]) -> NDArray[np.uint8]:
         scale, offset = 1.0, 0.0
     else:
         raise InputError(
-            f"float images from {low:g} to {high:g}: [0, 1], [-1, 1] or [0, 255] wanted; store them as uint8"
+            f"float images from {low:g} to {high:g}: expected [0, 1], [-1, 1] or [0, 255]; store them as uint8"
         )
     images = np.empty(array.shape, np.uint8)
     for start in chunks:

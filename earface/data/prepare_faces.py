@@ -5,12 +5,11 @@
 
 PHOTOGRAPHS has a folder for each identity, or Multi-PIE names (001_01_01_051_07_crop_128.png), or comes with --index, a
 CSV of file and identity. ROOT gets {train,val,test}_processed/{hr_images,vlr_images}/NAME.png, splits.json, faces.csv
-(each face's identity, role and photograph) and prepare_report.json. Run again after an interruption, it goes on.
+(each face's identity, role and photograph) and prepare_report.json. Run again after an interruption, it continues.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from collections import Counter, defaultdict
@@ -19,13 +18,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from earface.core.errors import InputError, OneLineParser, entry_point
+from earface.core.command_line import parse_options
+from earface.core.errors import InputError, entry_point
 from earface.core.files import atomic_write, require_empty, require_file, require_folder
 from earface.core.first_imports import first_imports
 from earface.core.progress import progress, tracked
-from earface.core.tool_options import add_overwrite, next_step
+from earface.core.tool_options import next_step
 from earface.data.face_folders import INDEX, REPORT, SPLITS_FILE, USUAL_ROOT, WORK
-from earface.data.face_sizes import DEGRADATIONS, VLRSize, parse_vlr_size
+from earface.data.face_sizes import parse_vlr_size
+from earface.data.options import FacePreparationOptions
 
 if TYPE_CHECKING:
     from earface.data.duplicates import DuplicatePair
@@ -34,48 +35,18 @@ if TYPE_CHECKING:
     from earface.data.identity_split import IdentitySplit
 
 
-def build_parser() -> OneLineParser:
-    """The flags and their defaults."""
-    parser = OneLineParser(
-        prog="earface faces prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--images", type=Path, required=True, help="folder of photographs, searched through")
-    parser.add_argument("--index", type=Path, help="CSV with the columns file and identity; files are below --images")
-    parser.add_argument("--out", type=Path, required=True, help="ROOT, a new or empty folder")
-    parser.add_argument("--aligned", action="store_true", help="the pictures are aligned faces of 128x128 already")
-    parser.add_argument("--detector", type=Path, help="YuNet's ONNX file (downloaded once and cached)")
-    parser.add_argument("--min-score", type=float, default=0.7, help="of a face, above 0 and below 1 (0.7)")
-    parser.add_argument(
-        "--min-face", type=int, default=64, help="pixels; a smaller box would be enlarged more than 1.5 times (64)"
-    )
-    parser.add_argument(
-        "--several",
-        choices=("central", "reject"),
-        default="central",
-        help="photographs with several faces: take the large one near the middle, or leave it out (central)",
-    )
-    parser.add_argument("--vlr-size", default="32", help="32, 24, 16 or 14x16, width x height (32)")
-    parser.add_argument("--degradation", choices=DEGRADATIONS, default="bicubic", help="how VLR is made (bicubic)")
-    parser.add_argument("--seed", type=int, default=42, help="decides the split, and realistic degradation (42)")
-    parser.add_argument("--splits", type=Path, help="splits.json to keep to; only identities that it lacks are dealt")
-    parser.add_argument(
-        "--duplicates",
-        choices=("error", "keep-together"),
-        default="error",
-        help="one picture under two identities in two splits: stop, or put both identities in one (error)",
-    )
-    add_overwrite(parser)
-    return parser
-
-
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     """Find, align, split, check, degrade, write; 0, or 2 with one line on stderr."""
-    args = build_parser().parse_args(argv)
-    size = _checked(args)
-    _check_out(args.out, args.overwrite)
+    options = parse_options(FacePreparationOptions, argv, prog="earface faces prepare")
+    images, out = Path(options.images), Path(options.out)
+    index, splits, detector_path = (
+        None if path is None else Path(path) for path in (options.index, options.splits, options.detector)
+    )
+    require_folder(images)
+    for path in filter(None, (index, splits, detector_path)):
+        require_file(path)
+    _check_out(out, options.overwrite)
     # after parsing: help, a mistyped flag and a missing file answer without numpy, OpenCV and torch
     with first_imports():
         from earface.data.duplicates import joined_subjects
@@ -85,35 +56,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         from earface.data.face_set_writer import BATCH, clear, shared_pictures, write_faces, write_index
         from earface.data.identity_split import deal_identities, write_splits
 
-    detector = None if args.aligned else FaceDetector(detector_file(args.detector), args.min_score)
-    rows = faces_from_folder(args.images) if args.index is None else faces_from_index(args.index, args.images)
+    detector = None if options.aligned else FaceDetector(detector_file(detector_path), options.min_score)
+    rows = faces_from_folder(images) if index is None else faces_from_index(index, images)
     if len({row.identity for row in rows}) == 1:
-        raise InputError(f"{args.images}: holds one identity, {rows[0].identity}: nothing to tell apart; more wanted")
-    fixed = None if args.splits is None else _fixed_split(args.splits, rows)
-    finder = FaceFinder(detector, args.min_face, args.several == "reject")
-    _make_work_folder(args.out)
+        raise InputError(f"{images}: holds one identity, {rows[0].identity}; at least two are needed")
+    fixed = None if splits is None else _fixed_split(splits, rows)
+    finder = FaceFinder(detector, options.min_face, options.several == "reject")
+    _make_work_folder(out)
     with progress("finding faces", len(rows)) as state:
-        faces, rejects = inspect_faces(rows, prepared_names(rows), finder, args.out / WORK, state.update)
+        faces, rejects = inspect_faces(rows, prepared_names(rows), finder, out / WORK, state.update)
     identities = [face.row.identity for face in faces]
     with progress("comparing pictures of different people"):
         pairs = shared_pictures(faces)
     groups = None
-    if args.duplicates == "keep-together":
+    if options.duplicates == "keep-together":
         groups = dict(zip(identities, joined_subjects(identities, pairs), strict=True))
-    split = deal_identities(identities, args.seed, fixed, groups)
-    report = _report(args, size, finder.settings(), faces, rejects, pairs, split)
+    split = deal_identities(identities, options.seed, fixed, groups)
+    report = _report(options, finder.settings(), faces, rejects, pairs, split)
     across = [p for p in pairs if split.split_of(identities[p.first]) != split.split_of(identities[p.second])]
     if across:
-        _refuse(args.out, report, faces, across)
-    clear(args.out)
-    write_index(args.out / WORK / INDEX, faces, split)
+        _refuse(out, report, faces, across)
+    clear(out)
+    write_index(out / WORK / INDEX, faces, split)
+    size = parse_vlr_size(options.vlr_size)
     for start in tracked(range(0, len(faces), BATCH), "writing faces, batches"):
-        write_faces(args.out, faces[start : start + BATCH], split, size, args.degradation, args.seed)
-    write_index(args.out / INDEX, faces, split)
-    write_splits(args.out / SPLITS_FILE, split, identities)
-    _write_report(args.out, report)
-    shutil.rmtree(args.out / WORK, ignore_errors=True)
-    _print_summary(args.out, faces, rejects, split)
+        write_faces(out, faces[start : start + BATCH], split, size, options.degradation, options.seed)
+    write_index(out / INDEX, faces, split)
+    write_splits(out / SPLITS_FILE, split, identities)
+    _write_report(out, report)
+    shutil.rmtree(out / WORK, ignore_errors=True)
+    _print_summary(out, faces, rejects, split)
     return 0
 
 
@@ -128,7 +100,7 @@ def _fixed_split(path: Path, rows: Sequence[FaceRow]) -> IdentitySplit:
 
 
 def _check_out(out: Path, overwrite: bool) -> None:
-    """Raise InputError for a folder in use. A set with a work folder and no report is unfinished, and gone on with."""
+    """Raise InputError for a folder in use. A set with a work folder and no report is unfinished, and is continued."""
     unfinished = (out / WORK).is_dir() and not (out / REPORT).exists()
     require_empty(out, overwrite or unfinished)
 
@@ -137,12 +109,11 @@ def _make_work_folder(out: Path) -> None:
     try:
         (out / WORK).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--out {out}: {error.strerror}") from None
+        raise InputError(f"`out` {out}: {error.strerror}") from None
 
 
 def _report(
-    args: argparse.Namespace,
-    size: VLRSize,
+    options: FacePreparationOptions,
     detection: dict[str, object],
     faces: Sequence[AlignedFace],
     rejects: Sequence[RejectedFace],
@@ -161,12 +132,12 @@ def _report(
         identities[role].add(face.row.identity)
         pictures[role] += 1
     report: dict[str, object] = {
-        "images": str(args.images),
-        "index": None if args.index is None else str(args.index),
-        "vlr_size": str(size),
-        "degradation": args.degradation,
-        "seed": args.seed,
-        "splits": None if args.splits is None else str(args.splits),
+        "images": str(Path(options.images)),
+        "index": None if options.index is None else str(Path(options.index)),
+        "vlr_size": str(parse_vlr_size(options.vlr_size)),
+        "degradation": options.degradation,
+        "seed": options.seed,
+        "splits": None if options.splits is None else str(Path(options.splits)),
         "detection": detection,
         "pictures": len(faces) + len(rejects),
         "faces": len(faces),
@@ -179,7 +150,7 @@ def _report(
         "rejected": [asdict(reject) for reject in rejects],
         "one_picture_two_identities": [_described(pair, faces) for pair in pairs],
     }
-    if not args.aligned:
+    if not options.aligned:
         report["chosen_among_several"] = [face.row.name for face in faces if face.others]
         for name in ("score", "enlargement", "residual"):
             values = np.quantile([getattr(face, name) for face in faces], [0.05, 0.5, 0.95])
@@ -198,8 +169,8 @@ def _refuse(out: Path, report: dict[str, object], faces: Sequence[AlignedFace], 
         f"{faces[p.first].row.name} = {faces[p.second].row.name} ({p.kind}, {p.score:.2f})" for p in pairs[:3]
     )
     raise InputError(
-        f"{len(pairs)} picture(s) stand under two identities in two splits: {first}; all are in "
-        f"{out / WORK / REPORT}; correct the identities, or use --duplicates keep-together"
+        f"{len(pairs)} picture(s) appear under two identities in two splits: {first}; all are in "
+        f"{out / WORK / REPORT}; correct the identities, or use `duplicates` keep-together"
     )
 
 
@@ -230,23 +201,8 @@ def _print_summary(
     for reject in rejects[:10]:
         console.print(f"  {reject.name}: {reject.reason}", markup=False)
     given = {} if out == Path(USUAL_ROOT) else {"dataset_root": out}
-    for line in (f"all of it: {out / REPORT}", next_step("dsr train", **given)):
+    for line in (f"report: {out / REPORT}", next_step("dsr train", **given)):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-def _checked(args: argparse.Namespace) -> VLRSize:
-    if not 0.0 < args.min_score < 1.0:
-        raise InputError(f"--min-score {args.min_score} is out of range: above 0 and below 1 wanted")
-    if args.min_face < 1:
-        raise InputError(f"--min-face {args.min_face} is out of range: 1 or more wanted")
-    if args.seed < 0:
-        raise InputError(f"--seed {args.seed} is out of range: 0 or more wanted")
-    require_folder(args.images)
-    for path in filter(None, (args.index, args.splits, args.detector)):
-        require_file(path)
-    if args.out.resolve().is_relative_to(args.images.resolve()):
-        raise InputError(f"--out {args.out} lies in --images {args.images}: its faces would be photographs next time")
-    return parse_vlr_size(args.vlr_size)
 
 
 if __name__ == "__main__":

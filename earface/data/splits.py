@@ -40,7 +40,7 @@ def folds_by_subject(subjects: Sequence[str], folds: int, seed: int) -> NDArray[
     unique = in_seeded_order(subjects, seed)
     if not 2 <= folds <= len(unique):
         raise InputError(
-            f"{len(unique)} subject(s) cannot be dealt into {folds} folds: 2 to as many as subjects wanted"
+            f"{len(unique)} subject(s) cannot be split into {folds} folds: expected 2 to as many as there are subjects"
         )
     number = {subject: place % folds for place, subject in enumerate(unique)}
     return np.array([number[subject] for subject in subjects], np.int64)

@@ -1,4 +1,4 @@
-"""Tables of people's own: CSV, read and written in one way."""
+"""CSV tables, read and written in one way."""
 
 from __future__ import annotations
 

@@ -36,9 +36,9 @@ def rank_one_hits(
     """
     number = {identity: place for place, identity in enumerate(dict.fromkeys([*gallery_identities, *probe_identities]))}
     owner = torch.tensor([number[identity] for identity in gallery_identities])
-    wanted = torch.tensor([number[identity] for identity in probe_identities])
+    target = torch.tensor([number[identity] for identity in probe_identities])
     hits = []
-    for rows, own in zip(probes.split(CHUNK), wanted.split(CHUNK), strict=True):
+    for rows, own in zip(probes.split(CHUNK), target.split(CHUNK), strict=True):
         scores = rows @ gallery.T
         mated = owner[None, :] == own[:, None]
         best_mated = scores.masked_fill(~mated, -torch.inf).amax(dim=1)
@@ -49,7 +49,7 @@ def rank_one_hits(
 
 @dataclass(frozen=True)
 class Identification:
-    """Leave one out over a set of images. A figure is None where the subjects cannot support it."""
+    """Leave one out over a set of images. A metric is None where there are too few subjects for it."""
 
     rank1: float | None  # share of the probes whose most similar other image shows the same subject
     eer: float | None  # share, in [0, 1]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
-FEWEST_FALSE_ACCEPTS = 10  # a rate that fewer impostor scores than this decide is not told
+FEWEST_FALSE_ACCEPTS = 10  # a rate decided by fewer impostor scores than this is not reported
 
 
 def equal_error_rate(genuine: NDArray[np.floating], impostor: NDArray[np.floating]) -> float:

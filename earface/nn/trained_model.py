@@ -50,7 +50,13 @@ class TrainedModel(nn.Module, ModelHubMixin, Generic[Config]):
 
         weights: `averaged` (the EMA if the run kept one) or `raw`. Raises InputError for any other file.
         """
-        checkpoint = read_checkpoint(path, map_location)
+        return cls.from_checkpoint(read_checkpoint(path, map_location), path, map_location, weights)
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Mapping[str, Any], path: str | Path, map_location: str = "cpu", weights: str = "averaged"
+    ) -> Self:
+        """`load_from_checkpoint` of what `read_checkpoint` returned. path: where from, for error messages."""
         model = cls.build(cls.stored_config(checkpoint, path))
         model.load_weights(checkpoint, path, weights)
         model.load_extras(checkpoint)

@@ -19,7 +19,7 @@ def any_colour(rng: Random, value: tuple[float, float] = (0.1, 0.95), saturation
 
 
 def skin_like(rng: Random) -> Array:
-    """(3,) sRGB: wood, cardboard, hands; the colour alone tells no ear."""
+    """(3,) sRGB: wood, cardboard, hands, so that colour alone does not identify an ear."""
     return np.array([226, 178, 148], np.float32) * np.float32(rng.uniform(0.35, 1.05)) * rng.uniform(0.93, 1.07, 3)
 
 

@@ -1,4 +1,4 @@
-"""Draw ears from an anatomical model, so that every trainer runs with no download.
+"""Synthetic ears of an anatomical model, so that every trainer runs without a download.
 
     earface ears synthesize --out runs/synthetic_ears --subjects 200 --images-per-subject 10
 
@@ -12,59 +12,38 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from earface.core.errors import OneLineParser, entry_point
+from earface.core.command_line import parse_options
+from earface.core.errors import entry_point
 from earface.core.files import refuse_to_replace, require_empty
 from earface.core.first_imports import first_imports
-from earface.core.tool_options import add_overwrite
-from earface.synthetic.options import EarSetOptions
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
-        prog="earface ears synthesize", description="Draw ears with known factors, boxes and landmarks."
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; it must be new or empty")
-    parser.add_argument("--subjects", type=int, default=EarSetOptions.subjects, help="persons")
-    parser.add_argument(
-        "--images-per-subject", type=int, default=EarSetOptions.images_per_subject, help="pictures of each"
-    )
-    parser.add_argument(
-        "--image-size",
-        type=int,
-        default=EarSetOptions.image_size,
-        help="side of the square pictures in pixels, 32 to 512",
-    )
-    parser.add_argument("--val-fraction", type=float, default=0.2, help="share of the subjects that validate")
-    parser.add_argument("--seed", type=int, default=EarSetOptions.seed, help="population: another seed is other people")
-    parser.add_argument("--workers", type=int, default=None, help="drawing processes; all cores if not given")
-    parser.add_argument("--sheet", type=Path, default=None, metavar="PATH", help="also write a contact sheet PNG there")
-    add_overwrite(parser)
-    return parser
+from earface.synthetic.options import SyntheticEarOptions
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    args = _parser().parse_args(argv)
-    require_empty(args.out, args.overwrite)
-    refuse_to_replace(filter(None, [args.sheet]), args.overwrite, "--sheet")
+    options = parse_options(SyntheticEarOptions, argv, prog="earface ears synthesize")
+    out = Path(options.out)
+    require_empty(out, options.overwrite)
+    image_grid = [] if options.image_grid is None else [Path(options.image_grid)]
+    refuse_to_replace(image_grid, options.overwrite, "`image_grid`")
     # after parsing: help and a mistyped flag answer without numpy and OpenCV
     with first_imports("NumPy and OpenCV"):
-        from earface.synthetic.ear_set import EarSet, draw_dataset, write_sheet
-        from earface.synthetic.workers import drawing_progress, num_cores
+        from earface.synthetic.ear_set import EarSet, write_ear_set, write_image_grid
+        from earface.synthetic.workers import num_cores, picture_progress
 
-    ears = EarSet(args.subjects, args.images_per_subject, args.image_size, args.seed)
-    with drawing_progress(ears.subjects * ears.images_per_subject) as done:
-        lines = draw_dataset(
-            args.out,
+    ears = EarSet(options.subjects, options.images_per_subject, options.image_size, options.seed)
+    with picture_progress(ears.subjects * ears.images_per_subject) as done:
+        lines = write_ear_set(
+            out,
             ears,
-            val_fraction=args.val_fraction,
-            workers=num_cores() if args.workers is None else args.workers,
-            overwrite=args.overwrite,
+            val_fraction=options.val_fraction,
+            num_workers=options.num_workers or num_cores(),
+            overwrite=options.overwrite,
             done=done,
         )
-    if args.sheet:
-        write_sheet(args.sheet, ears)
-        lines.append(f"contact sheet: {args.sheet}")
+    for path in image_grid:
+        write_image_grid(path, ears)
+        lines.append(f"image grid: {path}")
     print("\n".join(lines))
 
 

@@ -1,9 +1,9 @@
-"""Draw photographs of heads with ears of every size, with the boxes and 17 landmarks of the ears as COCO keypoints.
+"""Synthetic photographs of heads with ears of every size, and the ears' boxes and 17 landmarks as COCO keypoints.
 
     earface ears scenes --out runs/scenes --photographs 2000 --width 480 --height 360 --seed 42
 
-Each photograph follows from (seed, its number) and its size alone. Eight in a row share two people, and these are their
-"subject": split by subject, no ear is on both sides.
+Each photograph follows from (seed, its number) and its size alone. Eight in a row show the same two people, their
+"subject": in a split by subject, no ear is on both sides.
 """
 
 from __future__ import annotations
@@ -13,54 +13,39 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from earface.core.errors import OneLineParser, entry_point
+from earface.core.command_line import parse_options
+from earface.core.errors import entry_point
 from earface.core.files import refuse_to_replace, require_empty
 from earface.core.first_imports import first_imports
-from earface.core.tool_options import add_overwrite
-from earface.synthetic.options import MAX_SIDE, MIN_SIDE, SceneSetOptions
-
-
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
-        prog="earface ears scenes", description="Draw photographs of heads with the boxes of their ears."
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; it must be new or empty")
-    parser.add_argument("--photographs", type=int, default=SceneSetOptions.photographs, help="how many")
-    parser.add_argument("--width", type=int, default=SceneSetOptions.width, help=f"pixels, {MIN_SIDE} to {MAX_SIDE}")
-    parser.add_argument("--height", type=int, default=SceneSetOptions.height, help=f"pixels, {MIN_SIDE} to {MAX_SIDE}")
-    parser.add_argument(
-        "--seed", type=int, default=SceneSetOptions.seed, help="another seed is other people and places"
-    )
-    parser.add_argument("--workers", type=int, default=None, help="drawing processes; all cores if not given")
-    parser.add_argument("--sheet", type=Path, default=None, metavar="PATH", help="also write a contact sheet PNG there")
-    add_overwrite(parser)
-    return parser
+from earface.synthetic.options import SyntheticSceneOptions
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw, write, say where; 0, or 2 with one line on stderr."""
-    args = _parser().parse_args(argv)
-    require_empty(args.out, args.overwrite)
-    refuse_to_replace(filter(None, [args.sheet]), args.overwrite, "--sheet")
+    """Render, write, say where; 0, or 2 with one line on stderr."""
+    options = parse_options(SyntheticSceneOptions, argv, prog="earface ears scenes")
+    out = Path(options.out)
+    require_empty(out, options.overwrite)
+    image_grid = [] if options.image_grid is None else [Path(options.image_grid)]
+    refuse_to_replace(image_grid, options.overwrite, "`image_grid`")
     # after parsing: help and a mistyped flag answer without numpy and OpenCV
     with first_imports("NumPy and OpenCV"):
-        from earface.synthetic.scene_set import SceneSet, draw_scenes, write_sheet
-        from earface.synthetic.workers import drawing_progress, num_cores
+        from earface.synthetic.scene_set import SceneSet, write_image_grid, write_scene_set
+        from earface.synthetic.workers import num_cores, picture_progress
 
-    scenes = SceneSet(args.photographs, args.width, args.height, args.seed)
-    workers = num_cores() if args.workers is None else args.workers
+    scenes = SceneSet(options.photographs, options.width, options.height, options.seed)
+    num_workers = options.num_workers or num_cores()
     start = time.perf_counter()
-    with drawing_progress(scenes.photographs) as done:
-        annotations = draw_scenes(args.out, scenes, workers=workers, overwrite=args.overwrite, done=done)
+    with picture_progress(scenes.photographs) as done:
+        annotations = write_scene_set(out, scenes, num_workers=num_workers, overwrite=options.overwrite, done=done)
     rate = scenes.photographs / (time.perf_counter() - start)
     empty = sum(not len(photograph.boxes) for photograph in annotations.photographs)
-    print(f"{len(annotations)} photographs {scenes.width}x{scenes.height}: {args.out / 'images'}")
+    print(f"{len(annotations)} photographs {scenes.width}x{scenes.height}: {out / 'images'}")
     print(f"{annotations.num_ears} ears, {empty} photographs without one: {annotations.source}")
-    print(f"{rate:.0f} photographs per second by {workers} process(es)")
-    if args.sheet:
-        write_sheet(args.sheet, scenes)
-        print(f"contact sheet: {args.sheet}")
+    print(f"{rate:.0f} photographs per second by {num_workers} process(es)")
+    for path in image_grid:
+        write_image_grid(path, scenes)
+        print(f"image grid: {path}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The known factors behind a drawn ear: what belongs to the person (`EarShape`) and what to the picture (`EarView`)."""
+"""The known factors behind a synthetic ear: those of the person (`EarShape`) and of the picture (`EarView`)."""
 
 from __future__ import annotations
 
@@ -122,13 +122,13 @@ _VIEW_FLOATS = tuple(f.name for f in dataclasses.fields(EarView) if f.name in RA
 
 
 def _spread(rng: np.random.Generator, name: str, concentration: float = 2.0) -> float:
-    """A draw over the factor's whole range; `concentration` 1 is uniform, more keeps nearer to the middle."""
+    """A sample over the factor's whole range; `concentration` 1 is uniform, more stays nearer the middle."""
     low, high = RANGES[name]
     return round(low + (high - low) * float(rng.beta(concentration, concentration)), 6)
 
 
 def sample_shape(seed: int, subject: int) -> EarShape:
-    """The ear of person number `subject` in the population `seed`: the same whatever else is drawn."""
+    """The ear of person number `subject` in the population `seed`, independent of all others."""
     check_seed(seed=seed, subject=subject)
     rng = np.random.default_rng([seed, subject])
     values = {name: _spread(rng, name, 1.3) for name in _SHAPE_FLOATS}
@@ -142,7 +142,7 @@ def sample_shape(seed: int, subject: int) -> EarShape:
 
 
 def sample_view(seed: int, subject: int, index: int) -> EarView:
-    """Picture `index` of person `subject` in the population `seed`: the same whatever else is drawn."""
+    """Picture `index` of person `subject` in the population `seed`, independent of all others."""
     check_seed(seed=seed, subject=subject, index=index)
     rng = np.random.default_rng([seed, subject, index, 1])
     values = {name: _spread(rng, name) for name in _VIEW_FLOATS}

@@ -16,10 +16,10 @@ from earface.synthetic.curves import Array, smoothstep
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS, EXTENT_X, EXTENT_Y, Relief, relief
 from earface.synthetic.ear_factors import EarShape, EarView
 from earface.synthetic.noise import tile_window
+from earface.synthetic.options import MAX_SIZE, MIN_SIZE
 
-MIN_SIZE, MAX_SIZE = 32, 512
 OCCLUDED, VISIBLE = 1, 2  # COCO's visibility flags
-_DRAWN_AT_LEAST = 96  # smaller pictures are drawn at a multiple of their size: the structures are about 3 % of it
+_RENDERED_AT_LEAST = 96  # smaller pictures are rendered at a multiple of their size: the structures are about 3 % of it
 _RELIEF_STRENGTH = 1.0  # full slopes look like carved wood: skin scatters light sideways
 # Skin from deep brown to very fair, sRGB; about the Monk scale's course.
 _SKIN = (
@@ -30,7 +30,7 @@ _SKIN = (
 
 @dataclass(frozen=True)
 class EarPicture:
-    """One drawn ear.
+    """One synthetic ear.
 
     image: (H, W, 3) uint8 RGB. landmarks: (17, 2) float32 x, y in the order of `EAR_LANDMARKS`.
     visibility: (17,) uint8, 1 hidden by hair, jewellery or a device, 2 visible.
@@ -234,13 +234,13 @@ def _compose(
 
 
 def draw_ear(shape: EarShape, view: EarView, image_size: int = 128) -> EarPicture:
-    """Draw one ear. image_size: side of the square picture in pixels, 32 to 512.
+    """Render one ear. image_size: side of the square picture in pixels, 32 to 512.
 
     The picture depends on the arguments alone, bit for bit. Raises InputError on a size out of range.
     """
     if not (isinstance(image_size, int) and MIN_SIZE <= image_size <= MAX_SIZE):
-        raise InputError(f"image_size must be a whole number from {MIN_SIZE} to {MAX_SIZE}, not {image_size!r}")
-    factor = -(-_DRAWN_AT_LEAST // image_size)
+        raise InputError(f"`image_size` {image_size}: must be a whole number from {MIN_SIZE} to {MAX_SIZE}")
+    factor = -(-_RENDERED_AT_LEAST // image_size)
     size = image_size * factor
     ear, fields = _layers(shape, min(round(0.75 * size), 256))
     pose = Pose(view, ear, size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import os
@@ -14,20 +13,22 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from earface.core.errors import InputError
 from earface.core.files import atomic_write, require_empty
+from earface.core.options import check_options
 from earface.data.annotations import Annotations, Photograph
 from earface.data.coco import write_coco
+from earface.data.image_grid import tile_images
+from earface.data.images import write_image
 from earface.data.npy import write_teacher_npy
 from earface.data.splits import split_by_subject
+from earface.data.tables import write_csv
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS
 from earface.synthetic.ear_factors import sample_shape, sample_view
-from earface.synthetic.ear_rendering import MAX_SIZE, MIN_SIZE, EarPicture, draw_ear
-from earface.synthetic.factors import MAX_SEED
+from earface.synthetic.ear_rendering import EarPicture, draw_ear
+from earface.synthetic.factors import check_seed
 from earface.synthetic.options import EarSetOptions
-from earface.synthetic.workers import PNG_FLAGS, check_workers, map_processes
+from earface.synthetic.workers import PNG_FLAGS, map_processes
 
-MAX_SUBJECTS, MAX_IMAGES_PER_SUBJECT = 9999, 1000  # what the file names have digits for
 TEACHER_FILES = ("train_teacher.npy", "val_teacher.npy")
 EAR_SKELETON = [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (6, 7), (7, 8), (9, 10), (10, 11), (11, 12), (12, 13), (2, 17)]
 
@@ -37,14 +38,8 @@ class EarSet(EarSetOptions):
     """Which pictures of the population `seed`: subjects from 1 on, each one's pictures from 0 on."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("subjects", 1, MAX_SUBJECTS),
-            ("images_per_subject", 1, MAX_IMAGES_PER_SUBJECT),
-            ("image_size", MIN_SIZE, MAX_SIZE),
-            ("seed", 0, MAX_SEED),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} must lie in [{low}, {high}], not {getattr(self, name)}")
+        check_options(self)
+        check_seed(seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -72,15 +67,15 @@ def _draw_subject(ears: EarSet, subject: int) -> Iterator[EarPicture]:
         yield draw_ear(shape, sample_view(ears.seed, subject, index), ears.image_size)
 
 
-def draw_many(ears: EarSet) -> tuple[NDArray[np.uint8], list[str]]:
-    """The set in memory: images (N, H, W, 3) uint8 RGB and their N subjects, in the order of `draw_dataset`."""
+def synthesize_ears(ears: EarSet) -> tuple[NDArray[np.uint8], list[str]]:
+    """The set in memory: images (N, H, W, 3) uint8 RGB and their N subjects, in the order of `write_ear_set`."""
     numbers = range(1, ears.subjects + 1)
     images = np.stack([picture.image for subject in numbers for picture in _draw_subject(ears, subject)])
     return images, [subject_name(subject) for subject in numbers for _ in range(ears.images_per_subject)]
 
 
 def _write_subject(ears: EarSet, out: Path, subject: int) -> _Labels:
-    """Draw one subject's pictures into `out`. It runs in a worker process."""
+    """Write one subject's pictures into `out`. It runs in a worker process."""
     pictures = []
     for index, picture in enumerate(_draw_subject(ears, subject)):
         encoded = cv2.imencode(".png", cv2.cvtColor(picture.image, cv2.COLOR_RGB2BGR), PNG_FLAGS)[1]
@@ -104,24 +99,23 @@ def _clear(out: Path, overwrite: bool) -> None:
     (out / "images").mkdir(parents=True, exist_ok=True)
 
 
-def draw_dataset(
+def write_ear_set(
     out: str | os.PathLike[str],
     ears: EarSet,
     *,
     val_fraction: float = 0.2,
-    workers: int = 1,
+    num_workers: int = 1,
     overwrite: bool = False,
     done: Callable[[int], None] = lambda count: None,
 ) -> list[str]:
-    """Draw a set into the folder `out` and return lines that say what was written where.
+    """Write a set into the folder `out` and return lines that say what was written where.
 
     `images/S0001_000.png`; `index.csv` (file, subject, split, box and every factor); `landmarks.json` (COCO keypoints);
     and last `train_teacher.npy` and `val_teacher.npy`, subject-disjoint, without which the set is not complete.
     Landmarks are those of `EarPicture`, hidden ones too; boxes are measured from the picture's corner. The files do not
-    depend on `workers`. done: called with the number of pictures finished since its last call.
+    depend on `num_workers`. done: called with the number of pictures finished since its last call.
     Raises InputError for bad values or a folder in use.
     """
-    check_workers(workers)
     out = Path(out)
     count = ears.subjects * ears.images_per_subject
     pairs = [(s, i) for s in range(1, ears.subjects + 1) for i in range(ears.images_per_subject)]
@@ -131,12 +125,11 @@ def draw_dataset(
     _clear(out, overwrite)
 
     work = functools.partial(_write_subject, ears, out)
-    labels = map_processes(work, range(1, ears.subjects + 1), workers, lambda: done(ears.images_per_subject))
+    labels = map_processes(work, range(1, ears.subjects + 1), num_workers, lambda: done(ears.images_per_subject))
     landmarks, visibility, bboxes = (
         np.concatenate([getattr(found, name) for found in labels]) for name in ("landmarks", "visibility", "bboxes")
     )
-    with atomic_write(out / "index.csv") as temporary:
-        _write_index(temporary, ears, pairs, validation, bboxes)
+    _write_index(out / "index.csv", ears, pairs, validation, bboxes)
     keypoints = np.concatenate([landmarks, visibility[..., None]], axis=2, dtype=np.float32)
     write_coco(out / "landmarks.json", _annotations(ears, out, pairs, keypoints, bboxes))
     for name, chosen in zip(TEACHER_FILES, (~validation, validation), strict=True):
@@ -162,22 +155,18 @@ def draw_dataset(
 def _write_index(
     path: Path, ears: EarSet, pairs: list[tuple[int, int]], validation: NDArray[np.bool_], bboxes: NDArray[np.float32]
 ) -> None:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer: csv.DictWriter[str] | None = None
-        for (subject, index), is_val, bbox in zip(pairs, validation, bboxes, strict=True):
-            x, y, width, height = (f"{value:.3f}" for value in bbox)
-            row = {
-                "file": image_name(subject, index),
-                "subject": subject_name(subject),
-                "split": "val" if is_val else "train",
-            }
-            row |= {"x": x, "y": y, "width": width, "height": height}
-            row |= dataclasses.asdict(sample_view(ears.seed, subject, index))
-            row |= dataclasses.asdict(sample_shape(ears.seed, subject))
-            if writer is None:
-                writer = csv.DictWriter(stream, list(row))
-                writer.writeheader()
-            writer.writerow(row)
+    rows = []
+    for (subject, index), is_val, bbox in zip(pairs, validation, bboxes, strict=True):
+        x, y, width, height = (f"{value:.3f}" for value in bbox)
+        row = {
+            "file": image_name(subject, index),
+            "subject": subject_name(subject),
+            "split": "val" if is_val else "train",
+        }
+        row |= {"x": x, "y": y, "width": width, "height": height}
+        row |= dataclasses.asdict(sample_view(ears.seed, subject, index))
+        rows.append(row | dataclasses.asdict(sample_shape(ears.seed, subject)))
+    write_csv(path, list(rows[0]), (list(row.values()) for row in rows))
 
 
 def _annotations(
@@ -197,15 +186,11 @@ def _annotations(
     return Annotations(out / "landmarks.json", photographs, EAR_LANDMARKS, tuple(EAR_SKELETON))
 
 
-def write_sheet(path: str | os.PathLike[str], ears: EarSet, count: int = 48, columns: int = 8) -> None:
-    """A contact sheet PNG of `count` pictures: the subjects in turn, then their next pictures."""
-    count = min(count, ears.subjects * ears.images_per_subject)
-    side = ears.image_size
-    sheet = np.full((-(-count // columns) * side, min(columns, count) * side, 3), 255, np.uint8)
-    for place in range(count):
-        index, subject = divmod(place, ears.subjects)
-        picture = draw_ear(sample_shape(ears.seed, subject + 1), sample_view(ears.seed, subject + 1, index), side)
-        row, column = divmod(place, columns)
-        sheet[row * side : (row + 1) * side, column * side : (column + 1) * side] = picture.image
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes())
+def write_image_grid(path: str | os.PathLike[str], ears: EarSet, count: int = 48, columns: int = 8) -> None:
+    """An image grid PNG of `count` pictures: the first of each subject, then the second of each, ..."""
+    places = [divmod(place, ears.subjects) for place in range(min(count, ears.subjects * ears.images_per_subject))]
+    pictures = [
+        draw_ear(sample_shape(ears.seed, subject + 1), sample_view(ears.seed, subject + 1, index), ears.image_size)
+        for index, subject in places
+    ]
+    write_image(path, tile_images([picture.image for picture in pictures], columns))

@@ -1,4 +1,4 @@
-"""What is around and in front of a drawn ear: background, hair, earring, glasses, earbud.
+"""What is around and in front of a synthetic ear: background, hair, earring, glasses, earbud.
 
 Colours are RGB in linear light, pictures planar (3, S, S), masks (S, S) in [0, 1]; `x` and `y` are each pixel's place
 in the ear frame, (S, S). All float32.

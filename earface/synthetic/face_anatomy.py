@@ -87,7 +87,7 @@ _ACROSS, _AHEAD = cross_section(S / np.float32(_GIRTH))
 
 
 class Face:
-    """The measures of one face with one expression, and its sheet."""
+    """The measurements of one face with one expression, and its sheet."""
 
     def __init__(self, shape: FaceShape, expression: Expression = NEUTRAL) -> None:
         self.shape, self.expression = shape, expression

@@ -1,4 +1,4 @@
-"""The known factors behind a drawn face: what belongs to the person (`FaceShape`), what to the picture (`FaceView`)."""
+"""The known factors behind a synthetic face: those of the person (`FaceShape`) and of the picture (`FaceView`)."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ GALLERY = ViewCode()  # frontal, neutral, lit from the front
 
 
 def _spread(rng: np.random.Generator, owner: type, concentration: float) -> dict[str, float]:
-    """A draw of every factor over its range; `concentration` 1 is uniform, more keeps nearer to the middle."""
+    """A sample of every factor over its range; `concentration` 1 is uniform, more stays nearer the middle."""
     names = [field.name for field in dataclasses.fields(owner) if not field.name.endswith("_pattern")]
     return {name: low + (high - low) * rng.beta(concentration, concentration) for name, (low, high) in _of(names)}
 
@@ -172,7 +172,7 @@ def _clipped(values: Mapping[str, float]) -> dict[str, float]:
 
 
 def sample_shape(seed: int, subject: int) -> FaceShape:
-    """The face of person number `subject` in the population `seed`: the same whatever else is drawn."""
+    """The face of person number `subject` in the population `seed`, independent of all others."""
     check_seed(seed=seed, subject=subject)
     rng = np.random.default_rng([seed, subject])
     values = _spread(rng, FaceShape, 1.6)
@@ -212,7 +212,7 @@ def flash_direction(illumination: str) -> tuple[float, float] | None:
 
 
 def sample_view(seed: int, subject: int, code: ViewCode = GALLERY) -> FaceView:
-    """The picture `code` of person `subject` in the population `seed`: the same whatever else is drawn."""
+    """The picture `code` of person `subject` in the population `seed`, independent of all others."""
     check_seed(seed=seed, subject=subject)
     rng = np.random.default_rng([seed, subject, *(int(part) for part in dataclasses.astuple(code)), 1])
     values = _spread(rng, FaceView, 2.0)

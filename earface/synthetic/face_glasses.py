@@ -1,4 +1,4 @@
-"""Glasses on a drawn face."""
+"""Glasses on a synthetic face."""
 
 from __future__ import annotations
 

@@ -21,12 +21,12 @@ _WRAP, _LEAK = (0.34, 0.18, 0.13), (0.16, 0.06, 0.03)  # red light goes around b
 class Pose:
     """From the head frame to pixels: turned, seen in perspective, then aligned by the five landmarks.
 
-    The picture of `drawn_size` pixels is to be shrunk to `image_size`, where the template is.
+    The picture of `rendered_size` pixels is to be shrunk to `image_size`, where the template is.
     rotation: (3, 3) to the camera's frame. turn: (2, 2) what the alignment does to directions. scale: pixels per
     millimetre.
     """
 
-    def __init__(self, view: FaceView, landmarks: Array, image_size: int, drawn_size: int) -> None:
+    def __init__(self, view: FaceView, landmarks: Array, image_size: int, rendered_size: int) -> None:
         (cy, sy), (cp, sp), (cr, sr) = (
             (math.cos(angle), math.sin(angle)) for angle in (math.radians(a) for a in (view.yaw, view.pitch, view.roll))
         )
@@ -34,7 +34,7 @@ class Pose:
         pitch = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
         roll = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
         self.rotation = (roll @ pitch @ yaw).astype(np.float32)
-        template = (face_template(image_size) + 0.5) * (drawn_size / image_size) - 0.5
+        template = (face_template(image_size) + 0.5) * (rendered_size / image_size) - 0.5
         self.matrix = similarity(self._seen(landmarks)[:, :2].astype(np.float64), template)
         self.scale = float(np.sqrt(np.linalg.det(self.matrix[:, :2])))
         self.turn = self.matrix[:, :2] / self.scale

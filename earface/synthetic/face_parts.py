@@ -19,7 +19,7 @@ _NECK = (13, 33)
 _GAP = 2  # rows of the atlas between two sheets
 # Rows at which the sheets start in the atlas: face, left ear, right ear, neck, end. Columns as the face has.
 STARTS = tuple(np.cumsum([0, len(Y) + _GAP, _RINGS + _GAP, _RINGS + _GAP, _NECK[0] + _GAP]).tolist())
-# The face's sheet is drawn with fewer points where it is smooth.
+# The face's sheet has fewer points where it is smooth.
 _COLUMNS = np.r_[0:56:4, 56:62:2, 62:83, 84:90:2, 90:145:4, 144]
 _ROWS = np.r_[0:52:4, 52:74:3, 74:80:2, 80:93, 94:129:2]
 _RING = np.linspace(0, 1, _RINGS, dtype=np.float32)[:, None]

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from earface.synthetic.curves import Array
 
 EMPTY = -1e6  # depth where nothing is
-_SIDES = np.array([3, 4, 5, 6, 8, 11, 16, 24, 40, 80, 160, 320, 640, 1280])  # triangles are drawn with others as large
+_SIDES = np.array(
+    [3, 4, 5, 6, 8, 11, 16, 24, 40, 80, 160, 320, 640, 1280]
+)  # triangles are rasterised with others of their size
 
 
 @functools.lru_cache(maxsize=64)
@@ -27,7 +29,7 @@ def rasterise(
     """(depth, u, v), each (size, size), of the nearest triangle on each pixel; depth is EMPTY where there is none.
 
     vertices: (5, V) float32 of x and y in pixels, depth toward the camera, and the attributes u and v, which are
-    interpolated over a triangle without perspective. triangles: (3, T). front: draw those which turn their front to
+    interpolated over a triangle without perspective. triangles: (3, T). front: only those which turn their front to
     the camera, else those which turn their back. They are painted from far to near, by the middle of each.
     """
     (x0, y0), (x1, y1), (x2, y2) = (vertices[:2].take(corner, axis=1) for corner in triangles)
@@ -53,7 +55,7 @@ def rasterise(
 
     left, top = left[chosen], top[chosen]
     group = np.searchsorted(_SIDES, extent[chosen])
-    width = size + int(_SIDES[group.max(initial=0)])  # a square that a triangle is drawn in may leave the picture
+    width = size + int(_SIDES[group.max(initial=0)])  # the square around a triangle may extend beyond the picture
     corners = np.stack([left - zero[0], top - zero[1]])
     first_pixels = top.astype(np.intp) * width + left.astype(np.intp)
     pixels, owners = [], []
@@ -64,9 +66,9 @@ def rasterise(
         pixels.append(first_pixels.take(owners[-1]) + cells)
     owner = np.full(width * width, -1, np.intp)
     if owners:
-        drawn, at = np.concatenate(owners), np.concatenate(pixels)
-        order = np.argsort(drawn.astype(np.uint16 if len(chosen) < 2**16 else np.intp), kind="stable")
-        owner[at.take(order)] = drawn.take(order)  # of several on one pixel the last stays: the nearest
+        numbers, at = np.concatenate(owners), np.concatenate(pixels)
+        order = np.argsort(numbers.astype(np.uint16 if len(chosen) < 2**16 else np.intp), kind="stable")
+        owner[at.take(order)] = numbers.take(order)  # of several on one pixel the last stays: the nearest
     return _attributes(owner.reshape(width, width)[:size, :size].ravel(), planes, size)
 
 

@@ -20,17 +20,17 @@ from earface.synthetic.face_painting import hair_colour
 from earface.synthetic.face_parts import Skin
 from earface.synthetic.face_raster import EMPTY, rasterise
 from earface.synthetic.noise import tile_window
+from earface.synthetic.options import MAX_SIZE, MIN_SIZE
 
-MIN_SIZE, MAX_SIZE = 32, 512
 OCCLUDED, VISIBLE = 1, 2  # COCO's visibility flags
-_DRAWN_AT_LEAST = 192  # and at 1.5 times the size: edges have half pixels
+_RENDERED_AT_LEAST = 192  # and at 1.5 times the size: edges have half pixels
 _MILLIMETRE = 0.64 / 128  # of a frontal face, in sides of the picture
 _TEXELS = 1.35  # per pixel of a frontal face
 
 
 @dataclass(frozen=True)
 class FacePicture:
-    """One drawn face.
+    """One synthetic face.
 
     image: (H, W, 3) uint8 RGB. landmarks: (5, 2) float32 x, y in the order of `FACE_LANDMARKS`; whole numbers are pixel
     centres. visibility: (5,) uint8, 1 hidden by the face itself or by hair, 2 visible.
@@ -42,14 +42,14 @@ class FacePicture:
 
 
 def draw_face(shape: FaceShape, view: FaceView, image_size: int = 128) -> FacePicture:
-    """Draw one face, aligned to ArcFace's template by its five landmarks.
+    """Render one face, aligned to ArcFace's template by its five landmarks.
 
     image_size: side of the square picture in pixels, 32 to 512. The picture depends on the arguments alone, bit for
     bit. Raises InputError on a size out of range.
     """
     if not (isinstance(image_size, int) and MIN_SIZE <= image_size <= MAX_SIZE):
-        raise InputError(f"image_size must be a whole number from {MIN_SIZE} to {MAX_SIZE}, not {image_size!r}")
-    size = max(round(1.5 * image_size), _DRAWN_AT_LEAST)
+        raise InputError(f"`image_size` {image_size}: must be a whole number from {MIN_SIZE} to {MAX_SIZE}")
+    size = max(round(1.5 * image_size), _RENDERED_AT_LEAST)
     face = Face(shape, Expression(view.smile, view.surprise))
     pose = Pose(view, face.landmarks, image_size, size)
     light = Light(view, pose)

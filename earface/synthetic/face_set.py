@@ -1,4 +1,4 @@
-"""A set of drawn faces on disk: PNG files with Multi-PIE names, and an index of their landmarks and factors."""
+"""A set of synthetic faces on disk: PNG files with Multi-PIE names, and an index of their landmarks and factors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import cv2
 import numpy as np
@@ -16,17 +17,18 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write, require_empty
+from earface.core.options import check_options
+from earface.data.image_grid import tile_images
 from earface.data.images import write_image
 from earface.data.multipie import CAMERA_YAW, MultiPieName
 from earface.data.tables import write_csv
 from earface.synthetic.face_anatomy import FACE_LANDMARKS
 from earface.synthetic.face_factors import CODES, GALLERY, ViewCode, sample_shape, sample_view
-from earface.synthetic.face_rendering import MAX_SIZE, MIN_SIZE, FacePicture, draw_face
-from earface.synthetic.factors import MAX_SEED
-from earface.synthetic.options import LAYOUTS, FaceSetOptions
-from earface.synthetic.workers import PNG_FLAGS, check_workers, map_processes
+from earface.synthetic.face_rendering import FacePicture, draw_face
+from earface.synthetic.factors import check_seed
+from earface.synthetic.options import FaceSetOptions, Layout
+from earface.synthetic.workers import PNG_FLAGS, map_processes
 
-MAX_SUBJECTS = 999  # what the names have digits for
 INDEX = "index.csv"
 
 
@@ -35,15 +37,13 @@ class FaceSet(FaceSetOptions):
     """Which pictures of the population `seed`: subjects from 1 on, seen by the cameras within `max_yaw` degrees."""
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("subjects", 1, MAX_SUBJECTS),
-            ("max_yaw", 0, 90),
-            ("images_per_subject", 1, len(self.codes)),
-            ("image_size", MIN_SIZE, MAX_SIZE),
-            ("seed", 0, MAX_SEED),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise InputError(f"{name} must lie in [{low}, {high}], not {getattr(self, name)}")
+        check_options(self)
+        check_seed(seed=self.seed)
+        if self.images_per_subject > (most := len(self.codes)):
+            raise InputError(
+                f"`images_per_subject` {self.images_per_subject}: must be at most {most}, the number of pictures of a "
+                f"subject by the cameras within `max_yaw` {self.max_yaw}"
+            )
 
     @property
     def codes(self) -> tuple[ViewCode, ...]:
@@ -84,15 +84,15 @@ def _draw_subject(faces: FaceSet, subject: int) -> Iterator[tuple[ViewCode, Face
         yield code, draw_face(shape, sample_view(faces.seed, subject, code), faces.image_size)
 
 
-def draw_many(faces: FaceSet) -> tuple[NDArray[np.uint8], list[str]]:
-    """The set in memory: images (N, H, W, 3) uint8 RGB and their N names, in the order of `draw_dataset`."""
-    drawn = [(n, *pair) for n in range(1, faces.subjects + 1) for pair in _draw_subject(faces, n)]
-    names = [Path(image_name(faces, subject, code, "multipie")).name for subject, code, _ in drawn]
-    return np.stack([picture.image for _, _, picture in drawn]), names
+def synthesize_faces(faces: FaceSet) -> tuple[NDArray[np.uint8], list[str]]:
+    """The set in memory: images (N, H, W, 3) uint8 RGB and their N names, in the order of `write_face_set`."""
+    pictures = [(n, *pair) for n in range(1, faces.subjects + 1) for pair in _draw_subject(faces, n)]
+    names = [Path(image_name(faces, subject, code, "multipie")).name for subject, code, _ in pictures]
+    return np.stack([picture.image for _, _, picture in pictures]), names
 
 
 def _write_subject(faces: FaceSet, out: Path, layout: str, subject: int) -> list[dict[str, object]]:
-    """Draw one subject's pictures into `out` and return their rows of the index. It runs in a worker process."""
+    """Write one subject's pictures into `out` and return their rows of the index. It runs in a worker process."""
     rows = []
     for code, picture in _draw_subject(faces, subject):
         file = image_name(faces, subject, code, layout)
@@ -120,29 +120,29 @@ def _clear(out: Path, overwrite: bool) -> None:
             folder.rmdir()
 
 
-def draw_dataset(
+def write_face_set(
     out: str | os.PathLike[str],
     faces: FaceSet,
     *,
-    layout: str = "multipie",
-    workers: int = 1,
+    layout: Layout = "multipie",
+    num_workers: int = 1,
     overwrite: bool = False,
     done: Callable[[int], None] = lambda count: None,
 ) -> list[str]:
-    """Draw a set into the folder `out` and return lines that say what was written where.
+    """Write a set into the folder `out` and return lines that say what was written where.
 
     `images/001_01_01_051_07_crop_128.png` and so on, with the layout "folders" in a folder per subject; and last
     `index.csv`: file, subject, codes, the five landmarks with COCO's visibility (1 hidden, 2 visible), and every
-    factor. The files do not depend on `workers`. done: called with the number of pictures finished since its last call.
+    factor. The files do not depend on `num_workers`. done: called with the number of pictures finished since its last
+    call.
     Raises InputError for bad values or a folder in use.
     """
-    check_workers(workers)
-    if layout not in LAYOUTS:
-        raise InputError(f"layout must be one of {', '.join(LAYOUTS)}, not {layout!r}")
+    if layout not in get_args(Layout):
+        raise InputError(f"`layout` {layout}: choose one of {', '.join(get_args(Layout))}")
     out = Path(out)
     _clear(out, overwrite)
     work = functools.partial(_write_subject, faces, out, layout)
-    subjects = map_processes(work, range(1, faces.subjects + 1), workers, lambda: done(faces.images_per_subject))
+    subjects = map_processes(work, range(1, faces.subjects + 1), num_workers, lambda: done(faces.images_per_subject))
     rows = [row for subject in subjects for row in subject]
     write_csv(out / INDEX, list(rows[0]), (list(row.values()) for row in rows))
     size = faces.image_size
@@ -152,10 +152,12 @@ def draw_dataset(
     ]
 
 
-def write_sheet(path: str | os.PathLike[str], faces: FaceSet, rows: int = 8, columns: int = 10) -> None:
-    """A contact sheet PNG: a row for each of the first subjects, with their first pictures."""
-    sheet = [
-        np.hstack([picture.image for _, picture in itertools.islice(_draw_subject(faces, subject), columns)])
+def write_image_grid(path: str | os.PathLike[str], faces: FaceSet, rows: int = 8, columns: int = 10) -> None:
+    """An image grid PNG: a row for each of the first subjects, with their first pictures."""
+    columns = min(columns, faces.images_per_subject)
+    pictures = [
+        picture.image
         for subject in range(1, min(rows, faces.subjects) + 1)
+        for _, picture in itertools.islice(_draw_subject(faces, subject), columns)
     ]
-    write_image(path, np.vstack(sheet))
+    write_image(path, tile_images(pictures, columns))

@@ -1,4 +1,4 @@
-"""Known factors of what is drawn: fields of frozen dataclasses with a range and a group, and how they are drawn."""
+"""Known factors of synthetic pictures: fields of frozen dataclasses, with a range and a group, and their checks."""
 
 from __future__ import annotations
 
@@ -35,4 +35,4 @@ class Factors:
 def check_seed(**numbers: int) -> None:
     for name, value in numbers.items():
         if not (isinstance(value, int | np.integer) and 0 <= value <= MAX_SEED):
-            raise InputError(f"{name} must be a whole number from 0 to 2**32 - 1, not {value!r}")
+            raise InputError(f"`{name}` {value}: must be a whole number from 0 to 2**32 - 1")

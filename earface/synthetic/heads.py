@@ -1,7 +1,7 @@
 """Heads for scenes: synthetic ears on a profile or a face, between hair, jaw and shoulders.
 
-A head is drawn in a frame whose unit is the height of its ear. Of a profile the origin is the middle of the ear and the
-face looks to -x; of a face the origin lies between the ears.
+A head is painted in a frame whose unit is the height of its ear. The origin of a profile is the middle of the ear, and
+the face looks to -x; the origin of a face lies between the ears.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from earface.synthetic.ear_rendering import EarPicture, draw_ear, light_colours
 from earface.synthetic.ear_surroundings import hair_colour
 from earface.synthetic.noise import noise_tile
 
-PATCH_SCALE = 0.72  # the ear's share of the patch it is drawn on
+PATCH_SCALE = 0.72  # the ear's share of its patch
 PATCH_SIZES = (96, 160, 256)
 
 _PROFILE = [
@@ -51,11 +51,11 @@ class PaintedEar:
     side: str
     outline: Array  # (N, 2)
     landmarks: Array  # (17, 2)
-    visibility: Array  # (17,) uint8, of what belongs to the ear's own drawing
+    visibility: Array  # (17,) uint8, with what belongs to the ear itself
 
 
 class Person:
-    """Whose ear and head it is, in one light."""
+    """The person and the light of a head."""
 
     def __init__(self, rng: Random, shape: EarShape, view: EarView, ear_height: float, frontal: bool) -> None:
         size = next((size for size in PATCH_SIZES if size * PATCH_SCALE >= 0.9 * ear_height), PATCH_SIZES[-1])
@@ -76,7 +76,7 @@ class Person:
 
 
 def paint_ear(canvas: Canvas, person: Person, frame: Frame, number: int, alone: bool) -> PaintedEar:
-    """Lay the drawn ear into a frame; unless `alone`, the skin and hair about it go over into the head's."""
+    """Lay the synthetic ear into a frame; unless `alone`, the skin and hair about it go over into the head's."""
     ear, size = person.ear, len(person.ear.image)
     step, middle = 1 / (size * PATCH_SCALE), (size - 1) / 2
     to_frame = np.array([[step, 0, -middle * step], [0, step, -middle * step], [0, 0, 1]])
@@ -260,7 +260,7 @@ def _wrapped(tile: Array, x: Array, y: Array) -> Array:
 
 
 def _profile_hair(person: Person, rng: Random) -> Array:
-    """The outline of the hair on a head from its side, as the drawn ear has it near itself (`Hair.behind`)."""
+    """The outline of the hair on a head from its side, as it is near the synthetic ear (`Hair.behind`)."""
     cover, length = person.view.hair_cover, person.view.hair_length
     x = np.linspace(-0.55, 0.95, 26)
     front = -0.60 + 0.42 * cover + (0.10 + 0.45 * cover) * np.exp(-(((x + 0.34) / 0.11) ** 2))

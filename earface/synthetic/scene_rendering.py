@@ -1,4 +1,4 @@
-"""One scene: heads with ears of every size before a backdrop, photographed, and what is known of each ear."""
+"""One scene: heads with ears of every size before a backdrop, photographed, with each ear's annotations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DrawnScene:
 
 
 def draw_scene(seed: int, index: int, width: int, height: int) -> DrawnScene:
-    """Scene number `index` of the population `seed`: the same whatever else is drawn."""
+    """Scene number `index` of the population `seed`, independent of all others."""
     rng = np.random.default_rng([seed, index, 2])
     group = index // SCENES_PER_GROUP
     canvas = Canvas(backdrop(rng, width, height))
@@ -92,7 +92,7 @@ def _occlude(canvas: Canvas, rng: Random, ears: list[PaintedEar]) -> None:
 
 
 def visible_ears(canvas: Canvas, ears: list[PaintedEar]) -> tuple[Floats, Floats, tuple[str, ...]]:
-    """Boxes, keypoints and sides of the ears of which enough is seen."""
+    """Boxes, keypoints and sides of the ears that are visible enough."""
     height, width = canvas.owner.shape
     boxes, keypoints, sides = [], [], []
     for ear in ears:

@@ -1,4 +1,4 @@
-"""Drawing in several processes."""
+"""Making pictures in several processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import cv2
 
-from earface.core.errors import InputError
 from earface.core.progress import progress
 
 # Run lengths suit noisy pictures: smaller and faster than the default.
@@ -24,23 +23,18 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_workers(workers: int) -> None:
-    if workers < 1:
-        raise InputError(f"workers must be 1 or more, not {workers}")
-
-
 def map_processes(
-    work: Callable[[int], Result], items: Sequence[int], workers: int, done: Callable[[], None]
+    work: Callable[[int], Result], items: Sequence[int], num_workers: int, done: Callable[[], None]
 ) -> list[Result]:
-    """work(item) of each item, in their order, by `workers` processes. done: called after each, in any order."""
+    """work(item) of each item, in their order, by `num_workers` processes. done: called after each item."""
     results: dict[int, Result] = {}
-    if workers == 1:
+    if num_workers == 1:
         for item in items:
             results[item] = work(item)
             done()
     else:
         spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of the progress bar's thread
-        pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=spawn, initializer=_start_worker)
+        pool = ProcessPoolExecutor(min(num_workers, len(items)), mp_context=spawn, initializer=_start_worker)
         try:
             started = {pool.submit(work, item): item for item in items}
             for future in as_completed(started):
@@ -56,7 +50,7 @@ def _start_worker() -> None:
 
 
 @contextmanager
-def drawing_progress(total: int) -> Iterator[Callable[[int], None]]:
-    """The function it yields takes the number of pictures drawn since its last call."""
-    with progress("drawing pictures", total) as state:
+def picture_progress(total: int) -> Iterator[Callable[[int], None]]:
+    """The function it yields takes the number of pictures made since its last call."""
+    with progress("making synthetic pictures", total) as state:
         yield state.advance

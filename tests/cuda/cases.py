@@ -134,6 +134,7 @@ def ear_teacher(files: Files, **options: Any) -> Case:
 
 def detector(files: Files, **options: Any) -> Case:
     """Boxes and landmarks in 64 px photographs."""
+    from ear_teacher.detector.annotated_photographs import AnnotatedPhotographs
     from ear_teacher.detector.config import EarDetectorTrainingConfig
     from ear_teacher.detector.datamodule import EarDetectorDataModule
     from ear_teacher.detector.model import EarDetector
@@ -142,10 +143,11 @@ def detector(files: Files, **options: Any) -> Case:
     shape = {"encoder": "conv", "base_channels": 4, "image_size": 64, "crop_size": 32, "pyramid_width": 16}
     data = {f"{split}_json": (str(files.scenes / split / "annotations.json"),) for split in ("train", "val")}
     config = EarDetectorTrainingConfig(**{**shape, **data, "encoder_weights": "none", **options})
-    datamodule = EarDetectorDataModule(config)
-    datamodule.config = config = config.resolved(datamodule.num_landmarks)
+    annotated = AnnotatedPhotographs.read(config)
+    config = config.resolved(annotated.num_landmarks)
+    datamodule = EarDetectorDataModule(config, annotated)
     datamodule.setup()
-    module = EarDetectorLightning(config, EarDetector(config.model_config(*datamodule.landmarks)))
+    module = EarDetectorLightning(config, EarDetector(config.model_config(*annotated.landmarks)))
     return _case(module, datamodule)
 
 

@@ -18,18 +18,16 @@ from tests.cuda.fake import PRECISIONS
 def make_files(folder: Path) -> Files:
     """Synthetic ears, faces and scenes, and an EdgeFace at random weights."""
     from earface.data.prepare_faces import main as prepare
-    from earface.synthetic.ear_set import EarSet
-    from earface.synthetic.ear_set import draw_dataset as draw_ears
-    from earface.synthetic.face_set import FaceSet
-    from earface.synthetic.face_set import draw_dataset as draw_faces
-    from earface.synthetic.scene_set import SceneSet, draw_scenes
-    from tests.conftest import random_edgeface
+    from earface.synthetic.ear_set import EarSet, write_ear_set
+    from earface.synthetic.face_set import FaceSet, write_face_set
+    from earface.synthetic.scene_set import SceneSet, write_scene_set
+    from tests.support.edgeface import random_edgeface
 
-    draw_ears(folder / "ears", EarSet(6, 3, 64, seed=3), val_fraction=0.3, workers=1, overwrite=True)
-    draw_faces(folder / "drawn", FaceSet(9, 3, 128, seed=3))
+    write_ear_set(folder / "ears", EarSet(6, 3, 64, seed=3), val_fraction=0.3, num_workers=1, overwrite=True)
+    write_face_set(folder / "drawn", FaceSet(9, 3, 128, seed=3))
     prepare(["--images", str(folder / "drawn"), "--aligned", "--out", str(folder / "faces"), "--vlr-size", "16"])
     for seed, split in enumerate(("train", "val")):
-        draw_scenes(folder / "scenes" / split, SceneSet(4, 96, 72, seed=seed + 1))
+        write_scene_set(folder / "scenes" / split, SceneSet(4, 96, 72, seed=seed + 1))
     weights = random_edgeface(folder / "xxs.pt", 0)
     return Files(folder / "ears", folder / "faces", folder / "scenes", weights, folder)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,26 +14,13 @@ from dsr.losses import DSRLoss, DSRLossWeights, load_perceptual
 from dsr.model import DSR
 from dsr.module import DSRLightning
 from earface.nn.frozen import FrozenRecognizer
-from tests.dsr.conftest import PERCEPTUAL
+from tests.conftest import PERCEPTUAL
+from tests.support.tensors import noise
 
-pytestmark = pytest.mark.runs
+pytestmark = [pytest.mark.runs, pytest.mark.usefixtures("nothing_compiled")]
 
 ONE_GRAPH: dict[str, Any] = {"fullgraph": True, "backend": "aot_eager"}
 WEIGHTS = DSRLossWeights(identity=0.6, feature_match=0.18, tv=2e-6)
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    """Nothing compiled before; backward without autocast, as it is where nothing is compiled."""
-    torch._dynamo.reset()
-    with torch._functorch.config.patch(backward_pass_autocast="off"):
-        yield
-    torch._dynamo.reset()
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    """In [-1, 1]."""
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
 def with_gradient(function: Callable[[Tensor], Tensor], given: Tensor) -> tuple[Tensor, Tensor]:

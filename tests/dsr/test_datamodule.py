@@ -268,9 +268,9 @@ def without_faces(root: Path) -> None:
     ("change", "degradation", "told"),
     [
         (without_vlr_of_one, "bicubic", "missing, but "),
-        (without_vlr, "files", "vlr_images: no such folder; `degradation` bicubic or realistic makes VLR faces"),
-        (with_a_larger_vlr, "files", "24x16, 16x16 wanted: prepare the set with that `vlr_size`, or change it"),
-        (with_a_smaller_hr, "bicubic", "112x128, 128x128 wanted: prepare the set again"),
+        (without_vlr, "files", "vlr_images: no such folder; --degradation bicubic or realistic makes VLR faces"),
+        (with_a_larger_vlr, "files", "24x16, expected 16x16: prepare the set with that --vlr-size, or change it"),
+        (with_a_smaller_hr, "bicubic", "112x128, expected 128x128: prepare the set again"),
         (with_one_identity, "bicubic", "train_processed: one identity, "),
         (without_validation, "bicubic", "no val_processed/hr_images in it"),
         (with_somebody_in_both, "bicubic", "1 identities are in train_processed and in val_processed (such as "),
@@ -306,4 +306,4 @@ def test_files_of_another_size_than_the_models_are_one_line(
     tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(tmp_path, *ALONE, "--degradation", "files", "--vlr-size", "32")) == 2
-    assert "16x16, 32x32 wanted: prepare the set with that `vlr_size`, or change it" in only_line(capsys)
+    assert "16x16, expected 32x32: prepare the set with that --vlr-size, or change it" in only_line(capsys)

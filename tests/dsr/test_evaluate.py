@@ -24,7 +24,7 @@ from earface.nn.checkpoint import read_checkpoint
 from earface.nn.frozen import FrozenRecognizer
 from facial_rec.contract import FaceContract
 from tests.conftest import only_line
-from tests.dsr.conftest import metric_rows
+from tests.support.training import metric_rows
 
 pytestmark = pytest.mark.runs
 
@@ -229,7 +229,7 @@ def test_a_model_is_not_measured_on_whom_it_knows(
 ) -> None:
     assert evaluate(finished, face_set, edgeface, tmp_path / "out", "--split", "train") == 2
     error = only_line(capsys)
-    assert "was trained on 7 of the 7 people of train (such as " in error
+    assert "was trained on 7 of the 7 identities of train (such as " in error
     assert not (tmp_path / "out").exists()
     leaky = tmp_path / "leaky"
     shutil.copytree(face_set / "test_processed", leaky / "test_processed")
@@ -238,7 +238,7 @@ def test_a_model_is_not_measured_on_whom_it_knows(
         path = known.parents[1] / f"{kind}_images" / known.name
         shutil.copy(path, leaky / "test_processed" / f"{kind}_images" / known.name)
     assert evaluate(finished, leaky, edgeface, tmp_path / "out") == 2
-    assert f"was trained on 1 of the 4 people of test (such as {known.name[:3]})" in only_line(capsys)
+    assert f"was trained on 1 of the 4 identities of test (such as {known.name[:3]})" in only_line(capsys)
 
 
 def test_what_cannot_be_measured_is_one_line(

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.hub_mixin
+import huggingface_hub
 import numpy as np
 import onnx
 import onnxruntime
@@ -22,6 +22,7 @@ from dsr.onnx_export import examples, write_onnx
 from earface.core.errors import InputError
 from earface.export import onnx_export
 from earface.nn.inference import weights_digest
+from tests.support.hub import edit_config, record_uploads
 
 pytestmark = pytest.mark.runs
 
@@ -108,19 +109,7 @@ def test_a_model_on_the_hub_is_read_from_the_cache_without_a_network(
 
 
 def test_push_to_hub_uploads_the_folder(model: DSR, monkeypatch: pytest.MonkeyPatch) -> None:
-    uploaded = {}
-
-    class Hub:
-        def __init__(self, **options: Any) -> None: ...
-
-        def create_repo(self, repo_id: str, **options: Any) -> Any:
-            return type("Repository", (), {"repo_id": repo_id})
-
-        def upload_folder(self, folder_path: Path, **options: Any) -> str:
-            uploaded.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
-            return "done"
-
-    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", Hub)
+    uploaded = record_uploads(monkeypatch)
     assert model.push_to_hub("someone/faces") == "done"
     assert set(uploaded) == {"README.md", "config.json", "model.safetensors"}
     assert b"DSR.from_pretrained" in uploaded["README.md"]
@@ -147,9 +136,7 @@ def test_push_to_hub_uploads_the_folder(model: DSR, monkeypatch: pytest.MonkeyPa
 def test_a_config_that_was_tampered_with_is_one_line(
     folder: Path, part: str | None, fields: dict[str, Any], message: str
 ) -> None:
-    content = json.loads((folder / "config.json").read_text())
-    (content if part is None else content[part]).update(fields)
-    (folder / "config.json").write_text(json.dumps(content))
+    edit_config(folder, part, **fields)
     with pytest.raises(InputError, match=message) as caught:
         DSR.from_pretrained(folder)
     assert "\n" not in str(caught.value)

@@ -18,9 +18,9 @@ from earface.core.command_line import parse_options
 from earface.core.stopping import EXIT_PAUSED
 from earface.data.identity_split import identity_digests
 from earface.nn.checkpoint import read_checkpoint
-from tests.conftest import VLR, only_line
-from tests.dsr.conftest import ALONE, PERCEPTUAL, Arguments, metric_rows
-from tests.ear_teacher.test_resume import assert_same
+from tests.conftest import PERCEPTUAL, VLR, only_line
+from tests.dsr.conftest import ALONE, Arguments
+from tests.support.training import assert_same, metric_rows, outcome
 
 pytestmark = pytest.mark.runs
 
@@ -134,20 +134,6 @@ PLAN = (
     *("--epochs", "3", "--degradation", "realistic", "--accumulate-grad-batches", "2", "--schedule", "plateau"),
     *("--plateau-patience", "0", "--lambda-identity", "0.3", "--augment", "full"),
 )
-
-
-def outcome(folder: Path) -> tuple[dict[str, Any], str]:
-    """last.ckpt without place and time (nor the last file's score, which Lightning forgets), and the CSV."""
-    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    checkpoint["run"].pop("written")
-    checkpoint["hyper_parameters"]["options"] = None
-    for state in checkpoint["callbacks"].values():
-        for key in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "current_score"):
-            state.pop(key, None)
-        if "best_k_models" in state:
-            state["best_k_models"] = {Path(path).name: score for path, score in state["best_k_models"].items()}
-    checkpoint.pop("loops")
-    return checkpoint, (folder / "logs" / "dsr" / "version_0" / "metrics.csv").read_text()
 
 
 @pytest.fixture(scope="module")

@@ -277,27 +277,30 @@ def test_weights_that_are_not_finite_are_one_line(
     assert results(tmp_path / "out") == {}
 
 
-def test_what_cannot_be_done_is_one_line(
-    checkpoint: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "notes.txt").touch()
-    cases = [
+@pytest.mark.parametrize(
+    ("extra", "told"),
+    [
         (["--input", ""], "--input: give a picture or a folder of faces"),
         (["--out", ""], "--out: give a folder"),
-        (["--input", str(tmp_path / "nowhere")], "nowhere: no such file or folder"),
-        (["--input", str(tmp_path / "empty")], "empty: holds no pictures"),
-        (["--input", str(tmp_path / "notes.txt")], "notes.txt: neither a folder nor a picture"),
-        (["--out", str(tmp_path / "notes.txt")], "notes.txt is a file; give a folder"),
-        (["--out", str(tmp_path / "notes.txt" / "below")], "notes.txt is a file; give a folder"),
-        (["--checkpoint", str(tmp_path / "none.ckpt")], "none.ckpt: no such checkpoint"),
-        (["--checkpoint", str(tmp_path / "notes.txt")], "notes.txt: not a readable checkpoint"),
+        (["--input", "{here}/nowhere"], "nowhere: no such file or folder"),
+        (["--input", "{here}/empty"], "empty: holds no pictures"),
+        (["--input", "{here}/notes.txt"], "notes.txt: neither a folder nor a picture"),
+        (["--out", "{here}/notes.txt"], "notes.txt is a file; give a folder"),
+        (["--out", "{here}/notes.txt/below"], "notes.txt is a file; give a folder"),
+        (["--checkpoint", "{here}/none.ckpt"], "none.ckpt: no such checkpoint"),
+        (["--checkpoint", "{here}/notes.txt"], "notes.txt: not a readable checkpoint"),
         (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
         (["--precision", "8"], "--precision 8: choose one of 32, 16, bf16"),
         (["--device", "cuda"], "--device cuda: PyTorch sees no GPU here"),
         (["--frobnicate", "1"], "frobnicate"),
-    ]
-    for extra, told in cases:
-        assert upscale(checkpoint, small, tmp_path / "out", *extra) == 2, extra
-        assert told in only_line(capsys)
-        assert not (tmp_path / "out").exists()
+    ],
+)
+def test_what_cannot_be_done_is_one_line(
+    checkpoint: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], told: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes.txt").touch()
+    given = [word.format(here=tmp_path) for word in extra]
+    assert upscale(checkpoint, small, tmp_path / "out", *given) == 2
+    assert told in only_line(capsys)
+    assert not (tmp_path / "out").exists()

@@ -189,7 +189,7 @@ def test_a_threshold_warms_up_until_its_ramp_is_over():
         ("total_epochs", 0, "`epochs` 0: must be at least 1"),
     ],
 )
-def test_values_out_of_range_name_flag_and_range(field, value, message):
+def test_values_out_of_range_name_option_and_range(field, value, message):
     arguments = {"strategy": "epoch", "weight": 1.0, "total_epochs": 60, field: value}
     with pytest.raises(InputError) as caught:
         KLAnnealing(**arguments)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,18 +17,9 @@ from ear_teacher.losses import EarVAELoss, EarVAELossWeights
 from ear_teacher.model import EarVAE
 from earface.nn.perceptual import PerceptualLoss
 
-pytestmark = pytest.mark.runs
+pytestmark = [pytest.mark.runs, pytest.mark.usefixtures("nothing_compiled")]
 
 WHOLE = {"fullgraph": True, "backend": "aot_eager"}  # traced and differentiated as ever, without generated code
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    """Nothing compiled before; backward without autocast, as it is where nothing is compiled."""
-    torch._dynamo.reset()
-    with torch._functorch.config.patch(backward_pass_autocast="off"):
-        yield
-    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def views(module: EarVAEDataModule, epochs: int) -> dict[tuple[int, int], bytes]
     for epoch in range(epochs):
         loader.set_epoch(epoch)
         for batch in loader:
-            for index, image in zip(batch["index"].tolist(), batch["image"], strict=True):
+            for index, image in zip(batch["index"].tolist(), batch["pixels"], strict=True):
                 found[epoch, index] = image.numpy().tobytes()
     return found
 
@@ -104,8 +104,8 @@ def test_denoising_has_a_clean_target_and_a_degraded_source(one_ear: Path, stren
     picture = np.repeat(module.val_cache.images[0], 3 // channels, axis=2)
     items = [(key, module.train_set[key]) for key in itertools.product(range(8), range(8))]
     for key, item in items:
-        assert np.array_equal(item["image"], _run(undegraded, picture, (42, *key))[..., :channels])
-    degraded = sum(not torch.equal(item["source"], item["image"]) for _, item in items)
+        assert np.array_equal(item["pixels"], _run(undegraded, picture, (42, *key))[..., :channels])
+    degraded = sum(not torch.equal(item["source_pixels"], item["pixels"]) for _, item in items)
     assert 8 <= degraded < 64
 
 
@@ -122,14 +122,14 @@ def test_without_denoising_source_and_target_are_one(ear_set: Path) -> None:
 def test_batches_are_float32_in_the_models_range(ear_set: Path, channels: int) -> None:
     module = module_of(ear_set, in_channels=channels, denoise=True)
     raw = next(iter(module.train_dataloader()))
-    assert raw["image"].dtype == torch.uint8
-    assert raw["image"].shape == (4, 64, 64, channels)
+    assert raw["pixels"].dtype == torch.uint8
+    assert raw["pixels"].shape == (4, 64, 64, channels)
     batch = module.on_after_batch_transfer(raw, 0)
-    for name in ("image", "source"):
+    for name, source in (("image", "pixels"), ("source", "source_pixels")):
         assert batch[name].dtype == torch.float32
         assert batch[name].shape == (4, channels, 64, 64)
         assert batch[name].stride() == torch.empty(batch[name].shape).stride()  # of a grey batch, others crash oneDNN
-        assert torch.equal(((batch[name] + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1), raw[name])
+        assert torch.equal(((batch[name] + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1), raw[source])
 
 
 def test_every_pixel_value_survives_the_way_to_the_model_and_back() -> None:
@@ -152,7 +152,7 @@ def test_validation_holds_every_ear_once_unaugmented_and_in_order(ear_set: Path)
     module = module_of(ear_set)
     batches = list(module.val_dataloader())
     assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(10))
-    assert np.array_equal(torch.cat([batch["image"] for batch in batches]), module.val_cache.images)
+    assert np.array_equal(torch.cat([batch["pixels"] for batch in batches]), module.val_cache.images)
 
 
 def test_subjects_are_numbered_alike_in_both_sets(ear_set: Path) -> None:
@@ -163,7 +163,7 @@ def test_subjects_are_numbered_alike_in_both_sets(ear_set: Path) -> None:
     assert not set(numbers) & {module.val_set[0, index]["subject"] for index in range(10)}
 
 
-def test_ears_of_nobody_known_have_subject_minus_one(one_ear: Path) -> None:
+def test_ears_without_a_subject_have_minus_one(one_ear: Path) -> None:
     assert module_of(one_ear).train_set[0, 3]["subject"] == -1
 
 
@@ -218,8 +218,8 @@ def test_samples_are_described_by_their_files_past_unreadable_ones(ear_set: Path
     np.save(tmp_path / "train_teacher.npy", np.array(content, dtype=object))
     module = module_of(tmp_path, val_npy=str(ear_set / "val_teacher.npy"))
     assert len(module.train_set) == 39
-    told = module.describe(torch.tensor([4, 5]))
-    assert told == f"{paths[4]}, {paths[6]}"
+    description = module.describe(torch.tensor([4, 5]))
+    assert description == f"{paths[4]}, {paths[6]}"
     assert module.describe(torch.arange(39)).endswith(f"{paths[8]} and 31 more")
 
 

@@ -30,7 +30,7 @@ from ear_teacher.metrics.reconstruction import unit_images
 from ear_teacher.model import EarVAE
 from earface.data.npy import read_teacher_npy
 from earface.synthetic.ear_factors import FACTOR_GROUPS, sample_shape, sample_view
-from earface.synthetic.ear_set import EarSet, draw_dataset, draw_many
+from earface.synthetic.ear_set import EarSet, synthesize_ears, write_ear_set
 
 pytestmark = pytest.mark.runs
 
@@ -43,9 +43,9 @@ def rng():
 
 
 @pytest.fixture(scope="module")
-def drawn():
+def ears():
     """60 synthetic ears of 12 subjects."""
-    return draw_many(EarSet(12, 5, 64, seed=5))[0]
+    return synthesize_ears(EarSet(12, 5, 64, seed=5))[0]
 
 
 # Components.
@@ -68,12 +68,12 @@ def linear_decoder(images, latents):
     path = LinearPath(latents, 3, 16, 32)
     gray = unit_images(images) * 0.2 + 0.4  # far from black and white, where decoded pictures are clipped
     inputs = gray * 2.0 - 1.0
-    path.fit(path.shrink(inputs))
+    path.fit(path.downsample(inputs))
     return path, path.encode(inputs)
 
 
-def test_in_the_pictures_metric_of_a_linear_decoder_they_are_pca_of_the_decoded_pictures(drawn):
-    path, mu = linear_decoder(drawn, 10)
+def test_in_the_pictures_metric_of_a_linear_decoder_they_are_pca_of_the_decoded_pictures(ears):
+    path, mu = linear_decoder(ears, 10)
     metric = picture_metric(path, mu.double().numpy(), 4, "cpu")
     found = principal_components(mu, 5, np.arange(60.0), metric)
     decoded = path.decode(mu).flatten(1).double().numpy()
@@ -89,8 +89,8 @@ def test_in_the_pictures_metric_of_a_linear_decoder_they_are_pca_of_the_decoded_
         np.testing.assert_allclose(step, expected, atol=2e-3 * np.abs(expected).max())
 
 
-def test_in_the_pictures_metric_they_do_not_depend_on_how_the_latents_are_scaled(drawn):
-    path, mu = linear_decoder(drawn, 8)
+def test_in_the_pictures_metric_they_do_not_depend_on_how_the_latents_are_scaled(ears):
+    path, mu = linear_decoder(ears, 8)
     scales = torch.logspace(-1, 1, 8)
     first = principal_components(mu, 4, np.arange(60.0), picture_metric(path, mu.double().numpy(), 8, "cpu"))
     path.stds /= scales
@@ -101,8 +101,8 @@ def test_in_the_pictures_metric_they_do_not_depend_on_how_the_latents_are_scaled
     np.testing.assert_allclose(first.variance, second.variance, rtol=1e-3)
 
 
-def test_a_dead_latent_is_in_no_component(drawn):
-    path, mu = linear_decoder(drawn, 6)
+def test_a_dead_latent_is_in_no_component(ears):
+    path, mu = linear_decoder(ears, 6)
     mu[:, 2] = 0.5
     found = principal_components(mu, 20, np.arange(60.0), picture_metric(path, mu.double().numpy(), 8, "cpu"))
     assert found.scores.shape == (60, 5)
@@ -117,11 +117,11 @@ def test_the_positive_end_is_the_brighter_one(rng):
         assert (found.scores.T @ (sign * brightness) > 0).all()
 
 
-def test_the_share_of_the_pictures_is_scikit_learns_r2_over_all_pixels(drawn, rng):
+def test_the_share_of_the_pictures_is_scikit_learns_r2_over_all_pixels(ears, rng):
     scores = np.linalg.qr(rng.normal(size=(60, 3)))[0]
     scores -= scores.mean(axis=0)
-    pixels = drawn.reshape(60, -1).astype(float)
-    for row, share in enumerate(share_of_pictures(scores, drawn)):
+    pixels = ears.reshape(60, -1).astype(float)
+    for row, share in enumerate(share_of_pictures(scores, ears)):
         fitted = LinearRegression().fit(scores[:, [row]], pixels).predict(scores[:, [row]])
         assert share == pytest.approx(r2_score(pixels, fitted, multioutput="variance_weighted"))
 
@@ -129,11 +129,11 @@ def test_the_share_of_the_pictures_is_scikit_learns_r2_over_all_pixels(drawn, rn
 # Appearance.
 
 
-def test_brightness_is_luma_and_slopes_are_those_of_the_least_squares_plane(drawn):
-    look = appearance(drawn)
-    luma = drawn / 255.0 @ np.array([0.299, 0.587, 0.114])
+def test_brightness_is_luma_and_slopes_are_those_of_the_least_squares_plane(ears):
+    look = appearance(ears)
+    luma = ears / 255.0 @ np.array([0.299, 0.587, 0.114])
     np.testing.assert_allclose(look.brightness[:, 0], luma.mean(axis=(1, 2)))
-    np.testing.assert_allclose(look.colour, drawn.mean(axis=(1, 2)) / 255.0)
+    np.testing.assert_allclose(look.colour, ears.mean(axis=(1, 2)) / 255.0)
     places = (np.arange(64) + 0.5) / 32 - 1
     x, y = np.meshgrid(places, places)
     plane = np.stack([x.ravel(), y.ravel(), np.ones(64 * 64)], axis=1)
@@ -171,8 +171,8 @@ def test_what_pictures_were_made_from_is_found_in_a_score_of_known_mixture(rng):
     np.testing.assert_allclose(sum(shares.values()), 1.0)
 
 
-def test_gray_pictures_have_no_colour(drawn, rng):
-    shares = parts(rng.normal(size=(60, 2)), appearance(drawn[..., :1]))
+def test_gray_pictures_have_no_colour(ears, rng):
+    shares = parts(rng.normal(size=(60, 2)), appearance(ears[..., :1]))
     np.testing.assert_allclose(shares["colour"], 0.0, atol=1e-9)
 
 
@@ -272,11 +272,11 @@ def test_pairs_are_of_different_subjects_and_none_is_shown_twice():
 def run(tmp_path_factory):
     """A folder with 36 synthetic ears of 6 subjects, 12 of them for validation, and an epoch of training on them."""
     folder = tmp_path_factory.mktemp("ears")
-    draw_dataset(folder, EarSet(6, 6, 64, seed=1), val_fraction=0.3)
+    write_ear_set(folder, EarSet(6, 6, 64, seed=1), val_fraction=0.3)
     flags = (
         f"--train-npy {folder}/train_teacher.npy --val-npy {folder}/val_teacher.npy --encoder conv --base-channels 4 "
         "--image-size 64 --latent-dim 12 --linear-path-size 16 --perceptual-weight 0 --epochs 1 --batch-size 8 "
-        "--num-workers 0 --precision 32 --progress none --sheet-images 2 --augment none "
+        "--num-workers 0 --precision 32 --progress none --grid-images 2 --augment none "
         f"--checkpoint-dir {folder}/run/checkpoints --log-dir {folder}/run/logs"
     )
     assert train.main(flags.split()) == 0
@@ -303,12 +303,12 @@ def test_files_are_named_beside_the_checkpoints_folder(run, created):
         with Image.open(path) as picture:
             assert min(picture.size) > 200, path
     assert [row["component"] for row in created["components"]] == [1, 2, 3]
-    for row, figures in zip(rows_of(folder / "components.csv"), created["components"], strict=True):
-        assert {name: float(value) for name, value in row.items()} == pytest.approx(figures, abs=1e-5)
+    for row, metrics in zip(rows_of(folder / "components.csv"), created["components"], strict=True):
+        assert {name: float(value) for name, value in row.items()} == pytest.approx(metrics, abs=1e-5)
 
 
 @torch.no_grad()
-def test_figures_are_those_of_the_training_ears(run, created):
+def test_metrics_are_those_of_the_training_ears(run, created):
     data = read_teacher_npy(run / "train_teacher.npy")
     images = np.stack([np.asarray(Image.open(path)) for path in data.image_paths])
     model = EarVAE.load_from_checkpoint(f"{run}/run/checkpoints/last.ckpt")
@@ -323,10 +323,10 @@ def test_figures_are_those_of_the_training_ears(run, created):
     values = np.array([[float(row[f"pc_{number}"]) for number in (1, 2, 3)] for row in scores])
     np.testing.assert_allclose(np.cov(values.T), np.eye(3), atol=1e-4)
     luma = images.mean(axis=(1, 2)) @ np.array([0.299, 0.587, 0.114])
-    for column, figures in zip(values.T, created["components"], strict=True):
-        assert figures["brightness"] == pytest.approx(np.corrcoef(column, luma)[0, 1] ** 2, abs=1e-4)
-        assert sum(figures[part] for part in PARTS) == pytest.approx(1.0)
-    variances = [figures["variance"] for figures in created["components"]]
+    for column, metrics in zip(values.T, created["components"], strict=True):
+        assert metrics["brightness"] == pytest.approx(np.corrcoef(column, luma)[0, 1] ** 2, abs=1e-4)
+        assert sum(metrics[part] for part in PARTS) == pytest.approx(1.0)
+    variances = [metrics["variance"] for metrics in created["components"]]
     assert variances == sorted(variances, reverse=True)
     assert created["first"]["variance"] == pytest.approx(sum(variances))
     assert created["first"]["pictures"] <= created["first"]["pixel_pca"]
@@ -355,14 +355,14 @@ def test_ears_without_names_and_more_components_than_there_are(run, tmp_path, ca
     assert "3 components, not 16" in capsys.readouterr().out
     found = json.loads((tmp_path / "out" / "eigenears.json").read_text())
     assert found["metric"] == "latent"
-    assert sum(figures["variance"] for figures in found["components"]) == pytest.approx(1.0)
+    assert sum(metrics["variance"] for metrics in found["components"]) == pytest.approx(1.0)
     assert "subject" not in found["components"][0]
     names = {path.name for path in (tmp_path / "out").glob("*.png")}
     assert names == {*(f"{name}.png" for name in PICTURES), "pc_1.png", "pc_2.png", "pc_3.png", "pc_notes.png"}
     assert (tmp_path / "out" / "pc_3.png").stat().st_size > 1000
 
 
-def test_too_few_subjects_for_factors_are_no_hindrance(run, tmp_path, capsys):
+def test_factors_are_left_out_if_there_are_too_few_subjects(run, tmp_path, capsys):
     """The index beside the NPY was not asked for."""
     flags = f"--npy {run}/val_teacher.npy --out {tmp_path}/out --components 2 --metric latent --steps 5"
     assert main(["--checkpoint", f"{run}/run/checkpoints/last.ckpt", *flags.split()]) == 0

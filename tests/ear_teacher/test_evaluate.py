@@ -13,7 +13,7 @@ from ear_teacher import train
 from ear_teacher.evaluate import main
 from ear_teacher.model import EarVAE
 from earface.data.npy import read_teacher_npy
-from earface.synthetic.ear_set import EarSet, draw_dataset
+from earface.synthetic.ear_set import EarSet, write_ear_set
 
 pytestmark = pytest.mark.runs
 
@@ -24,11 +24,11 @@ PICTURES = ("reconstructions", "worst", "best", "samples", "kl_per_dimension", "
 def run(tmp_path_factory):
     """A folder with 60 synthetic ears of 10 subjects, 18 of them for validation, and an epoch of training on them."""
     folder = tmp_path_factory.mktemp("ears")
-    draw_dataset(folder, EarSet(10, 6, 64, seed=1), val_fraction=0.3)
+    write_ear_set(folder, EarSet(10, 6, 64, seed=1), val_fraction=0.3)
     flags = (
         f"--train-npy {folder}/train_teacher.npy --val-npy {folder}/val_teacher.npy --encoder conv --base-channels 4 "
         "--image-size 64 --latent-dim 16 --linear-path-size 32 --perceptual-weight 0 --epochs 1 --batch-size 8 "
-        "--num-workers 0 --precision 32 --progress none --ema-decay 0.9 --sheet-images 2 --augment none "
+        "--num-workers 0 --precision 32 --progress none --ema-decay 0.9 --grid-images 2 --augment none "
         f"--checkpoint-dir {folder}/run/checkpoints --log-dir {folder}/run/logs"
     )
     code = train.main(flags.split())
@@ -117,7 +117,7 @@ def test_pca_is_fitted_on_the_training_images(run, measured, mirror):
 
 
 @torch.no_grad()
-def test_the_linear_path_alone_is_measured_without_the_networks(run, measured):
+def test_the_linear_path_is_evaluated_without_the_networks(run, measured):
     images, _ = ears(run / "val_teacher.npy")
     path = model_of(run).linear_path
     psnr, ssim = quality(images, from_model(path.decode(path.encode(to_model(images)))))
@@ -159,7 +159,7 @@ def test_the_encoders_maps_are_compared_as_the_latents_are(run, measured):
     assert measured[0]["maps_rank1"] == pytest.approx(rate)
 
 
-def test_files_say_what_was_measured_and_how(run, measured, capsys):
+def test_files_record_what_was_measured_and_how(run, measured, capsys):
     metrics, rows = measured
     folder = run / "run" / "evaluation" / "last"
     for name in PICTURES:
@@ -210,7 +210,7 @@ def test_an_image_array_without_subjects_raw_weights_and_fewer_components(run, t
     np.testing.assert_allclose(column(rows, "psnr"), psnr, atol=1e-3)
 
 
-def test_figures_of_people_that_were_trained_on_are_marked(run, tmp_path, capsys):
+def test_people_that_were_trained_on_are_noted(run, tmp_path, capsys):
     arguments = ["--val-npy", f"{run}/train_teacher.npy", "--out", f"{tmp_path}/out"]
     assert main(["--checkpoint", f"{run}/run/checkpoints/last.ckpt", *arguments]) == 0
     assert "7 subjects are in both files" in capsys.readouterr().out
@@ -289,5 +289,5 @@ def test_a_gpu_that_is_not_there_is_one_line(run, tmp_path, capsys):
 def test_an_exported_folder_is_one_line(run, tmp_path, capsys):
     EarVAE.load_from_checkpoint(f"{run}/run/checkpoints/last.ckpt").save_pretrained(tmp_path / "exported")
     assert main(["--checkpoint", f"{tmp_path}/exported", "--out", f"{tmp_path}/out"]) == 2
-    assert "does not tell what it was trained on; give the run's .ckpt file" in capsys.readouterr().err
+    assert "does not name its training data; give the run's .ckpt file" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

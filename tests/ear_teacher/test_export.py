@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub.hub_mixin
 import numpy as np
 import onnx
 import onnxruntime
@@ -22,6 +21,7 @@ from ear_teacher.posterior import AggregatePosterior
 from earface.core.errors import InputError
 from earface.export import onnx_export
 from earface.nn.inference import weights_digest
+from tests.support.hub import edit_config, record_uploads
 
 pytestmark = pytest.mark.runs
 
@@ -81,8 +81,8 @@ def test_a_saved_model_comes_back_bit_for_bit(shape: dict[str, Any], tmp_path: P
     )
     assert torch.equal(model.reconstruct(images), loaded.reconstruct(images))
     for source in ("prior", "posterior"):
-        drawn = [m.sample(5, source, torch.Generator().manual_seed(1)) for m in (model, loaded)]
-        assert torch.equal(*drawn)
+        samples = [m.sample(5, source, torch.Generator().manual_seed(1)) for m in (model, loaded)]
+        assert torch.equal(*samples)
     assert weights_digest(loaded) == weights_digest(model)
     assert {path.name for path in tmp_path.iterdir()} == {"README.md", "config.json", "model.safetensors"}
 
@@ -95,8 +95,8 @@ def test_a_factor_in_any_memory_order_draws_the_same_samples(model: EarVAE, tmp_
     wide.load_posterior(stored)
     wide.save_pretrained(tmp_path)
     loaded = EarVAE.from_pretrained(tmp_path)
-    drawn = [m.sample(3, "posterior", torch.Generator().manual_seed(1)) for m in (wide, loaded)]
-    assert torch.equal(*drawn)
+    samples = [m.sample(3, "posterior", torch.Generator().manual_seed(1)) for m in (wide, loaded)]
+    assert torch.equal(*samples)
 
 
 def test_a_model_without_a_posterior_comes_back_without(tmp_path: Path) -> None:
@@ -121,28 +121,10 @@ def test_a_field_that_an_older_config_lacks_takes_its_default(model: EarVAE, fol
 
 
 def test_push_to_hub_uploads_the_folder(model: EarVAE, monkeypatch: pytest.MonkeyPatch) -> None:
-    uploaded = {}
-
-    class Hub:
-        def __init__(self, **options: Any) -> None: ...
-
-        def create_repo(self, repo_id: str, **options: Any) -> Any:
-            return type("Repository", (), {"repo_id": repo_id})
-
-        def upload_folder(self, folder_path: Path, **options: Any) -> str:
-            uploaded.update({path.name: path.read_bytes() for path in Path(folder_path).iterdir()})
-            return "done"
-
-    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", Hub)
+    uploaded = record_uploads(monkeypatch)
     assert model.push_to_hub("someone/ears") == "done"
     assert set(uploaded) == {"README.md", "config.json", "model.safetensors"}
     assert b"EarVAE.from_pretrained" in uploaded["README.md"]
-
-
-def change(folder: Path, part: str | None, **fields: Any) -> None:
-    content = json.loads((folder / "config.json").read_text())
-    (content if part is None else content[part]).update(fields)
-    (folder / "config.json").write_text(json.dumps(content))
 
 
 def spoil(folder: Path, what: str) -> None:
@@ -160,19 +142,19 @@ def spoil(folder: Path, what: str) -> None:
     elif what == "garbage":
         weights.write_bytes(b"\xff" * 200)
     elif what == "no encoder":
-        change(folder, None, model={"image_size": 64})
+        edit_config(folder, None, model={"image_size": 64})
     elif what == "unknown field":
-        change(folder, "model", heads=4)
+        edit_config(folder, "model", heads=4)
     elif what == "text for a number":
-        change(folder, "model", latent_dim="8")
+        edit_config(folder, "model", latent_dim="8")
     elif what == "out of range":
-        change(folder, "model", image_size=65)
+        edit_config(folder, "model", image_size=65)
     elif what == "other weights":
-        change(folder, "model", latent_dim=9)
+        edit_config(folder, "model", latent_dim=9)
     elif what == "other images":
-        change(folder, "image", range=[0.0, 1.0])
+        edit_config(folder, "image", range=[0.0, 1.0])
     elif what == "another kind":
-        change(folder, None, kind="earface.DSR")
+        edit_config(folder, None, kind="earface.DSR")
 
 
 @pytest.mark.parametrize(

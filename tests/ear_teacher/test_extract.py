@@ -173,7 +173,7 @@ def photographs(people: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_photographs_are_cut_to_their_boxes(checkpoint: Path, photographs: Path) -> None:
+def test_photographs_are_cropped_to_their_boxes(checkpoint: Path, photographs: Path) -> None:
     photos = ("--input", photographs / "photos.npy")
     assert extract(checkpoint, *photos, "--crop-to-bbox", "true", "--out", photographs / "cut.npz") == 0
     assert extract(checkpoint, *photos, "--out", photographs / "whole.npz") == 0  # trained without --crop-to-bbox
@@ -201,7 +201,7 @@ def test_a_photograph_of_the_table_is_asked_for_by_its_box(
     assert found[0] == found[1]
 
 
-def test_an_exported_model_must_be_told_about_boxes(
+def test_an_exported_model_needs_crop_to_bbox_for_files_with_boxes(
     checkpoint: Path, photographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     EarVAE.load_from_checkpoint(str(checkpoint)).save_pretrained(photographs / "exported")
@@ -253,7 +253,7 @@ def test_a_search_prints_the_neighbors_that_scikit_learn_finds(
     ears = read_embeddings(table)
     query = ears.paths[7]
     out = tmp_path / "out.parquet"
-    assert extract(checkpoint, "--embeddings", table, "--search", query, "--top", 39, "--out", out) == 0
+    assert extract(checkpoint, "--embeddings", table, "--search", query, "--top-k", 39, "--out", out) == 0
     found = found_by(capsys.readouterr().out)
     centered = ears.embeddings - EarVAE.load_from_checkpoint(str(checkpoint)).posterior.mean.numpy()
     distance, order = NearestNeighbors(metric="cosine").fit(centered).kneighbors(centered[7:8], 40)
@@ -269,7 +269,9 @@ def test_a_picture_outside_the_set_is_encoded(
 ) -> None:
     shutil.copy(read_embeddings(table).paths[7], tmp_path / "copy.png")
     out = tmp_path / "out.npz"
-    assert extract(checkpoint, "--embeddings", table, "--search", tmp_path / "copy.png", "--top", 1, "--out", out) == 0
+    assert (
+        extract(checkpoint, "--embeddings", table, "--search", tmp_path / "copy.png", "--top-k", 1, "--out", out) == 0
+    )
     assert found_by(capsys.readouterr().out) == [(1.0, read_embeddings(table).paths[7])]
 
 
@@ -289,11 +291,11 @@ def test_neighbors_of_random_vectors_are_scikit_learns(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("subject", "frames"), [("S1", (True, False)), ("S2", (False, True)), ("", (False, False))])
-def test_a_frame_tells_the_same_person_from_another(tmp_path: Path, subject: str, frames: tuple[bool, bool]) -> None:
+def test_frames_show_whether_subjects_are_the_same(tmp_path: Path, subject: str, frames: tuple[bool, bool]) -> None:
     ear = np.full((40, 20, 3), 128, np.uint8)
     save_neighbors(tmp_path / "s.png", Shown(ear, "a/q.png", "S1"), [(Shown(ear, "a/n.png", subject), 0.5)])
-    drawn = np.asarray(Image.open(tmp_path / "s.png").convert("RGB")).reshape(-1, 3).astype(int)
-    blue, orange = (int((np.abs(drawn - color).sum(1) < 12).sum()) > 500 for color in ((33, 102, 172), (214, 96, 77)))
+    picture = np.asarray(Image.open(tmp_path / "s.png").convert("RGB")).reshape(-1, 3).astype(int)
+    blue, orange = (int((np.abs(picture - color).sum(1) < 12).sum()) > 500 for color in ((33, 102, 172), (214, 96, 77)))
     assert (blue, orange) == frames
 
 
@@ -324,7 +326,7 @@ def test_equal_ears_make_no_more_clusters_than_there_are() -> None:
         cluster(units, 4)
 
 
-def test_clusters_are_a_column_and_a_sheet(checkpoint: Path, table: Path, tmp_path: Path) -> None:
+def test_clusters_are_a_column_and_an_image_grid(checkpoint: Path, table: Path, tmp_path: Path) -> None:
     assert extract(checkpoint, "--embeddings", table, "--clusters", 4, "--out", tmp_path / "out.npz") == 0
     ears = read_embeddings(tmp_path / "out.npz")
     centered = ears.embeddings - EarVAE.load_from_checkpoint(str(checkpoint)).posterior.mean.numpy()
@@ -473,7 +475,7 @@ def spoil(checkpoint: Path, people: Path, table: Path, folder: Path, what: str) 
         ("--input PEOPLE --search DIR --out out.npz", "no such picture"),
         ("--input PEOPLE --clusters 41", "--clusters 41: there are 40 ears"),
         ("--input PEOPLE --clusters -1", "--clusters -1: must be at least 0"),
-        ("--input PEOPLE --top 0", "--top 0: must be at least 1"),
+        ("--input PEOPLE --top-k 0", "--top-k 0: must be at least 1"),
         ("--embeddings DIR/none.npz --clusters 2", "none.npz: no such file"),
         ("raw weights", "made by other weights"),
         ("no logvar", "plain.npz: holds no logvar"),
@@ -481,7 +483,7 @@ def spoil(checkpoint: Path, people: Path, table: Path, folder: Path, what: str) 
         ("half a parquet", "half.parquet: damaged, or not written by earface ears extract"),
         ("pickled", "pickled.npz: damaged, or not written by earface ears extract"),
         ("rows do not agree", "short.npz: paths is not 1 texts"),
-        ("of something else", "other.npz: no rows, or nothing that tells which checkpoint made them"),
+        ("of something else", "other.npz: no rows, or no record of the checkpoint that made them"),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(
@@ -509,9 +511,9 @@ def test_of_more_neighbors_than_there_are_all_are_shown(
 ) -> None:
     query = read_embeddings(table).paths[0]
     arguments = ("--embeddings", table, "--search", query, "--out", tmp_path / "out.npz")
-    assert extract(checkpoint, *arguments, "--top", 39) == 0
+    assert extract(checkpoint, *arguments, "--top-k", 39) == 0
     all_there_are = capsys.readouterr().out
-    assert extract(checkpoint, *arguments, "--top", 40) == 0
+    assert extract(checkpoint, *arguments, "--top-k", 40) == 0
     assert capsys.readouterr().out == all_there_are
 
 
@@ -544,7 +546,7 @@ def test_a_table_alone_leaves_nothing_to_do(checkpoint: Path, table: Path, capsy
     assert "leaves nothing to do: add --search" in capsys.readouterr().err
 
 
-def test_a_folder_without_folders_gives_no_subjects_and_says_so(
+def test_a_folder_without_subfolders_gives_no_subjects_and_a_note(
     checkpoint: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = sorted(people.iterdir())[0]

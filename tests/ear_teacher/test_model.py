@@ -251,7 +251,7 @@ def shrunk(ears: Tensor) -> Tensor:
 def test_a_new_model_reconstructs_as_pca_does(shrunk: Tensor) -> None:
     model = small(image_size=32, linear_path_size=32).eval()
     assert model.linear_path is not None
-    model.linear_path.fit(model.linear_path.shrink(shrunk))
+    model.linear_path.fit(model.linear_path.downsample(shrunk))
     rows = shrunk.flatten(1).double().numpy()
     pca = PCA(8, svd_solver="full").fit(rows)
     wanted = torch.from_numpy(pca.inverse_transform(pca.transform(rows))).view_as(shrunk).clamp(-1, 1)
@@ -282,7 +282,7 @@ def test_the_encoder_alone_gives_the_whole_posterior_and_the_decoder_the_whole_p
 def test_a_smaller_path_adds_detail_of_its_own_size_only(ears: Tensor) -> None:
     path = LinearPath(12, 3, 32, 64)
     rows = ears.view(13, 3, 32, 2, 32, 2).mean((3, 5)).flatten(1)
-    assert torch.allclose(path.shrink(ears), rows, atol=1e-6)
+    assert torch.allclose(path.downsample(ears), rows, atol=1e-6)
     path.fit(rows)
     wanted = nn.functional.interpolate(rows.view(13, 3, 32, 32), (64, 64), mode="bicubic")
     assert torch.allclose(path.decode(path.encode(ears)), wanted, atol=1e-3)  # 12 components hold 13 ears
@@ -291,7 +291,7 @@ def test_a_smaller_path_adds_detail_of_its_own_size_only(ears: Tensor) -> None:
 @torch.no_grad()
 def test_a_second_pass_through_the_path_changes_nothing(shrunk: Tensor) -> None:
     path = LinearPath(8, 3, 32, 32)
-    path.fit(path.shrink(shrunk))
+    path.fit(path.downsample(shrunk))
     once = path.decode(path.encode(noise(4, size=32)))
     assert torch.allclose(path.decode(path.encode(once)), once, atol=1e-5)
 
@@ -301,7 +301,7 @@ def test_a_second_pass_through_the_path_changes_nothing(shrunk: Tensor) -> None:
 def test_path_latents_are_whitened_on_the_images_fitted(shrunk: Tensor, count: int, carrying: int) -> None:
     """N images span N - 1 components; the other latents are zero."""
     path = LinearPath(8, 3, 32, 32)
-    path.fit(path.shrink(shrunk[:count]))
+    path.fit(path.downsample(shrunk[:count]))
     codes = path.encode(shrunk[:count]).double()
     assert torch.allclose(codes.mean(0), torch.zeros(8).double(), atol=1e-3)
     if count > 1:
@@ -357,14 +357,14 @@ def test_active_units_are_those_whose_mean_varies() -> None:
 
 
 @pytest.mark.parametrize(("active", "warns"), [(0, True), (1, True), (2, False), (8, False)])
-def test_collapse_is_told_by_name_with_its_numbers(active: int, warns: bool) -> None:
+def test_collapse_is_reported_by_name_with_its_numbers(active: int, warns: bool) -> None:
     mu, logvar = latents(100)
     mu = torch.cat([mu[:, :active], torch.zeros(100, 8 - active)], dim=1)
-    told = moments_of(mu, logvar).collapse_warning()
-    assert (told is not None) is warns
-    if told:
-        assert told.startswith(f"posterior collapse: {active} of 8 latents are active")
-        assert "`kl_weight`" in told
+    reason = moments_of(mu, logvar).collapse_warning()
+    assert (reason is not None) is warns
+    if reason:
+        assert reason.startswith(f"posterior collapse: {active} of 8 latents are active")
+        assert "`kl_weight`" in reason
 
 
 # Checkpoints and configurations
@@ -385,7 +385,7 @@ def test_raw_and_averaged_weights_differ(checkpoint: Path, ears: Tensor) -> None
 
 
 @torch.no_grad()
-def test_the_lightning_module_answers_as_the_model_does(checkpoint: Path, ears: Tensor) -> None:
+def test_the_lightning_module_returns_what_the_model_returns(checkpoint: Path, ears: Tensor) -> None:
     pattern = str(checkpoint.parent / "last*.ckpt")
     model, module = EarVAE.load_from_checkpoint(pattern), EarVAELightning.load_from_checkpoint(pattern)
     code = model.encode(ears)
@@ -394,12 +394,12 @@ def test_the_lightning_module_answers_as_the_model_does(checkpoint: Path, ears: 
     assert torch.equal(module.reconstruct(ears), model.reconstruct(ears))
     assert all(torch.equal(mine, its) for mine, its in zip(module(ears), model(ears), strict=True))
     torch.manual_seed(0)
-    drawn = module.sample(2, "posterior")
+    samples = module.sample(2, "posterior")
     torch.manual_seed(0)
-    assert torch.equal(drawn, model.sample(2, "posterior"))
+    assert torch.equal(samples, model.sample(2, "posterior"))
 
 
-def test_a_checkpoint_of_another_configuration_is_one_line_that_tells_the_difference(checkpoint: Path) -> None:
+def test_a_checkpoint_of_another_configuration_is_one_line_that_names_the_difference(checkpoint: Path) -> None:
     with pytest.raises(InputError) as caught:
         small(latent_dim=9, linear_path_size=16).load_weights(read_checkpoint(checkpoint), str(checkpoint))
     assert str(caught.value).startswith(str(checkpoint))
@@ -413,7 +413,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "reason"),
     [
         ({"encoder": "resnet51"}, "`encoder` resnet51: choose one of resnet18, .*conv, timm:NAME"),
         ({"encoder": "timm:convnext_attoo"}, "timm has no model convnext_attoo; near it: .*convnext_atto"),
@@ -424,8 +424,8 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
         ({"encoder": "conv", "image_size": 64, "linear_path_size": 65}, "`linear_path_size` 65: must be at most"),
     ],
 )
-def test_a_model_that_cannot_be_built_is_one_line(options: dict[str, object], told: str) -> None:
-    with pytest.raises(InputError, match=told) as caught:
+def test_a_model_that_cannot_be_built_is_one_line(options: dict[str, object], reason: str) -> None:
+    with pytest.raises(InputError, match=reason) as caught:
         EarVAE(EarVAEConfig(**options))  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
@@ -449,7 +449,7 @@ def test_images_permuted_from_channels_last_give_the_same_embeddings(channels: i
 
 
 @pytest.mark.parametrize(
-    ("images", "told"),
+    ("images", "reason"),
     [
         (
             torch.zeros(2, 3, 32, 32),
@@ -460,8 +460,8 @@ def test_images_permuted_from_channels_last_give_the_same_embeddings(channels: i
         (torch.zeros(2, 3, 64, 64, dtype=torch.uint8), "not torch.uint8"),
     ],
 )
-def test_images_of_another_form_are_named(images: Tensor, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_images_of_another_form_are_named(images: Tensor, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
         small().eval().encode(images)
 
 

@@ -16,6 +16,7 @@ from ear_teacher.train import main
 from earface.core.stopping import EXIT_PAUSED
 from earface.training.callbacks import LastCheckpoint
 from tests.forks import FORKS
+from tests.support.training import assert_same, outcome
 
 pytestmark = pytest.mark.runs
 
@@ -37,35 +38,6 @@ def arguments(ear_set: Path, folder: Path, *extra: str) -> list[str]:
         *PLAN,
         *extra,
     ]
-
-
-def outcome(folder: Path) -> tuple[dict[str, Any], str]:
-    """last.ckpt without place and time (nor the last file's score, which Lightning forgets), and the CSV."""
-    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    checkpoint["run"].pop("written")
-    checkpoint["hyper_parameters"]["options"] = None
-    for state in checkpoint["callbacks"].values():
-        for key in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "current_score"):
-            state.pop(key, None)
-        if "best_k_models" in state:
-            state["best_k_models"] = {Path(path).name: score for path, score in state["best_k_models"].items()}
-    checkpoint.pop("loops")
-    return checkpoint, (folder / "logs" / "ear_vae" / "version_0" / "metrics.csv").read_text()
-
-
-def assert_same(first: Any, second: Any, where: str = "checkpoint") -> None:
-    if isinstance(first, torch.Tensor):
-        assert torch.equal(first, second), f"{where} differs by {(first - second).abs().max()}"
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys(), where
-        for key in first:
-            assert_same(first[key], second[key], f"{where}[{key!r}]")
-    elif isinstance(first, (list, tuple)):
-        assert len(first) == len(second), where
-        for index, (one, other) in enumerate(zip(first, second, strict=True)):
-            assert_same(one, other, f"{where}[{index}]")
-    else:
-        assert first == second, f"{where}: {first} and {second}"
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
+import itertools
 import math
 import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import huggingface_hub
 import numpy as np
 import pytest
 import pytorch_lightning as pl
-import timm
 import torch
 
 from ear_teacher import EarVAE
@@ -32,11 +32,12 @@ from earface.data.npy import read_teacher_npy
 from earface.nn.checkpoint import read_checkpoint
 from earface.training.resume import open_run
 from earface.training.trainer import build_trainer
-from tests.conftest import TINY
+from tests.conftest import TINY, only_line
+from tests.support.hostile import Payload
+from tests.support.training import metric_rows, watch_first_step
 
 pytestmark = pytest.mark.runs
 
-PERCEPTUAL = "timm:test_resnet.r160_in1k"  # timm's own test model, 0.4 M parameters
 WEIGHTS = {"ssim": 0.5, "edge": 0.25, "contrastive": 0.125, "center": 2.0, "kl": 0.0625, "perceptual": 0.75}
 TINY_CONFIG: dict[str, Any] = {
     **{"encoder": "conv", "image_size": 64, "latent_dim": 8, "base_channels": 4, "linear_path_size": 16},
@@ -54,29 +55,6 @@ def arguments(ear_set: Path, folder: Path, *extra: str) -> list[str]:
     ]
 
 
-def metric_rows(folder: Path) -> list[dict[str, float]]:
-    """metrics.csv of the first run, empty cells left out."""
-    with (folder / "logs" / "ear_vae" / "version_0" / "metrics.csv").open(newline="") as file:
-        return [{key: float(text) for key, text in row.items() if text} for row in csv.DictReader(file)]
-
-
-def only_line(capsys: pytest.CaptureFixture[str]) -> str:
-    """stderr, which holds one line."""
-    error = capsys.readouterr().err
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
-
-
-@pytest.fixture(scope="module")
-def perceptual(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Arguments that take a perceptual network from a file."""
-    path = tmp_path_factory.mktemp("perceptual") / "weights.pth"
-    torch.manual_seed(0)
-    torch.save(timm.create_model(PERCEPTUAL.removeprefix("timm:")).state_dict(), path)
-    return ["--perceptual-backbone", PERCEPTUAL, "--perceptual-weights", str(path)]
-
-
 @pytest.fixture(scope="module")
 def finished(ear_set: Path, tmp_path_factory: pytest.TempPathFactory, perceptual: list[str]) -> Path:
     """The folder of a run of four epochs with every term of the loss and a KL ramp over the whole run."""
@@ -89,7 +67,7 @@ def finished(ear_set: Path, tmp_path_factory: pytest.TempPathFactory, perceptual
 # What it learns
 
 
-def test_the_networks_alone_learn_eight_ears_by_heart(ear_set: Path, tmp_path: Path) -> None:
+def test_the_networks_alone_overfit_eight_ears(ear_set: Path, tmp_path: Path) -> None:
     """Small and smooth ones, 7 dB beyond their mean in 120 steps. No linear path, so nothing but the networks can."""
     data = read_teacher_npy(ear_set / "train_teacher.npy")
     ears = open_image_cache(data, image_size=64, channels=3, cache_dir=tmp_path).images[::5]
@@ -263,7 +241,7 @@ def test_compiled_networks_keep_their_names_and_their_results() -> None:
         assert torch.equal(module(images)[0], wanted)
 
 
-def test_compiling_is_left_out_on_a_cpu_and_that_is_said(
+def test_on_a_cpu_compiling_is_left_out_with_a_note(
     ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(arguments(ear_set, tmp_path, "--compile", "--fast-dev-run")) == 0
@@ -285,26 +263,50 @@ def test_the_script_runs_as_a_file_from_anywhere(ear_set: Path, tmp_path: Path) 
     assert not (tmp_path / "logs").exists()
 
 
+def decays_by_half_from_layer_2(module: EarVAELightning) -> bool:
+    """The first two layers are frozen, and of the others each has twice the rate of the one before."""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    rates = {name: rate for name, rate in module.rates().items() if name.startswith("lr/backbone.")}
+    ordered = [rates[name] for name in sorted(rates)]
+    halves = all(math.isclose(low * 2, high) for low, high in itertools.pairwise(ordered))
+    return bool(frozen) and min(rates) == "lr/backbone.2" and len(rates) > 1 and halves
+
+
 @pytest.mark.parametrize(
-    "extra",
+    ("extra", "shown"),
     [
-        ("--encoder", "resnet50"),
-        ("--encoder", "timm:test_vit", "--layer-decay", "0.5", "--freeze-layers", "2"),
-        ("--in-channels", "1"),
-        ("--precision", "bf16"),
-        ("--device", "cpu", "--devices", "1"),
+        (("--encoder", "resnet50"), lambda module: module.model.config.encoder == "resnet50"),
+        (("--encoder", "timm:test_vit", "--layer-decay", "0.5", "--freeze-layers", "2"), decays_by_half_from_layer_2),
+        (
+            ("--in-channels", "1"),
+            lambda module: module.model.eval().reconstruct(torch.zeros(1, 1, 64, 64)).shape[1] == 1,
+        ),
+        (("--precision", "bf16"), lambda module: module.trainer.precision == "bf16-mixed"),
+        (("--device", "cpu", "--devices", "1"), lambda module: module.device.type == "cpu"),
     ],
-    ids=lambda extra: " ".join(extra[:2]),
+    ids=lambda extra: " ".join(extra[:2]) if isinstance(extra, tuple) else "",
 )
-def test_a_batch_goes_through(ear_set: Path, tmp_path: Path, extra: tuple[str, ...]) -> None:
+def test_a_batch_reaches_every_layer_that_is_not_frozen(
+    ear_set: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extra: tuple[str, ...],
+    shown: Callable[[EarVAELightning], bool],
+) -> None:
+    step = watch_first_step(monkeypatch)
     given = ("--encoder-weights", "none", "--perceptual-weight", "0", "--fast_dev_run")
     assert main(arguments(ear_set, tmp_path, *given, *extra)) == 0
+    trained = {name for name, parameter in step.module.named_parameters() if parameter.requires_grad}
+    assert step.reached == trained
+    assert {"model.encoder.head.mu.weight", "model.decoder.to_pixels.weight"} <= step.changed() <= trained
+    assert math.isfinite(step.module.trainer.callback_metrics["val/loss"])
+    assert shown(step.module)
 
 
 # What it refuses
 
 
-def test_pretrained_weights_that_cannot_be_had_are_one_line(
+def test_missing_pretrained_weights_are_one_line(
     ear_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -314,14 +316,6 @@ def test_pretrained_weights_that_cannot_be_had_are_one_line(
     assert "resnet50.tv_in1k" in error
     assert "--encoder-weights FILE" in error
     assert "or none" in error
-
-
-class Payload:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.mkdir, (str(self.marker),))
 
 
 def test_a_hostile_npy_is_refused_and_not_run(
@@ -335,7 +329,7 @@ def test_a_hostile_npy_is_refused_and_not_run(
 
 
 @pytest.mark.parametrize(
-    ("extra", "told"),
+    ("extra", "reason"),
     [
         (("--train-npy", "absent.npy"), "absent.npy: no such file"),
         (("--accelerator", "gpu"), "--accelerator gpu: PyTorch sees no GPU here; use --accelerator cpu"),
@@ -360,10 +354,10 @@ def test_a_hostile_npy_is_refused_and_not_run(
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_what_cannot_be_used_is_one_line_and_exit_code_2(
-    ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: tuple[str, ...], told: str
+    ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: tuple[str, ...], reason: str
 ) -> None:
     assert main(arguments(ear_set, tmp_path, *extra)) == 2
-    assert told in only_line(capsys)
+    assert reason in only_line(capsys)
 
 
 @pytest.mark.parametrize("flag", ["--resume", "--init-from"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ from ear_teacher.backbones import DINOV2_VARIANTS, DINOv2Backbone
 from ear_teacher.config import ALIASES, PRESETS, EarVAETrainingConfig
 from ear_teacher.model import EarVAE
 from ear_teacher.module import EarVAELightning
+from ear_teacher.sam import WindowBlock
 from ear_teacher.train import main
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError
 from earface.nn.checkpoint import model_state, read_checkpoint
 from earface.nn.perceptual import PerceptualLoss
 from earface.training.trainer import group_table
-from tests.ear_teacher.test_training import arguments, metric_rows, only_line
+from tests.conftest import only_line
+from tests.ear_teacher.test_training import arguments
+from tests.support.training import metric_rows, watch_first_step
 
 pytestmark = pytest.mark.runs
 
@@ -119,14 +123,30 @@ def test_a_trained_model_is_rebuilt_from_its_checkpoint_alone(trained: Path) -> 
     assert torch.isfinite(model.encode(torch.zeros(1, 3, 32, 32))).all()
 
 
-def test_sam_trains_with_checkpointed_blocks_in_grey(ear_set: Path, tmp_path: Path) -> None:
+def test_sam_trains_with_checkpointed_blocks_in_grey(
+    ear_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that learn are computed again for the backward pass, frozen ones are not and stay."""
+    step, calls, forward = watch_first_step(monkeypatch), Counter[int](), WindowBlock.forward
+
+    def counted(block: WindowBlock, x: Tensor) -> Tensor:
+        calls[id(block)] += step.module is not None and step.module.training
+        return forward(block, x)
+
+    monkeypatch.setattr(WindowBlock, "forward", counted)
     given = ("--encoder-weights", "none", "--perceptual-weight", "0", "--fast-dev-run", "--image-size", "32")
     options = ("--encoder", "sam", "--freeze-layers", "6", "--in-channels", "1", "--gradient-checkpointing")
     assert main(arguments(ear_set, tmp_path, *given, *options, "--sam-size", "64", "--linear-path-size", "8")) == 0
+    blocks = step.module.model.encoder.backbone.net.blocks
+    assert [calls[id(block)] for block in blocks] == [1] * 6 + [2] * 6
+    learning = {name.split(".")[5] for name in step.reached if ".net.blocks." in name}
+    assert learning == {str(index) for index in range(6, 12)}
+    assert "model.encoder.head.mu.weight" in step.changed()
+    assert step.module.model.eval().reconstruct(torch.zeros(1, 1, 32, 32)).shape == (1, 1, 32, 32)
 
 
 @pytest.mark.parametrize("encoder", ["dinov2", "sam"])
-def test_frozen_blocks_keep_nothing_for_the_backward_pass(encoder: str) -> None:
+def test_frozen_blocks_store_nothing_for_the_backward_pass(encoder: str) -> None:
     model = EarVAE(encoder=encoder, image_size=32, latent_dim=4, base_channels=4, linear_path_size=0).train()
     model.encoder.freeze(8)
     recorded: list[bool] = []
@@ -182,7 +202,7 @@ def test_the_perceptual_dinov2_comes_from_metas_file(dinov2_file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "told"),
+    ("extra", "reason"),
     [
         (("--encoder", "dinov2", "--dinov2-size", "128"), "--dinov2-size 128: must be a multiple of 14"),
         (("--encoder", "sam", "--sam-size", "100"), "--sam-size 100: must be a multiple of 16"),
@@ -198,11 +218,11 @@ def test_the_perceptual_dinov2_comes_from_metas_file(dinov2_file: Path) -> None:
     ],
 )
 def test_what_an_encoder_cannot_take_is_one_line(
-    ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: tuple[str, ...], told: str
+    ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: tuple[str, ...], reason: str
 ) -> None:
     given = ("--encoder-weights", "none", "--perceptual-weight", "0")
     assert main(arguments(ear_set, tmp_path, *given, *extra)) == 2
-    assert told in only_line(capsys)
+    assert reason in only_line(capsys)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "hostile"])
@@ -218,7 +238,7 @@ def test_a_damaged_weights_file_is_one_line(
     assert f"{path}: not a weights file that loads without running code" in only_line(capsys)
 
 
-def test_freezing_random_layers_is_said(ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_freezing_random_layers_gives_a_note(ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ("--freeze-layers", "1", "--fast-dev-run")
     assert main(arguments(ear_set, tmp_path, *given)) == 0
     assert "--freeze-layers 1 keeps random weights as they are" in capsys.readouterr().out

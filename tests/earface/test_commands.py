@@ -242,7 +242,7 @@ def test_the_console_script_and_the_module_are_the_command() -> None:
 def test_the_programs_exit_code_is_passed_on(tmp_path: Path) -> None:
     """With processes that are spawned, so that each imports the console script anew."""
     draw = (CONSOLE_SCRIPT, "ears", "synthesize", "--subjects", "2", "--images-per-subject", "2", "--image-size", "32")
-    done = run(*draw, "--workers", "2", "--out", str(tmp_path / "ears"))
+    done = run(*draw, "--num-workers", "2", "--out", str(tmp_path / "ears"))
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "ears").rglob("*.png"))) == 4
     again = run(*draw, "--out", str(tmp_path / "ears"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from earface.data.face_sizes import HR
 from earface.nn.margin_head import Margin, MarginHead, margin_loss
-from earface.nn.upsampler import HR
 from facial_rec.config import EdgeFaceTrainingConfig
 from facial_rec.model import EdgeFace
 from facial_rec.module import EdgeFaceLightning
+from tests.support.tensors import noise
 
-pytestmark = pytest.mark.runs
+pytestmark = [pytest.mark.runs, pytest.mark.usefixtures("nothing_compiled")]
 
 ONE_GRAPH: dict[str, Any] = {"fullgraph": True, "backend": "aot_eager"}
 NETWORKS = (
@@ -24,20 +24,6 @@ NETWORKS = (
     "edgeface_xs_gamma_06",
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("edgeface_s_gamma_05", "edgeface_base", "edgeface_xs_q")),
 )
-
-
-@pytest.fixture(autouse=True)
-def fresh() -> Iterator[None]:
-    """Nothing compiled before; backward without autocast, as it is where nothing is compiled."""
-    torch._dynamo.reset()
-    with torch._functorch.config.patch(backward_pass_autocast="off"):
-        yield
-    torch._dynamo.reset()
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    """In [-1, 1]."""
-    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
 @pytest.mark.parametrize("variant", NETWORKS)

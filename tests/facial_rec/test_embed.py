@@ -18,25 +18,14 @@ from facial_rec.embed import main
 from facial_rec.embedding import INFERENCE_BATCH, embed_faces, embed_pictures, faces_of
 from facial_rec.embedding_table import FaceEmbeddings, read_embeddings, write_embeddings
 from facial_rec.model import EdgeFace
+from facial_rec.published_weights import VARIANTS
+from tests.conftest import only_line
+from tests.support.edgeface import INT8_VARIANTS, AuthorsWrapper, random_int8_edgeface
+from tests.support.shared_files import LFW, needs, official_edgeface
 
 pytestmark = pytest.mark.runs
 
-SHARED = Path(__file__).parents[2].parent / "shared"
 SIDES = (128, 112, 160)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """EdgeFace-XXS at random weights, its layer scales large enough to make different faces differ."""
-    torch.manual_seed(0)
-    model = EdgeFace("edgeface_xxs")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "gamma" in name:
-                parameter.fill_(0.5)
-    path = tmp_path_factory.mktemp("weights") / "random.pt"
-    torch.save(model.state_dict(), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +45,14 @@ def run(weights: Path, given: Path, out: Path, *extra: str) -> int:
     return main(["--input", str(given), "--weights", str(weights), "--out", str(out), "--device", "cpu", *extra])
 
 
-def only_line(capsys: pytest.CaptureFixture[str]) -> str:
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    return lines[0]
-
-
 @pytest.mark.parametrize("crop", ["arcface", "center"])
 @pytest.mark.parametrize("flip", [False, True])
 def test_the_table_holds_what_one_face_at_a_time_gives(
-    weights: Path, people: Path, tmp_path: Path, crop: str, flip: bool
+    edgeface: Path, people: Path, tmp_path: Path, crop: str, flip: bool
 ) -> None:
     out = tmp_path / "e.npz"
-    assert run(weights, people, out, "--crop", crop, *(["--flip"] if flip else [])) == 0
-    model = EdgeFace.from_weights(weights)
+    assert run(edgeface, people, out, "--crop", crop, *(["--flip"] if flip else [])) == 0
+    model = EdgeFace.from_weights(edgeface)
     contract = FaceContract(crop)  # type: ignore[arg-type]
     table = read_embeddings(out, contract=contract.id, digest=weights_digest(model))
     wanted = sorted(people.rglob("*.png"))
@@ -89,9 +72,9 @@ def test_the_table_holds_what_one_face_at_a_time_gives(
     assert np.std(table.embeddings, axis=0).max() > 1e-3
 
 
-def test_the_numbers_depend_on_the_face_alone(weights: Path, people: Path) -> None:
+def test_the_numbers_depend_on_the_face_alone(edgeface: Path, people: Path) -> None:
     """Bit for bit: not on batch size, threads, order, or what else is there."""
-    model, contract, faces = EdgeFace.from_weights(weights), FaceContract(), faces_of(str(people))
+    model, contract, faces = EdgeFace.from_weights(edgeface), FaceContract(), faces_of(str(people))
     assert len(faces) > INFERENCE_BATCH
     wanted = embed_pictures(model, faces, contract).embeddings
     for batch_size, workers in ((7, 1), (INFERENCE_BATCH + 1, 3)):
@@ -101,20 +84,20 @@ def test_the_numbers_depend_on_the_face_alone(weights: Path, people: Path) -> No
     assert np.array_equal(embed_pictures(model, faces[4:5], contract).embeddings, wanted[4:5])
 
 
-def test_with_flip_a_mirror_image_is_the_same_face(weights: Path, people: Path, tmp_path: Path) -> None:
+def test_with_flip_a_mirror_image_is_the_same_face(edgeface: Path, people: Path, tmp_path: Path) -> None:
     for index, path in enumerate(sorted(people.rglob("0.png"))):
         picture = Image.open(path)
         picture.save(tmp_path / f"{index}_a.png")
         ImageOps.mirror(picture).save(tmp_path / f"{index}_b.png")
-    model, faces = EdgeFace.from_weights(weights), faces_of(str(tmp_path))
+    model, faces = EdgeFace.from_weights(edgeface), faces_of(str(tmp_path))
     flipped = embed_pictures(model, faces, FaceContract(), flip=True).embeddings
     plain = embed_pictures(model, faces, FaceContract()).embeddings
     np.testing.assert_allclose(flipped[::2], flipped[1::2], rtol=0, atol=1e-6)
     assert np.abs(plain[::2] - plain[1::2]).max() > 1e-3
 
 
-def test_no_faces_give_no_embeddings(weights: Path) -> None:
-    assert embed_faces(EdgeFace.from_weights(weights), torch.zeros(0, 3, 112, 112), FaceContract()).shape == (0, 512)
+def test_no_faces_give_no_embeddings(edgeface: Path) -> None:
+    assert embed_faces(EdgeFace.from_weights(edgeface), torch.zeros(0, 3, 112, 112), FaceContract()).shape == (0, 512)
 
 
 def test_identities_are_the_first_folders(people: Path, tmp_path: Path) -> None:
@@ -127,7 +110,7 @@ def test_identities_are_the_first_folders(people: Path, tmp_path: Path) -> None:
 
 
 def test_unreadable_and_unaligned_pictures_are_left_out_and_listed(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    edgeface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     faces = tmp_path / "faces"
     for index in range(45):
@@ -135,7 +118,7 @@ def test_unreadable_and_unaligned_pictures_are_left_out_and_listed(
         Image.new("RGB", (112, 112), (index, 0, 0)).save(faces / f"p{index}" / "a.png")
     (faces / "p3" / "broken.jpg").write_bytes(b"no picture")
     Image.new("RGB", (128, 100)).save(faces / "p4" / "wide.png")
-    assert run(weights, faces, tmp_path / "e.npz") == 0
+    assert run(edgeface, faces, tmp_path / "e.npz") == 0
     said = capsys.readouterr().out
     assert "2 of 47 pictures cannot be used and are left out:" in said
     assert "wide.png: 128x100 is not square" in said
@@ -143,7 +126,7 @@ def test_unreadable_and_unaligned_pictures_are_left_out_and_listed(
     assert len(table) == 45
     assert [Path(path).name for path, _ in table.metadata["skipped"]] == ["broken.jpg", "wide.png"]
     Image.new("RGB", (128, 100)).save(faces / "p5" / "wide.png")
-    assert run(weights, faces, tmp_path / "more.npz") == 2
+    assert run(edgeface, faces, tmp_path / "more.npz") == 2
     assert "3 or more of 48 pictures cannot be used, over 5%" in only_line(capsys)
     assert not (tmp_path / "more.npz").exists()
 
@@ -166,19 +149,19 @@ def test_unreadable_and_unaligned_pictures_are_left_out_and_listed(
     ],
 )
 def test_what_cannot_be_done_is_one_line(
-    weights: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], told: str
+    edgeface: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], told: str
 ) -> None:
-    options = {"--input": str(people), "--weights": str(weights), "--out": str(tmp_path / "e.npz")}
-    options[extra[0]] = str(weights) if extra[1] == "WEIGHTS" else extra[1]
+    options = {"--input": str(people), "--weights": str(edgeface), "--out": str(tmp_path / "e.npz")}
+    options[extra[0]] = str(edgeface) if extra[1] == "WEIGHTS" else extra[1]
     assert main([part for pair in options.items() for part in pair]) == 2
     assert told in only_line(capsys)
     assert not (tmp_path / "e.npz").exists()
 
 
 def test_a_folder_without_pictures_is_one_line(
-    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    edgeface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(weights, tmp_path, tmp_path / "e.npz") == 2
+    assert run(edgeface, tmp_path, tmp_path / "e.npz") == 2
     assert "holds no pictures" in only_line(capsys)
 
 
@@ -266,18 +249,47 @@ def test_damaged_tables_are_refused(tmp_path: Path, fault: str) -> None:
         read_embeddings(path)
 
 
-# The authors' weights on real faces
+# int8 weights: random ones beside the authors' network, the authors' own on real faces
 
 
-@pytest.mark.parametrize("variant", ["edgeface_xxs_q", "edgeface_xs_q"])
+@pytest.mark.parametrize("variant", INT8_VARIANTS)
+@pytest.mark.filterwarnings("ignore")
+def test_int8_weights_embed_a_picture_as_the_authors_network_does(variant: str, people: Path, tmp_path: Path) -> None:
+    """A wrong channel order, range, crop or layer gives another direction."""
+    path = random_int8_edgeface(tmp_path / "q.pt", variant)
+    theirs = AuthorsWrapper(VARIANTS[variant].network, None).eval()
+    state = {}
+    for key, value in torch.load(path, weights_only=True).items():
+        layer = key.removesuffix("._packed_params._packed_params")
+        if layer != key:
+            whole = value[0].int_repr().float()
+            state |= {
+                f"{layer}.weight": (whole - value[0].q_zero_point()) * value[0].q_scale(),
+                f"{layer}.bias": value[1],
+            }
+        elif key in theirs.state_dict():
+            state[key] = value
+    theirs.load_state_dict(state)
+    pictures = sorted(people.rglob("1.png"))  # of 112x112, which `center` takes as they are
+    crops = torch.from_numpy(np.stack([np.asarray(Image.open(picture)) for picture in pictures]))
+    with torch.no_grad():
+        wanted = theirs(crops.permute(0, 3, 1, 2).float() / 255 * 2 - 1)
+    wanted /= wanted.norm(dim=1, keepdim=True)
+    assert wanted.std(0).max() > 0.01
+    faces = [face for picture in pictures for face in faces_of(str(picture))]
+    found = embed_pictures(EdgeFace.from_weights(path), faces, FaceContract("center")).embeddings
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("variant", INT8_VARIANTS)
+@needs(LFW, *map(official_edgeface, INT8_VARIANTS))
 def test_the_official_weights_tell_people_apart(variant: str) -> None:
     """40 people, one gallery picture and one probe each. The gallery of all 871 gives 97.8 and 98.4 %; a smaller one is
     easier, while a wrong channel order, range, crop or layer loses many."""
-    path, faces = SHARED / "weights" / f"{variant}.pt", SHARED / "data" / "faces_lfw_128"
-    if not path.is_file() or not faces.is_dir():
-        pytest.skip("EdgeFace's files or LFW are not here")
-    folders = [folder for folder in sorted(faces.iterdir()) if len(list(folder.iterdir())) >= 2][:40]
+    folders = [folder for folder in sorted(LFW.iterdir()) if len(list(folder.iterdir())) >= 2][:40]
     pictures = [face for folder in folders for face in faces_of(str(folder))[:2]]
-    found = embed_pictures(EdgeFace.from_weights(path), pictures, FaceContract("arcface")).embeddings
+    found = embed_pictures(
+        EdgeFace.from_weights(official_edgeface(variant)), pictures, FaceContract("arcface")
+    ).embeddings
     nearest = (found[1::2] @ found[::2].T).argmax(axis=1)
     assert (nearest == np.arange(len(folders))).mean() >= 0.95

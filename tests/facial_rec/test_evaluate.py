@@ -88,7 +88,7 @@ def test_a_recogniser_is_not_measured_on_whom_it_knows(
     model.provenance = replace(model.provenance, trained_on=tuple(identity_digests([someone])))
     model.save_pretrained(tmp_path / "leaky")
     assert evaluate([*arguments, "--weights", str(tmp_path / given)]) == 2
-    assert f"{given}: was trained on 1 of the 3 people of test (such as {someone})" in only_line(capsys)
+    assert f"{given}: was trained on 1 of the 3 identities of test (such as {someone})" in only_line(capsys)
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
@@ -109,7 +109,7 @@ def test_a_super_resolver_that_knows_them_is_refused_too(
     else:
         folders = ["--checkpoint-dir", str(tmp_path / "c"), "--log-dir", str(tmp_path / "l")]
         assert finetune([*shared, *folders, "--weights", str(edgeface), "--cache-dir", str(tmp_path / "cache")]) == 2
-    assert f"dsr.ckpt: was trained on {len(people)} of the {len(people)} people of {split}" in only_line(capsys)
+    assert f"dsr.ckpt: was trained on {len(people)} of the {len(people)} identities of {split}" in only_line(capsys)
 
 
 @pytest.mark.parametrize(

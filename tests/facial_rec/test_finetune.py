@@ -30,7 +30,7 @@ from facial_rec.model import EdgeFace
 from facial_rec.module import EdgeFaceLightning
 from facial_rec.recognizer import load_edgeface
 from tests.conftest import VLR, only_line
-from tests.ear_teacher.test_resume import assert_same
+from tests.support.training import assert_same
 
 pytestmark = pytest.mark.runs
 

@@ -26,8 +26,10 @@ from earface.nn.precision import has_native_bfloat16
 from facial_rec import published_weights as pretrained
 from facial_rec.model import EdgeFace, LoRaLin
 from facial_rec.published_weights import VARIANTS
+from tests.support.edgeface import INT8_SOURCES, INT8_VARIANTS, AuthorsWrapper, int8_edgeface
+from tests.support.hostile import Payload
+from tests.support.shared_files import needs, official_edgeface
 
-OFFICIAL = Path(__file__).parents[2].parent / "shared" / "weights"
 PARAMETERS = {  # millions, as published
     "edgeface_xxs": "1.24",
     "edgeface_xs_gamma_06": "1.77",
@@ -54,32 +56,6 @@ def randomised(model: nn.Module, seed: int = 0) -> Any:
 
 def faces(count: int = 2) -> Tensor:
     return torch.rand(count, 3, 112, 112, generator=torch.Generator().manual_seed(7)) * 2 - 1
-
-
-class AuthorsWrapper(nn.Module):
-    """What wrote the published files, as their names and sizes tell: a timm model under `model`, in which every linear
-    layer whose own name does not hold "head" is two, the inner width gamma times the smaller side."""
-
-    def __init__(self, network: str, gamma: float | None) -> None:
-        super().__init__()
-        self.model = timm.create_model(network)
-        self.model.reset_classifier(512)
-        if gamma is not None:
-            self.halve(self, gamma)
-
-    def halve(self, parent: nn.Module, gamma: float) -> None:
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Linear) and "head" not in name:
-                inner = max(2, int(min(child.in_features, child.out_features) * gamma))
-                pair = nn.Sequential()
-                pair.add_module("linear1", nn.Linear(child.in_features, inner, bias=False))
-                pair.add_module("linear2", nn.Linear(inner, child.out_features, bias=child.bias is not None))
-                setattr(parent, name, pair)
-            else:
-                self.halve(child, gamma)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
 
 
 @pytest.fixture(scope="module")
@@ -241,20 +217,14 @@ def test_faces_of_another_shape_are_refused(wrong: Tensor) -> None:
         EdgeFace("edgeface_xxs").eval()(wrong)
 
 
-# The authors' own int8 files
+# int8 files: of random weights, and the authors' own
 
 
-def official(name: str) -> Path:
-    path = OFFICIAL / f"{name}.pt"
-    if not path.is_file():
-        pytest.skip("EdgeFace's files are not here")
-    return path
-
-
-@pytest.mark.parametrize("variant", ["edgeface_xxs_q", "edgeface_xs_q"])
+@pytest.mark.parametrize("variant", INT8_VARIANTS)
+@pytest.mark.parametrize("source", INT8_SOURCES)
 @pytest.mark.filterwarnings("ignore")
-def test_official_int8_files_load_whole_and_exactly(variant: str) -> None:
-    path = official(variant)
+def test_int8_files_load_whole_and_exactly(variant: str, source: str, tmp_path: Path) -> None:
+    path = int8_edgeface(source, variant, tmp_path)
     model = EdgeFace.from_weights(path)
     assert model.variant == variant
     own = model.state_dict()
@@ -264,10 +234,6 @@ def test_official_int8_files_load_whole_and_exactly(variant: str) -> None:
         if last == "_packed_params":
             weight, bias = value
             layer = layer.removesuffix("._packed_params")
-            for row in range(0, len(weight), 37):  # every 37th row, number by number
-                for column, whole in enumerate(weight[row].int_repr().tolist()):
-                    wanted = torch.tensor(float(whole - weight.q_zero_point())) * torch.tensor(weight.q_scale())
-                    assert own[f"{layer}.weight"][row, column] == wanted
             whole = (weight.int_repr().float() - weight.q_zero_point()) * torch.tensor(weight.q_scale())
             assert torch.equal(own[f"{layer}.weight"], whole)
             assert torch.equal(own[f"{layer}.bias"], bias)
@@ -280,8 +246,23 @@ def test_official_int8_files_load_whole_and_exactly(variant: str) -> None:
     assert used == own.keys()
 
 
-def test_the_floats_of_an_int8_file_have_its_digest_and_name(tmp_path: Path) -> None:
-    model = EdgeFace.from_weights(official("edgeface_xxs_q"))
+@pytest.mark.parametrize("variant", INT8_VARIANTS)
+@needs(*map(official_edgeface, INT8_VARIANTS))
+@pytest.mark.filterwarnings("ignore")
+def test_int8_files_of_random_weights_are_laid_out_as_the_authors_are(variant: str, tmp_path: Path) -> None:
+    def layout(path: Path) -> dict[str, Any]:
+        content = torch.load(path, weights_only=True)
+        packed = {key: value for key, value in content.items() if isinstance(value, tuple)}
+        tensors = {key: (value.shape, value.dtype) for key, value in content.items() if isinstance(value, Tensor)}
+        linear = {key: (weight.shape, weight.qscheme(), bias.shape) for key, (weight, bias) in packed.items()}
+        return dict.fromkeys(content) | tensors | linear
+
+    assert layout(int8_edgeface("synthetic", variant, tmp_path)) == layout(official_edgeface(variant))
+
+
+@pytest.mark.parametrize("source", INT8_SOURCES)
+def test_the_floats_of_an_int8_file_have_its_digest_and_name(source: str, tmp_path: Path) -> None:
+    model = EdgeFace.from_weights(int8_edgeface(source, "edgeface_xxs_q", tmp_path))
     save_file(model.state_dict(), tmp_path / "floats.safetensors")
     again = EdgeFace.from_weights(tmp_path / "floats.safetensors")
     assert again.variant == "edgeface_xxs_q"
@@ -307,14 +288,10 @@ def test_a_layer_of_int8_values_tells_the_int8_variant(tmp_path: Path, xxs: tupl
 # Files that are something else
 
 
-class Payload:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (exec, ("open(__import__('os').environ['PAYLOAD_RAN'], 'w').close()",))
-
-
-def test_a_hostile_file_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PAYLOAD_RAN", str(tmp_path / "ran"))
-    (tmp_path / "edgeface_xxs.pt").write_bytes(pickle.dumps({"model.stem.0.weight": Payload()}, protocol=2))
+def test_a_hostile_file_runs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "edgeface_xxs.pt").write_bytes(
+        pickle.dumps({"model.stem.0.weight": Payload(tmp_path / "ran")}, protocol=2)
+    )
     with pytest.raises(
         InputError, match=r"edgeface_xxs\.pt: not a weights file .*without running code.*; give a file of the authors"
     ):

@@ -10,14 +10,14 @@ import torch
 from earface.core.errors import InputError
 from facial_rec.model import EdgeFace
 from facial_rec.recognizer import load_edgeface
+from tests.support.edgeface import INT8_SOURCES, int8_edgeface
 
-OFFICIAL = Path(__file__).parents[2].parent / "shared" / "weights"
 
-
-def test_a_name_is_the_published_file_where_torch_hub_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = OFFICIAL / "edgeface_xs_q.pt"
-    if not path.is_file():
-        pytest.skip("EdgeFace's files are not here")
+@pytest.mark.parametrize("source", INT8_SOURCES)
+def test_a_name_is_the_published_file_where_torch_hub_keeps_it(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = int8_edgeface(source, "edgeface_xs_q", tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     (tmp_path / "hub" / "checkpoints" / path.name).symlink_to(path)

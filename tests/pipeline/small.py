@@ -20,7 +20,7 @@ from earface.data.face_sizes import parse_vlr_size
 from earface.data.identity_split import identity_digests
 from earface.data.images import read_image
 from earface.data.pixels import interpolate, to_model_range
-from earface.synthetic.face_set import FaceSet, draw_dataset
+from earface.synthetic.face_set import FaceSet, write_face_set
 from facial_rec.contract import FaceContract
 from facial_rec.hub import EdgeFaceProvenance
 from facial_rec.model import EdgeFace
@@ -69,7 +69,7 @@ def finetuned_folder(
 
 def drawn(folder: Path, subjects: int, pictures: int, seed: int = 3) -> Path:
     """A folder of faces with Multi-PIE names."""
-    draw_dataset(folder, FaceSet(subjects, pictures, 128, seed=seed))
+    write_face_set(folder, FaceSet(subjects, pictures, 128, seed=seed))
     return folder / "images"
 
 

@@ -80,7 +80,7 @@ def test_five_rows_in_the_order_of_the_question(shelf: Path, pretrained: FaceRec
 
 
 @pytest.mark.parametrize(
-    ("tuned", "resolvers", "wanted"),
+    ("finetuned", "resolvers", "wanted"),
     [
         ((), (), FIVE[:2]),
         (("both16",), (), FIVE[:3]),

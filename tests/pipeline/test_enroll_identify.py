@@ -1,8 +1,5 @@
 """Enrolling people and finding them again by the two commands: scores beside a loop of one face at a time, galleries
-that grow, and what cannot be done.
-
-What needs YuNet's file runs where the folder `shared` stands beside the repository.
-"""
+that grow, and what cannot be done."""
 
 from __future__ import annotations
 
@@ -20,10 +17,11 @@ from PIL import Image
 
 from dsr import DSR, DSRConfig
 from dsr.inference import at_size
+from earface.data.face_alignment import face_template
 from earface.data.face_sizes import VLRSize
 from earface.data.images import Pixels, list_images, read_image
 from earface.data.pixels import interpolate, to_model_range
-from earface.synthetic.face_set import FaceSet, draw_many
+from earface.synthetic.face_set import FaceSet, synthesize_faces
 from facial_rec.contract import FaceContract
 from facial_rec.embed import main as embed
 from facial_rec.embedding_table import read_embeddings
@@ -32,11 +30,13 @@ from pipeline.candidate_grid import CAPTION, DPI, INCHES, MOST_CANDIDATES
 from pipeline.enroll import main as enroll
 from pipeline.gallery import Gallery
 from pipeline.identify import main as identify
-from tests.conftest import only_line, random_edgeface
+from tests.conftest import only_line
+from tests.support.edgeface import random_edgeface
+from tests.support.shared_files import YUNET, needs
+from tests.support.yunet import draw_marks, write_yunet
 
 pytestmark = pytest.mark.runs
 
-YUNET = Path(__file__).parents[2].parent / "shared" / "weights" / "face_detection_yunet_2023mar.onnx"
 NAMES = ("al", "bo", "cy", "di", "ed")
 PICTURES = 3
 
@@ -48,7 +48,7 @@ Enrol = Callable[..., int]
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three drawn faces of 128x128 of each of NAMES, in a folder for each."""
     folder = tmp_path_factory.mktemp("people")
-    faces = draw_many(FaceSet(len(NAMES), PICTURES, 128, seed=3))[0]
+    faces = synthesize_faces(FaceSet(len(NAMES), PICTURES, 128, seed=3))[0]
     for place, face in enumerate(faces):
         path = folder / NAMES[place // PICTURES] / f"{place % PICTURES}.png"
         path.parent.mkdir(exist_ok=True)
@@ -608,12 +608,19 @@ def test_any_number_of_candidates_and_any_names_can_be_shown(people: Path, enrol
 # Photographs
 
 
-@pytest.mark.skipif(not YUNET.is_file(), reason="no detector")
+@pytest.mark.parametrize("detector", ["marks", pytest.param("YuNet", marks=needs(YUNET))])
 @pytest.mark.filterwarnings("ignore")
 def test_faces_are_found_in_photographs(
-    people: Path, edgeface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    detector: str, people: Path, edgeface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In drawn ones, of grey around a face. Who has only a photograph without one is not enrolled."""
+    """In synthetic ones, of grey around a face. Who has only a photograph without one is not enrolled."""
+    file = YUNET
+    if detector == "marks":  # which the faces get
+        file, people = write_yunet(tmp_path / "marks.onnx"), Path(shutil.copytree(people, tmp_path / "marked"))
+        for path in list_images(people):
+            face = read_image(path)
+            draw_marks(face, face_template() - 0.5, 128)
+            Image.fromarray(face).save(path)
     rng: Any = np.random.default_rng(0)
     for path in list_images(people):
         photograph = np.full((320, 300, 3), 128, np.uint8)
@@ -624,7 +631,7 @@ def test_faces_are_found_in_photographs(
         Image.fromarray(photograph).save(target)
     (tmp_path / "photographs" / "nobody").mkdir()
     Image.fromarray(np.full((320, 300, 3), 128, np.uint8)).save(tmp_path / "photographs" / "nobody" / "wall.png")
-    shared = ["--detector", str(YUNET), "--device", "cpu"]
+    shared = ["--detector", str(file), "--device", "cpu"]
     given = ["--input", str(tmp_path / "photographs"), "--recognizer", str(edgeface), "--out", str(tmp_path / "g.npz")]
     assert enroll([*given, *shared]) == 0
     said = capsys.readouterr().out
@@ -633,7 +640,7 @@ def test_faces_are_found_in_photographs(
     assert Gallery.load(tmp_path / "g.npz").identities == list(NAMES)
     for probes, aligned in ((tmp_path / "photographs", False), (people / "al", True)):
         out = tmp_path / f"out_{aligned}"
-        extra = ["--pictures", "1", "--detector", str(YUNET), "--top-k", "5"]
+        extra = ["--pictures", "1", "--detector", str(file), "--top-k", "5"]
         assert search(probes, tmp_path / "g.npz", out, *extra, aligned=aligned) == 0
         sheet = sheet_of(out, 1, 6)
         first = rows_in(out)[0]

@@ -336,7 +336,7 @@ def test_a_model_that_knows_one_of_the_people_is_refused(
         models = ["--vlr-size", VLR]
         models += ["--tuned", finetuned_folder(tmp_path / "knows", edgeface, "bicubic", VLR, people=[someone])]
     assert main(arguments(people, edgeface, tmp_path / "out", *models, *TUNE)) == 2
-    wanted = f"knows: was trained on 1 of the 16 people of this evaluation (such as {someone})"
+    wanted = f"knows: was trained on 1 of the 16 identities of this evaluation (such as {someone})"
     assert wanted in only_line(capsys)
     assert not (tmp_path / "out" / "report.json").exists()
 
@@ -348,7 +348,7 @@ def test_the_super_resolvers_own_evaluation_refuses_such_a_folder_too(
     folder = dsr_folder(tmp_path / "knows", VLR, people=[someone])
     nobody = ["--recognizer", "none", "--second-recognizer", "none", "--out", str(tmp_path / "out")]
     assert evaluate_dsr(["--checkpoint", str(folder), "--dataset-root", str(face_set), *nobody]) == 2
-    assert f"knows: was trained on 1 of the 3 people of test (such as {someone})" in only_line(capsys)
+    assert f"knows: was trained on 1 of the 3 identities of test (such as {someone})" in only_line(capsys)
 
 
 @pytest.fixture
@@ -485,7 +485,7 @@ def another_size(folder: Path) -> None:
         (another_camera, "", "names are SUBJECT_SESSION_RECORDING_CAMERA_ILLUMINATION_crop_128.png, such as"),
         (one_each, "", "no probes: everyone has one picture, which is enrolled"),
         (one_person, "", "one person, 001: nobody to be told apart from"),
-        (another_size, "", "96x96, 128x128 wanted"),
+        (another_size, "", "96x96, expected 128x128"),
         (over_a_twentieth, "", "faces cannot be read, over 5%"),
     ],
 )

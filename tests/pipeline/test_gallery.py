@@ -17,7 +17,7 @@ from facial_rec.embedding_table import FaceEmbeddings, read_embeddings, write_em
 from facial_rec.recognizer import load_recognizer
 from pipeline.gallery import Gallery
 from pipeline.search import top_candidates
-from tests.conftest import random_edgeface
+from tests.support.edgeface import random_edgeface
 
 OWNERS = ["bo", "al", "bo", "cy", "al", "bo"]  # in no order, with three, two and one pictures
 

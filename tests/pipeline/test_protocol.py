@@ -16,7 +16,7 @@ from earface.core.errors import InputError
 from earface.data.face_rows import FaceRow
 from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
 from earface.data.images import Pixels, read_image
-from earface.synthetic.face_set import FaceSet, draw_many
+from earface.synthetic.face_set import FaceSet, synthesize_faces
 from pipeline.leakage import Leak, find_leaks, without_leaks
 from pipeline.protocol import Enrolment, GalleryRule, Protocol, from_dataset, from_lists, from_pairs
 
@@ -28,7 +28,7 @@ Alteration = Callable[[Path, Path], None]
 @pytest.fixture(scope="module")
 def faces() -> list[Pixels]:
     """Three drawn faces of each of six people."""
-    return list(draw_many(FaceSet(PEOPLE, PICTURES, 128, seed=5))[0])
+    return list(synthesize_faces(FaceSet(PEOPLE, PICTURES, 128, seed=5))[0])
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""How well boxes are found: average precision and recall as COCO measures them, by size of ear, and at one threshold.
+"""Metrics of boxes: COCO's average precision and recall, AP by size of ear, and precision and recall at a threshold.
 
 Boxes are x y x y in pixels of the photograph. COCO's rules: https://cocodataset.org/#detection-eval, by pycocotools.
 """
@@ -18,13 +18,13 @@ from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import box_iou
 
-MATCH_IOU = 0.5  # an ear is found by a box that overlaps it so far
-LOOSE_IOU = 0.3  # at which recall of small ears is published
+MATCH_IOU = 0.5  # above which a box matches an ear
+LOOSE_IOU = 0.3  # at which the literature reports recall of small ears
 COCO_IOUS = np.linspace(0.5, 0.95, 10).tolist()
 RECALLS = np.linspace(0.0, 1.0, 101)  # where COCO reads the precision
 SIZE_EDGES = (0.0, 16.0, 32.0, 64.0, 128.0, math.inf)  # sqrt(width * height), pixels
-THRESHOLDS = tuple(tenth / 10 for tenth in range(1, 10))  # of scores, to choose one from
-MIN_EARS = 5  # of a size; fewer say nothing of it
+THRESHOLDS = tuple(tenth / 10 for tenth in range(1, 10))  # of scores
+MIN_EARS = 5  # of a size; fewer are insufficient data
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class BoxResult:
     @cached_property
     def overlaps(self) -> NDArray[np.float64]:
         """(D, N) IoU."""
-        return box_iou(self.boxes.double(), self.truth.double()).numpy()
+        overlaps: NDArray[np.float64] = box_iou(self.boxes.double(), self.truth.double()).numpy()
+        return overlaps
 
     @cached_property
     def ears(self) -> NDArray[np.int64]:
@@ -53,12 +54,12 @@ class SizeRow:
     low: float  # sqrt(width * height) in pixels, included
     high: float  # excluded
     ears: int
-    figure: float | None  # None: insufficient data
+    value: float | None  # None: insufficient data
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What a user sees who keeps the detections of a score and above, at IoU .5. Shares in [0, 1]."""
+    """Metrics of the detections with scores of at least `threshold`, at IoU .5. In [0, 1]."""
 
     threshold: float
     detections: int
@@ -68,8 +69,8 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class CocoFigures:
-    """COCO's own, at most 100 detections per photograph. In [0, 1]."""
+class CocoMetrics:
+    """COCO's metrics, with at most 100 detections per photograph. In [0, 1]."""
 
     ap: float  # mean over IoU .50, .55, ... .95
     ap50: float
@@ -116,8 +117,8 @@ def average_precision(scores: NDArray[np.floating], correct: NDArray[np.bool_], 
 def by_size(results: Sequence[BoxResult], edges: Sequence[float] = SIZE_EDGES) -> list[SizeRow]:
     """AP50 of the ears between every two edges, in pixels of the photographs.
 
-    As in COCO's area ranges, ears of other sizes are neither found nor missed, and detections of other sizes that find
-    no ear are no false alarms.
+    As in COCO's area ranges, ears of other sizes count neither as found nor as missed, and unmatched detections of
+    other sizes are not false alarms.
     """
     rows = []
     for low, high in pairwise(edges):
@@ -139,7 +140,7 @@ def by_size(results: Sequence[BoxResult], edges: Sequence[float] = SIZE_EDGES) -
 
 def operate(results: Sequence[BoxResult], threshold: float) -> Operation:
     """Precision, recall and false positives of the detections that score `threshold` or more."""
-    # a match depends on better detections only: those below the threshold can be cut off afterwards
+    # a match depends on better detections only, so those below the threshold can be removed afterwards
     kept = [result.ears[result.scores.numpy() >= threshold] for result in results]
     detections, num_ears = sum(map(len, kept)), sum(len(result.truth) for result in results)
     found = sum(int((ears >= 0).sum()) for ears in kept)
@@ -152,8 +153,8 @@ def operate(results: Sequence[BoxResult], threshold: float) -> Operation:
     )
 
 
-def coco_metrics(results: Sequence[BoxResult]) -> CocoFigures | None:
-    """Of photographs all of whose ears are annotated; those without ears count. None if none has ears."""
+def coco_metrics(results: Sequence[BoxResult]) -> CocoMetrics | None:
+    """Of completely annotated photographs, including those without ears. None if none has ears."""
     if not any(len(result.truth) for result in results):
         return None
     metric = MeanAveragePrecision(
@@ -170,7 +171,7 @@ def coco_metrics(results: Sequence[BoxResult]) -> CocoFigures | None:
     precision = found["precision"][:, :, 0, 0, -1].double().numpy()  # (IoUs, recalls) of ears of all areas
     recall = found["recall"][:, 0, 0, -1].double().numpy()  # (IoUs,)
     at75 = COCO_IOUS.index(0.75) + 1
-    return CocoFigures(
+    return CocoMetrics(
         ap=float(precision[1:].mean()),
         ap50=float(precision[1].mean()),
         ap75=float(precision[at75].mean()),

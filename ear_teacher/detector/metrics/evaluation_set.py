@@ -1,4 +1,4 @@
-"""The photographs that a detector is measured on, and what is known of them from its training."""
+"""The photographs that a detector is evaluated on, and which of them it was trained on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ear_teacher.loading import located
 from earface.core.errors import InputError
 from earface.data.annotations import Annotations
 from earface.data.coco import CATEGORY, read_coco
@@ -17,7 +16,7 @@ from earface.data.coco import CATEGORY, read_coco
 
 @dataclass(frozen=True)
 class Source:
-    """What is measured on: the photographs of one file, and what that file calls them."""
+    """The photographs of one file, with their ids and names in it."""
 
     annotations: Annotations
     ids: dict[Path, int | str]
@@ -30,7 +29,7 @@ def open_source(path: str, images: str | None) -> Source:
     annotations = read_coco(path, images)
     if not annotations.num_ears:
         raise InputError(f"{path}: none of its {len(annotations)} photographs has an ear: nothing can be measured")
-    content = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # read_coco has checked it, and drops the ids
+    content = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # checked by read_coco, which drops the ids
     categories = content["categories"]
     named = [entry for entry in categories if str(entry.get("name", "")).lower() == CATEGORY]
     paths = [photograph.path for photograph in annotations.photographs]
@@ -40,23 +39,23 @@ def open_source(path: str, images: str | None) -> Source:
 
 
 def validated_on(run: Mapping[str, Any]) -> str:
-    """The file that a run was validated on. Raises InputError if it has several, or if it is not here."""
-    files = run["val_json"]
-    if len(files) != 1 or not Path(located(files[0])).is_file():
-        raise InputError(f"the run was validated on {', '.join(files)}: say by `json` on what to measure")
-    return located(files[0])
+    """The file that a run was validated on. Raises InputError if there are several, or if it does not exist."""
+    files: list[str] = run["val_json"]
+    if len(files) != 1 or not Path(files[0]).is_file():
+        raise InputError(f"the run was validated on {', '.join(files)}: choose the file by `json`")
+    return files[0]
 
 
 def trained_on(run: Mapping[str, Any], annotations: Annotations) -> list[str]:
-    """A sentence if photographs or people were trained on; training files that are no longer here tell nothing."""
+    """A sentence if photographs or people were trained on. Training files that no longer exist are ignored."""
     seen = []
     for path in run["train_json"]:
         with suppress(InputError):
-            seen += read_coco(located(path), run["images"] and located(run["images"])).photographs
+            seen += read_coco(path, run["images"]).photographs
     paths = {photograph.path.resolve() for photograph in seen}
     subjects = {photograph.subject for photograph in seen} - {""}
     photographs = sum(photograph.path.resolve() in paths for photograph in annotations.photographs)
     people = len(subjects & {photograph.subject for photograph in annotations.photographs})
     if not photographs and not people:
         return []
-    return [f"{photographs} of the photographs and {people} of the people were trained on: these are not unseen ones"]
+    return [f"{photographs} of the photographs and {people} of the people were trained on: they are not unseen"]

@@ -1,4 +1,4 @@
-"""The worst of an evaluation as contact sheets: ears missed, false alarms, landmarks far from their places."""
+"""The worst errors of an evaluation as image grids: missed ears, false alarms, misplaced landmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ear_teacher.detector.drawing import Skeleton, sheet, zoomed
+from ear_teacher.detector.drawing import Skeleton, photograph_grid, zoomed
 from ear_teacher.detector.metrics.predictions import DetectorPredictions, corners
 from earface.data.images import read_image, write_image
 
@@ -20,7 +20,7 @@ SURROUNDINGS = 1.0  # box sides around an ear or a false alarm, to see what it i
 
 
 def save_missed(path: Path, names: Sequence[str], findings: Sequence[DetectorPredictions], threshold: float) -> None:
-    """The largest ears that no detection of `threshold` or more finds, with what was detected around them."""
+    """The largest ears without a detection that scores `threshold` or more, and the detections around them."""
     missed = []
     for row, found in enumerate(findings):
         kept = found.detections["scores"] >= threshold
@@ -32,7 +32,7 @@ def save_missed(path: Path, names: Sequence[str], findings: Sequence[DetectorPre
 
 
 def save_false_alarms(path: Path, names: Sequence[str], findings: Sequence[DetectorPredictions]) -> None:
-    """The detections of the highest scores that find no ear, with what scores as high and the annotated ears."""
+    """The highest-scoring detections that match no ear, with all that score as high and the annotated ears."""
     alarms = []
     for row, found in enumerate(findings):
         for box, score, ear in zip(
@@ -50,9 +50,10 @@ def save_worst_landmarks(
     errors: NDArray[np.float64],
     skeleton: Skeleton,
 ) -> None:
-    """The ears of the greatest errors (all ears,), NaN for unlabelled, with their landmarks in the annotated boxes.
+    """The ears with the largest errors, with the landmarks predicted in their annotated boxes; the score shown is the
+    error.
 
-    In the place of a score stands the error.
+    errors: (all ears,), NaN for unlabelled ones.
     """
     worst, shown, start = [], [], 0
     for row, found in enumerate(findings):
@@ -79,15 +80,15 @@ def _save(
     min_score: float | None = 0.0,
     skeleton: Skeleton = (),
 ) -> None:
-    """found: how bad, row of the photograph, box x y x y, caption. Nothing found leaves no file.
+    """found: severity, row of the photograph, box x y x y, caption. Writes no file if it is empty.
 
-    min_score: of the detections that are drawn; None: what stands for how bad.
+    min_score: of the detections to draw; None: the severity.
     """
     worst = sorted(found, key=lambda entry: -entry[0])[: COLUMNS * ROWS]
     if not worst:
         return
     pictures, captions = [], []
-    for how_bad, row, box, caption in worst:
+    for severity, row, box, caption in worst:
         photograph = findings[row].photograph
         picture = zoomed(
             read_image(photograph.path),
@@ -95,10 +96,10 @@ def _save(
             findings[row].detections,
             truth=photograph,
             skeleton=skeleton,
-            min_score=how_bad if min_score is None else min_score,
+            min_score=severity if min_score is None else min_score,
             margin=margin,
             side=SIDE,
         )
         pictures.append(picture)
         captions.append(f"{names[row]}: {caption}")
-    write_image(path, sheet(pictures, COLUMNS, captions=captions, side=SIDE))
+    write_image(path, photograph_grid(pictures, COLUMNS, captions=captions, side=SIDE))

@@ -1,4 +1,4 @@
-"""How far landmarks lie from their places, relative to the ear, and whether hidden ones are known as hidden.
+"""Metrics of landmarks: errors relative to the size of the ear, and the classification as visible or hidden.
 
 An error is the distance in pixels divided by a length of the ear. Of N ears with K landmarks it is an (N, K) array in
 which NaN means not labelled and infinity that the ear was not found.
@@ -26,12 +26,12 @@ class LandmarkAccuracy:
     """Of N ears, by one protocol. Errors are shares of the normaliser; None: no ear, or no such landmark."""
 
     ears: int
-    unmatched: float | None  # share of the ears that were not found; the figures of errors are without them
+    unmatched: float | None  # share of the ears that were not found; they are not in nme and median
     nme: float | None  # mean over ears of the mean over their labelled landmarks
     median: float | None  # over ears
     nme_visible: float | None  # as nme, of the landmarks that are labelled visible
     nme_hidden: float | None
-    auc: float | None  # under the cumulative distribution up to the limit, in [0, 1]; an ear not found has no end
+    auc: float | None  # under the cumulative distribution up to the limit, in [0, 1]; of an ear not found infinity
     failure_rate: float | None  # share of the ears beyond the limit or not found
 
 
@@ -48,12 +48,12 @@ class LandmarkRow:
 
 @dataclass(frozen=True)
 class Visibility:
-    """Whether labelled landmarks are called visible or hidden rightly. None: they are all of one kind, or none."""
+    """Classification of labelled landmarks as visible or hidden. None: all are of one kind, or there are none."""
 
     landmarks: int
     hidden: int
     accuracy: float | None
-    majority: float | None  # the accuracy of calling all by the commoner name
+    majority: float | None  # the accuracy of predicting the more frequent class for all
     roc_auc: float | None
     average_precision: float | None  # of the hidden ones
 
@@ -79,7 +79,7 @@ def ear_lengths(keypoints: Floats, boxes: Floats, normaliser: Normaliser) -> NDA
 def normalised_errors(found: Floats, truth: Floats, lengths: NDArray[np.float64]) -> Errors:
     """(N, K) of (N, K, 2 or 3) found and (N, K, 3) annotated landmarks; found: infinity where an ear was not found."""
     distances = np.linalg.norm(found[..., :2].astype(np.float64) - truth[..., :2], axis=-1)
-    distances[np.isnan(distances)] = np.inf  # a network that diverged must not pass for unlabelled landmarks
+    distances[np.isnan(distances)] = np.inf  # the output of a diverged network must not count as unlabelled
     return np.where(truth[..., 2] != UNLABELLED, distances / lengths[:, None], np.nan)
 
 
@@ -93,8 +93,8 @@ def ear_means(errors: Errors) -> NDArray[np.float64]:
 def area_under_ced(ear_errors: NDArray[np.float64], limit: float) -> float:
     """Of the cumulative error distribution from 0 to `limit`, over `limit`: in [0, 1], 1 if all errors are 0.
 
-    The distribution steps up by 1 / N at each of the N >= 1 errors e, so that the area is the mean of
-    max(0, limit - e), exactly: no grid of thresholds.
+    The distribution steps up by 1 / N at each of the N >= 1 errors e, so the area is exactly the mean of
+    max(0, limit - e).
     """
     return float(np.maximum(0.0, 1.0 - ear_errors / limit).mean())
 
@@ -120,8 +120,8 @@ def landmark_rows(errors: Errors, names: Sequence[str]) -> list[LandmarkRow]:
     rows = []
     for name, column in zip(names, errors.T, strict=True):
         known = column[np.isfinite(column)]
-        figures = (known.mean(), np.median(known), np.percentile(known, 90)) if len(known) else (None,) * 3
-        rows.append(LandmarkRow(name, len(known), *(None if value is None else float(value) for value in figures)))
+        values = (known.mean(), np.median(known), np.percentile(known, 90)) if len(known) else (None,) * 3
+        rows.append(LandmarkRow(name, len(known), *(None if value is None else float(value) for value in values)))
     return rows
 
 

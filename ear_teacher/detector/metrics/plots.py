@@ -10,13 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from ear_teacher.detector.metrics.average_precision import MATCH_IOU, RECALLS, BoxResult, CocoFigures, Operation
+from ear_teacher.detector.metrics.average_precision import MATCH_IOU, RECALLS, BoxResult, CocoMetrics, Operation
 from earface.metrics.plots import BLUE, GREY, ORANGE, save_plot
 
 SCORE_BINS = np.linspace(0.0, 1.0, 41)
 
 
-def save_precision_recall(path: Path, coco: CocoFigures, operation: Operation) -> None:
+def save_precision_recall(path: Path, coco: CocoMetrics, operation: Operation) -> None:
     """COCO's interpolated precision at each recall, by IoU, and where the score threshold puts the detector."""
 
     def draw(axes: Axes) -> None:
@@ -31,14 +31,14 @@ def save_precision_recall(path: Path, coco: CocoFigures, operation: Operation) -
 
 
 def save_scores(path: Path, results: Sequence[BoxResult], threshold: float) -> None:
-    """The scores of the detections that find an ear at IoU .5, and of the others."""
+    """The scores of the detections that match an ear at IoU .5, and of the others."""
     found = np.concatenate([result.ears >= 0 for result in results])
     scores = np.concatenate([result.scores.numpy() for result in results])
 
     def draw(axes: Axes) -> None:
         axes.set_ylim(0.7, 1.5 * max(10, np.histogram(scores, SCORE_BINS)[0].max()))
         axes.set(xlabel="score", ylabel="detections (log)", xlim=(0.0, 1.0), yscale="log")
-        for chosen, color, name in ((~found, ORANGE, "no ear"), (found, BLUE, "an ear")):
+        for chosen, color, name in ((~found, ORANGE, "false alarm"), (found, BLUE, "ear")):
             heights = np.histogram(scores[chosen], SCORE_BINS)[0]
             label = f"{name}: {int(chosen.sum())} detections"
             axes.stairs(heights, SCORE_BINS, fill=True, alpha=0.6, color=color, label=label)
@@ -50,7 +50,7 @@ def save_scores(path: Path, results: Sequence[BoxResult], threshold: float) -> N
 def save_cumulative_errors(
     path: Path, errors: Mapping[str, NDArray[np.float64]], limit: float, normaliser: str
 ) -> None:
-    """The share of ears whose mean error is at most so much; errors: name in the legend -> (N,).
+    """The cumulative distribution of the mean errors of ears; errors: name in the legend -> (N,).
 
     Infinity is an ear that was not found: its curve ends below 100 %.
     """

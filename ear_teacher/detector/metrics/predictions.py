@@ -1,4 +1,4 @@
-"""What a detector says of annotated photographs, a batch of them in memory at a time."""
+"""The detections in annotated photographs, one batch in memory at a time."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def find_ears(
     with_landmarks: bool,
     done: Callable[[int], None] = lambda count: None,
 ) -> tuple[list[DetectorPredictions], list[str]]:
-    """Findings of the photographs that can be read, in their order, and what the others fail of.
+    """Detections of the readable photographs, in their order, and why the others cannot be read.
 
-    with_landmarks: whether they are placed in the annotated boxes, too. done: called with the number of photographs
-    behind it. Raises InputError if more than 5 % cannot be read.
+    with_landmarks: whether to place them in the annotated boxes, too. done: called with the number of photographs
+    processed. Raises InputError if more than 5 % cannot be read.
     """
     channels = model.config.in_channels
 

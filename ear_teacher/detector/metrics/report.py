@@ -1,4 +1,4 @@
-"""The figures of an evaluation: CSV files with a row an ear or a landmark, COCO results, tables on the terminal."""
+"""The metrics of an evaluation: CSV files with a row per ear or landmark, COCO results, tables on the terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ear_teacher.detector.metrics.predictions import DetectorPredictions
 from earface.core.files import atomic_write
 from earface.data.tables import write_csv
 
-BOX_FIGURES = {
+BOX_METRICS = {
     "ap": "AP",
     "ap50": "AP50",
     "ap75": "AP75",
@@ -34,30 +34,31 @@ CONVENTION = (
     "Shares in [0, 1]. Boxes by COCO's rules (pycocotools): AP is the mean of the interpolated precision at 101 "
     "recalls, over IoU .50, .55, ... .95; at most 100 detections per photograph; photographs without ears count. "
     "average_recall: over the same IoUs. Of photographs whose boxes only enclose landmarks, or where they are "
-    "missing, no box is measured. operating_point: the detections of its score and above, matched at IoU .5, the best"
-    " score first. by_size: sqrt(width * height) of the annotated box in pixels of the photograph, low included, high"
-    " not; for ap50, ears of other sizes are neither found nor missed, nor are detections of other sizes that find "
-    "none false alarms; null: fewer than 5 ears. nme: distance to the annotated landmark over the normaliser, mean "
-    "over an ear's labelled landmarks (hidden ones, too), then mean over ears. landmark-box: diagonal of the box "
-    "around an ear's labelled landmarks; ear-box: of its annotated box. annotated_boxes: landmarks placed in the "
-    "annotated boxes. end_to_end: those of the detections that find the ears, as at the operating point; ears that "
-    "none finds (unmatched) are not in its nme, but in its auc and failure_rate as errors without end. auc: area "
-    "under the cumulative distribution of the ears' errors from 0 to the limit, over the limit. failure_rate: share "
-    "of the ears beyond the limit. visibility: in annotated boxes; average_precision is that of the hidden landmarks;"
-    " majority: the accuracy of calling all by the commoner name. null: cannot be measured on these data."
+    "missing, no box is evaluated. operating_point: the detections of its score and above, matched at IoU .5, the "
+    "best score first. by_size: sqrt(width * height) of the annotated box in pixels of the photograph, low included, "
+    "high not; for ap50, ears of other sizes count neither as found nor as missed, and unmatched detections of other "
+    "sizes are not false alarms; null: fewer than 5 ears. nme: distance to the annotated landmark over the "
+    "normaliser, mean over an ear's labelled landmarks (hidden ones, too), then mean over ears. landmark-box: "
+    "diagonal of the box around an ear's labelled landmarks; ear-box: of its annotated box. annotated_boxes: "
+    "landmarks placed in the annotated boxes. end_to_end: those of the detections matched to the ears at the "
+    "operating point; unmatched ears are not in its nme, but count in its auc and failure_rate as infinite errors. "
+    "auc: area under the cumulative distribution of the ears' errors from 0 to the limit, over the limit. "
+    "failure_rate: share of the ears beyond the limit. visibility: in annotated boxes; average_precision is that of "
+    "the hidden landmarks; majority: the accuracy of predicting the more frequent class for all. null: cannot be "
+    "measured on these data."
 )
 
 
-def size_figures(rows: Iterable[SizeRow], name: str) -> list[dict[str, float | None]]:
-    """name: of the figure. JSON knows no infinity: the last size has no upper edge."""
+def size_metrics(rows: Iterable[SizeRow], name: str) -> list[dict[str, float | None]]:
+    """name: of the metric. JSON has no infinity, so the upper edge of the last size is None."""
     edges = [(row, row.high if math.isfinite(row.high) else None) for row in rows]
-    return [{"low": row.low, "high": high, "ears": row.ears, name: row.figure} for row, high in edges]
+    return [{"low": row.low, "high": high, "ears": row.ears, name: row.value} for row, high in edges]
 
 
 def write_per_ear(
     path: Path, names: Sequence[str], findings: Sequence[DetectorPredictions], nme: Mapping[str, NDArray[np.float64]]
 ) -> None:
-    """CSV, one row an ear, numbered from 1 in its photograph; the score is of the detection that finds it at IoU .5.
+    """CSV, one row per ear, numbered from 1 in its photograph; the score is of the detection that finds it at IoU .5.
 
     names: of the photographs. nme: by the keys of PROTOCOLS, (all ears,); what is not finite is left empty, as is the
     score of an ear that no detection finds.
@@ -75,7 +76,7 @@ def write_per_ear(
 
 
 def write_per_landmark(path: Path, rows: Mapping[str, Sequence[LandmarkRow]]) -> None:
-    """CSV, one row a landmark and protocol; rows: by a key of PROTOCOLS."""
+    """CSV, one row per landmark and protocol; rows: by a key of PROTOCOLS."""
     cells = [
         [protocol, row.name, row.count, *map(_number, (row.mean, row.median, row.percentile_90))]
         for protocol, landmarks in rows.items()
@@ -96,7 +97,7 @@ def write_detections(
     image_ids, names: of the photographs. Keypoints have COCO's visibility: 1 hidden, 2 visible. Beyond the standard,
     each detection has its file_name.
     """
-    entries: list[dict[str, Any]] = []
+    entries: list[dict[str, object]] = []
     for image_id, name, found in zip(image_ids, names, findings, strict=True):
         boxes = found.detections["boxes"].double()
         boxes[:, 2:] -= boxes[:, :2]
@@ -115,7 +116,7 @@ def print_report(console: Console, metrics: Mapping[str, Any]) -> None:
     """Tables of what was measured: boxes, boxes by size, landmarks."""
     boxes, landmarks = metrics["detection"], metrics["landmarks"]
     if boxes is not None:
-        rows: list[Sequence[str]] = [(name, _share(boxes[key])) for key, name in BOX_FIGURES.items()]
+        rows: list[Sequence[str]] = [(name, _share(boxes[key])) for key, name in BOX_METRICS.items()]
         console.print(_table(f"boxes of {boxes['ears']} ears", ("", "value"), rows))
         console.print(_threshold_table(boxes))
         console.print(_size_table("boxes", boxes["by_size"], "ap50", "AP50"))
@@ -133,8 +134,9 @@ def print_report(console: Console, metrics: Mapping[str, Any]) -> None:
         console.print(_size_table("landmarks", landmarks["by_size"], "nme", "NME"))
         seen = landmarks["visibility"]
         if seen["accuracy"] is not None:
-            told = f"accuracy {seen['accuracy']:.1%} (all alike: {seen['majority']:.1%}), ROC AUC {seen['roc_auc']:.3f}"
-            console.print(f"visibility of {seen['landmarks']} landmarks: {told}", highlight=False)
+            accuracy = f"accuracy {seen['accuracy']:.1%} (majority class: {seen['majority']:.1%})"
+            line = f"visibility of {seen['landmarks']} landmarks: {accuracy}, ROC AUC {seen['roc_auc']:.3f}"
+            console.print(line, highlight=False)
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -105,26 +105,26 @@ def slow_found(results: list[BoxResult], threshold: float, least_score: float = 
 
 # 10 and 100 ears: recalls of exactly .1, .2, ... at which the precision is read
 @pytest.mark.parametrize(("seed", "ears", "found"), [(0, 10, 1.0), (1, 100, 1.0), (2, 37, 0.8), (3, 60, 0.3)])
-def test_the_figures_are_those_of_pycocotools(tmp_path, seed, ears, found):
+def test_coco_metrics_equal_pycocotools(tmp_path, seed, ears, found):
     results = population(seed, ears, found)
-    figures, reference = coco_metrics(results), coco_eval(results, tmp_path).eval
+    metrics, reference = coco_metrics(results), coco_eval(results, tmp_path).eval
     precision, recall = reference["precision"][:, :, 0, 0, -1], reference["recall"][:, 0, 0, -1]
-    assert figures.ap == pytest.approx(precision[1:].mean(), abs=1e-6)
-    assert figures.ap50 == pytest.approx(precision[1].mean(), abs=1e-6)
-    assert figures.ap75 == pytest.approx(precision[6].mean(), abs=1e-6)
-    assert figures.average_recall == pytest.approx(recall[1:].mean(), abs=1e-6)
+    assert metrics.ap == pytest.approx(precision[1:].mean(), abs=1e-6)
+    assert metrics.ap50 == pytest.approx(precision[1].mean(), abs=1e-6)
+    assert metrics.ap75 == pytest.approx(precision[6].mean(), abs=1e-6)
+    assert metrics.average_recall == pytest.approx(recall[1:].mean(), abs=1e-6)
     for iou, row in ((0.3, 0), (0.5, 1), (0.75, 6)):
-        np.testing.assert_allclose(figures.precisions[iou], precision[row], atol=1e-6)
-    assert 0.05 < figures.ap < figures.ap50 < 1.0
+        np.testing.assert_allclose(metrics.precisions[iou], precision[row], atol=1e-6)
+    assert 0.05 < metrics.ap < metrics.ap50 < 1.0
 
 
 @pytest.mark.parametrize("seed", [4, 5])
-def test_recall_is_that_of_a_slow_loop(seed):
+def test_recall_equals_a_slow_loop(seed):
     results = population(seed, 50, noise=0.25)
-    figures = coco_metrics(results)
-    assert figures.recall_iou50 == pytest.approx(slow_found(results, 0.5) / 50)
-    assert figures.recall_iou30 == pytest.approx(slow_found(results, 0.3) / 50)
-    assert figures.recall_iou50 < figures.recall_iou30
+    metrics = coco_metrics(results)
+    assert metrics.recall_iou50 == pytest.approx(slow_found(results, 0.5) / 50)
+    assert metrics.recall_iou30 == pytest.approx(slow_found(results, 0.3) / 50)
+    assert metrics.recall_iou50 < metrics.recall_iou30
 
 
 def test_average_precision_counted_by_hand():
@@ -144,9 +144,9 @@ def test_average_precision_is_zero_beyond_the_last_ear_found_and_one_when_all_ar
 
 def test_without_detections_everything_is_missed():
     results = [result([[0, 0, 40, 40]] * 5, [], []), result([], [], [])]
-    figures = coco_metrics(results)
-    assert (figures.ap, figures.recall_iou30, figures.average_recall) == (0.0, 0.0, 0.0)
-    assert by_size(results)[2].figure == 0.0
+    metrics = coco_metrics(results)
+    assert (metrics.ap, metrics.recall_iou30, metrics.average_recall) == (0.0, 0.0, 0.0)
+    assert by_size(results)[2].value == 0.0
     found = operate(results, 0.5)
     assert (found.precision, found.recall, found.false_positives_per_photograph) == (None, 0.0, 0.0)
 
@@ -155,7 +155,7 @@ def test_without_detections_everything_is_missed():
 def test_without_ears_there_are_false_alarms_only(boxes):
     results = [result([], boxes, [0.9] * len(boxes))]
     assert coco_metrics(results) is None
-    assert [row.figure for row in by_size(results)] == [None] * 5
+    assert [row.value for row in by_size(results)] == [None] * 5
     found = operate(results, 0.5)
     assert (found.recall, found.false_positives_per_photograph) == (None, float(len(boxes)))
 
@@ -169,7 +169,7 @@ def test_false_alarms_on_photographs_without_ears_count():
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7, 1.0])
-def test_the_operating_point_is_that_of_a_slow_loop(threshold):
+def test_the_operating_point_equals_a_slow_loop(threshold):
     results = population(6, 40)
     found = operate(results, threshold)
     hits = slow_found(results, 0.5, threshold)
@@ -215,24 +215,24 @@ def test_sizes_are_the_area_ranges_of_pycocotools(tmp_path, seed):
     assert sum(row.ears for row in rows) == 120
     for row in rows:
         reference = coco_eval(results, tmp_path, (row.low, min(row.high, 1e5))).eval["precision"]
-        assert row.figure == pytest.approx(reference[1, :, 0, 0, -1].mean(), abs=1e-6)
+        assert row.value == pytest.approx(reference[1, :, 0, 0, -1].mean(), abs=1e-6)
     whole = by_size(results, (0.0, np.inf))[0]
-    assert whole.figure == pytest.approx(coco_metrics(results).ap50, abs=1e-6)
+    assert whole.value == pytest.approx(coco_metrics(results).ap50, abs=1e-6)
 
 
 def test_an_ear_on_an_edge_has_one_size_and_few_ears_are_insufficient_data():
     results = [result([[0, 0, 32, 32]] * ears, [], []) for ears in (4, 1)]
     assert [row.ears for row in by_size(results)] == [0, 0, 5, 0, 0]
-    assert [row.figure for row in by_size(results)] == [None, None, 0.0, None, None]
-    assert [row.figure for row in by_size(results[:1])] == [None] * 5
+    assert [row.value for row in by_size(results)] == [None, None, 0.0, None, None]
+    assert [row.value for row in by_size(results[:1])] == [None] * 5
     assert [(row.low, row.high) for row in by_size(results)] == list(pairwise(SIZE_EDGES))
 
 
 def test_detections_of_another_size_are_no_false_alarms_unless_they_find_a_smaller_ear():
     small, large = [[0.0, 0, 20, 20]], [[100.0, 100, 200, 200]]
     alarm = [result(small, [*large, *small], [0.9, 0.8])] * 5
-    assert by_size(alarm)[1].figure == pytest.approx(1.0)
-    assert by_size([result(small, [[50, 50, 70, 70], *small], [0.9, 0.8])] * 5)[1].figure == pytest.approx(0.5)
+    assert by_size(alarm)[1].value == pytest.approx(1.0)
+    assert by_size([result(small, [[50, 50, 70, 70], *small], [0.9, 0.8])] * 5)[1].value == pytest.approx(0.5)
     grown = [[0.0, 0, 35, 19]]  # a size larger than the ear that it finds
-    assert by_size([result(small, grown, [0.9])] * 5)[1].figure == pytest.approx(1.0)
+    assert by_size([result(small, grown, [0.9])] * 5)[1].value == pytest.approx(1.0)
     assert by_size([result(small, grown, [0.9])] * 5)[2].ears == 0

@@ -71,7 +71,7 @@ def answers_by_loop(boxes: Tensor, places: Tensor, strides: Tensor) -> list[int]
 
 
 @pytest.mark.parametrize("image_size", SIDES)
-def test_places_are_the_middles_of_the_cells_of_each_level(image_size: int) -> None:
+def test_places_are_the_centres_of_the_cells_of_each_level(image_size: int) -> None:
     places, strides = places_of(image_size, grids_of(image_size))
     wanted = []
     for grid in grids_of(image_size):
@@ -131,7 +131,7 @@ def test_neighbouring_ears_keep_to_themselves() -> None:
 
 
 @pytest.mark.parametrize("image_size", [64, 96])
-def test_a_new_network_says_the_prior_and_boxes_around_their_places(image_size: int) -> None:
+def test_a_new_network_predicts_the_prior_and_boxes_around_their_places(image_size: int) -> None:
     torch.manual_seed(0)
     net = BoxDetector(ConvBackbone(3, 4, image_size), image_size, 16).eval()
     torch.nn.init.zeros_(net.score.weight)
@@ -192,7 +192,7 @@ def test_without_containment_it_is_torchvisions_suppression(iou: float) -> None:
 
 @pytest.mark.parametrize("better", [0, 1])
 def test_of_nested_boxes_the_better_one_survives(better: int) -> None:
-    """Their IoU is .09: only what lies inside tells."""
+    """Their IoU is .09: only containment decides."""
     boxes = torch.tensor([[0.0, 0, 100, 100], [40.0, 40, 70, 70]])
     scores = torch.tensor([0.4, 0.4])
     scores[better] = 0.9

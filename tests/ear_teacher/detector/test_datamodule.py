@@ -12,8 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from ear_teacher.detector.annotated_photographs import AnnotatedPhotographs
 from ear_teacher.detector.config import EarDetectorTrainingConfig
-from ear_teacher.detector.datamodule import MIN_CROPPED, EarDetectorDataModule, PhotographDataset, collate_photographs
+from ear_teacher.detector.datamodule import (
+    MIN_CROPPED,
+    EarDetectorDataModule,
+    PhotographDataset,
+    collate_photographs,
+)
 from ear_teacher.detector.train import main
 from earface.core.errors import InputError
 from earface.data.affine import PAD
@@ -57,7 +63,7 @@ def coco(path: Path, photographs: list[Photograph], names: tuple[str, ...] = ("u
 
 @pytest.fixture(scope="module")
 def two_ears(tmp_path_factory: pytest.TempPathFactory) -> Photograph:
-    path = tmp_path_factory.mktemp("drawn") / "two.png"
+    path = tmp_path_factory.mktemp("ears") / "two.png"
     return photograph_of(path, (400, 300), [(40, 60, 90, 130), (250, 110, 70, 84)])
 
 
@@ -76,8 +82,9 @@ def module_of(train: str | tuple[str, ...], val: str, **options: Any) -> EarDete
     """As training makes it."""
     small = {"image_size": 64, "crop_size": 32, "encoder": "conv", "batch_size": 2, "num_workers": 0}
     paths = {"train_json": (train,) if isinstance(train, str) else train, "val_json": (val,)}
-    datamodule = EarDetectorDataModule(EarDetectorTrainingConfig(**{**small, **paths, **options}))
-    datamodule.config = datamodule.config.resolved(datamodule.num_landmarks)
+    config = EarDetectorTrainingConfig(**{**small, **paths, **options})
+    annotated = AnnotatedPhotographs.read(config)
+    datamodule = EarDetectorDataModule(config.resolved(annotated.num_landmarks), annotated)
     datamodule.setup("fit")
     return datamodule
 
@@ -101,7 +108,7 @@ def test_the_box_of_a_scene_encloses_the_ear(two_ears: Photograph, augment: Any)
     ears = 0
     for epoch in range(1 if augment == "none" else 40):
         item = dataset[epoch, 0]
-        regions = bright_regions(item["image"]) if len(item["boxes"]) else []
+        regions = bright_regions(item["pixels"]) if len(item["boxes"]) else []
         for box in item["boxes"].tolist():
             if min(box) < 6 or max(box) > 154 or min(box[2] - box[0], box[3] - box[1]) < 16:
                 continue  # the border cuts an ellipse narrower than its box
@@ -118,8 +125,8 @@ def test_no_pixel_of_an_ear_is_background(two_ears: Photograph) -> None:
         item = dataset[epoch, 0]
         regions = torch.cat([item["boxes"], item["unclear"]]).tolist()
         unclear += len(item["unclear"])
-        placed = dataset.scenes(two_ears, drawn_white(two_ears), (2, epoch, 0)).placement
-        white = np.argwhere(placed.image(drawn_white(two_ears))[..., 0] > 200)[:, ::-1] + 0.5
+        placed = dataset.scenes(two_ears, white_ears(two_ears), (2, epoch, 0)).placement
+        white = np.argwhere(placed.image(white_ears(two_ears))[..., 0] > 200)[:, ::-1] + 0.5
         inside = np.zeros(len(white), bool)
         for x1, y1, x2, y2 in regions:
             inside |= ((white > [x1 - 1.5, y1 - 1.5]) & (white < [x2 + 1.5, y2 + 1.5])).all(axis=1)
@@ -127,7 +134,7 @@ def test_no_pixel_of_an_ear_is_background(two_ears: Photograph) -> None:
     assert unclear >= 3
 
 
-def drawn_white(photograph: Photograph) -> Pixels:
+def white_ears(photograph: Photograph) -> Pixels:
     image = np.full((photograph.size[1], photograph.size[0], 3), PAD, np.uint8)  # type: ignore[index]
     for x, y, w, h in photograph.boxes.tolist():
         centre = (round(x + w / 2), round(y + h / 2))
@@ -142,8 +149,8 @@ def test_the_dots_of_a_crop_are_where_its_landmarks_say(two_ears: Photograph, au
     mirrored = seen = 0
     for epoch in range(1 if augment == "none" else 40):
         item = dataset[epoch, 0]
-        assert item["crops"].shape == (2, 96, 96, 3)
-        for crop, points in zip(item["crops"].numpy(), item["keypoints"].tolist(), strict=True):
+        assert item["crop_pixels"].shape == (2, 96, 96, 3)
+        for crop, points in zip(item["crop_pixels"].numpy(), item["keypoints"].tolist(), strict=True):
             grey = cv2.GaussianBlur(crop.mean(axis=2), (0, 0), 1.0)
             depths = []
             for x, y, visible in points:
@@ -174,30 +181,30 @@ def test_a_view_follows_from_seed_epoch_and_index_alone(files: Path) -> None:
     assert len(wanted) == 3
     for first, second in zip(wanted, views(2, 7, 3), strict=True):
         assert torch.equal(first["index"], second["index"])
-        for name in ("image", "crops", "keypoints", "complete"):
+        for name in ("pixels", "crop_pixels", "keypoints", "complete"):
             assert torch.equal(first[name], second[name])
         for name in ("boxes", "unclear"):
             torch.testing.assert_close(first[name], second[name], rtol=0, atol=0, equal_nan=True)
-    crops = {tuple(batch["crops"].flatten().tolist()) for batch in wanted}
+    crops = {tuple(batch["crop_pixels"].flatten().tolist()) for batch in wanted}
     for others in (views(0, 7, 4), views(0, 8, 3)):
-        assert not crops & {tuple(batch["crops"].flatten().tolist()) for batch in others}
+        assert not crops & {tuple(batch["crop_pixels"].flatten().tolist()) for batch in others}
 
 
 def test_batches_are_in_the_models_range_on_the_device(files: Path) -> None:
     datamodule = module_of(str(files / "train.json"), str(files / "val.json"))
     batch = collate_photographs([datamodule.val_set[index] for index in range(3)])
     moved = datamodule.on_after_batch_transfer(batch, 0)
-    for name, shape in (("image", (3, 3, 64, 64)), ("crops", (3, 3, 32, 32))):
+    for name, source, shape in (("image", "pixels", (3, 3, 64, 64)), ("crops", "crop_pixels", (3, 3, 32, 32))):
         assert moved[name].shape == shape
-        torch.testing.assert_close(moved[name], batch[name].permute(0, 3, 1, 2) / 127.5 - 1)
+        torch.testing.assert_close(moved[name], batch[source].permute(0, 3, 1, 2) / 127.5 - 1)
 
 
 def test_the_crops_of_a_batch_are_those_of_its_photographs_in_a_row(files: Path) -> None:
     dataset = module_of(str(files / "train.json"), str(files / "val.json")).val_set
     items = [dataset[index] for index in (2, 1, 0)]
     batch = collate_photographs(items)
-    assert [len(item["crops"]) for item in items] == [0, 2, 1]
-    assert torch.equal(batch["crops"], torch.cat([items[1]["crops"], items[2]["crops"]]))
+    assert [len(item["crop_pixels"]) for item in items] == [0, 2, 1]
+    assert torch.equal(batch["crop_pixels"], torch.cat([items[1]["crop_pixels"], items[2]["crop_pixels"]]))
     assert batch["index"].tolist() == [2, 1, 0]
 
 
@@ -224,33 +231,33 @@ def test_files_of_boxes_only_and_of_landmarks_only_are_trained_together(files: P
     ]
     first, second = coco(tmp_path / "boxes.json", boxed, ()), coco(tmp_path / "points.json", pointed)
     datamodule = module_of((first, second), str(files / "val.json"))
-    assert datamodule.landmarks == (("upper", "lower"), ())
+    assert datamodule.annotated.landmarks == (("upper", "lower"), ())
     items = [datamodule.train_set[0, index] for index in range(4)]
-    assert [(item["complete"], len(item["crops"])) for item in items] == [(True, 0)] * 2 + [(False, 1)] * 2
+    assert [(item["complete"], len(item["crop_pixels"])) for item in items] == [(True, 0)] * 2 + [(False, 1)] * 2
     batch = collate_photographs(items[:2])
-    assert batch["crops"].shape == (0, 32, 32, 3)
+    assert batch["crop_pixels"].shape == (0, 32, 32, 3)
     assert batch["keypoints"].shape == (0, 2, 3)
     assert datamodule.on_after_batch_transfer(batch, 0)["crops"].shape == (0, 3, 32, 32)
     assert not collate_photographs(items[2:])["complete"].any()
 
 
-def test_ears_too_small_to_tell_landmarks_apart_have_no_crop(tmp_path: Path) -> None:
+def test_ears_too_small_for_landmarks_have_no_crop(tmp_path: Path) -> None:
     side = MIN_CROPPED
     photograph = photograph_of(tmp_path / "a.png", (90, 90), [(5, 5, side, side), (40, 40, side - 1, side - 1)])
-    assert len(PhotographDataset([photograph], **SHAPE)[0, 0]["crops"]) == 1
+    assert len(PhotographDataset([photograph], **SHAPE)[0, 0]["crop_pixels"]) == 1
 
 
 def test_landmarks_of_validation_alone_are_none(files: Path, tmp_path: Path) -> None:
-    """A landmarker that saw none in training would say anything."""
+    """Without any in training, a landmarker would learn nothing."""
     each = photograph_of(tmp_path / "a.png", (90, 90), [(20, 20, 40, 50)])
     bare = Photograph(each.path, each.size, each.boxes, np.zeros((1, 0, 3), np.float32))
     datamodule = module_of(coco(tmp_path / "boxes.json", [bare], ()), str(files / "val.json"))
-    assert datamodule.num_landmarks == 0
-    assert "crops" not in datamodule.val_set[0]
+    assert datamodule.annotated.num_landmarks == 0
+    assert "crop_pixels" not in datamodule.val_set[0]
     assert datamodule.best() == {"ap": "max"}
 
 
-def test_only_figures_that_validation_can_give_choose_a_best_checkpoint(files: Path, tmp_path: Path) -> None:
+def test_only_metrics_that_validation_can_measure_select_a_checkpoint(files: Path, tmp_path: Path) -> None:
     train = str(files / "train.json")
     pointed = [
         photograph_of(tmp_path / "a.png", (90, 90), [(20, 20, 40, 50)], has_boxes=False),
@@ -338,7 +345,7 @@ DAMAGES: dict[str, tuple[Any, str]] = {
 def test_a_wrong_file_is_one_line_and_exit_code_2(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
-    change, told = DAMAGES[damage]
+    change, reason = DAMAGES[damage]
     content = content_of(files)
     change(content)
     (tmp_path / "train.json").write_text(json.dumps(content))
@@ -348,24 +355,24 @@ def test_a_wrong_file_is_one_line_and_exit_code_2(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert str(tmp_path / "train.json") in error
-    assert told in error
+    assert reason in error
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "reason"),
     [
         (("--train-json", "absent.json"), "absent.json: no such file"),
-        (("--num-landmarks", "5"), "`num_landmarks` 5: "),
+        (("--num-landmarks", "5"), "--num-landmarks 5: "),
         (("--images", "absent"), "absent: no such folder"),
         (("--train-json",), "no annotations: give one or more COCO files"),
-        (("--image-size", "100"), "`image_size` 100: must be a multiple of 32"),
-        (("--encoder", "resnet51"), "`encoder` resnet51: choose one of"),
-        (("--train-boxes", "false", "--num-landmarks", "0"), "`train_boxes` false"),
+        (("--image-size", "100"), "--image-size 100: must be a multiple of 32"),
+        (("--encoder", "resnet51"), "--encoder resnet51: choose one of"),
+        (("--train-boxes", "false", "--num-landmarks", "0"), "--train-boxes false: with --num-landmarks 0"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
 def test_a_wrong_flag_is_one_line_and_exit_code_2(
-    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], told: str
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], reason: str
 ) -> None:
     given = ["--train-json", str(files / "train.json"), "--val-json", str(files / "val.json")]
     places = ["--checkpoint-dir", str(tmp_path / "checkpoints"), "--log-dir", str(tmp_path / "logs")]
@@ -373,4 +380,4 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert told in error
+    assert reason in error

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ear_teacher.detector.drawing import FOUND, MIN_SIDE, TRUE, draw_detections, sheet, zoomed
+from ear_teacher.detector.drawing import FOUND, MIN_SIDE, TRUE, draw_detections, photograph_grid, zoomed
 from earface.data.annotations import Photograph
 from earface.data.images import Pixels
 
@@ -60,7 +60,7 @@ def test_inputs_stay_as_they_were_and_grey_becomes_rgb(channels: int) -> None:
     for drawn in (
         draw_detections(picture, found, truth=truth, skeleton=[(1, 2)]),
         zoomed(picture, found["boxes"][0], found, truth=truth, skeleton=[(1, 2)]),
-        sheet([picture, picture], 2),
+        photograph_grid([picture, picture], 2),
     ):
         assert (drawn.dtype, drawn.shape[2], drawn.flags.writeable) == (np.uint8, 3, True)
     assert all(torch.equal(kept[name], found[name]) for name in found)
@@ -175,7 +175,7 @@ def test_a_close_up_shows_the_same_pixels_and_ears() -> None:
 
 def test_tiles_are_equal_and_show_pictures_whole() -> None:
     black, wide = np.zeros((100, 50, 3), np.uint8), np.zeros((20, 200, 1), np.uint8)
-    made = sheet([black, black, wide], 2, side=60, gap=4)
+    made = photograph_grid([black, black, wide], 2, side=60, gap=4)
     assert made.shape == (4 + 2 * 64, 4 + 2 * 34, 3)
     dark = (made == 0).all(axis=2)
     assert dark[4:64, 4:34].all()
@@ -188,11 +188,14 @@ def test_tiles_are_equal_and_show_pictures_whole() -> None:
 def test_captions_stay_under_their_tiles() -> None:
     grey = np.full((50, 50, 3), 128, np.uint8)
     long = "people/" * 30 + "ear.jpg"
-    plain, named = sheet([grey] * 2, 2, side=100), sheet([grey] * 2, 2, side=100, captions=["", long])
+    plain, named = (
+        photograph_grid([grey] * 2, 2, side=100),
+        photograph_grid([grey] * 2, 2, side=100, captions=["", long]),
+    )
     dark = (named < 100).any(axis=2)
     assert dark.any()
     assert not dark[:, :112].any()
     assert not dark[:106].any()
     assert named.shape[0] > plain.shape[0]
     with pytest.raises(ValueError, match="1 captions for 2 pictures"):
-        sheet([grey] * 2, 2, captions=[long])
+        photograph_grid([grey] * 2, 2, captions=[long])

@@ -1,4 +1,4 @@
-"""`python -m ear_teacher.detector.evaluate`: a short real run for the command, a knowing detector for the figures."""
+"""`python -m ear_teacher.detector.evaluate`: a short real run for the command, an oracle detector for the metrics."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ear_teacher.detector.model import EarDetector
 from earface.data.annotations import Annotations, Photograph
 from earface.data.coco import read_coco, write_coco
 from earface.data.images import Pixels, read_image
-from earface.synthetic.scene_set import SceneSet, draw_scenes
+from earface.synthetic.scene_set import SceneSet, write_scene_set
 
 pytestmark = pytest.mark.runs
 
@@ -38,10 +38,10 @@ PICTURES = ("cumulative_error.png", "precision_recall.png", "scores.png")
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 24 drawn photographs, train/ and val/ with 8 and 16, each with annotations.json."""
+    """A folder with 24 synthetic photographs, train/ and val/ with 8 and 16, each with annotations.json."""
     folder = tmp_path_factory.mktemp("scenes")
-    draw_scenes(folder / "train", SceneSet(8, 160, 120, seed=1))
-    draw_scenes(folder / "val", SceneSet(16, 200, 150, seed=2))
+    write_scene_set(folder / "train", SceneSet(8, 160, 120, seed=1))
+    write_scene_set(folder / "val", SceneSet(16, 200, 150, seed=2))
     return folder
 
 
@@ -52,7 +52,7 @@ def run(scenes: Path) -> Path:
     places = ["--checkpoint-dir", f"{scenes}/run/checkpoints", "--log-dir", f"{scenes}/run/logs"]
     data = ["--train-json", f"{scenes}/train/annotations.json", "--val-json", f"{scenes}/val/annotations.json"]
     short = "--epochs 1 --batch-size 4 --num-workers 0 --precision 32 --progress none --encoder-weights none"
-    assert train.main([*data, *shape, *places, *short.split(), "--sheet-images", "1", "--ema-decay", "0.5"]) == 0
+    assert train.main([*data, *shape, *places, *short.split(), "--grid-images", "1", "--ema-decay", "0.5"]) == 0
     return scenes / "run" / "checkpoints" / "last.ckpt"
 
 
@@ -108,7 +108,7 @@ def measured(annotations: Path, out: Path, images: Path | None = None, **options
 
 @pytest.fixture(scope="module")
 def known(scenes: Path) -> tuple[dict[str, Any], Path, Annotations]:
-    """Figures and folder of the detector that knows, at a score threshold of .5."""
+    """Metrics and folder of the oracle detector, at a score threshold of .5."""
     annotations = read_coco(scenes / "val" / "annotations.json")
     return measured(annotations.source, scenes / "known"), scenes / "known", annotations
 
@@ -134,7 +134,7 @@ def edited(annotations: Annotations, path: Path, **changes: Any) -> Path:
     return path
 
 
-def test_detections_json_gives_pycocotools_the_same_figures(known):
+def test_detections_json_gives_the_same_metrics_in_pycocotools(known):
     metrics, out, annotations = known
     truth = COCO(str(annotations.source))
     evaluation = COCOeval(truth, truth.loadRes(str(out / "detections.json")), "bbox")
@@ -208,7 +208,7 @@ def test_end_to_end_only_ears_found_at_the_threshold_have_an_error(known):
     assert metrics["landmarks"]["end_to_end"]["nme"] == pytest.approx(np.mean(errors), rel=1e-4)
 
 
-def test_a_row_an_ear_and_a_row_a_landmark_and_protocol(known):
+def test_one_row_per_ear_and_one_per_landmark_and_protocol(known):
     _, out, annotations = known
     rows = table(out / "per_ear.csv")
     names = [
@@ -227,7 +227,7 @@ def test_a_row_an_ear_and_a_row_a_landmark_and_protocol(known):
     assert {path.name for path in out.iterdir()} >= {*PICTURES, *FILES} - {"metrics.json"}
 
 
-def test_the_worst_is_shown_and_sheets_of_an_earlier_evaluation_go(known, scenes, tmp_path):
+def test_the_worst_errors_are_shown_and_image_grids_of_an_earlier_evaluation_are_deleted(known, scenes, tmp_path):
     _, out, annotations = known
     for name in ("missed", "false_alarms", "worst_landmarks"):
         with Image.open(out / f"{name}.png") as picture:
@@ -241,7 +241,7 @@ def test_the_worst_is_shown_and_sheets_of_an_earlier_evaluation_go(known, scenes
     assert not (tmp_path / "missed.png").exists()
 
 
-def test_the_normaliser_and_the_limit_are_those_asked_for(known, tmp_path):
+def test_the_normaliser_and_the_limit_are_those_given(known, tmp_path):
     _, _, annotations = known
     options = {"normaliser": "ear-box", "ced_limit": 0.5, "score_threshold": 0.0, "batch_size": 3}
     metrics = measured(annotations.source, tmp_path / "out", **options)["landmarks"]
@@ -251,7 +251,7 @@ def test_the_normaliser_and_the_limit_are_those_asked_for(known, tmp_path):
     assert metrics["annotated_boxes"]["auc"] == pytest.approx(np.maximum(0, 1 - errors / 0.5).mean(), rel=1e-4)
 
 
-def test_photographs_whose_boxes_only_enclose_landmarks_are_no_measure_of_boxes(known, tmp_path):
+def test_photographs_whose_boxes_only_enclose_landmarks_are_not_in_box_metrics(known, tmp_path):
     metrics, _, annotations = known
     photographs = [
         dataclasses.replace(each, has_boxes=number % 2 == 0) for number, each in enumerate(annotations.photographs)
@@ -269,7 +269,7 @@ def test_photographs_whose_boxes_only_enclose_landmarks_are_no_measure_of_boxes(
     assert any(f"{left_out} photographs are left out" in note for note in half["notes"])
 
 
-def test_boxes_alone_are_measured_where_the_file_has_no_landmarks(known, tmp_path):
+def test_only_boxes_are_evaluated_if_the_file_has_no_landmarks(known, tmp_path):
     _, out, annotations = known
     empty = [dataclasses.replace(each, keypoints=each.keypoints[:, :0]) for each in annotations.photographs]
     path = edited(annotations, tmp_path / "boxes.json", photographs=empty, landmark_names=(), skeleton=())
@@ -287,7 +287,7 @@ def test_boxes_alone_are_measured_where_the_file_has_no_landmarks(known, tmp_pat
     assert [entry["keypoints"] for entry in entries] == [entry["keypoints"] for entry in same]
 
 
-def test_what_misleads_is_said(known, scenes, tmp_path):
+def test_notes_name_what_could_mislead(known, scenes, tmp_path):
     metrics, _, annotations = known
     assert any("insufficient data" in note for note in metrics["notes"])
     photographs = [dataclasses.replace(each, keypoints=each.keypoints.copy()) for each in annotations.photographs]
@@ -300,9 +300,9 @@ def test_what_misleads_is_said(known, scenes, tmp_path):
     detector = Knowing(annotations)
     (tmp_path / "out").mkdir()
     found = evaluate(detector, source, tmp_path / "out", EarDetectorEvaluationOptions(score_threshold=0.01))
-    told = " ".join(found["notes"])
+    notes = " ".join(found["notes"])
     for words in ("fewer than half", "hidden: visibility cannot", "'chin' here", "scores below 0.05"):
-        assert words in told
+        assert words in notes
     assert found["landmarks"]["visibility"]["accuracy"] is None
 
 
@@ -318,7 +318,7 @@ def test_an_unreadable_photograph_is_left_out_and_named(known, scenes, tmp_path)
         many.photographs.extend(moved)
     write_coco(tmp_path / "many.json", many)
     detector, path = Knowing(annotations), tmp_path / "images0" / "000003.jpg"
-    path.write_bytes(path.read_bytes()[:1500])  # the header still tells its size
+    path.write_bytes(path.read_bytes()[:1500])  # the header still has its size
     source = open_source(str(tmp_path / "many.json"), None)
     (tmp_path / "out").mkdir()
     found = evaluate(detector, source, tmp_path / "out", EarDetectorEvaluationOptions())
@@ -329,7 +329,7 @@ def test_an_unreadable_photograph_is_left_out_and_named(known, scenes, tmp_path)
     assert "images0/000003.jpg" not in {row["file"] for row in table(tmp_path / "out" / "per_ear.csv")}
 
 
-def test_the_command_measures_what_the_run_was_validated_on(run, scenes, capsys):
+def test_the_command_evaluates_on_the_runs_validation_photographs(run, scenes, capsys):
     assert main(["--checkpoint", str(run)]) == 0
     printed = capsys.readouterr().out
     out = scenes / "run" / "evaluation" / "last"
@@ -426,7 +426,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run, scenes, tmp_path, capsys, wh
     assert "Traceback" not in error
 
 
-def test_a_model_of_boxes_cannot_be_measured_where_there_are_only_landmarks(known, tmp_path):
+def test_a_model_of_boxes_cannot_be_evaluated_on_landmarks_alone(known, tmp_path):
     _, _, annotations = known
     photographs = [dataclasses.replace(each, has_boxes=False) for each in annotations.photographs if len(each.boxes)]
     source = open_source(str(edited(annotations, tmp_path / "points.json", photographs=photographs)), None)

@@ -27,6 +27,7 @@ from earface.export import onnx_export
 from earface.nn.inference import weights_digest
 from tests.conftest import only_line
 from tests.ear_teacher.detector.test_model import PHOTOGRAPHS, SHAPE, assert_same, detector, photograph, saved
+from tests.support.hub import edit_config
 
 pytestmark = pytest.mark.runs
 
@@ -76,7 +77,7 @@ def test_a_saved_model_comes_back_bit_for_bit(shape: dict[str, Any], tmp_path: P
         assert_same(first, second)
 
 
-def test_the_digest_tells_weights_and_sizes_apart(model: EarDetector) -> None:
+def test_the_digest_depends_on_weights_and_sizes(model: EarDetector) -> None:
     assert model.digest == weights_digest(model, "96 32") == detector().digest
     larger = EarDetector(**{**SHAPE, "image_size": 128})
     larger.load_state_dict(model.state_dict())
@@ -101,7 +102,7 @@ def test_the_digest_tells_weights_and_sizes_apart(model: EarDetector) -> None:
         ("model", {"num_landmarks": [3]}, r"config\.json: num_landmarks \[3\] is not of type int"),
         ("model", {"image_size": 100}, r"config\.json: --image-size 100: must be a multiple of 32"),
         ("model", {"pyramid_width": 24}, r"saved: \d+ tensors do not fit this model"),
-        # the same tensors serve these sizes: only the pictures tell
+        # the same tensors fit these sizes: only the images differ
         ("model", {"image_size": 128}, r"config\.json: its images are not those of this version \(size\)"),
         ("model", {"crop_size": 64}, r"config\.json: its images are not those of this version \(crop_size\)"),
         ("image", {"pad": 0}, r"config\.json: its images are not those of this version \(pad\)"),
@@ -111,9 +112,7 @@ def test_the_digest_tells_weights_and_sizes_apart(model: EarDetector) -> None:
 def test_a_config_that_was_tampered_with_is_one_line(
     folder: Path, part: str | None, fields: dict[str, Any], message: str
 ) -> None:
-    content = json.loads((folder / "config.json").read_text())
-    (content if part is None else content[part]).update(fields)
-    (folder / "config.json").write_text(json.dumps(content))
+    edit_config(folder, part, **fields)
     with pytest.raises(InputError, match=message) as caught:
         EarDetector.from_pretrained(folder)
     assert "\n" not in str(caught.value)
@@ -154,7 +153,7 @@ def test_onnx_computes_what_pytorch_computes_at_any_batch_size(exported: Path, m
 
 
 @pytest.mark.slow
-def test_boxes_alone_are_one_file_and_the_other_of_an_earlier_export_goes(tmp_path: Path) -> None:
+def test_boxes_alone_are_one_file_and_the_other_of_an_earlier_export_is_deleted(tmp_path: Path) -> None:
     model = detector(in_channels=1, num_landmarks=0)
     (tmp_path / "landmarks.onnx").write_text("of another detector")
     written = write_onnx(tmp_path, model, 1e-4)
@@ -189,7 +188,7 @@ def test_opencv_computes_the_same(exported: Path, model: EarDetector) -> None:
                 np.testing.assert_allclose(found.reshape(wanted.shape), wanted, rtol=0, atol=1e-3)
 
 
-def test_the_files_keep_what_the_folder_says(exported: Path, model: EarDetector) -> None:
+def test_the_onnx_files_carry_the_contract_of_the_folder(exported: Path, model: EarDetector) -> None:
     assert {path.name for path in exported.iterdir()} == {*SAVED, "boxes.onnx", "landmarks.onnx"}
     config = json.loads((exported / "config.json").read_text())
     assert config["kind"] == "earface.EarDetector"

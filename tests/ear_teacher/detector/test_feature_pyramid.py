@@ -89,7 +89,7 @@ def test_a_level_depends_on_its_map_and_on_those_of_coarser_levels(
 @pytest.mark.parametrize("encoder", FAMILIES)
 @pytest.mark.parametrize("grids", [GRIDS, GRIDS[:4], [40, 20, 10, 5, 3]])
 def test_the_deepest_map_is_always_used(encoder: str, grids: list[int]) -> None:
-    """Else the last layers of an encoder would learn nothing and tell nothing."""
+    """Else the last layers of an encoder would neither be trained nor used."""
     channels, sides = FAMILIES[encoder]
     sources = FeaturePyramid(channels, sides, grids, 8).sources
     assert len(sides) - 1 in sources

@@ -87,16 +87,16 @@ def test_an_ear_without_a_length_is_left_out(visibilities, measurable):
     for normaliser in ("landmark-box", "ear-box"):
         lengths = ear_lengths(points, box, normaliser)
         summary = summarise(normalised_errors(points + np.float32([3, 4, 0]), points, lengths), points, 0.2)
-        figures = (summary.nme, summary.auc, summary.failure_rate, summary.unmatched, summary.median)
+        metrics = (summary.nme, summary.auc, summary.failure_rate, summary.unmatched, summary.median)
         if normaliser == measurable:
             assert lengths.tolist() == [50.0]
-            assert figures == (0.1, 0.5, 0.0, 0.0, 0.1)
+            assert metrics == (0.1, 0.5, 0.0, 0.0, 0.1)
         else:
             assert np.isnan(lengths).all()
-            assert (summary.ears, *figures) == (0, None, None, None, None, None)
+            assert (summary.ears, *metrics) == (0, None, None, None, None, None)
 
 
-def test_a_photograph_set_without_ears_or_landmarks_has_no_figures():
+def test_photographs_without_ears_or_landmarks_have_no_metrics():
     for shape in ((0, 5, 3), (4, 0, 3)):
         truth, boxes = np.zeros(shape, np.float32), np.ones((shape[0], 4), np.float32)
         errors = normalised_errors(truth, truth, ear_lengths(truth, boxes, "landmark-box"))
@@ -171,9 +171,9 @@ def test_nme_by_size_is_that_of_the_ears_found_of_each_size():
     means = np.array([9.0, *[0.1] * 4, np.nan, *[0.3] * 4, np.inf, 0.3, 9.0])
     rows = nme_by_size(means, boxes)
     assert [row.ears for row in rows] == [0, 1, 9, 0, 1]
-    assert [row.figure for row in rows] == [None, None, pytest.approx((4 * 0.1 + 5 * 0.3) / 9), None, None]
-    assert nme_by_size(means[1:5], boxes[1:5])[2].figure is None
-    assert nme_by_size(means[6:12], boxes[6:12])[2].figure == pytest.approx(0.3)
+    assert [row.value for row in rows] == [None, None, pytest.approx((4 * 0.1 + 5 * 0.3) / 9), None, None]
+    assert nme_by_size(means[1:5], boxes[1:5])[2].value is None
+    assert nme_by_size(means[6:12], boxes[6:12])[2].value == pytest.approx(0.3)
 
 
 def test_visibility_is_judged_on_labelled_landmarks_only():
@@ -207,7 +207,7 @@ def test_average_precision_of_hidden_landmarks_counted_by_hand():
 
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
-def test_landmarks_of_one_kind_say_nothing_of_visibility(kind):
+def test_visibility_is_not_measured_on_landmarks_of_one_kind(kind):
     truth = np.full((2, 3, 3), kind, np.float32)
     judged = judge_visibility(truth, np.full((2, 3), 0.5, np.float32), truth)
     assert (judged.accuracy, judged.roc_auc, judged.average_precision) == (None, None, None)

@@ -53,7 +53,7 @@ def test_cells_lie_in_the_middle_of_the_pixels_they_cover() -> None:
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (5, 9), (15, 15), (0, 15)])
-def test_a_sharp_peak_is_the_middle_of_its_cell(row: int, column: int) -> None:
+def test_a_narrow_peak_is_the_centre_of_its_cell(row: int, column: int) -> None:
     heat = torch.zeros(1, 1, GRID, GRID)
     heat[0, 0, row, column] = 100
     points, _, found = seeing(heat)(torch.zeros(1, 3, CROP, CROP))
@@ -61,7 +61,7 @@ def test_a_sharp_peak_is_the_middle_of_its_cell(row: int, column: int) -> None:
     assert points[0, 0].tolist() == pytest.approx([STRIDE * column + 1.5, STRIDE * row + 1.5], abs=1e-4)
 
 
-def test_two_equal_peaks_are_their_middle() -> None:
+def test_two_equal_peaks_give_their_midpoint() -> None:
     heat = torch.zeros(1, 1, GRID, GRID)
     heat[0, 0, 3, 4] = heat[0, 0, 8, 13] = 100
     points, _, _ = seeing(heat)(torch.zeros(1, 3, CROP, CROP))
@@ -156,7 +156,7 @@ def test_a_dot_is_where_its_landmark_goes_and_leads_back(
     assert placement.points_back(moved) == pytest.approx(keypoint, abs=1e-3)
 
 
-def test_what_the_model_sees_in_a_crop_comes_back_to_the_photograph() -> None:
+def test_points_in_a_crop_map_back_to_the_photograph() -> None:
     """A landmarker that always points at a cell of the crop, from `place_landmarks`."""
     model = EarDetector(encoder="conv", base_channels=4, image_size=64, crop_size=CROP, pyramid_width=16).eval()
     heat = torch.zeros(1, 1, GRID, GRID)

@@ -164,7 +164,7 @@ def score_gradient(ears: list[Tensor], unclear: list[Tensor], complete: Tensor) 
     return logits.grad
 
 
-def test_places_in_unclear_regions_teach_nothing() -> None:
+def test_places_in_unclear_regions_have_no_loss() -> None:
     region = torch.tensor([[50.0, 0, 96, 96]])  # holds the second ear, whose own places do teach
     gradient = score_gradient(EARS, [region, NONE], WHOLE)
     inside = ((region[0, :2] <= PLACES) & (region[0, 2:] >= PLACES)).all(dim=1)
@@ -174,7 +174,7 @@ def test_places_in_unclear_regions_teach_nothing() -> None:
     assert (gradient[1] != 0).all()
 
 
-def test_the_background_of_pictures_with_unmarked_ears_teaches_nothing() -> None:
+def test_the_background_of_incompletely_annotated_pictures_has_no_loss() -> None:
     gradient = score_gradient(EARS, [NONE, NONE], torch.tensor([False, True]))
     in_an_ear = torch.stack([((each[:2] <= PLACES) & (each[2:] >= PLACES)).all(dim=1) for each in EARS[0]]).any(0)
     answers = answers_of(EARS)[0] >= 0
@@ -230,7 +230,7 @@ def test_the_box_loss_is_torchvisions_whether_the_boxes_overlap_or_not() -> None
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-7)
 
 
-def test_boxes_without_an_extent_have_no_gradient_where_they_answer_for_no_ear() -> None:
+def test_empty_boxes_of_unassigned_places_have_no_gradient() -> None:
     """A far place may say a box of zero width, whose proportions are not a number."""
     logits, boxes = said()
     answers = answers_of(EARS) >= 0

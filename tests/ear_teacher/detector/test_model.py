@@ -114,7 +114,7 @@ def test_a_landmark_is_visible_where_its_probability_is_over_a_half(found: list[
 # What is found
 
 
-def test_what_is_found_is_what_the_network_says_of_the_letterboxed_photograph(model: EarDetector) -> None:
+def test_detections_are_the_networks_output_for_the_letterboxed_photograph(model: EarDetector) -> None:
     """By hand for one photograph: threshold, torchvision's suppression, and the letterbox undone."""
     image, (width, height) = PHOTOGRAPHS[1], SIZES[1]
     square = letterbox((width, height), 96).image(image)
@@ -219,21 +219,21 @@ def test_another_number_of_landmarks_starts_their_last_layers_anew(model: EarDet
     path = saved(model, tmp_path / "three.ckpt")
     five = EarDetector(**{**SHAPE, "num_landmarks": 5})
     before = {name: value.clone() for name, value in five.state_dict().items()}
-    told = five.initialise_from(path)
+    reason = five.initialise_from(path)
     given = model.state_dict()
     anew = {f"landmarks.{name}" for name in ("heat.weight", "heat.bias", "visibility", "visibility_bias")}
     for name, value in five.state_dict().items():
         assert torch.equal(value, before[name] if name in anew else given[name]), name
-    assert path in told
-    assert "4 of the landmarker's start anew" in told
+    assert path in reason
+    assert "4 of the landmarker's start anew" in reason
 
 
 def test_weights_go_from_a_model_with_landmarks_into_one_of_boxes_only_and_back(
     model: EarDetector, tmp_path: Any
 ) -> None:
     boxes_only = EarDetector(**{**SHAPE, "num_landmarks": 0})
-    told = boxes_only.initialise_from(saved(model, tmp_path / "three.ckpt"))
-    assert told == f"all weights are those of {tmp_path / 'three.ckpt'}"
+    reason = boxes_only.initialise_from(saved(model, tmp_path / "three.ckpt"))
+    assert reason == f"all weights are those of {tmp_path / 'three.ckpt'}"
     for name, value in boxes_only.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
     three = EarDetector(**SHAPE)
@@ -258,7 +258,7 @@ def test_weights_of_another_encoder_or_pyramid_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("shape", "told"),
+    ("shape", "reason"),
     [
         ({"encoder": "resnet51"}, "`encoder` resnet51: choose one of"),
         ({"image_size": 100}, "`image_size` 100: must be a multiple of 32"),
@@ -269,7 +269,7 @@ def test_weights_of_another_encoder_or_pyramid_are_refused(
         ({"num_landmarks": -1}, "`num_landmarks` -1: must be at least 0"),
     ],
 )
-def test_a_shape_that_cannot_be_built_is_refused(shape: dict[str, Any], told: str) -> None:
+def test_a_shape_that_cannot_be_built_is_refused(shape: dict[str, Any], reason: str) -> None:
     with pytest.raises(InputError) as error:
         EarDetector(**{**SHAPE, **shape})
-    assert str(error.value).startswith(told)
+    assert str(error.value).startswith(reason)

@@ -22,7 +22,7 @@ from earface.data.images import list_images, read_image, write_image
 from earface.data.prepare_ears import main as prepare_ears
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS
 from earface.synthetic.ear_set import EAR_SKELETON
-from earface.synthetic.scene_set import SceneSet, draw_scenes
+from earface.synthetic.scene_set import SceneSet, write_scene_set
 
 pytestmark = pytest.mark.runs
 
@@ -49,8 +49,8 @@ def save(model: EarDetector, path: Path) -> Path:
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     folder = tmp_path_factory.mktemp("trial")
-    drawn = draw_scenes(folder / "drawn", SceneSet(8, 96, 72, seed=5))
-    for number, photograph in enumerate(drawn.photographs):
+    scenes = write_scene_set(folder / "scenes", SceneSet(8, 96, 72, seed=5))
+    for number, photograph in enumerate(scenes.photographs):
         name = folder / "photographs" / "ab"[number // 4] / f"{number % 4}.jpg"
         name.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(photograph.path, name)
@@ -76,7 +76,16 @@ def random_detector(seed: int) -> EarDetector:
 
 
 def predict(trial: Trial, photographs: Path, out: Path, *arguments: object) -> int:
-    flags = ("--checkpoint", trial.checkpoint, "--input", photographs, "--out", out, "--threshold", trial.threshold)
+    flags = (
+        "--checkpoint",
+        trial.checkpoint,
+        "--input",
+        photographs,
+        "--out",
+        out,
+        "--score-threshold",
+        trial.threshold,
+    )
     return main([*map(str, flags), "--overwrite", *map(str, arguments)])
 
 
@@ -190,11 +199,11 @@ def test_prepare_ears_takes_crops_with_their_subjects(trial: Trial, written: Pat
     assert {report["train"]["subjects"][0], report["val"]["subjects"][0]} == {"a", "b"}
 
 
-def test_crops_of_an_earlier_run_do_not_stay(trial: Trial, tmp_path: Path) -> None:
+def test_crops_of_an_earlier_run_are_deleted(trial: Trial, tmp_path: Path) -> None:
     assert predict(trial, trial.photographs, tmp_path, "--crops", "--no-overlays") == 0
     first = len(list_images(tmp_path / "crops"))
     scores = sorted(result["score"] for result in json.loads((tmp_path / "results.json").read_text()))
-    assert predict(trial, trial.photographs, tmp_path, "--crops", "--no-overlays", "--threshold", scores[-3]) == 0
+    assert predict(trial, trial.photographs, tmp_path, "--crops", "--no-overlays", "--score-threshold", scores[-3]) == 0
     assert len(list_images(tmp_path / "crops")) == read_coco(tmp_path / "detections.json").num_ears < first
 
 
@@ -246,21 +255,21 @@ def test_pictures_of_every_kind_and_size(trial: Trial, tmp_path: Path) -> None:
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.fromarray(noise[..., :3]).save(folder / "turned.webp", exif=turned)
-    assert predict(trial, folder, tmp_path / "out", "--threshold", 0) == 0
+    assert predict(trial, folder, tmp_path / "out", "--score-threshold", 0) == 0
     found = {
         photograph.path.name: photograph for photograph in read_coco(tmp_path / "out" / "detections.json").photographs
     }
     assert found["turned.webp"].size == (60, 80)
     assert found["huge.jpg"].size == (4000, 3000)
     assert all(len(photograph.boxes) for name, photograph in found.items() if name != "pixel.png")
-    drawn = {path.name: read_image(path).shape for path in list_images(tmp_path / "out" / "overlays")}
-    assert drawn.keys() == found.keys()
-    assert (drawn["huge.jpg"], drawn["turned.webp"]) == ((3000, 4000, 3), (960, 720, 3))
+    overlays = {path.name: read_image(path).shape for path in list_images(tmp_path / "out" / "overlays")}
+    assert overlays.keys() == found.keys()
+    assert (overlays["huge.jpg"], overlays["turned.webp"]) == ((3000, 4000, 3), (960, 720, 3))
 
 
 def test_a_single_photograph_and_a_detector_without_landmarks(trial: Trial, tmp_path: Path) -> None:
     checkpoint = save(EarDetector(num_landmarks=0, **{**SHAPE, "in_channels": 1}), tmp_path / "boxes.ckpt")
-    flags = ("--checkpoint", checkpoint, "--input", trial.empty, "--out", tmp_path / "out", "--threshold", 0)
+    flags = ("--checkpoint", checkpoint, "--input", trial.empty, "--out", tmp_path / "out", "--score-threshold", 0)
     assert main([*map(str, flags)]) == 0
     found = read_coco(tmp_path / "out" / "detections.json")
     assert ([photograph.path for photograph in found.photographs], found.landmark_names) == ([trial.empty], ())
@@ -271,7 +280,16 @@ def test_a_single_photograph_and_a_detector_without_landmarks(trial: Trial, tmp_
 
 def test_landmarks_without_names_get_numbers(trial: Trial, tmp_path: Path) -> None:
     checkpoint = save(EarDetector(num_landmarks=3, **SHAPE), tmp_path / "unnamed.ckpt")
-    flags = ("--checkpoint", checkpoint, "--input", trial.photographs, "--out", tmp_path / "out", "--threshold", 0)
+    flags = (
+        "--checkpoint",
+        checkpoint,
+        "--input",
+        trial.photographs,
+        "--out",
+        tmp_path / "out",
+        "--score-threshold",
+        0,
+    )
     assert main([*map(str, flags), "--no-overlays"]) == 0
     assert read_coco(tmp_path / "out" / "detections.json").landmark_names == ("point_01", "point_02", "point_03")
 
@@ -327,7 +345,10 @@ def test_nothing_but_broken_files_is_an_error(trial: Trial, tmp_path: Path, caps
         (["--input", "{tmp}/none.jpg"], "none.jpg: no such file or folder"),
         (["--input", "{tmp}/empty"], "empty: holds no pictures (.bmp, "),
         (["--input", "{tmp}/notes.txt"], "notes.txt: neither a picture (.bmp, "),
-        (["--input", "{photos}", "--threshold", "1.5"], "--threshold 1.5: must be at least 0 and at most 1"),
+        (
+            ["--input", "{photos}", "--score-threshold", "1.5"],
+            "--score-threshold 1.5: must be at least 0 and at most 1",
+        ),
         (["--input", "{photos}", "--batch-size", "0"], "--batch-size 0: must be at least 1"),
         (["--input", "{photos}", "--out", "{tmp}/notes.txt"], "notes.txt: is a file; give a folder"),
         (["--input", "{photos}", "--out", "{tmp}/notes.txt/out"], "notes.txt is a file; give a folder"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import shutil
@@ -24,14 +23,14 @@ from earface.data.images import read_image
 from earface.nn.checkpoint import model_state, read_checkpoint
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS
 from earface.synthetic.ear_set import EAR_SKELETON
-from earface.synthetic.scene_set import SceneSet, draw_scenes
-from tests.ear_teacher.test_resume import assert_same
+from earface.synthetic.scene_set import SceneSet, write_scene_set
+from tests.support.training import assert_same, metric_rows, outcome
 
 pytestmark = pytest.mark.runs
 
 TINY = (
     *("--encoder", "conv", "--base-channels", "4", "--image-size", "64", "--crop-size", "32", "--pyramid-width", "16"),
-    *("--batch-size", "4", "--precision", "32", "--num-workers", "0", "--progress", "none", "--sheet-images", "2"),
+    *("--batch-size", "4", "--precision", "32", "--num-workers", "0", "--progress", "none", "--grid-images", "2"),
     *("--log-every-n-steps", "1", "--warmup-epochs", "0"),
 )
 EPOCHS = ("--epochs", "2", "--ema-decay", "0.9")
@@ -41,8 +40,8 @@ EPOCHS = ("--epochs", "2", "--ema-decay", "0.9")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train/annotations.json of 8 photographs and val/annotations.json of 4, of 96x72 pixels."""
     folder = tmp_path_factory.mktemp("scenes")
-    draw_scenes(folder / "train", SceneSet(8, 96, 72, seed=1))
-    draw_scenes(folder / "val", SceneSet(4, 96, 72, seed=2))
+    write_scene_set(folder / "train", SceneSet(8, 96, 72, seed=1))
+    write_scene_set(folder / "val", SceneSet(4, 96, 72, seed=2))
     return folder
 
 
@@ -54,12 +53,6 @@ def arguments(scenes: Path, folder: Path, *extra: str) -> list[str]:
         *TINY,
         *extra,
     ]
-
-
-def metric_rows(folder: Path) -> list[dict[str, float]]:
-    """metrics.csv of the first run, empty cells left out."""
-    with (folder / "logs" / "ear_detector" / "version_0" / "metrics.csv").open(newline="") as file:
-        return [{key: float(text) for key, text in row.items() if text} for row in csv.DictReader(file)]
 
 
 def last(folder: Path) -> Path:
@@ -100,9 +93,9 @@ def landmarks_only(scenes: Path, tmp_path: Path) -> Path:
 # What it learns
 
 
-def test_it_learns_eight_photographs_by_heart(tmp_path: Path) -> None:
+def test_it_overfits_eight_photographs(tmp_path: Path) -> None:
     """AP50 over .95, measured by torchmetrics on what a model loaded from the checkpoint finds."""
-    train = draw_scenes(tmp_path / "train", SceneSet(8, 128, 96, seed=6))
+    train = write_scene_set(tmp_path / "train", SceneSet(8, 128, 96, seed=6))
     shutil.copytree(tmp_path / "train", tmp_path / "val")
     names = [str(tmp_path / "train" / "annotations.json")] * 7  # an epoch of 14 steps
     plan = ("--epochs", "6", "--schedule", "cosine", "--lr", "4e-3", "--ema-decay", "0", "--augment", "none")
@@ -136,21 +129,21 @@ def test_a_run_leaves_checkpoints_metrics_and_pictures(finished: Path) -> None:
     names = {path.relative_to(version).as_posix() for path in version.rglob("*") if path.is_file()}
     assert names >= {"detections/epoch_000.png", "detections/epoch_001.png", "metrics.csv", "config.yaml"}
     assert sum(name.startswith("events.out.tfevents") for name in names) == 1
-    sheets = [read_image(version / "detections" / f"epoch_00{epoch}.png") for epoch in range(2)]
-    assert min(min(each.shape[:2]) for each in sheets) >= 360
+    grids = [read_image(version / "detections" / f"epoch_00{epoch}.png") for epoch in range(2)]
+    assert min(min(each.shape[:2]) for each in grids) >= 360
     saved = sorted(path.name for path in (finished / "checkpoints").rglob("*"))
     kinds = ("best-ap-epoch=", "best-nme-epoch=", "ear_detector-epoch=", "ear_detector-epoch=", "last.ckpt")
     assert len(saved) == 5
     assert all(name.startswith(kind) for name, kind in zip(saved, kinds, strict=True))
 
 
-def test_metrics_are_finite_and_name_every_figure(finished: Path) -> None:
+def test_metrics_are_finite_and_complete(finished: Path) -> None:
     rows = metric_rows(finished)
     assert all(math.isfinite(value) for row in rows for value in row.values())
     terms = ("loss", "score", "box", "heatmap", "landmark", "visibility")
     rates = {f"lr/{net}{part}" for net in ("boxes", "landmarks") for part in ("", ".backbone")}
-    figures = {f"val/{name}" for name in (*terms, "ap", "ap50", "nme")} | {f"train/{name}" for name in terms}
-    assert figures | rates <= set().union(*rows)
+    metrics = {f"val/{name}" for name in (*terms, "ap", "ap50", "nme")} | {f"train/{name}" for name in terms}
+    assert metrics | rates <= set().union(*rows)
     assert sum("val/loss" in row for row in rows) == sum("train/loss" in row for row in rows) == 2
 
 
@@ -177,20 +170,6 @@ def test_a_trained_model_is_rebuilt_from_its_checkpoint_bit_for_bit(finished: Pa
 
 
 # How it goes on
-
-
-def outcome(folder: Path) -> tuple[dict[str, Any], str]:
-    """last.ckpt without place and time, and the CSV."""
-    checkpoint = read_checkpoint(last(folder))
-    checkpoint["run"].pop("written")
-    for state in checkpoint["callbacks"].values():
-        for key in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "current_score"):
-            state.pop(key, None)
-        if "best_k_models" in state:
-            state["best_k_models"] = {Path(path).name: score for path, score in state["best_k_models"].items()}
-    for name in ("hyper_parameters", "loops"):
-        checkpoint.pop(name)
-    return checkpoint, (folder / "logs" / "ear_detector" / "version_0" / "metrics.csv").read_text()
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(scenes: Path, tmp_path: Path, finished: Path) -> None:

@@ -16,7 +16,7 @@ from ear_teacher.train import main as train_vae
 from earface.core.errors import InputError
 from earface.core.options import to_plain
 from earface.nn.checkpoint import model_state, read_checkpoint
-from earface.synthetic.scene_set import SceneSet, draw_scenes
+from earface.synthetic.scene_set import SceneSet, write_scene_set
 from earface.training.checkpoint_io import AtomicCheckpointIO
 from tests.conftest import TINY
 from tests.ear_teacher.detector.test_model import SHAPE, saved
@@ -81,7 +81,7 @@ def test_training_starts_from_a_vae_and_keeps_its_encoder_if_frozen(
     trained: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, seed in (("train", 1), ("val", 2)):
-        draw_scenes(tmp_path / name, SceneSet(4, 96, 72, seed=seed))
+        write_scene_set(tmp_path / name, SceneSet(4, 96, 72, seed=seed))
     files = [flag for name in ("train", "val") for flag in (f"--{name}-json", f"{tmp_path / name}/annotations.json")]
     places = ["--checkpoint-dir", str(tmp_path / "checkpoints"), "--log-dir", str(tmp_path / "logs")]
     small = ["--image-size", "64", "--pyramid-width", "16", "--batch-size", "4", "--precision", "32"]
@@ -149,13 +149,13 @@ def test_what_is_no_vae_is_refused_by_name(tmp_path: Path) -> None:
     detector = saved(EarDetector(**SHAPE), tmp_path / "detector.ckpt")
     torch.save({"state_dict": {}}, tmp_path / "bare.ckpt")
     (tmp_path / "notes.ckpt").write_text("not a checkpoint")
-    for path, told in (
+    for path, reason in (
         (detector, "holds no ear VAE"),
         (str(tmp_path / "bare.ckpt"), "holds no ear VAE"),
         (str(tmp_path / "notes.ckpt"), "notes.ckpt: "),
         (str(tmp_path / "absent.ckpt"), "no such checkpoint"),
     ):
-        with pytest.raises(InputError, match=told) as error:
+        with pytest.raises(InputError, match=reason) as error:
             EarDetector.from_vae_checkpoint(path)
         assert path in str(error.value)
 

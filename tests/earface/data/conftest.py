@@ -1,4 +1,4 @@
-"""Pictures that the data tests share: drawn, so that none comes from anywhere."""
+"""Synthetic pictures that the data tests share."""
 
 from __future__ import annotations
 
@@ -28,13 +28,17 @@ def draw() -> Draw:
     return draw_picture
 
 
-@pytest.fixture
-def picture_folder(tmp_path: Path) -> Path:
-    """tmp_path/pictures/s0/0.png ... s5/3.png: six subjects with four pictures each, 40 to 63 px."""
-    folder = tmp_path / "pictures"
+def draw_picture_folder(folder: Path) -> Path:
+    """folder/s0/0.png ... s5/3.png: six subjects with four pictures each, 40 to 63 px."""
     for subject in range(6):
         (folder / f"s{subject}").mkdir(parents=True)
         for number in range(4):
             seed = subject * 4 + number
             Image.fromarray(draw_picture(seed, 40 + seed, 44)).save(folder / f"s{subject}" / f"{number}.png")
     return folder
+
+
+@pytest.fixture
+def picture_folder(tmp_path: Path) -> Path:
+    """tmp_path/pictures/s0/0.png ... s5/3.png, to change."""
+    return draw_picture_folder(tmp_path / "pictures")

@@ -12,7 +12,7 @@ from earface.data.detection_augmentation import _RANGES, random_placement
 from earface.data.images import Pixels
 from tests.earface.data.conftest import draw_picture
 
-BORDER = 3  # pixels of square and photograph at their edges, where what lies beyond tells
+BORDER = 3  # pixels of square and photograph at their edges, where what lies beyond has an effect
 
 
 def shown(placement: AffineMap) -> np.ndarray:

@@ -53,7 +53,7 @@ def dots(augmentation: FaceAugmentation) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_light_is_the_guides() -> None:
-    """Mirrored p .5, turned by 6 degrees p .65, 7 % of brightness p .3; 400 draws, bounds over three deviations off."""
+    """Mirrored p .5, turned by 6 degrees p .65, 7 % of brightness p .3; 400 samples, bounds beyond three deviations."""
     places, levels = dots(FaceAugmentation())
     assert 0.42 < (places[:, 0] < 0).mean() < 0.58
     angles = np.degrees(np.arctan2(places[:, 1], np.abs(places[:, 0])))

@@ -59,7 +59,7 @@ def test_boxes_become_coco_and_a_disjoint_split(folder: Path, capsys: pytest.Cap
     assert said[0].endswith("ears.json: 12 photographs, 12 ears, 1 without ears")
     parts = f"--train-json {folder}/ears_train.json --val-json {folder}/ears_val.json"
     assert said[3:] == [
-        "note: 3 people are on both sides; --split-by subject keeps each on one",
+        "note: 3 people are on both sides; --split-by subject keeps each on one side",
         f"next: earface ears detector train {parts}",
     ]
 
@@ -108,7 +108,7 @@ def test_the_split_follows_from_the_seed_and_not_from_the_place(folder: Path, tm
     assert files_of(both(moved)[1]) == chosen[0]
 
 
-def test_split_by_subject_parts_no_person(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_split_by_subject_keeps_each_person_on_one_side(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert convert(folder, "--split-by", "subject") == 0
     assert "both sides" not in capsys.readouterr().out
     train, val = ({photograph.subject for photograph in part.photographs} for part in both(folder))
@@ -156,17 +156,17 @@ def test_a_damaged_photograph_is_left_out_and_named(folder: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        ((), "required"),
-        (("--boxes", "boxes.csv", "--pts", "."), "not allowed with"),
-        (("--boxes", "boxes.csv", "--val-fraction", "1"), "--val-fraction"),
-        (("--boxes", "boxes.csv", "--val-fraction", "nan"), "--val-fraction"),
+        ((), "give one of --boxes, --pts and --coco"),
+        (("--boxes", "boxes.csv", "--pts", "."), "give only one of --boxes and --pts"),
+        (("--boxes", "boxes.csv", "--val-fraction", "1"), "--val-fraction 1.0: must be at least 0 and at most 0.99"),
+        (("--boxes", "boxes.csv", "--val-fraction", "nan"), "--val-fraction nan: expected a number"),
         (("--boxes", "boxes.csv", "--images", "none"), "no such folder"),
         (("--boxes", "gone.csv"), "gone.csv"),
-        (("--pts", ".", "--images", "."), "--images belongs to"),
+        (("--pts", ".", "--images", "."), "--images belongs to --boxes and --coco"),
         (("--pts", "none"), "no such folder"),
         (("--coco", "ears.json"), "would replace"),
         (("--coco", "boxes.csv"), "not JSON"),
-        (("--boxes", "boxes.csv", "--split-by", "ear"), "--split-by"),
+        (("--boxes", "boxes.csv", "--split-by", "ear"), "--split-by ear: choose one of photograph, subject"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -188,4 +188,6 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 def test_out_must_be_json(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["--pts", str(folder), "--out", str(folder / "ears.csv")]) == 2
-    assert ".json" in capsys.readouterr().err
+    assert "a name that ends in .json" in capsys.readouterr().err
+    assert main(["--pts", str(folder)]) == 2
+    assert "--out: give a JSON file" in capsys.readouterr().err

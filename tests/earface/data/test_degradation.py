@@ -43,7 +43,7 @@ KEYS = [(1, 0, index) for index in range(24)]
 
 @pytest.fixture(scope="module")
 def faces() -> Tensor:
-    """(24, 3, 128, 128) in [-1, 1], drawn."""
+    """(24, 3, 128, 128) in [-1, 1], synthetic."""
     from tests.earface.data.conftest import draw_picture
 
     return to_model_range(torch.from_numpy(np.stack([draw_picture(seed, 128, 128) for seed in range(24)])))

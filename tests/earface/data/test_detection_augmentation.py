@@ -22,7 +22,7 @@ def photograph_of(
 ) -> Photograph:
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     points = np.zeros((len(boxes), 0, 3)) if keypoints is None else keypoints
-    return Photograph(Path("drawn.png"), size, boxes, np.array(points, np.float32), sides=sides)
+    return Photograph(Path("synthetic.png"), size, boxes, np.array(points, np.float32), sides=sides)
 
 
 def dot_picture(size: tuple[int, int], point: tuple[float, float], sigma: float) -> Pixels:
@@ -180,7 +180,7 @@ def test_a_view_follows_from_its_key_alone(strength: str):
     assert len({scene.image.tobytes() for scene in first}) == len(keys)
 
 
-def test_views_of_all_kinds_are_drawn_and_stay_consistent():
+def test_views_of_all_kinds_occur_and_stay_consistent():
     scenes = [scene_of("full", (5, 0, index)) for index in range(60)]
     assert {len(scene.boxes) for scene in scenes} == {0, 1, 2}
     assert {scene.sides for scene in scenes} >= {("l", "r"), ("r", "l")}

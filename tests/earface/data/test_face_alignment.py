@@ -106,7 +106,7 @@ def test_fine_detail_survives_the_turn() -> None:
     assert face[20:-20, 20:-20].std() > 0.78 * wave.std()
 
 
-def test_residual_and_enlargement_tell_how_a_face_lies() -> None:
+def test_residual_and_enlargement_describe_the_alignment() -> None:
     points = moved(face_template(), 2.0, 30, (5, 6))
     placement = face_placement(points, (400, 400))
     assert enlargement(placement) == pytest.approx(0.5)

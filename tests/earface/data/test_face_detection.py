@@ -1,10 +1,12 @@
 """YuNet's faces: which one is taken, how steady its points are, and files that are not YuNet's.
 
-What needs its weights or photographs of people runs where the folder `shared` stands beside the repository.
+Each property holds for a detector of coloured marks in YuNet's layout, and for YuNet on photographs of people where the
+folder `shared` stands beside the repository.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -19,21 +21,33 @@ from earface.core.errors import InputError
 from earface.data.face_alignment import Points
 from earface.data.face_detection import DetectedFace, FaceDetector, subject_face
 from earface.data.images import Pixels, list_images, read_ahead, read_image
+from tests.support.shared_files import PHOTOGRAPHS, YUNET, needs
+from tests.support.yunet import photograph, write_yunet
 
-SHARED = Path(__file__).parents[3].parent / "shared"
-YUNET = SHARED / "weights" / "face_detection_yunet_2023mar.onnx"
-PHOTOGRAPHS = SHARED / "data" / "face_photos_lfw"
-needs_yunet = pytest.mark.skipif(not YUNET.is_file() or not PHOTOGRAPHS.is_dir(), reason="no weights and photographs")
-
-
-@pytest.fixture(scope="module")
-def detector() -> FaceDetector:
-    return FaceDetector(YUNET)
+SOURCES = ["marks", pytest.param("people", marks=needs(YUNET, PHOTOGRAPHS))]
+FACES = [(75.0 + 3 * number, 90.0 - 4 * number, 70.0 + 2 * number, 3.0 * number - 10) for number in range(8)]
 
 
 @pytest.fixture(scope="module")
-def photographs() -> list[Pixels]:
-    """Eight of 250x250."""
+def marks(tmp_path_factory: pytest.TempPathFactory) -> FaceDetector:
+    return FaceDetector(write_yunet(tmp_path_factory.mktemp("yunet") / "marks.onnx"))
+
+
+@pytest.fixture(scope="module", params=SOURCES)
+def source(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def detector(source: str, marks: FaceDetector) -> FaceDetector:
+    return marks if source == "marks" else FaceDetector(YUNET)
+
+
+@pytest.fixture(scope="module")
+def photographs(source: str) -> list[Pixels]:
+    """Eight of 250x250, of a face each."""
+    if source == "marks":
+        return [photograph(250, 250, [face], seed)[0] for seed, face in enumerate(FACES)]
     return [read_image(path) for path in list_images(PHOTOGRAPHS)[::11]]
 
 
@@ -41,9 +55,9 @@ def face(x: float, y: float, side: float) -> DetectedFace:
     return DetectedFace(np.array([x, y, side, side]), np.zeros((5, 2)), 0.9)
 
 
-def points_of(detector: FaceDetector, photograph: Pixels) -> Points:
-    height, width = photograph.shape[:2]
-    return detector.refined(photograph, subject_face(detector(photograph), (width, height))).points
+def points_of(detector: FaceDetector, picture: Pixels) -> Points:
+    height, width = picture.shape[:2]
+    return detector.refined(picture, subject_face(detector(picture), (width, height))).points
 
 
 def test_the_subject_is_the_large_face_near_the_middle() -> None:
@@ -64,7 +78,7 @@ def test_the_subject_is_the_large_face_near_the_middle() -> None:
         (None, "No such file"),
     ],
 )
-def test_another_file_is_refused_without_a_word_from_opencv(
+def test_another_file_is_refused_without_output_from_opencv(
     tmp_path: Path, content: bytes | None, expected: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     if content is not None:
@@ -105,34 +119,30 @@ def test_without_network_the_detector_is_asked_for_in_one_line(tmp_path: Path) -
     assert not (tmp_path / "o").exists()
 
 
-@needs_yunet
 def test_pictures_without_a_face_have_none(detector: FaceDetector) -> None:
     rng = np.random.default_rng(0)
     for shape in ((1, 1), (3, 900), (40, 40), (300, 200)):
         assert detector(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)) == []
 
 
-@needs_yunet
 def test_points_are_in_the_order_of_the_template(detector: FaceDetector, photographs: list[Pixels]) -> None:
-    for photograph in photographs:
-        left_eye, right_eye, nose, left_mouth, right_mouth = points_of(detector, photograph)
+    for picture in photographs:
+        left_eye, right_eye, nose, left_mouth, right_mouth = points_of(detector, picture)
         assert left_eye[0] < right_eye[0]
         assert left_mouth[0] < right_mouth[0]
         assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
 
 
-@needs_yunet
 def test_points_hardly_depend_on_size_or_mirroring(detector: FaceDetector, photographs: list[Pixels]) -> None:
     """Of 250 pixels; one look alone moves by 2 to 4."""
-    for photograph in photographs:
-        points = points_of(detector, photograph)
-        doubled = cv2.resize(photograph, (500, 500), interpolation=cv2.INTER_CUBIC)
+    for picture in photographs:
+        points = points_of(detector, picture)
+        doubled = cv2.resize(picture, (500, 500), interpolation=cv2.INTER_CUBIC)
         assert np.sqrt(np.square((points_of(detector, doubled) + 0.5) / 2 - 0.5 - points).mean()) < 1.5  # type: ignore[arg-type]
-        mirrored = points_of(detector, np.ascontiguousarray(photograph[:, ::-1]))[[1, 0, 2, 4, 3]]
+        mirrored = points_of(detector, np.ascontiguousarray(picture[:, ::-1]))[[1, 0, 2, 4, 3]]
         assert np.sqrt(np.square(mirrored * [-1, 1] + [249, 0] - points).mean()) < 1.5
 
 
-@needs_yunet
 def test_faces_are_found_in_large_photographs(detector: FaceDetector, photographs: list[Pixels]) -> None:
     small_in_large = np.full((1500, 2000, 3), 90, np.uint8)
     small_in_large[600:850, 900:1150] = photographs[0]
@@ -147,8 +157,47 @@ def test_faces_are_found_in_large_photographs(detector: FaceDetector, photograph
     np.testing.assert_allclose(found.box, shrunk.box * 2500 / 640)
 
 
-@needs_yunet
 def test_threads_share_a_detector(detector: FaceDetector, photographs: list[Pixels]) -> None:
-    alone = [points_of(detector, photograph) for photograph in photographs]
-    threaded = read_ahead(lambda photograph: points_of(detector, photograph), photographs, threads=4)
+    alone = [points_of(detector, picture) for picture in photographs]
+    threaded = read_ahead(lambda picture: points_of(detector, picture), photographs, threads=4)
     np.testing.assert_array_equal(list(threaded), alone)
+
+
+# Where the faces are is known
+
+
+def test_points_and_boxes_are_where_the_marks_are(marks: FaceDetector) -> None:
+    """In any place, size and turn; nearer once they are averaged over four larger looks."""
+    for seed, drawn in enumerate(FACES):
+        picture, (wanted,) = photograph(250, 250, [drawn], seed)
+        (found,) = marks(picture)
+        np.testing.assert_allclose(found.points, wanted, rtol=0, atol=2.5)
+        np.testing.assert_allclose(marks.refined(picture, found).points, wanted, rtol=0, atol=0.6)
+        np.testing.assert_allclose(found.box[:2] + found.box[2:] / 2, wanted[[0, 1, 3, 4]].mean(0) + 0.5, atol=1)
+        np.testing.assert_allclose(found.side, 2.5 * (wanted[1] - wanted[0])[0], atol=2.5)
+        assert 0.7 < found.score <= 1
+
+
+def test_a_face_too_small_at_640_pixels_is_found_at_1280(marks: FaceDetector) -> None:
+    picture, (wanted,) = photograph(1280, 960, [(700.0, 300.0, 40.0)])
+    (found,) = marks(picture)
+    np.testing.assert_allclose(found.points, wanted, rtol=0, atol=2.5)
+    assert marks(cv2.resize(picture, (640, 480), interpolation=cv2.INTER_AREA)) == []  # type: ignore[arg-type]
+
+
+def test_every_face_from_the_lowest_score_on_is_found(marks: FaceDetector) -> None:
+    places = [(60.0, 60.0, 90.0), (330.0, 40.0, 120.0), (180.0, 330.0, 60.0)]
+    picture, wanted = photograph(500, 480, places)
+    found = sorted(marks(picture), key=lambda each: each.box[0] + each.box[2] / 2)
+    assert len(found) == 3
+    for each, points in zip(found, [wanted[0], wanted[2], wanted[1]], strict=True):
+        np.testing.assert_allclose(each.points, points, rtol=0, atol=1.2)
+    for left_out, score in enumerate(sorted(each.score for each in found)):
+        assert len(FaceDetector(marks.path, score - 1e-4)(picture)) == 3 - left_out
+
+
+def test_where_no_look_shows_a_face_its_points_stay(marks: FaceDetector) -> None:
+    picture, _ = photograph(250, 250, [FACES[0]])
+    found = subject_face(marks(picture), (250, 250))
+    nowhere = dataclasses.replace(found, box=np.array([0.0, 0.0, 30.0, 30.0]))
+    assert marks.refined(picture, nowhere) is nowhere

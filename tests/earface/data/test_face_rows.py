@@ -60,7 +60,7 @@ def test_multi_pie_names_stay_as_they_are() -> None:
         prepared_names([row("001", f"{copy}/001_01_01_051_07.png") for copy in "ab"])
 
 
-def test_names_that_would_fall_together_are_told_apart_whatever_the_order() -> None:
+def test_names_that_would_collide_are_made_distinct_whatever_the_order() -> None:
     rows = [row("A", name) for name in ("A/1.jpg", "A/1.png", "A/A_1.png", "A/2.png")] + [row("a", "a/1.jpg")]
     stems = prepared_names(rows)
     assert len({stem.casefold() for stem in stems}) == 5
@@ -150,7 +150,7 @@ def test_a_split_folder_can_be_read_alone_and_without_low_resolution(tmp_path: P
 def test_a_prepared_picture_without_identity_is_refused(tmp_path: Path) -> None:
     (tmp_path / "val_processed" / "hr_images").mkdir(parents=True)
     (tmp_path / "val_processed" / "hr_images" / "who.png").touch()
-    with pytest.raises(InputError, match=r"who\.png: tells no identity"):
+    with pytest.raises(InputError, match=r"who\.png: names no identity"):
         read_faces(tmp_path, ["val"])
 
 

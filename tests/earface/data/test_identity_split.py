@@ -29,7 +29,7 @@ def sizes(split: IdentitySplit) -> Counter[str]:
     return Counter(split.roles.values())
 
 
-def test_each_kind_is_dealt_in_its_fractions() -> None:
+def test_each_role_gets_its_fraction() -> None:
     split = deal_identities(PICTURES, 1)
     assert sizes(split) == {"score": 50, "tune": 30, "train": 120, "nonmated": 50, "train_single": 51}
     for identity, role in split.roles.items():
@@ -67,7 +67,7 @@ def test_too_few_identities_are_refused(pictures: list[str]) -> None:
         deal_identities(pictures, 0)
 
 
-def test_a_fixed_split_is_kept_and_only_others_are_dealt() -> None:
+def test_a_fixed_split_is_kept_and_only_other_identities_are_split() -> None:
     fixed = deal_identities(PICTURES, 5)
     grown = deal_identities([*PICTURES[7:], "new", "other", "other", "s0"], 99, fixed)
     assert fixed.roles.items() <= grown.roles.items()
@@ -89,7 +89,7 @@ def test_groups_stay_together() -> None:
         assert {roles["m1"], roles["s4"]} <= {"train", "tune", "score"}
 
 
-def test_a_group_that_a_fixed_split_parts_is_refused() -> None:
+def test_a_group_that_a_fixed_split_divides_is_refused() -> None:
     fixed = IdentitySplit({"a": "train", "b": "score", "c": "tune"}, 1)
     with pytest.raises(InputError, match="in two splits"):
         deal_identities(["a", "b", "c"] * 2, 1, fixed, {"a": "a", "b": "a", "c": "c"})
@@ -117,9 +117,9 @@ def test_the_file_gives_the_split_back(tmp_path: Path) -> None:
     ("content", "expected"),
     [
         ("{", "not JSON"),
-        ("[]", "wanted"),
-        ('{"roles": ["a"]}', "wanted"),
-        ('{"roles": {"train": "abc"}}', "wanted"),
+        ("[]", "expected"),
+        ('{"roles": ["a"]}', "expected"),
+        ('{"roles": {"train": "abc"}}', "expected"),
         ('{"roles": {"probe": ["a"]}}', "role 'probe' is none of train"),
         ('{"roles": {"train": ["a", "b"], "score": ["b"]}}', "b is in two roles, train and score"),
         ('{"roles": {"train": []}}', "names no identity"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from earface.core.errors import InputError, entry_point
 from earface.data.image_cache import ImageCache, crop_to_box, open_image_cache
 from earface.data.images import Pixels, list_images, read_image, resize_image
 from earface.data.npy import TeacherData, read_teacher_npy, write_teacher_npy
+from tests.support.disk import files_of_at_most, run_with_small_disk
 
 Draw = Callable[..., Pixels]
 
@@ -91,7 +91,7 @@ def test_whatever_changes_the_pixels_makes_another_cache(data: TeacherData, tmp_
     changed = paths_of(data)[3]
     size = changed.stat().st_size
     Image.new("RGB", (40, 40), (1, 2, 3)).save(changed)
-    changed.write_bytes(changed.read_bytes().ljust(size, b"\0"))  # only its time tells
+    changed.write_bytes(changed.read_bytes().ljust(size, b"\0"))  # only its time differs
     cache = open_cache(data, cache_dir)
     assert number_of_caches() == 6
     assert (cache.images[3] == [1, 2, 3]).all()
@@ -250,18 +250,12 @@ def test_several_processes_may_build_it_at_once(data: TeacherData, tmp_path: Pat
 def test_a_disk_that_fills_up_while_writing_is_one_line(
     data: TeacherData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
     @entry_point
     def main(argv: object) -> None:
         open_cache(data, tmp_path / "cache", image_size=64)
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
-    try:
+    with files_of_at_most(100_000):
         assert main(None) == 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert ".bin" in error
@@ -269,14 +263,8 @@ def test_a_disk_that_fills_up_while_writing_is_one_line(
 
 
 @pytest.mark.runs
-def test_a_disk_without_room_is_told_before_anything_is_decoded(data: TeacherData, tmp_path: Path) -> None:
-    mount = f"mkdir {tmp_path}/small && mount -t tmpfs -o size=64k tmpfs {tmp_path}/small"
-    private = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
-    if shutil.which("unshare") is None or subprocess.run([*private, mount], capture_output=True).returncode:
-        pytest.skip("a small file system cannot be mounted here")
+def test_a_disk_without_room_is_reported_before_anything_is_decoded(data: TeacherData, tmp_path: Path) -> None:
     build = f"{sys.executable} -c '{BUILD}' {data.source} {tmp_path}/small 0; ls -A {tmp_path}/small"
-    shown = subprocess.run(
-        [*private, mount.replace("mkdir", "mkdir -p") + " && " + build], capture_output=True, text=True, cwd=Path.cwd()
-    )
+    shown = run_with_small_disk(tmp_path / "small", "64k", build)
     assert "0.00 GB free: free some space or choose another cache folder" in shown.stderr
     assert shown.stdout == ""

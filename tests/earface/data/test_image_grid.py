@@ -1,4 +1,4 @@
-"""Contact sheets, pixel by pixel."""
+"""Image grids, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from earface.data.image_grid import GAP, LABEL_WIDTH, image_grid, save_image_grid
+from earface.data.image_grid import GAP, LABEL_WIDTH, image_grid, save_image_grid, tile_images
 
 
 def pictures(count: int, side: int, channels: int = 3) -> torch.Tensor:
@@ -21,23 +21,23 @@ def pictures(count: int, side: int, channels: int = 3) -> torch.Tensor:
 @pytest.mark.parametrize(("side", "zoom"), [(96, 1), (128, 1), (64, 2), (48, 2), (32, 3), (10, 10)])
 def test_every_picture_stands_in_its_place_enlarged_by_whole_pixels(side: int, zoom: int) -> None:
     rows = {"input": pictures(3, side), "reconstruction\nof it": pictures(2, side)}
-    sheet = image_grid(rows)
+    grid = image_grid(rows)
     step = side * zoom + GAP
-    assert sheet.dtype == np.uint8
-    assert sheet.shape == (2 * step, LABEL_WIDTH + 3 * step, 3)
+    assert grid.dtype == np.uint8
+    assert grid.shape == (2 * step, LABEL_WIDTH + 3 * step, 3)
     for line, images in enumerate(rows.values()):
         for column, image in enumerate(images):
             left, top = LABEL_WIDTH + column * step, line * step
-            shown = sheet[top : top + side * zoom, left : left + side * zoom]
+            shown = grid[top : top + side * zoom, left : left + side * zoom]
             wanted = (image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
             assert np.array_equal(shown, np.kron(wanted, np.ones((zoom, zoom, 1), np.uint8)))
 
 
 def test_gaps_and_missing_pictures_are_white() -> None:
-    sheet = image_grid({"a": torch.zeros(2, 3, 96, 96), "b": torch.zeros(1, 3, 96, 96)})
-    assert (sheet[96 : 96 + GAP] == 255).all()
-    assert (sheet[:, LABEL_WIDTH + 96 : LABEL_WIDTH + 96 + GAP] == 255).all()
-    assert (sheet[96 + GAP :, LABEL_WIDTH + 96 :] == 255).all()
+    grid = image_grid({"a": torch.zeros(2, 3, 96, 96), "b": torch.zeros(1, 3, 96, 96)})
+    assert (grid[96 : 96 + GAP] == 255).all()
+    assert (grid[:, LABEL_WIDTH + 96 : LABEL_WIDTH + 96 + GAP] == 255).all()
+    assert (grid[96 + GAP :, LABEL_WIDTH + 96 :] == 255).all()
 
 
 def test_each_row_bears_its_name() -> None:
@@ -53,20 +53,29 @@ def test_grey_pictures_are_shown_grey() -> None:
 
 
 def test_values_outside_the_range_are_clipped() -> None:
-    sheet = image_grid({"x": torch.stack([torch.full((3, 96, 96), -1.0), torch.full((3, 96, 96), 2.0)])})
-    assert (sheet[:96, LABEL_WIDTH : LABEL_WIDTH + 96] == 0).all()
-    assert (sheet[:96, LABEL_WIDTH + 96 + GAP : -GAP] == 255).all()
+    grid = image_grid({"x": torch.stack([torch.full((3, 96, 96), -1.0), torch.full((3, 96, 96), 2.0)])})
+    assert (grid[:96, LABEL_WIDTH : LABEL_WIDTH + 96] == 0).all()
+    assert (grid[:96, LABEL_WIDTH + 96 + GAP : -GAP] == 255).all()
 
 
-def test_the_file_holds_the_sheet_in_rgb(tmp_path: Path) -> None:
-    sheet = save_image_grid(tmp_path / "sheets" / "epoch_000.png", {"input": pictures(2, 96)})
-    read = cv2.cvtColor(cv2.imread(str(tmp_path / "sheets" / "epoch_000.png")), cv2.COLOR_BGR2RGB)
-    assert np.array_equal(read, sheet)
+def test_the_file_holds_the_grid_in_rgb(tmp_path: Path) -> None:
+    grid = save_image_grid(tmp_path / "grids" / "epoch_000.png", {"input": pictures(2, 96)})
+    read = cv2.cvtColor(cv2.imread(str(tmp_path / "grids" / "epoch_000.png")), cv2.COLOR_BGR2RGB)
+    assert np.array_equal(read, grid)
 
 
 def test_a_label_that_is_longer_than_the_margin_is_not_cut():
     name = "a-checkpoint-with-a-long-name/last"
-    sheet = image_grid({name: torch.ones(1, 3, 96, 96)})
-    margin = sheet[:, : sheet.shape[1] - 96 - GAP]
+    grid = image_grid({name: torch.ones(1, 3, 96, 96)})
+    margin = grid[:, : grid.shape[1] - 96 - GAP]
     inked = (margin < 128).any(axis=(0, 2)).nonzero()[0]
     assert LABEL_WIDTH < inked.max() < margin.shape[1] - 2
+
+
+@pytest.mark.parametrize(("count", "columns", "shape"), [(5, 2, (3, 2)), (4, 4, (1, 4)), (3, 8, (1, 3))])
+def test_tiles_are_in_reading_order_and_empty_places_white(count: int, columns: int, shape: tuple[int, int]) -> None:
+    images = [np.full((2, 3, 3), number, np.uint8) for number in range(count)]
+    tiles = tile_images(images, columns)
+    rows, across = shape
+    wanted = np.pad(np.arange(count), (0, rows * across - count), constant_values=255).reshape(shape)
+    assert np.array_equal(tiles, np.kron(wanted, np.ones((2, 3)))[..., None].repeat(3, axis=2))

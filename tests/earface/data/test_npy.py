@@ -18,6 +18,7 @@ from earface.core.errors import InputError, entry_point
 from earface.core.files import ABANDONED_AFTER_S, atomic_write, remove_abandoned
 from earface.data.npy import MAX_NPZ_BYTES, read_teacher_npy, write_teacher_npy
 from earface.data.restricted_pickle import RestrictedUnpickler
+from tests.support.disk import files_of_at_most
 
 LABELS: dict[str, Any] = {
     "image_paths": ["a.png", "sub/b.png", "c.png"],
@@ -197,7 +198,7 @@ BAD_ARRAYS = {
     "either axis could be": np.zeros((4, 3, 8, 3), np.uint8),
     "must be a uint8 or float": np.zeros((4, 8, 8, 3), np.int64),
     "not one of images": np.zeros(4, [("a", "i4")]),
-    "wanted, with C": np.zeros((4, 0, 8, 3), np.uint8),
+    "(N, H, W, C) or (N, C, H, W)": np.zeros((4, 0, 8, 3), np.uint8),
     "is not one dict": np.array([{"a": 1}, {"b": 2}], dtype=object),
 }
 
@@ -353,32 +354,42 @@ def test_a_pickle_cannot_change_what_it_is_handed(tmp_path: Path) -> None:
     assert dict(vars(RestrictedUnpickler)) == before
 
 
-def test_broken_files_are_one_line_each(tmp_path: Path) -> None:
-    whole = save_dict(tmp_path / "whole.npy", LABELS).read_bytes()
-    np.save(tmp_path / "array.npy", IMAGES)
-    np.savez(tmp_path / "whole.npz", **LABELS)
-    zipped = (tmp_path / "whole.npz").read_bytes()
-    broken = {
+def broken_content(name: str, folder: Path) -> bytes:
+    whole = save_dict(folder / "whole.npy", LABELS).read_bytes()
+    array, archive = io.BytesIO(), io.BytesIO()
+    np.save(array, IMAGES)
+    np.savez(archive, **LABELS)
+    zipped = archive.getvalue()
+    code = b"{'descr': __import__('os').system('true'), 'fortran_order': False}".ljust(118)
+    return {
         "empty.npy": b"",
         "text.npy": b"hello\n" * 99,
         "cut_header.npy": whole[:40],
         "cut_pickle.npy": whole[:-30],
-        "cut_array.npy": (tmp_path / "array.npy").read_bytes()[:-1],
+        "cut_array.npy": array.getvalue()[:-1],
         "cut.npz": zipped[: len(zipped) // 2],
         "garbled.npz": zipped[:200] + bytes(200) + zipped[400:],
         "version.npy": b"\x93NUMPY\x09\x00" + whole[8:],
-        "code.npy": whole[:10]
-        + b"{'descr': __import__('os').system('true'), 'fortran_order': False}".ljust(118)
-        + whole[128:],
-    }
-    for name, content in broken.items():
-        (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=name) as caught:
-            read_teacher_npy(tmp_path / name)
-        assert "\n" not in str(caught.value)
-    for name, reason in (("nothing.npy", "no such file"), (".", "not a file")):
-        with pytest.raises(InputError, match=reason):
-            read_teacher_npy(tmp_path / name)
+        "code.npy": whole[:10] + code + whole[128:],
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["empty.npy", "text.npy", "cut_header.npy", "cut_pickle.npy", "cut_array.npy", "cut.npz", "garbled.npz",
+     "version.npy", "code.npy"],
+)  # fmt: skip
+def test_a_broken_file_is_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(broken_content(name, tmp_path))
+    with pytest.raises(InputError, match=name) as caught:
+        read_teacher_npy(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("nothing.npy", "no such file"), (".", "not a file")])
+def test_what_is_no_file_is_named(tmp_path: Path, name: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        read_teacher_npy(tmp_path / name)
 
 
 @pytest.mark.parametrize("shape", [(10**9, 128, 128, 3), (2**62, 4, 1, 3), (5, 6, 5, 3), (-1, 6, 5, 3)])
@@ -459,18 +470,12 @@ def test_only_old_leftovers_of_the_same_target_are_removed(tmp_path: Path) -> No
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-
     @entry_point
     def main(argv: object) -> None:
         write_teacher_npy(tmp_path / "t.npy", image_paths=[f"{number:0200d}.png" for number in range(1000)])
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # Python ignores SIGXFSZ: the write fails
-    try:
+    with files_of_at_most(10_000):
         assert main(None) == 2
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "t.npy" in error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
@@ -20,7 +19,10 @@ from earface.data.ear_rows import SUBJECT_COLUMN
 from earface.data.images import Pixels, list_images, read_image
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.prepare_ears import main
+from earface.data.tables import write_csv
 from tests.conftest import only_line
+from tests.earface.data.conftest import draw_picture_folder
+from tests.support.disk import run_with_small_disk
 
 Draw = Callable[..., Pixels]
 
@@ -37,11 +39,8 @@ def report_of(out: Path) -> dict[str, Any]:
     return json.loads((out / "prepare_report.json").read_text(encoding="utf-8"))
 
 
-def write_csv(path: Path, rows: list[dict[str, object]]) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
+def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
+    write_csv(path, list(rows[0]), (list(row.values()) for row in rows))
     return path
 
 
@@ -89,7 +88,7 @@ def test_a_folder_can_be_moved_with_the_npy_above_it(picture_folder: Path, tmp_p
     assert all(path.is_file() for data in both(moved) for path in data.image_paths or [])
 
 
-def test_a_flat_folder_stops_at_once_and_names_the_ways_to_say_whose_ears_they_are(
+def test_a_flat_folder_is_refused_at_once_with_the_ways_to_name_subjects(
     tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "flat").mkdir()
@@ -114,7 +113,7 @@ def test_a_flat_folder_stops_at_once_and_names_the_ways_to_say_whose_ears_they_a
 
 def test_an_index_gives_subjects_and_boxes(picture_folder: Path, tmp_path: Path) -> None:
     rows = index_rows(picture_folder, x=2, y=3.5, width=20, height=30, note="ignored")
-    index = write_csv(tmp_path / "index.csv", rows[:-2])
+    index = write_rows(tmp_path / "index.csv", rows[:-2])
     assert prepare(picture_folder, tmp_path / "out", "--index", index) == 0
     train, val = both(tmp_path / "out")
     assert len(train) + len(val) == 22
@@ -127,14 +126,14 @@ def test_columns_can_have_other_names(picture_folder: Path, tmp_path: Path) -> N
         {"pfad": row["file"], "wer": row["subject"], "l": 1, "t": 2, "w": 20, "h": 20}
         for row in index_rows(picture_folder)
     ]
-    index = write_csv(tmp_path / "index.csv", rows)  # type: ignore[arg-type]
+    index = write_rows(tmp_path / "index.csv", rows)  # type: ignore[arg-type]
     flags = ("--file-column", "pfad", "--subject-column", "wer", "--box-columns", "l,t,w,h")
     assert prepare(picture_folder, tmp_path / "out", "--index", index, *flags) == 0
     assert both(tmp_path / "out")[0].bboxes is not None
 
 
 def test_width_and_height_without_a_corner_are_no_boxes(picture_folder: Path, tmp_path: Path) -> None:
-    index = write_csv(tmp_path / "index.csv", index_rows(picture_folder, width=20, height=30))
+    index = write_rows(tmp_path / "index.csv", index_rows(picture_folder, width=20, height=30))
     assert prepare(picture_folder, tmp_path / "out", "--index", index) == 0
     assert both(tmp_path / "out")[0].bboxes is None
 
@@ -147,14 +146,14 @@ def test_a_photograph_with_two_ears_is_on_one_side(
     for seed in range(6):
         Image.fromarray(draw(seed, 100, 100)).save(tmp_path / "p" / f"{seed}.png")
         rows += [{"file": f"{seed}.png", "x": x, "y": 20, "width": 30, "height": 60} for x in (5, 60)]
-    index = write_csv(tmp_path / "index.csv", rows)
+    index = write_rows(tmp_path / "index.csv", rows)
     assert prepare(tmp_path / "p", tmp_path / "out", "--index", index, "--val-fraction", 0.4) == 0
     train, val = both(tmp_path / "out")
     assert (len(train), len(val)) == (8, 4)
     assert set(train.image_paths or []).isdisjoint(val.image_paths or [])
     for row, other in zip(rows, "aabbccddeeff", strict=True):
         row[SUBJECT_COLUMN] = other if row["x"] == 5 else other.upper()
-    index = write_csv(tmp_path / "index.csv", rows)
+    index = write_rows(tmp_path / "index.csv", rows)
     assert prepare(tmp_path / "p", tmp_path / "out", "--index", index, "--seed", 1) == 2
     assert "exact" in capsys.readouterr().err
 
@@ -166,12 +165,12 @@ def test_what_cannot_be_used_is_listed(picture_folder: Path, tmp_path: Path, dra
     rejected = {entry["name"]: entry for entry in report_of(tmp_path / "out")["rejected"]}
     assert set(rejected) == {"s2/broken.png", "s2/narrow.png"}
     assert rejected["s2/broken.png"]["unreadable"]
-    assert "15x40 is smaller than --min-size 16" in rejected["s2/narrow.png"]["reason"]
+    assert "15x40: narrower or lower than 16 pixels" in rejected["s2/narrow.png"]["reason"]
     assert "1 unreadable" in capsys.readouterr().out
     assert sum(map(len, both(tmp_path / "out"))) == 24
 
 
-def test_the_report_tells_what_was_written(picture_folder: Path, tmp_path: Path) -> None:
+def test_the_report_shows_what_was_written(picture_folder: Path, tmp_path: Path) -> None:
     prepare(picture_folder, tmp_path / "out", "--seed", 9)
     report = report_of(tmp_path / "out")
     assert report["seed"] == 9
@@ -230,60 +229,78 @@ def test_a_split_file_fixes_the_validation_subjects(picture_folder: Path, tmp_pa
     assert set(both(tmp_path / "out")[1].subjects or []) == {"s0", "s5"}
 
 
-def test_what_a_user_can_get_wrong_is_one_line(picture_folder: Path, tmp_path: Path, capsys: Any) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file").touch()
-    rows = index_rows(picture_folder)
-    good = write_csv(tmp_path / "good.csv", rows)
-    missing = write_csv(tmp_path / "missing.csv", [*rows, {"file": "s0/99.png", "subject": "s0"}])
-    outside = write_csv(tmp_path / "outside.csv", [{"file": "../good.csv", "subject": "s0"}])
-    boxes = write_csv(tmp_path / "boxes.csv", index_rows(picture_folder, x="?", y=1, width=1, height=1))
-    infinite = write_csv(tmp_path / "infinite.csv", index_rows(picture_folder, x="nan", y=1, width=1, height=1))
-    nobody = write_csv(tmp_path / "nobody.csv", [{"file": "s0/0.png", "subject": ""}])
-    (tmp_path / "no_rows.csv").write_text("file,subject\n")
-    (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
-    (tmp_path / "unknown.json").write_text('{"val": ["s0", "nobody"]}')
-    (tmp_path / "all.json").write_text(json.dumps({"val": [f"s{number}" for number in range(6)]}))
-    (tmp_path / "broken.json").write_text("{")
-    (tmp_path / "sides.csv").write_text("subject,split\ns0,test\n")
-    wrong: list[tuple[Path, list[object], str]] = [
-        (tmp_path / "nothing", [], "nothing: no such folder"),
-        (tmp_path / "empty", [], "empty: holds no pictures"),
-        (tmp_path / "file", [], "file: not a folder"),
-        (picture_folder, ["--val-fraction", 1], "--val-fraction 1.0 is out of range"),
-        (picture_folder, ["--val-fraction", 0], "out of range"),
-        (picture_folder, ["--val-fraction", 0.99], "each side needs at least one subject"),
-        (picture_folder, ["--min-size", 0], "--min-size 0 is out of range"),
-        (picture_folder, ["--min-size", 1000], "none of 24 pictures can be used"),
-        (picture_folder, ["--index", tmp_path / "no.csv"], "no.csv: no such file"),
-        (picture_folder, ["--index", tmp_path / "no_rows.csv"], "has no rows"),
-        (picture_folder, ["--index", tmp_path / "binary.csv"], "not a CSV file"),
-        (picture_folder, ["--index", good, "--file-column", "path"], "no column 'path' (it has file, subject)"),
-        (picture_folder, ["--index", good, "--subject-column", "who"], "no column 'who'"),
-        (picture_folder, ["--index", good, "--box-columns", "a,b,c,d"], "no column 'a'"),
-        (picture_folder, ["--index", good, "--box-columns", "a,b"], "four column names"),
-        (picture_folder, ["--index", missing], "1 of its files are not in"),
-        (picture_folder, ["--index", outside], "outside.csv line 2: '../good.csv' leaves"),
-        (picture_folder, ["--index", boxes], "boxes.csv line 2: box ['?', '1', '1', '1'] is not four numbers"),
-        (picture_folder, ["--index", infinite], "infinite.csv line 2: box nan 1.0 1.0 1.0 is not finite"),
-        (picture_folder, ["--index", nobody], "nobody.csv line 2: column 'subject' is empty"),
-        (picture_folder, ["--subject-pattern", "("], "--subject-pattern '('"),
-        (picture_folder, ["--subject-pattern", "zz"], "finds nothing in 's0/0.png'"),
-        (picture_folder, ["--splits", tmp_path / "unknown.json"], "1 validation subject(s) have no picture: nobody"),
-        (picture_folder, ["--splits", tmp_path / "all.json"], "puts all 6 subjects on one side"),
-        (picture_folder, ["--splits", tmp_path / "broken.json"], "not JSON"),
-        (picture_folder, ["--splits", tmp_path / "sides.csv"], "'test' is neither train nor val"),
-        (picture_folder, ["--splits", tmp_path / "no.json"], "no.json: no such file"),
-        (picture_folder, ["--duplicates", "maybe"], "invalid choice"),
-        (picture_folder, ["--val", 0.2], "unrecognized arguments"),
-        (picture_folder, ["--out", tmp_path / "file" / "sub"], "file is a file; give a folder"),
-    ]
-    for images, flags, expected in wrong:
-        assert prepare(images, tmp_path / "out", *flags) == 2, flags
-        error = capsys.readouterr().err
-        assert expected in error
-        assert error.startswith("error: ")
-        assert error.count("\n") == 1
+@pytest.fixture(scope="module")
+def mistakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures/ and files that are not what `prepare_ears` wants."""
+    here = tmp_path_factory.mktemp("mistakes")
+    pictures = draw_picture_folder(here / "pictures")
+    (here / "empty").mkdir()
+    (here / "file").touch()
+    rows = index_rows(pictures)
+    write_csv(here / "good.csv", rows)
+    write_csv(here / "missing.csv", [*rows, {"file": "s0/99.png", "subject": "s0"}])
+    write_csv(here / "outside.csv", [{"file": "../good.csv", "subject": "s0"}])
+    write_csv(here / "boxes.csv", index_rows(pictures, x="?", y=1, width=1, height=1))
+    write_csv(here / "infinite.csv", index_rows(pictures, x="nan", y=1, width=1, height=1))
+    write_csv(here / "nobody.csv", [{"file": "s0/0.png", "subject": ""}])
+    (here / "no_rows.csv").write_text("file,subject\n")
+    (here / "binary.csv").write_bytes(bytes(range(256)))
+    (here / "unknown.json").write_text('{"val": ["s0", "nobody"]}')
+    (here / "all.json").write_text(json.dumps({"val": [f"s{number}" for number in range(6)]}))
+    (here / "broken.json").write_text("{")
+    (here / "sides.csv").write_text("subject,split\ns0,test\n")
+    return here
+
+
+@pytest.mark.parametrize(
+    ("images", "flags", "expected"),
+    [
+        ("nothing", [], "nothing: no such folder"),
+        ("empty", [], "empty: holds no pictures"),
+        ("file", [], "file: not a folder"),
+        ("pictures", ["--val-fraction", "1"], "--val-fraction 1.0: must be above 0 and at most 0.99"),
+        ("pictures", ["--val-fraction", "0"], "--val-fraction 0.0: must be above 0"),
+        ("pictures", ["--val-fraction", "0.99"], "each side needs at least one subject"),
+        ("pictures", ["--min-size", "0"], "--min-size 0: must be at least 1"),
+        ("pictures", ["--min-size", "1000"], "none of 24 pictures can be used"),
+        ("pictures", ["--index", "{here}/no.csv"], "no.csv: no such file"),
+        ("pictures", ["--index", "{here}/no_rows.csv"], "has no rows"),
+        ("pictures", ["--index", "{here}/binary.csv"], "not a CSV file"),
+        (
+            "pictures",
+            ["--index", "{here}/good.csv", "--file-column", "path"],
+            "no column 'path' (it has file, subject)",
+        ),
+        ("pictures", ["--index", "{here}/good.csv", "--subject-column", "who"], "no column 'who'"),
+        ("pictures", ["--index", "{here}/good.csv", "--box-columns", "a,b,c,d"], "no column 'a'"),
+        (
+            "pictures",
+            ["--index", "{here}/good.csv", "--box-columns", "a,b"],
+            "--box-columns a,b: expected four column names",
+        ),
+        ("pictures", ["--index", "{here}/missing.csv"], "1 of its files are not in"),
+        ("pictures", ["--index", "{here}/outside.csv"], "outside.csv line 2: '../good.csv' leaves"),
+        ("pictures", ["--index", "{here}/boxes.csv"], "boxes.csv line 2: box ['?', '1', '1', '1'] is not four numbers"),
+        ("pictures", ["--index", "{here}/infinite.csv"], "infinite.csv line 2: box nan 1.0 1.0 1.0 is not finite"),
+        ("pictures", ["--index", "{here}/nobody.csv"], "nobody.csv line 2: column 'subject' is empty"),
+        ("pictures", ["--subject-pattern", "("], "--subject-pattern (: missing )"),
+        ("pictures", ["--subject-pattern", "zz"], "--subject-pattern zz finds nothing in 's0/0.png'"),
+        ("pictures", ["--splits", "{here}/unknown.json"], "1 validation subject(s) have no picture: nobody"),
+        ("pictures", ["--splits", "{here}/all.json"], "puts all 6 subjects on one side"),
+        ("pictures", ["--splits", "{here}/broken.json"], "not JSON"),
+        ("pictures", ["--splits", "{here}/sides.csv"], "'test' is neither train nor val"),
+        ("pictures", ["--splits", "{here}/no.json"], "no.json: no such file"),
+        ("pictures", ["--duplicates", "maybe"], "--duplicates maybe: choose one of error, drop, keep-together"),
+        ("pictures", ["--val", "0.2"], "unrecognized arguments"),
+        ("pictures", ["--out", "{here}/file/sub"], "file is a file; give a folder"),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_one_line(
+    mistakes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], images: str, flags: list[str], expected: str
+) -> None:
+    given = [flag.format(here=mistakes) for flag in flags]
+    assert prepare(mistakes / images, tmp_path / "out", *given) == 2
+    assert expected in only_line(capsys)
     assert not list((tmp_path / "out").glob("*"))
 
 
@@ -315,16 +332,10 @@ def test_the_module_runs_and_prints_a_table(picture_folder: Path, tmp_path: Path
 @pytest.mark.runs
 def test_a_full_disk_is_one_line(picture_folder: Path, tmp_path: Path) -> None:
     """On a file system of 8 kB, which holds no two NPY files of this set."""
-    mount = f"mkdir -p {tmp_path}/small && mount -t tmpfs -o size=8k tmpfs {tmp_path}/small"
-    private = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
-    if shutil.which("unshare") is None or subprocess.run([*private, mount], capture_output=True).returncode:
-        pytest.skip("a small file system cannot be mounted here")
     for number in range(40):
         shutil.copytree(picture_folder / "s0", picture_folder / f"{'x' * 200}{number}")
     run = f"{sys.executable} -m data.prepare_ears --images {picture_folder} --out {tmp_path}/small --duplicates drop"
-    shown = subprocess.run(
-        [*private, f"{mount} && {run}; echo $?; ls -A {tmp_path}/small"], capture_output=True, text=True
-    )
+    shown = run_with_small_disk(tmp_path / "small", "8k", f"{run}; echo $?; ls -A {tmp_path}/small")
     assert shown.stderr.count("\n") == 1
     assert "No space left on device" in shown.stderr
     assert "teacher.npy" in shown.stderr

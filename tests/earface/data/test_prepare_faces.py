@@ -1,5 +1,6 @@
-"""`python -m data.prepare_faces`, run as a user would: on drawn pictures that pass for aligned faces, and on
-photographs where these and YuNet stand beside the repository."""
+"""`python -m data.prepare_faces`, run as a user would: on synthetic pictures that pass for aligned faces, on
+pictures of coloured marks with a detector of these, and on photographs of people where they and YuNet are at hand.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +29,19 @@ from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
 from earface.data.images import Pixels, list_images, read_image
 from earface.data.pixels import to_model_range
 from earface.data.prepare_faces import main
+from tests.conftest import only_line
+from tests.support.shared_files import PHOTOGRAPHS, YUNET, needs
+from tests.support.yunet import photograph, write_yunet
 
 Draw = Callable[..., Pixels]
-SHARED = Path(__file__).parents[3].parent / "shared"
-YUNET = SHARED / "weights" / "face_detection_yunet_2023mar.onnx"
-PHOTOGRAPHS = SHARED / "data" / "face_photos_lfw"
-needs_yunet = pytest.mark.skipif(not YUNET.is_file() or not PHOTOGRAPHS.is_dir(), reason="no weights and photographs")
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """8 identities with three pictures of 128x128, 4 with one."""
     from tests.earface.data.conftest import draw_picture
 
-    folder = tmp_path_factory.mktemp("drawn")
+    folder = tmp_path_factory.mktemp("synthetic")
     pictures = [(f"m{number}", picture) for number in range(8) for picture in range(3)]
     for seed, (identity, picture) in enumerate(pictures + [(f"s{number}", 0) for number in range(4)]):
         (folder / identity).mkdir(exist_ok=True)
@@ -50,26 +50,33 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def people(drawn: Path, tmp_path: Path) -> Path:
-    """A copy of `drawn` to change."""
-    return Path(shutil.copytree(drawn, tmp_path / "people"))
+def people(synthetic: Path, tmp_path: Path) -> Path:
+    """A copy of `synthetic` to change."""
+    return Path(shutil.copytree(synthetic, tmp_path / "people"))
 
 
-@pytest.fixture(scope="module")
-def snaps(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four people of `PHOTOGRAPHS`, with three photographs each."""
+@pytest.fixture(scope="module", params=["marks", pytest.param("people", marks=needs(YUNET, PHOTOGRAPHS))])
+def snaps(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A detector's file, and a folder of four people with three photographs of 250x250 each."""
     folder = tmp_path_factory.mktemp("snaps")
-    for person in sorted(PHOTOGRAPHS.iterdir())[:12:3]:
-        shutil.copytree(person, folder / person.name, copy_function=shutil.copyfile)
-    return folder
+    if request.param == "people":
+        for person in sorted(PHOTOGRAPHS.iterdir())[:12:3]:
+            shutil.copytree(person, folder / person.name, copy_function=shutil.copyfile)
+        return YUNET, folder
+    for seed in range(12):
+        place = 60.0 + 2 * seed, 90.0 - 3 * seed, 110.0 + seed, 4.0 * seed - 20
+        path = folder / f"person_{seed // 3}" / f"{seed % 3}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(photograph(250, 250, [place], seed)[0]).save(path)
+    return write_yunet(tmp_path_factory.mktemp("yunet") / "marks.onnx"), folder
 
 
 def prepare(images: Path, out: Path, *flags: object) -> int:
     return main(["--images", str(images), "--out", str(out), "--aligned", *map(str, flags)])
 
 
-def detect(images: Path, out: Path, *flags: object) -> int:
-    return main(["--images", str(images), "--out", str(out), "--detector", str(YUNET), *map(str, flags)])
+def detect(images: Path, out: Path, detector: Path, *flags: object) -> int:
+    return main(["--images", str(images), "--out", str(out), "--detector", str(detector), *map(str, flags)])
 
 
 def report_of(out: Path) -> dict[str, Any]:
@@ -87,12 +94,12 @@ def put_mirrored_copy(people: Path, source: str, target: str) -> None:
     picture.rotate(2, Image.Resampling.BICUBIC).save(people / target, quality=70)
 
 
-def test_the_layout_holds_pairs_whose_names_tell_the_identity(drawn: Path, tmp_path: Path) -> None:
-    assert prepare(drawn, tmp_path / "out") == 0
+def test_the_layout_holds_pairs_whose_names_give_the_identity(synthetic: Path, tmp_path: Path) -> None:
+    assert prepare(synthetic, tmp_path / "out") == 0
     rows = read_faces(tmp_path / "out")
     assert len(rows) == 28
     for row in rows:
-        source = drawn / row.identity / f"{row.path.stem.split('__')[1]}.png"
+        source = synthetic / row.identity / f"{row.path.stem.split('__')[1]}.png"
         np.testing.assert_array_equal(read_image(row.path), read_image(source))
         assert row.vlr_path is not None
         hr = to_model_range(torch.from_numpy(read_image(row.path))[None])
@@ -101,8 +108,8 @@ def test_the_layout_holds_pairs_whose_names_tell_the_identity(drawn: Path, tmp_p
         assert identity_of(row.path) == identity_of(row.vlr_path) == row.identity
 
 
-def test_no_identity_is_in_two_splits_and_the_json_says_which(drawn: Path, tmp_path: Path) -> None:
-    prepare(drawn, tmp_path / "out", "--seed", 3)
+def test_no_identity_is_in_two_splits_and_the_json_says_which(synthetic: Path, tmp_path: Path) -> None:
+    prepare(synthetic, tmp_path / "out", "--seed", 3)
     rows = read_faces(tmp_path / "out")
     roles = read_splits(tmp_path / "out" / "splits.json").roles
     for row in rows:
@@ -115,19 +122,21 @@ def test_no_identity_is_in_two_splits_and_the_json_says_which(drawn: Path, tmp_p
     assert (report["pictures"], report["faces"]) == (28, 28)
 
 
-def test_the_index_names_each_photograph(drawn: Path, tmp_path: Path) -> None:
-    prepare(drawn, tmp_path / "out")
+def test_the_index_names_each_photograph(synthetic: Path, tmp_path: Path) -> None:
+    prepare(synthetic, tmp_path / "out")
     with (tmp_path / "out" / "faces.csv").open(encoding="utf-8") as stream:
         table = list(csv.DictReader(stream))
-    assert [record["photograph"] for record in table] == [p.relative_to(drawn).as_posix() for p in list_images(drawn)]
+    assert [record["photograph"] for record in table] == [
+        p.relative_to(synthetic).as_posix() for p in list_images(synthetic)
+    ]
     assert {row.path for row in read_faces(tmp_path / "out" / "faces.csv")} == {
         row.path for row in read_faces(tmp_path / "out")
     }
 
 
 @pytest.mark.parametrize(("text", "size"), [("24", (24, 24)), ("16", (16, 16)), ("14x16", (14, 16))])
-def test_the_size_is_width_by_height(drawn: Path, tmp_path: Path, text: str, size: tuple[int, int]) -> None:
-    prepare(drawn, tmp_path / "out", "--vlr-size", text, "--degradation", "realistic")
+def test_the_size_is_width_by_height(synthetic: Path, tmp_path: Path, text: str, size: tuple[int, int]) -> None:
+    prepare(synthetic, tmp_path / "out", "--vlr-size", text, "--degradation", "realistic")
     for row in read_faces(tmp_path / "out"):
         assert row.vlr_path is not None
         with Image.open(row.vlr_path) as picture:
@@ -204,14 +213,14 @@ def test_what_cannot_be_used_is_listed_by_kind(people: Path, tmp_path: Path, dra
     report = report_of(tmp_path / "out")
     assert report["rejected_by_kind"] == {"unreadable": 1, "wrong size": 1}
     reasons = {reject["name"]: reject["reason"] for reject in report["rejected"]}
-    assert reasons["m1/narrow.png"] == "112x128, but aligned faces of 128x128 wanted"
+    assert reasons["m1/narrow.png"] == "112x128, expected an aligned face of 128x128"
     assert set(reasons) == {"m0/broken.png", "m1/narrow.png"}
     assert "1 wrong size, left out" in capsys.readouterr().out
     assert len(read_faces(tmp_path / "out")) == 28
 
 
-def test_a_run_that_stopped_goes_on_where_it_was(people: Path, tmp_path: Path, draw: Draw, capsys: Any) -> None:
-    """After more than 5 % unreadable, here. A face that is exchanged meanwhile tells that none is looked for again."""
+def test_a_stopped_run_continues_where_it_was(people: Path, tmp_path: Path, draw: Draw, capsys: Any) -> None:
+    """Here after more than 5 % unreadable. A face exchanged meanwhile shows that no photograph is inspected again."""
     prepare(people, tmp_path / "whole")
     content = {name: (people / name).read_bytes() for name in ("m0/0.png", "m3/1.png")}
     for name in content:
@@ -247,6 +256,9 @@ DIE_AFTER_FIVE = """
 import os, signal, sys
 from earface.data import face_inspection
 from earface.data.prepare_faces import main
+from tests.conftest import only_line
+from tests.support.shared_files import PHOTOGRAPHS, YUNET, needs
+from tests.support.yunet import photograph, write_yunet
 
 append, five = face_inspection._append, iter(range(4))
 
@@ -261,14 +273,14 @@ main(sys.argv[1:])
 
 
 @pytest.mark.runs
-def test_a_killed_run_ends_as_one_that_was_not(drawn: Path, tmp_path: Path) -> None:
-    prepare(drawn, tmp_path / "whole")
-    flags = ["--aligned", "--images", str(drawn), "--out", str(tmp_path / "out")]
+def test_a_killed_run_ends_as_one_that_was_not(synthetic: Path, tmp_path: Path) -> None:
+    prepare(synthetic, tmp_path / "whole")
+    flags = ["--aligned", "--images", str(synthetic), "--out", str(tmp_path / "out")]
     run = subprocess.run([sys.executable, "-c", DIE_AFTER_FIVE, *flags], stdout=subprocess.DEVNULL)
     assert run.returncode == -signal.SIGKILL
     assert (tmp_path / "out" / ".prepare" / "journal.jsonl").read_bytes().count(b"\n") == 5
     assert not (tmp_path / "out" / "prepare_report.json").exists()
-    assert prepare(drawn, tmp_path / "out") == 0
+    assert prepare(synthetic, tmp_path / "out") == 0
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
 
 
@@ -286,7 +298,7 @@ def test_a_finished_set_is_replaced_only_on_request(people: Path, tmp_path: Path
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
 
 
-def test_multi_pie_names_stay_and_tell_the_conditions(tmp_path: Path, draw: Draw) -> None:
+def test_multi_pie_names_stay_and_give_the_conditions(tmp_path: Path, draw: Draw) -> None:
     for number, subject in enumerate(("001", "001", "002", "002", "250", "250", "251")):
         name = f"session01/{subject}_01_01_{'051' if number % 2 else '140'}_{number:02d}_crop_128.png"
         (tmp_path / "pie" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -298,61 +310,76 @@ def test_multi_pie_names_stay_and_tell_the_conditions(tmp_path: Path, draw: Draw
     assert {(row.camera, row.illumination) for row in rows if row.identity == "002"} == {("140", "02"), ("051", "03")}
 
 
-def test_a_csv_names_pictures_and_identities(drawn: Path, tmp_path: Path) -> None:
+def test_a_csv_names_pictures_and_identities(synthetic: Path, tmp_path: Path) -> None:
     index = tmp_path / "index.csv"
-    taken = [path.relative_to(drawn).as_posix() for path in list_images(drawn)][:20]
+    taken = [path.relative_to(synthetic).as_posix() for path in list_images(synthetic)][:20]
     index.write_text("file,identity\n" + "".join(f"{name},Person {name[1]}/{name[0]}\n" for name in taken))
-    assert prepare(drawn, tmp_path / "out", "--index", index) == 0
+    assert prepare(synthetic, tmp_path / "out", "--index", index) == 0
     assert {row.identity for row in read_faces(tmp_path / "out")} == {f"Person {name[1]}/{name[0]}" for name in taken}
 
 
-def test_what_a_user_can_get_wrong_is_one_line(drawn: Path, tmp_path: Path, capsys: Any) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "file").write_text("file,who\n")
-    (tmp_path / "one" / "m0").mkdir(parents=True)
-    shutil.copy(drawn / "m0" / "0.png", tmp_path / "one" / "m0")
-    shutil.copytree(drawn / "m1", tmp_path / "two" / "m1")
-    shutil.copytree(drawn / "m2", tmp_path / "two" / "m2")
-    shutil.copytree(drawn / "m1", tmp_path / "flat")
-    (tmp_path / "who.csv").write_text("file,who\nm0/0.png,Ann\n")
-    (tmp_path / "others.json").write_text('{"roles": {"train": ["Ann"]}}')
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "thesis.txt").touch()
-    out = tmp_path / "out"
-    wrong: list[tuple[Path, list[object], str]] = [
-        (tmp_path / "nothing", [], "nothing: no such folder"),
-        (tmp_path / "empty", [], "empty: holds no pictures"),
-        (tmp_path / "file", [], "file: not a folder"),
-        (tmp_path / "one", [], "holds one identity, m0"),
-        (tmp_path / "two", [], "2 identities, 2 with two or more pictures: at least three of these wanted"),
-        (tmp_path / "flat", [], "3 of 3 pictures lie in no folder"),
-        (drawn, ["--vlr-size", "14by16"], "VLR size '14by16': 32, 24, 16 or 14x16"),
-        (drawn, ["--vlr-size", "256"], "out of range: 8 to 64"),
-        (drawn, ["--degradation", "worse"], "invalid choice"),
-        (drawn, ["--seed", -1], "--seed -1 is out of range"),
-        (drawn, ["--min-score", 1], "--min-score 1.0 is out of range"),
-        (drawn, ["--min-face", 0], "--min-face 0 is out of range"),
-        (drawn, ["--index", tmp_path / "who.csv"], "no column 'identity' (it has file, who)"),
-        (drawn, ["--index", tmp_path / "no.csv"], "no.csv: no such file"),
-        (drawn, ["--splits", tmp_path / "no.json"], "no.json: no such file"),
-        (drawn, ["--splits", tmp_path / "who.csv"], "not JSON"),
-        (drawn, ["--splits", tmp_path / "others.json"], "names none of the 12 identities here (m0, ...)"),
-        (drawn, ["--out", tmp_path / "full"], "full is not empty"),
-        (drawn, ["--out", tmp_path / "file"], "file: is a file; give a folder"),
-        (drawn, ["--out", tmp_path / "file" / "sub"], "file is a file; give a folder"),
-        (drawn, ["--out", drawn / "prepared"], "lies in --images"),
-        (drawn, ["--ali"], "unrecognized arguments"),
-    ]
-    for images, flags, expected in wrong:
-        assert prepare(images, out, *flags) == 2, flags
-        error = capsys.readouterr().err
-        assert expected in error
-        assert error.startswith("error: ")
-        assert error.count("\n") == 1
-    assert main(["--images", str(drawn), "--out", str(out), "--detector", str(tmp_path / "file")]) == 2
-    assert "file: not YuNet's ONNX file" in capsys.readouterr().err
-    assert not list(out.rglob("hr_images/*"))
-    assert not (tmp_path / "full" / ".prepare").exists()
+@pytest.fixture(scope="module")
+def mistakes(synthetic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with people/ as `synthetic`, and files and folders that are not what `prepare_faces` wants."""
+    here = tmp_path_factory.mktemp("mistakes")
+    (here / "people").symlink_to(synthetic)
+    (here / "empty").mkdir()
+    (here / "file").write_text("file,who\n")
+    (here / "one" / "m0").mkdir(parents=True)
+    shutil.copy(synthetic / "m0" / "0.png", here / "one" / "m0")
+    shutil.copytree(synthetic / "m1", here / "two" / "m1")
+    shutil.copytree(synthetic / "m2", here / "two" / "m2")
+    shutil.copytree(synthetic / "m1", here / "flat")
+    (here / "who.csv").write_text("file,who\nm0/0.png,Ann\n")
+    (here / "others.json").write_text('{"roles": {"train": ["Ann"]}}')
+    (here / "full").mkdir()
+    (here / "full" / "thesis.txt").touch()
+    return here
+
+
+@pytest.mark.parametrize(
+    ("images", "flags", "expected"),
+    [
+        ("nothing", [], "nothing: no such folder"),
+        ("empty", [], "empty: holds no pictures"),
+        ("file", [], "file: not a folder"),
+        ("one", [], "holds one identity, m0"),
+        ("two", [], "2 identities, 2 with two or more pictures: at least three of these are needed"),
+        ("flat", [], "3 of 3 pictures lie in no folder"),
+        ("people", ["--vlr-size", "14by16"], "--vlr-size: VLR size '14by16': 32, 24, 16 or 14x16"),
+        ("people", ["--vlr-size", "256"], "out of range: 8 to 64"),
+        ("people", ["--degradation", "worse"], "--degradation worse: choose one of bicubic, realistic"),
+        ("people", ["--seed", "-1"], "--seed -1: must be at least 0"),
+        ("people", ["--min-score", "1"], "--min-score 1.0: must be above 0 and at most 0.99"),
+        ("people", ["--min-face", "0"], "--min-face 0: must be at least 1"),
+        ("people", ["--index", "{here}/who.csv"], "no column 'identity' (it has file, who)"),
+        ("people", ["--index", "{here}/no.csv"], "no.csv: no such file"),
+        ("people", ["--splits", "{here}/no.json"], "no.json: no such file"),
+        ("people", ["--splits", "{here}/who.csv"], "not JSON"),
+        ("people", ["--splits", "{here}/others.json"], "names none of the 12 identities here (m0, ...)"),
+        ("people", ["--out", "{here}/full"], "full is not empty"),
+        ("people", ["--out", "{here}/file"], "file: is a file; give a folder"),
+        ("people", ["--out", "{here}/file/sub"], "file is a file; give a folder"),
+        ("people", ["--out", "{here}/people/prepared"], "lies in --images"),
+        ("people", ["--ali"], "unrecognized arguments"),
+    ],
+)
+def test_what_a_user_can_get_wrong_is_one_line(
+    mistakes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], images: str, flags: list[str], expected: str
+) -> None:
+    given = [flag.format(here=mistakes) for flag in flags]
+    assert prepare(mistakes / images, tmp_path / "out", *given) == 2
+    assert expected in only_line(capsys)
+    assert not list((tmp_path / "out").rglob("hr_images/*"))
+    assert not (mistakes / "full" / ".prepare").exists()
+
+
+def test_another_file_than_yunets_is_one_line(
+    synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no network")
+    assert detect(synthetic, tmp_path / "out", tmp_path / "file") == 2
+    assert "file: not YuNet's ONNX file" in only_line(capsys)
 
 
 def test_a_folder_of_other_sizes_only_is_an_error(tmp_path: Path, draw: Draw, capsys: Any) -> None:
@@ -360,14 +387,14 @@ def test_a_folder_of_other_sizes_only_is_an_error(tmp_path: Path, draw: Draw, ca
         (tmp_path / "in" / name).parent.mkdir(parents=True)
         Image.fromarray(draw(1, 112, 112)).save(tmp_path / "in" / name)
     assert prepare(tmp_path / "in", tmp_path / "out") == 2
-    expected = "none of 2 pictures can be used: a/1.png: 112x112, but aligned faces of 128x128 wanted"
+    expected = "none of 2 pictures can be used: a/1.png: 112x112, expected an aligned face of 128x128"
     assert expected in capsys.readouterr().err
 
 
-@needs_yunet
-def test_photographs_are_aligned_to_the_template(snaps: Path, tmp_path: Path) -> None:
-    assert detect(snaps, tmp_path / "out") == 0
-    rows, detector = read_faces(tmp_path / "out"), FaceDetector(YUNET)
+def test_photographs_are_aligned_to_the_template(snaps: tuple[Path, Path], tmp_path: Path) -> None:
+    file, photographs = snaps
+    assert detect(photographs, tmp_path / "out", file) == 0
+    rows, detector = read_faces(tmp_path / "out"), FaceDetector(file)
     assert len(rows) == 12
     aligned = []
     for row in rows:
@@ -382,24 +409,24 @@ def test_photographs_are_aligned_to_the_template(snaps: Path, tmp_path: Path) ->
     assert report["score"]["5%"] > 0.7
 
 
-@needs_yunet
 def test_photographs_without_a_usable_face_are_rejects(
-    snaps: Path, tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
+    snaps: tuple[Path, Path], tmp_path: Path, draw: Draw, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    people = Path(shutil.copytree(snaps, tmp_path / "people"))
+    detector, photographs = snaps
+    people = Path(shutil.copytree(photographs, tmp_path / "people"))
     first, second = (read_image(path) for path in list_images(people)[:2])
     (people / "nobody").mkdir()
     Image.fromarray(draw(3, 200, 200)).save(people / "nobody" / "wall.png")
-    Image.fromarray(first[::4, ::4]).save(people / "nobody" / "small.png")
+    Image.fromarray(first).resize((100, 100)).save(people / "nobody" / "small.png")
     Image.fromarray(np.concatenate([first, second], axis=1)).save(people / "nobody" / "two.png")
-    assert detect(people, tmp_path / "out", "--several", "reject") == 0
+    assert detect(people, tmp_path / "out", detector, "--several", "reject") == 0
     kinds = {reject["name"]: reject["kind"] for reject in report_of(tmp_path / "out")["rejected"]}
     assert {name: kinds[name] for name in kinds if name.startswith("nobody")} == {
         "nobody/wall.png": "no face",
         "nobody/small.png": "too small",
         "nobody/two.png": "several",
     }
-    assert detect(people, tmp_path / "central") == 0
+    assert detect(people, tmp_path / "central", detector) == 0
     assert "nobody/two.png" in report_of(tmp_path / "central")["chosen_among_several"]
-    assert detect(people, tmp_path / "huge", "--min-face", 500) == 2
+    assert detect(people, tmp_path / "huge", detector, "--min-face", 500) == 2
     assert "none of 15 pictures can be used" in capsys.readouterr().err

@@ -67,7 +67,7 @@ def test_both_sides_need_a_subject(subjects: list[str], fraction: float) -> None
         split_by_subject(subjects, fraction, 0)
 
 
-def test_folds_deal_each_subject_once_and_evenly() -> None:
+def test_folds_hold_each_subject_once_and_evenly() -> None:
     subjects = [f"S{number % 11}" for number in range(50)]
     folds = folds_by_subject(subjects, 4, seed=7)
     dealt = {

@@ -27,7 +27,7 @@ def directions(count: int, seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_first_picture_of_who_has_several_is_the_gallery_and_the_others_are_probes(seed: int) -> None:
+def test_the_first_picture_of_several_is_the_gallery_and_the_others_are_probes(seed: int) -> None:
     identities = np.random.default_rng(seed).integers(0, 12, 30).tolist()
     gallery, probes = one_gallery_picture(identities)
     count = Counter(identities)
@@ -37,7 +37,7 @@ def test_the_first_picture_of_who_has_several_is_the_gallery_and_the_others_are_
     assert sorted(probes) == [place for place in several if place != first[identities[place]]]
 
 
-def test_pictures_of_one_each_are_neither() -> None:
+def test_identities_with_a_single_picture_are_in_neither() -> None:
     assert one_gallery_picture(["a", "b", "c"]) == ([], [])
     assert one_gallery_picture([]) == ([], [])
 
@@ -62,13 +62,13 @@ def test_hits_are_those_of_a_loop_over_probe_and_gallery(
 
 
 def test_of_equal_scores_the_wrong_one_counts_first() -> None:
-    """A constant embedding, which tells nobody apart, identifies nobody."""
+    """A constant embedding, the same for everybody, identifies nobody."""
     same = torch.ones(3, 4) / 2
     assert rank_one_hits(same, ["a", "b", "c"], same, ["a", "b", "c"]).tolist() == [False] * 3
     assert rank_one_hits(same[:1], ["a"], same[:1], ["a"]).tolist() == [True]
 
 
-def test_who_is_not_in_the_gallery_is_never_identified() -> None:
+def test_identities_outside_the_gallery_are_never_identified() -> None:
     assert rank_one_hits(directions(2, 0), ["x", "y"], directions(3, 1), ["a", "b", "c"]).tolist() == [False, False]
 
 
@@ -124,7 +124,7 @@ def test_subjects_with_one_image_are_no_probes_but_can_be_mistaken_for_others():
 
 
 @pytest.mark.parametrize("subjects", [["a", "b", "c", "d"], ["a", "a", "a", "a"]])
-def test_without_two_subjects_and_two_images_of_one_there_is_no_figure(subjects):
+def test_without_two_subjects_and_two_images_of_one_there_is_no_metric(subjects):
     found = identify(unit_rows(clustered(2, 2)[0]), subjects)
     assert found.rank1 is None
     assert found.eer is None

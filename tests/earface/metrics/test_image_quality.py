@@ -67,13 +67,13 @@ def test_ssim_gradient():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-@pytest.mark.parametrize("measure", [psnr, ssim])
-def test_quality_is_measured_in_float32_whatever_autocast_and_the_images_are(measure, dtype):
+@pytest.mark.parametrize("metric", [psnr, ssim])
+def test_quality_is_computed_in_float32_whatever_autocast_and_the_images_are(metric, dtype):
     prediction, target = (images.to(dtype) for images in natural_pairs(32, 48))
-    expected = measure(prediction.float(), target.float())
+    expected = metric(prediction.float(), target.float())
     for autocast_dtype in (torch.float16, torch.bfloat16):
         with torch.autocast("cpu", dtype=autocast_dtype):
-            found = measure(prediction, target=target)
+            found = metric(prediction, target=target)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
@@ -112,9 +112,9 @@ def test_images_that_cannot_be_compared_are_refused():
         ssim(image, image)
     with pytest.raises(ValueError, match="leaves nothing"):
         psnr(image, image, crop_border=5)
-    for measure in (psnr, ssim):
+    for metric in (psnr, ssim):
         with pytest.raises(ValueError, match="batches"):
-            measure(torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 16, 16))  # would broadcast
+            metric(torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 16, 16))  # would broadcast
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,4 +1,4 @@
-"""One-to-one figures against slow sweeps of the threshold, with ties, and where the sample is too small."""
+"""One-to-one metrics against slow sweeps of the threshold, with ties, and where the sample is too small."""
 
 from itertools import pairwise
 
@@ -67,7 +67,7 @@ def test_true_accept_rate_is_that_of_a_threshold_sweep(far, decimals, seed):
     assert true_accept_rate(genuine, impostor, far) == pytest.approx(slow_tar(genuine, impostor, far), abs=1e-12)
 
 
-def test_a_rate_that_the_sample_cannot_support_is_not_told():
+def test_a_rate_that_the_sample_cannot_support_is_not_reported():
     scores = np.linspace(0, 1, 10 * FEWEST_FALSE_ACCEPTS)
     assert true_accept_rate(scores, scores, 0.1) == pytest.approx(0.1)
     assert true_accept_rate(scores, scores[1:], 0.1) is None

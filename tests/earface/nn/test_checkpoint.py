@@ -20,6 +20,7 @@ from earface.core.errors import InputError
 from earface.core.files import is_exported
 from earface.nn.checkpoint import find_checkpoint, model_state, read_checkpoint
 from earface.training.checkpoint_io import AtomicCheckpointIO
+from tests.support.hostile import Payload
 
 OLD = {"state_dict": {"weight": torch.arange(6.0)}, "epoch": 3, "options": {"lr": 1e-3, "names": ["a", None]}}
 
@@ -83,14 +84,6 @@ def test_a_full_disk_leaves_the_old_file_and_says_so_in_one_line(saved: Path, ro
     if isinstance(caught.value, OSError):
         assert caught.value.errno == errno.EFBIG
     assert_old(saved)
-
-
-class Payload:
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.mkdir, (str(self.marker),))
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "bare pickle"])

@@ -17,8 +17,8 @@ from ear_teacher.sam import WindowBlock
 from earface.core.errors import InputError
 from earface.nn.weight_layouts import LAYOUTS, dequantize_linears, recognise
 from earface.nn.weights import load_timm_backbone, normalisation_of, read_weights_file
+from tests.support.edgeface import INT8_SOURCES, int8_edgeface
 
-OFFICIAL = Path(__file__).parents[3].parent / "shared" / "weights"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 VIT_S: dict[str, Any] = {
     "hidden_size": 384,
@@ -200,14 +200,15 @@ def test_quantised_linear_layers_become_the_floats_that_they_stand_for(per_chann
     assert torch.equal(found["a.bias"], bias)
 
 
+@pytest.mark.parametrize("source", INT8_SOURCES)
 @pytest.mark.parametrize(
-    ("file", "model"), [("edgeface_xxs_q.pt", "edgenext_xx_small"), ("edgeface_xs_q.pt", "edgenext_x_small")]
+    ("variant", "model"), [("edgeface_xxs_q", "edgenext_xx_small"), ("edgeface_xs_q", "edgenext_x_small")]
 )
 @pytest.mark.filterwarnings("ignore")
-def test_edgeface_files_start_an_edgenext_with_their_own_normalisation(file: str, model: str) -> None:
-    path = OFFICIAL / file
-    if not path.is_file():
-        pytest.skip("EdgeFace's files are not here")
+def test_edgeface_files_start_an_edgenext_with_their_own_normalisation(
+    variant: str, model: str, source: str, tmp_path: Path
+) -> None:
+    path = int8_edgeface(source, variant, tmp_path)
     loaded = load_timm_backbone(model, path)
     packed = torch.load(path, weights_only=True)["model.stages.3.blocks.1.mlp.fc1._packed_params._packed_params"][0]
     wanted = (packed.int_repr().double() - packed.q_zero_point()) * packed.q_scale()

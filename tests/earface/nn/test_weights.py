@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from earface.core.errors import InputError
 from earface.nn.weights import load_timm_backbone, read_weights_file, timm_config
+from tests.support.hostile import Payload
 
 TINY = "test_resnet.r160_in1k"  # timm's own test model, 0.4 M parameters
 
@@ -43,11 +44,6 @@ def same_weights(model, whole):
 
 
 # Reading files
-
-
-class Payload:
-    def __reduce__(self):
-        return (exec, ("open(__import__('os').environ['PAYLOAD_RAN'], 'w').close()",))
 
 
 @pytest.mark.parametrize("layout", ["plain", "state_dict", "model", "both"])
@@ -93,13 +89,12 @@ def test_missing_files_and_files_without_tensors_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["torch zip", "torch legacy", "plain pickle"])
-def test_a_weights_file_runs_no_code(tmp_path, monkeypatch, form):
-    monkeypatch.setenv("PAYLOAD_RAN", str(tmp_path / "ran"))
+def test_a_weights_file_runs_no_code(tmp_path, form):
     path = tmp_path / "w.pth"
     if form == "plain pickle":
-        path.write_bytes(pickle.dumps({"state_dict": Payload()}, protocol=2))
+        path.write_bytes(pickle.dumps({"state_dict": Payload(tmp_path / "ran")}, protocol=2))
     else:
-        torch.save({"state_dict": Payload()}, path, _use_new_zipfile_serialization=form == "torch zip")
+        torch.save({"state_dict": Payload(tmp_path / "ran")}, path, _use_new_zipfile_serialization=form == "torch zip")
     with pytest.raises(InputError, match="without running code"):
         read_weights_file(path)
     assert not (tmp_path / "ran").exists()

@@ -1,4 +1,4 @@
-"""Drawn ears: known factors, landmarks on what is drawn, and a set that depends on its seed alone."""
+"""Synthetic ears: known factors, landmarks on what is rendered, and a set that depends on its seed alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from earface.synthetic.draw_ears import main
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS, relief
 from earface.synthetic.ear_factors import FACTOR_GROUPS, RANGES, EarShape, EarView, sample_shape, sample_view
 from earface.synthetic.ear_rendering import draw_ear
-from earface.synthetic.ear_set import EarSet, draw_dataset, draw_many
+from earface.synthetic.ear_set import EarSet, synthesize_ears, write_ear_set
+from tests.support.output import refusal, run
 
 BARE = EarView(hair_cover=0, hair_length=0, head_extent=1, noise=0, blur=0)
 TINY = EarSet(subjects=4, images_per_subject=2, image_size=32, seed=7)
@@ -38,7 +39,7 @@ def extreme(owner: type, group: str, high: bool, **fixed: object) -> dict[str, o
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("ears") / "set"
-    draw_dataset(out, TINY, val_fraction=0.25)
+    write_ear_set(out, TINY, val_fraction=0.25)
     return out
 
 
@@ -258,7 +259,7 @@ def test_values_out_of_range_are_input_errors(make):
 
 
 def test_set_on_disk_is_whole_and_consistent(tiny: Path):
-    images, subjects = draw_many(TINY)
+    images, subjects = synthesize_ears(TINY)
     rows = list(csv.DictReader((tiny / "index.csv").open(encoding="utf-8")))
     assert [row["subject"] for row in rows] == subjects
     assert len(list((tiny / "images").iterdir())) == len(rows) == len(images) == 8
@@ -270,7 +271,7 @@ def test_set_on_disk_is_whole_and_consistent(tiny: Path):
     assert len(set(same)) == 1
 
 
-def test_factors_in_the_index_draw_the_picture_again(tiny: Path):
+def test_factors_in_the_index_give_the_picture_again(tiny: Path):
     row = next(csv.DictReader((tiny / "index.csv").open(encoding="utf-8")))
 
     def read(owner: type) -> object:
@@ -281,7 +282,7 @@ def test_factors_in_the_index_draw_the_picture_again(tiny: Path):
             }
         )
 
-    assert np.array_equal(draw_ear(read(EarShape), read(EarView), 32).image, draw_many(TINY)[0][0])
+    assert np.array_equal(draw_ear(read(EarShape), read(EarView), 32).image, synthesize_ears(TINY)[0][0])
 
 
 def test_teacher_files_are_subject_disjoint_and_read_back(tiny: Path):
@@ -314,29 +315,23 @@ def test_coco_file_holds_the_keypoints(tiny: Path):
 
 @pytest.mark.runs
 def test_files_do_not_depend_on_workers(tiny: Path, tmp_path: Path):
-    draw_dataset(tmp_path, TINY, val_fraction=0.25, workers=2)
+    write_ear_set(tmp_path, TINY, val_fraction=0.25, num_workers=2)
     for path in sorted(p for p in tiny.rglob("*") if p.is_file()):
         assert (tmp_path / path.relative_to(tiny)).read_bytes() == path.read_bytes(), path.name
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = main([str(a) for a in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def test_command_line_writes_a_set_and_a_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    small = ("--subjects", 2, "--images-per-subject", 1, "--image-size", 32, "--val-fraction", 0.5, "--workers", 1)
-    out, sheet = tmp_path / "set", tmp_path / "sheet.png"
-    code, said, _ = run(capsys, "--out", out, *small, "--sheet", sheet)
+def test_the_command_writes_a_set_and_an_image_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    small = ("--subjects", 2, "--images-per-subject", 1, "--image-size", 32, "--val-fraction", 0.5, "--num-workers", 1)
+    out, grid = tmp_path / "set", tmp_path / "grid.png"
+    code, said, _ = run(main, capsys, "--out", out, *small, "--image-grid", grid)
     assert code == 0
-    assert sheet.read_bytes().startswith(b"\x89PNG")
-    for name in ("images", "index.csv", "landmarks.json", "train_teacher.npy", "val_teacher.npy", "sheet.png"):
+    assert grid.read_bytes().startswith(b"\x89PNG")
+    for name in ("images", "index.csv", "landmarks.json", "train_teacher.npy", "val_teacher.npy", "grid.png"):
         assert name in said
-    assert run(capsys, "--out", out, *small)[0] == 2
+    assert run(main, capsys, "--out", out, *small)[0] == 2
     (out / "images" / "S0009_000.png").write_bytes(b"of an earlier, larger set")
     (out / "mine.txt").write_text("stays")
-    assert run(capsys, "--out", out, *small, "--overwrite")[0] == 0
+    assert run(main, capsys, "--out", out, *small, "--overwrite")[0] == 0
     assert sorted(path.name for path in (out / "images").iterdir()) == ["S0001_000.png", "S0002_000.png"]
     assert (out / "mine.txt").exists()
 
@@ -344,11 +339,12 @@ def test_command_line_writes_a_set_and_a_sheet(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("--subjects", 0), "subjects"),
-        (("--image-size", 20), "image_size"),
-        (("--val-fraction", 1.5), "fraction"),
-        (("--workers", 0), "workers"),
-        (("--seed", -1), "seed"),
+        (("--subjects", 0), "--subjects 0: must be at least 1"),
+        (("--image-size", 20), "--image-size 20: must be at least 32"),
+        (("--val-fraction", 1.5), "--val-fraction 1.5: must be above 0"),
+        (("--workers", 0), "--num-workers 0: must be at least 1"),  # earlier spellings
+        (("--sheet", "grid.txt"), "--image-grid grid.txt: give a name that ends in .png"),
+        (("--seed", -1), "--seed -1: must be a whole number from 0"),
         (("--subjects", "many"), "--subjects"),
         (("--size", 64), "--size"),
     ],
@@ -356,11 +352,7 @@ def test_command_line_writes_a_set_and_a_sheet(tmp_path: Path, capsys: pytest.Ca
 def test_bad_input_is_one_line_and_exit_code_2(
     arguments: tuple[object, ...], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    code, _, said = run(capsys, "--out", tmp_path / "set", *arguments)
-    assert code == 2
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    assert named in said
+    assert named in refusal(main, capsys, "--out", tmp_path / "set", *arguments)
     assert not (tmp_path / "set").exists()
 
 
@@ -371,8 +363,8 @@ def test_a_full_disk_leaves_no_teacher_file(
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(Path, "write_text", full)
-    small = ("--subjects", 2, "--images-per-subject", 1, "--image-size", 32, "--val-fraction", 0.5, "--workers", 1)
-    code, _, said = run(capsys, "--out", tmp_path / "set", *small)
+    small = ("--subjects", 2, "--images-per-subject", 1, "--image-size", 32, "--val-fraction", 0.5, "--num-workers", 1)
+    code, _, said = run(main, capsys, "--out", tmp_path / "set", *small)
     assert code == 2
     assert "No space left" in said
     assert not list((tmp_path / "set").glob("*.npy"))

@@ -1,4 +1,4 @@
-"""Drawn photographs: labels lie on what is drawn, and a set depends on its seed alone."""
+"""Synthetic photographs: labels lie on what is rendered, and a set depends on its seed alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from earface.synthetic.ear_factors import EarShape, EarView
 from earface.synthetic.ear_rendering import draw_ear
 from earface.synthetic.heads import PaintedEar, Person, paint_ear
 from earface.synthetic.scene_rendering import SCENES_PER_GROUP, DrawnScene, draw_scene, photographed, visible_ears
-from earface.synthetic.scene_set import SceneSet, draw_scenes
+from earface.synthetic.scene_set import SceneSet, write_scene_set
+from tests.support.output import refusal, run
 
 BARE = EarView(hair_cover=0, hair_length=0)
 TINY = SceneSet(photographs=10, width=96, height=64, seed=3)
@@ -35,7 +36,7 @@ def scenes() -> list[DrawnScene]:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("scenes") / "set"
-    draw_scenes(out, TINY)
+    write_scene_set(out, TINY)
     return out
 
 
@@ -87,9 +88,7 @@ def test_boxes_and_labelled_landmarks_lie_in_the_picture_and_together(scenes: li
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("unit", [30.0, 60.0, 130.0])
 @pytest.mark.parametrize("name", ["tragus", "darwin_point", "cavum_concha"])
-def test_what_is_drawn_at_a_landmark_is_painted_where_the_landmark_is_said_to_be(
-    unit: float, mirrored: bool, name: str
-):
+def test_what_belongs_to_a_landmark_is_painted_where_the_landmark_is(unit: float, mirrored: bool, name: str):
     canvas, person = Canvas(np.zeros((200, 200, 3))), bare_person(unit)
     number, size = EAR_LANDMARKS.index(name), len(person.ear.image)
     y, x = np.mgrid[:size, :size]
@@ -151,7 +150,7 @@ def test_an_ear_cut_by_the_border_keeps_what_is_inside():
     assert (keypoints[0, ~outside, 2] > 0).all()
 
 
-def test_the_auricle_of_a_drawn_ear_is_what_its_outline_encloses():
+def test_the_auricle_of_a_synthetic_ear_is_what_its_outline_encloses():
     for size in (40, 128):
         ear = draw_ear(EarShape(), BARE, size)
         cells = [(x, y) for y in range(size) for x in range(size)]
@@ -180,37 +179,31 @@ def test_set_on_disk_reads_back(tiny: Path):
 
 @pytest.mark.runs
 def test_files_do_not_depend_on_workers(tiny: Path, tmp_path: Path):
-    draw_scenes(tmp_path, TINY, workers=2)
+    write_scene_set(tmp_path, TINY, num_workers=2)
     for path in sorted(path for path in tiny.rglob("*") if path.is_file()):
         assert (tmp_path / path.relative_to(tiny)).read_bytes() == path.read_bytes(), path.name
 
 
-def test_a_set_splits_by_people(tiny: Path, tmp_path: Path):
+def test_a_set_splits_by_subject(tiny: Path, tmp_path: Path):
     out = tmp_path / "split.json"
     given = ("--coco", str(tiny / "annotations.json"), "--out", str(out), "--split-by", "subject")
     assert convert([*given, "--val-fraction", "0.5"]) == 0
     assert {len(read_coco(path)) for path in split_paths(out)} == {SCENES_PER_GROUP, 10 - SCENES_PER_GROUP}
 
 
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def test_command_line_writes_a_set_and_a_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    small = ("--photographs", 5, "--width", 80, "--height", 64, "--workers", 1)
-    out, sheet = tmp_path / "set", tmp_path / "sheet.png"
-    code, said, _ = run(capsys, "--out", out, *small, "--sheet", sheet)
+def test_the_command_writes_a_set_and_an_image_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    small = ("--photographs", 5, "--width", 80, "--height", 64, "--num-workers", 1)
+    out, grid = tmp_path / "set", tmp_path / "grid.png"
+    code, said, _ = run(main, capsys, "--out", out, *small, "--image-grid", grid)
     assert code == 0
     assert "photographs per second" in said
-    assert image_size(sheet) == (320, 128)
-    code, _, refused = run(capsys, "--out", out, *small)
+    assert image_size(grid) == (320, 128)
+    code, _, refused = run(main, capsys, "--out", out, *small)
     assert code == 2
     assert "--overwrite" in refused
     (out / "images" / "000009.jpg").write_bytes(b"of an earlier, larger set")
     (out / "mine.txt").write_text("stays")
-    assert run(capsys, "--out", out, *small, "--overwrite")[0] == 0
+    assert run(main, capsys, "--out", out, *small, "--overwrite")[0] == 0
     assert sorted(path.name for path in (out / "images").iterdir()) == [f"{index:06d}.jpg" for index in range(5)]
     assert (out / "mine.txt").exists()
 
@@ -218,20 +211,17 @@ def test_command_line_writes_a_set_and_a_sheet(tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("--photographs", 0), "photographs"),
-        (("--width", 20), "width"),
-        (("--height", 9000), "height"),
-        (("--seed", -1), "seed"),
-        (("--workers", 0), "workers"),
+        (("--photographs", 0), "--photographs 0: must be at least 1"),
+        (("--width", 20), "--width 20: must be at least 64"),
+        (("--height", 9000), "--height 9000: must be at least 64 and at most 2048"),
+        (("--seed", -1), "--seed -1: must be a whole number from 0"),
+        (("--workers", 0), "--num-workers 0: must be at least 1"),  # earlier spellings
+        (("--sheet", "grid.txt"), "--image-grid grid.txt: give a name that ends in .png"),
         (("--ears", 3), "--ears"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
     arguments: tuple[object, ...], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    code, _, said = run(capsys, "--out", tmp_path / "set", *arguments)
-    assert code == 2
-    assert said.startswith("error: ")
-    assert said.count("\n") == 1
-    assert named in said
+    assert named in refusal(main, capsys, "--out", tmp_path / "set", *arguments)
     assert not (tmp_path / "set").exists()

@@ -20,7 +20,7 @@ import torch
 from benchmarks.stopping import SIGNALS, Case, Meeting, Outcome, arguments, expected, outcome_of
 from earface.core.stopping import EXIT_PAUSED, PAUSING
 from earface.training.workers import WorkerLoader, end_workers
-from tests.ear_teacher.test_resume import assert_same, outcome
+from tests.support.training import assert_same, outcome
 
 pytestmark = pytest.mark.runs
 
@@ -92,10 +92,10 @@ def checked(found: Outcome) -> Outcome:
 @pytest.fixture(scope="module")
 def ears(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """42 to train on and 18, five validation batches' worth, of other people."""
-    from earface.synthetic.ear_set import EarSet, draw_dataset
+    from earface.synthetic.ear_set import EarSet, write_ear_set
 
     folder = tmp_path_factory.mktemp("stopped_ears")
-    draw_dataset(folder, EarSet(10, 6, 64, seed=3), val_fraction=0.3, workers=1, overwrite=True)
+    write_ear_set(folder, EarSet(10, 6, 64, seed=3), val_fraction=0.3, num_workers=1, overwrite=True)
     return folder
 
 

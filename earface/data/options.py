@@ -1,0 +1,113 @@
+"""Every option of the commands that prepare data. No numpy: help answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from earface.core.errors import InputError
+from earface.core.options import check_options, option
+from earface.core.tool_options import ToolOptions
+from earface.data.face_sizes import parse_vlr_size
+from earface.data.tables import BOX_COLUMNS, SUBJECT_COLUMN
+
+USUAL_EARS = "data/preprocessed"  # where earface ears train looks
+SOURCES = ("boxes", "pts", "coco")  # of annotations
+
+
+@dataclass(frozen=True)
+class EarPreparationOptions(ToolOptions):
+    """Write photographs of ears as train_teacher.npy and val_teacher.npy, split by subject."""
+
+    images: str = option("", "folder of photographs, searched through")
+    index: str | None = option(None, "CSV of the photographs to take; its paths are below `images`")
+    out: str = option(USUAL_EARS, "folder for the two .npy files and the report")
+    val_fraction: float = option(0.2, "of the subjects, to validate on", above=0, high=0.99)
+    seed: int = option(42, "decides which subjects are validation")
+    splits: str | None = option(None, 'fixed subjects: JSON {"val": [...]}, or CSV of subject and split (train, val)')
+    subject_pattern: str | None = option(
+        None, "regular expression on the path below `images`; its first group, or else its match, is the subject"
+    )
+    file_column: str = option("file", "column of `index` with the path")
+    subject_column: str = option(SUBJECT_COLUMN, "column of `index` with the subject, if it has one")
+    box_columns: str = option(BOX_COLUMNS, "four columns of `index`, in pixels; used if all four exist")
+    min_size: int = option(16, "pixels; an ear narrower or lower is left out", low=1)
+    duplicates: Literal["error", "drop", "keep-together"] = option(
+        "error", "one photograph on both sides: stop; drop the validation copy; or keep its subjects on one side"
+    )
+
+    def check(self) -> None:
+        check_options(self)
+        if not self.images:
+            raise InputError("`images`: give a folder of photographs")
+
+
+@dataclass(frozen=True)
+class AnnotationOptions(ToolOptions):
+    """Convert annotated photographs to COCO keypoint JSON, as a whole and split for training."""
+
+    boxes: str | None = option(None, "CSV with the columns file, x, y, width, height, and perhaps subject and side")
+    pts: str | None = option(None, "instead: folder of photographs with a .pts file of the same name beside each")
+    coco: str | None = option(None, "instead: COCO keypoint JSON, to check and to split")
+    images: str | None = option(None, "folder that the file names in `boxes` or `coco` start from; default: the file's")
+    out: str = option("", "JSON file to write; the files of the split are named after it")
+    val_fraction: float = option(0.2, "to validate on; 0: no split", low=0, high=0.99)
+    folds: int = option(0, "splits for cross-validation, instead of one split; 0: one split", low=0)
+    seed: int = option(42, "decides what is validation")
+    split_by: Literal["photograph", "subject"] = option("photograph", "what the split keeps whole")
+    duplicates: Literal["error", "keep-together"] = option(
+        "error", "two copies of one photograph, one on each side: stop, or keep both on one side"
+    )
+
+    def check(self) -> None:
+        check_options(self)
+        given = [name for name in SOURCES if getattr(self, name)]
+        if not given:
+            raise InputError("give one of `boxes`, `pts` and `coco`")
+        if len(given) > 1:
+            raise InputError(f"give only one of {' and '.join(f'`{name}`' for name in given)}")
+        if self.pts and self.images:
+            raise InputError("`images` belongs to `boxes` and `coco`: with `pts` the photographs lie beside the points")
+        if not self.out:
+            raise InputError("`out`: give a JSON file to write")
+        if Path(self.out).suffix.lower() != ".json":
+            raise InputError(f"`out` {self.out}: give a name that ends in .json")
+
+
+@dataclass(frozen=True)
+class FacePreparationOptions(ToolOptions):
+    """Write photographs of people as aligned HR faces, their VLR copies, and one split of the identities."""
+
+    images: str = option("", "folder of photographs, searched through")
+    index: str | None = option(None, "CSV with the columns file and identity; files are below `images`")
+    out: str = option("", "root of the prepared set, a new or empty folder")
+    aligned: bool = option(False, "the pictures are aligned faces of 128x128 already")
+    detector: str | None = option(None, "YuNet's ONNX file; default: downloaded once and cached")
+    min_score: float = option(0.7, "of a detected face", above=0, high=0.99)
+    min_face: int = option(64, "pixels; a smaller box would be enlarged more than 1.5 times", low=1)
+    several: Literal["central", "reject"] = option(
+        "central", "photographs of several faces: take the large one near the middle, or leave them out"
+    )
+    vlr_size: str = option("32", "32, 24, 16 or 14x16, width x height")
+    degradation: Literal["bicubic", "realistic"] = option("bicubic", "how VLR faces are made")
+    seed: int = option(42, "decides the split, and realistic degradation", low=0)
+    splits: str | None = option(None, "splits.json to keep to; only identities that are not in it are assigned")
+    duplicates: Literal["error", "keep-together"] = option(
+        "error", "one picture under two identities in two splits: stop, or keep both identities in one split"
+    )
+
+    def check(self) -> None:
+        check_options(self)
+        if not self.images:
+            raise InputError("`images`: give a folder of photographs")
+        if not self.out:
+            raise InputError("`out`: give a new or empty folder")
+        try:
+            parse_vlr_size(self.vlr_size)
+        except InputError as error:
+            raise InputError(f"`vlr_size`: {error}") from None
+        if Path(self.out).resolve().is_relative_to(Path(self.images).resolve()):
+            raise InputError(
+                f"`out` {self.out} lies in `images` {self.images}: its faces would be photographs next time"
+            )

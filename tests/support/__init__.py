@@ -1,0 +1,1 @@
+"""What several test files share: small files in published layouts, and looks at what a command has done."""
