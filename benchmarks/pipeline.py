@@ -42,7 +42,7 @@ def write_pictures(folder: Path, people: int, probes: int) -> None:
         )
         coarse = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
         fine = generator.normal(0, 4, (128, 128, 3))
-        face = np.clip(cv2.resize(coarse, (128, 128), bicubic=cv2.INTER_CUBIC) + fine, 0, 255).astype(np.uint8)
+        face = np.clip(cv2.resize(coarse, (128, 128), interpolation=cv2.INTER_CUBIC) + fine, 0, 255).astype(np.uint8)
         write_image(folder / f"{person:06d}" / f"{picture:04d}.png", face)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ear_teacher.blocks import ConvAttentionBlock
+from ear_teacher.config import RESNETS, EarVAEConfig
 from earface.core.errors import InputError
 from earface.nn.positional_encoding import share_positional_encodings
 from earface.nn.weights import load_timm_backbone, normalisation_of, timm_config
@@ -37,6 +38,16 @@ class Backbone(nn.Module, ABC):
     channels: list[int]  # of each map, finest first
     grids: list[int]  # their sides
     frozen_groups = 0
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: EarVAEConfig, weights: str) -> Self:
+        """weights: `pretrained`, `none` or a file. Raises InputError for weights that cannot be had."""
+
+    @staticmethod
+    def timm_name(config: EarVAEConfig) -> str | None:
+        """Which of timm's models has its pretrained weights; None: there are none."""
+        return None
 
     @abstractmethod
     def layer_groups(self) -> list[list[nn.Module]]:
@@ -94,6 +105,12 @@ class ConvBackbone(Backbone):
     images (B, C, S, S) in [-1, 1] -> maps of widths b, 2b, 4b, 8b at S/2, S/4, S/8, S/16.
     """
 
+    @classmethod
+    def from_config(cls, config: EarVAEConfig, weights: str) -> Self:
+        if weights not in ("pretrained", "none"):
+            raise InputError(f"`encoder_weights` {weights}: the conv encoder has no published weights; use none")
+        return cls(config.in_channels, config.base_channels, config.image_size)
+
     def __init__(self, in_channels: int, base_channels: int, image_size: int) -> None:
         super().__init__()
         self.channels = [base_channels * factor for factor in (1, 2, 4, 8)]
@@ -122,6 +139,15 @@ class TimmBackbone(PretrainedBackbone):
     """
 
     net: Any  # timm sets attributes that its type hints lack
+
+    @classmethod
+    def from_config(cls, config: EarVAEConfig, weights: str) -> Self:
+        return cls(cls.timm_name(config), config.in_channels, config.image_size, weights)
+
+    @staticmethod
+    def timm_name(config: EarVAEConfig) -> str:
+        name = config.encoder
+        return f"{name}.tv_in1k" if name in RESNETS else name.removeprefix("timm:")
 
     def __init__(self, name: str, in_channels: int, image_size: int, weights: str) -> None:
         super().__init__()
@@ -205,6 +231,15 @@ class DINOv2Backbone(TransformerBackbone):
     maps (B, D, size / 14, size / 14). The position embedding keeps its 37x37 places and is resampled in every call
     (bicubic, antialiased), so weights fit any size.
     """
+
+    @classmethod
+    def from_config(cls, config: EarVAEConfig, weights: str) -> Self:
+        size = config.dinov2_size or config.image_size // 14 * 14
+        return cls(config.dinov2_variant, config.in_channels, size, weights)
+
+    @staticmethod
+    def timm_name(config: EarVAEConfig) -> str:
+        return DINOV2_VARIANTS[config.dinov2_variant]
 
     def __init__(self, variant: str, in_channels: int, size: int, weights: str) -> None:
         super().__init__(DINOV2_VARIANTS[variant], in_channels, size, weights, dynamic_img_size=True)

@@ -12,7 +12,13 @@ from earface.core.options import check_options, option
 from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions, help_layout
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-ENCODERS = (*RESNETS, "dinov2", "sam", "conv", "timm:NAME")
+ENCODERS = {  # name: the class of its backbone, imported when one is built
+    **dict.fromkeys(RESNETS, "ear_teacher.backbones:TimmBackbone"),
+    "dinov2": "ear_teacher.backbones:DINOv2Backbone",
+    "sam": "ear_teacher.sam:SAMBackbone",
+    "conv": "ear_teacher.backbones:ConvBackbone",
+    "timm:NAME": "ear_teacher.backbones:TimmBackbone",
+}
 
 
 @dataclass(frozen=True)
@@ -198,10 +204,11 @@ HELP = help_layout(
         *("linear_path_size", "dinov2_variant", "dinov2_size", "sam_size"),
     ),
     losses=(
-        *("reconstruction", "focal_gamma", "perceptual_weight", "perceptual_backbone", "perceptual_weights"),
-        *("ssim_weight", "edge_weight", "contrastive_weight", "center_weight"),
-        *("kl_weight", "kl_reduction", "kl_anneal_strategy", "kl_anneal_epochs", "kl_anneal_threshold_psnr"),
-        *("kl_anneal_latest_epoch", "kl_anneal_cycles", "kl_anneal_ratio", "kl_anneal_start", "kl_anneal_end"),
+        *("reconstruction", "focal_gamma"),
+        *(field.name for field in fields(EarVAETrainingConfig) if field.name.endswith("_weight")),
+        *("perceptual_backbone", "perceptual_weights", "kl_reduction", "kl_anneal_strategy", "kl_anneal_epochs"),
+        *("kl_anneal_threshold_psnr", "kl_anneal_latest_epoch", "kl_anneal_cycles", "kl_anneal_ratio"),
+        *("kl_anneal_start", "kl_anneal_end"),
     ),
     optimisation=("epochs", "lr", "backbone_lr_scale", "layer_decay"),
     outputs=("grid_images",),

@@ -5,24 +5,16 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ear_teacher.backbones import (
-    DINOV2_VARIANTS,
-    WEIGHTS_ADVICE,
-    Backbone,
-    ConvBackbone,
-    DINOv2Backbone,
-    TimmBackbone,
-)
+from ear_teacher.backbones import WEIGHTS_ADVICE, Backbone
 from ear_teacher.blocks import ResidualBlock
-from ear_teacher.config import RESNETS, EarVAEConfig
+from ear_teacher.config import ENCODERS, EarVAEConfig
 from ear_teacher.linear_path import LinearPath
-from ear_teacher.sam import SAM, SAMBackbone
-from earface.core.errors import InputError
 from earface.nn.weights import require_weights
 
 LOGVAR_LIMIT = 10.0  # exp(10) and exp(-10) are far outside any useful posterior and inside half precision
@@ -105,29 +97,20 @@ def build_encoder(config: EarVAEConfig, weights: str = "none") -> Encoder:
     return Encoder(build_backbone(config, weights), 8 * config.base_channels, config.latent_dim)
 
 
-def timm_name(config: EarVAEConfig) -> str | None:
-    """The timm model of the encoder's backbone; None for this project's own."""
-    own = {"conv": None, "sam": SAM, "dinov2": DINOV2_VARIANTS[config.dinov2_variant]}
-    name = config.encoder
-    return own[name] if name in own else f"{name}.tv_in1k" if name in RESNETS else name.removeprefix("timm:")
+def backbone_class(encoder: str) -> type[Backbone]:
+    """The class that ENCODERS names; every other name is one of timm's."""
+    module, _, name = ENCODERS.get(encoder, ENCODERS["timm:NAME"]).partition(":")
+    found: type[Backbone] = getattr(import_module(module), name)
+    return found
 
 
 def require_backbone(config: EarVAEConfig, weights: str) -> None:
     """Raise InputError if `build_backbone` would find no weights; pretrained ones are downloaded now."""
-    name = timm_name(config)
+    name = backbone_class(config.encoder).timm_name(config)
     if name is not None:
         require_weights(name, weights, WEIGHTS_ADVICE)
 
 
 def build_backbone(config: EarVAEConfig, weights: str = "none") -> Backbone:
     """The backbone of the encoder of `config`. `weights`: `pretrained`, `none` or a file."""
-    name, in_channels, size = config.encoder, config.in_channels, config.image_size
-    if name == "conv":
-        if weights not in ("pretrained", "none"):
-            raise InputError(f"`encoder_weights` {weights}: the conv encoder has no published weights; use none")
-        return ConvBackbone(in_channels, config.base_channels, size)
-    if name == "dinov2":
-        return DINOv2Backbone(config.dinov2_variant, in_channels, config.dinov2_size or size // 14 * 14, weights)
-    if name == "sam":
-        return SAMBackbone(in_channels, config.sam_size or size, weights)
-    return TimmBackbone(str(timm_name(config)), in_channels, size, weights)
+    return backbone_class(config.encoder).from_config(config, weights)

@@ -7,7 +7,7 @@ All terms are computed in float32 (float64 stays) with autocast off, except the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import torch
@@ -138,9 +138,20 @@ def gather_batches(values: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def ssim_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """1 - SSIM."""
+    return 1.0 - ssim(prediction, target)
+
+
+IMAGE_TERMS: dict[str, PerImageLoss] = {"ssim": ssim_loss, "edge": edge_loss, "center": center_loss}
+
+
 @dataclass(frozen=True)
 class EarVAELossWeights:
-    """Weights of the terms beside the reconstruction; one at 0 is not computed, except for the KL."""
+    """Weights of the terms beside the reconstruction; one at 0 is not computed, except for the KL.
+
+    The options of a run have the same names, followed by `_weight`.
+    """
 
     perceptual: float
     ssim: float
@@ -216,24 +227,21 @@ class EarVAELoss:
         z2: Tensor | None,
         subjects: Tensor | None,
     ) -> dict[str, Tensor]:
-        """The scalars `recon`, `kl` and, where their weight is above 0, `perceptual`, `ssim` (that is 1 - SSIM),
-        `edge`, `contrastive`, `center`.
+        """The scalars `recon`, `kl` and, where their weight is above 0, `perceptual`, those of IMAGE_TERMS and
+        `contrastive`.
         """
         prediction, truth = to_unit(reconstruction), to_unit(target)
         weights = self.weights
         terms = {"recon": reconstruction_loss(prediction, truth, self.reconstruction, self.focal_gamma).mean()}
         if weights.perceptual > 0 and self.perceptual is not None:
             terms["perceptual"] = self.perceptual(prediction, truth).mean()
-        if weights.ssim > 0:
-            terms["ssim"] = 1.0 - ssim(prediction, truth).mean()
-        if weights.edge > 0:
-            terms["edge"] = edge_loss(prediction, truth).mean()
+        for name, term in IMAGE_TERMS.items():
+            if getattr(weights, name) > 0:
+                terms[name] = term(prediction, truth).mean()
         if weights.contrastive > 0:
             if z1 is None or z2 is None:
                 raise ValueError("a contrastive weight above 0 needs z1 and z2, two posterior samples of each image")
             terms["contrastive"] = contrastive_loss(z1, z2, subjects, self.temperature)
-        if weights.center > 0:
-            terms["center"] = center_loss(prediction, truth).mean()
         kl = kl_divergence(mu, logvar)
         terms["kl"] = kl.mean() if self.kl_reduction == "mean" else kl.sum(dim=1).mean()
         return terms
@@ -245,14 +253,7 @@ def build_loss(config: EarVAETrainingConfig) -> EarVAELoss:
     if config.perceptual_weight > 0:
         perceptual = PerceptualLoss(config.perceptual_backbone, config.perceptual_weights, config.in_channels)
     return EarVAELoss(
-        EarVAELossWeights(
-            perceptual=config.perceptual_weight,
-            ssim=config.ssim_weight,
-            edge=config.edge_weight,
-            contrastive=config.contrastive_weight,
-            center=config.center_weight,
-            kl=config.kl_weight,
-        ),
+        EarVAELossWeights(**{each.name: getattr(config, f"{each.name}_weight") for each in fields(EarVAELossWeights)}),
         perceptual=perceptual,
         reconstruction=config.reconstruction,
         focal_gamma=config.focal_gamma,

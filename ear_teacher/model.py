@@ -95,7 +95,7 @@ class EarVAE(
         wanted = (config.in_channels, config.image_size, config.image_size)
         if images.shape[1:] != wanted or not images.is_floating_point():
             found = f"{images.dtype} {tuple(images.shape)}"
-            raise ValueError(f"float images (B, {', '.join(map(str, wanted))}) in [-1, 1] wanted, not {found}")
+            raise ValueError(f"expected float images (B, {', '.join(map(str, wanted))}) in [-1, 1], not {found}")
         if self.training:
             mu, logvar = self.encoder(images)
             return mu, logvar

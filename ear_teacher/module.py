@@ -18,7 +18,7 @@ from ear_teacher.posterior import AggregatePosterior, LatentMoments
 from earface.core.progress import progress
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import to_model_range, to_unit
-from earface.metrics.image_quality import psnr, ssim
+from earface.metrics.image_quality import IMAGE_METRICS
 from earface.nn.checkpoint import read_checkpoint
 from earface.nn.losses import LossResult
 from earface.nn.perceptual import PerceptualLoss
@@ -130,7 +130,7 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         final = self.annealing.final_weight
         result = self.loss(reconstruction, batch["image"], mu, logvar, final, z1=mu, z2=mu, subjects=batch["subject"])
         predicted, target = to_unit(reconstruction.float()), to_unit(batch["image"])
-        quality = {"psnr": psnr(predicted, target).mean(), "ssim": ssim(predicted, target).mean()}
+        quality = {name: metric(predicted, target).mean() for name, metric in IMAGE_METRICS.items()}
         values = {"loss": result.total, **quality, **_named(result)}
         self.sums.add(values, len(mu))
         self.moments.add(mu, logvar)

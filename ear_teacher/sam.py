@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Self
 
 from timm.models.vision_transformer_sam import Attention, Block
 from torch import Tensor, arange, cat, einsum
 from torch.nn import functional as F
 
 from ear_teacher.backbones import TransformerBackbone
+from ear_teacher.config import EarVAEConfig
 
 SAM = "samvit_base_patch16.sa1b"  # timm's name
 PRETRAINED_GRID = 64  # 1024 / 16
@@ -96,6 +98,14 @@ class SAMBackbone(TransformerBackbone):
     positions and the global blocks' tables keep their pretraining form (64x64; 127 rows) and are interpolated in every
     call, so weights fit any size.
     """
+
+    @classmethod
+    def from_config(cls, config: EarVAEConfig, weights: str) -> Self:
+        return cls(config.in_channels, config.sam_size or config.image_size, weights)
+
+    @staticmethod
+    def timm_name(config: EarVAEConfig) -> str:
+        return SAM
 
     def __init__(self, in_channels: int, size: int, weights: str) -> None:
         super().__init__(SAM, in_channels, size, weights, block_fn=WindowBlock)

@@ -57,7 +57,7 @@ def save_candidates(
             for place in row:
                 place.set_axis_off()
             face = read(each.path)
-            row[0].imshow(_shown(face), bicubic="nearest")
+            row[0].imshow(_shown(face), interpolation="nearest")
             _title(row[0], f"{_short(each.path.name, BOLD)}\n→ {_short(each.decision, BOLD - 2)}", weight="bold")
             if seen == 2:
                 row[1].imshow(_enlarged(face, upsampler, device))

@@ -93,7 +93,7 @@ def shrunk(path: Path, side: int) -> np.ndarray:
     if factor >= 1:
         return image
     width, height = (max(1, round(length * factor)) for length in (image.shape[1], image.shape[0]))
-    return cv2.resize(np.ascontiguousarray(image), (width, height), bicubic=cv2.INTER_AREA)
+    return cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=cv2.INTER_AREA)
 
 
 if __name__ == "__main__":

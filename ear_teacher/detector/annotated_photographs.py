@@ -62,7 +62,7 @@ def read_all(paths: Sequence[str], images: str | None) -> list[Annotations]:
             raise InputError(f"{path}: no such file; make it from your annotations with earface ears annotations")
         annotations = read_coco(path, images)
         if not annotations.num_ears:
-            raise InputError(f"{path}: {len(annotations)} photographs without any ear; annotations of ears wanted")
+            raise InputError(f"{path}: {len(annotations)} photographs and no ears; give annotations of ears")
         read.append(annotations)
     if not read:
         raise InputError("no annotations: give one or more COCO files")

@@ -19,6 +19,7 @@ from ear_teacher.detector.model import Detections, EarDetector
 from earface.data.annotations import Photograph
 from earface.data.images import read_image, write_image
 from earface.nn.checkpoint import read_checkpoint
+from earface.training.datamodule import print_once
 from earface.training.module import TrainingModule
 from earface.training.optim import backbone_groups, check_groups, named_group
 
@@ -51,7 +52,7 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
                 backbone.set_grad_checkpointing()
 
     def initialise_from(self, path: str) -> None:
-        self.print(self.model.initialise_from(path))
+        print_once(self.model.initialise_from(path))  # before there is a trainer
 
     @classmethod
     def load_from_checkpoint(cls, path: str, map_location: str = "cpu", weights: str = "averaged") -> Self:  # type: ignore[override]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from earface.core.errors import InputError
+from earface.data.tables import read_csv
 from earface.synthetic.ear_factors import FACTOR_GROUPS
 
 PERIODS = {"light_azimuth": 360.0, "background_hue": 1.0}  # an angle becomes its sine and cosine
@@ -44,11 +45,10 @@ def read_factors(path: str, names: Sequence[str]) -> dict[str, Floats]:
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; `factors` takes the index.csv of synthetic ears")
-    missing = _missing(_header(Path(path)))
-    if missing:
+    table = read_csv(Path(path))
+    if missing := _missing(table[0]):
         raise InputError(f"{path}: lacks {', '.join(missing)}; `factors` takes the index.csv of synthetic ears")
-    with Path(path).open(newline="", encoding="utf-8") as stream:
-        rows = {(Path(path).parent / row["file"]).resolve(): row for row in csv.DictReader(stream) if row["file"]}
+    rows = {(Path(path).parent / row["file"]).resolve(): row for row in table if row["file"]}
     unknown = [name for name in names if Path(name).resolve() not in rows]
     if unknown:
         raise InputError(f"{path}: has no row for {len(unknown)} of the {len(names)} ears, such as {unknown[0]}")
@@ -67,7 +67,7 @@ def _header(path: Path) -> list[str]:
         return []
 
 
-def _missing(header: Sequence[str]) -> list[str]:
+def _missing(header: Collection[str]) -> list[str]:
     wanted = ("file", SIDE, *(name for columns in COLUMNS.values() for name in columns))
     return [name for name in wanted if name not in header]
 

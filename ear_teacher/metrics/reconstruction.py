@@ -16,7 +16,7 @@ from ear_teacher.model import EarVAE
 from ear_teacher.posterior import ACTIVE_VARIANCE, LatentMoments
 from earface.core.progress import tracked
 from earface.data.pixels import to_model_range, to_unit
-from earface.metrics.image_quality import psnr, ssim
+from earface.metrics.image_quality import IMAGE_METRICS
 
 
 class Autoencoder(Protocol):
@@ -33,8 +33,12 @@ class Reconstruction:
 
     method: Autoencoder
     codes: Tensor  # (N, D) float32, on the CPU
-    psnr: NDArray[np.float64]  # (N,) dB
-    ssim: NDArray[np.float64]  # (N,)
+    quality: dict[str, NDArray[np.float64]]  # by the name of each of IMAGE_METRICS, (N,)
+
+    @property
+    def psnr(self) -> NDArray[np.float64]:
+        """(N,) dB."""
+        return self.quality["psnr"]
 
 
 @dataclass(frozen=True)
@@ -71,14 +75,14 @@ def unit_images(images: NDArray[np.uint8]) -> Tensor:
 def measure(
     method: Autoencoder, codes: Tensor, images: NDArray[np.uint8], batch_size: int, device: str
 ) -> Reconstruction:
-    """PSNR and SSIM of the images decoded from their codes: float32, [0, 1], a batch at a time."""
-    qualities = []
+    """The image metrics of the images decoded from their codes: float32, [0, 1], a batch at a time."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in IMAGE_METRICS}
     for start in tracked(range(0, len(images), batch_size), "decoding, batches"):
         batch = slice(start, start + batch_size)
         target, decoded = unit_images(images[batch]), decode_unit(method, codes[batch], device)
-        qualities.append(torch.stack([psnr(decoded, target), ssim(decoded, target)]))
-    values = torch.cat(qualities, dim=1).double().numpy()
-    return Reconstruction(method, codes, values[0], values[1])
+        for name, metric in IMAGE_METRICS.items():
+            parts[name].append(metric(decoded, target))
+    return Reconstruction(method, codes, {name: torch.cat(part).double().numpy() for name, part in parts.items()})
 
 
 def encode_posteriors(model: EarVAE, images: NDArray[np.uint8], batch_size: int, device: str) -> tuple[Tensor, Tensor]:

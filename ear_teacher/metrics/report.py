@@ -14,10 +14,11 @@ from rich.table import Table
 from ear_teacher.metrics.reconstruction import LatentUse, Reconstruction
 from earface.data.tables import write_csv
 from earface.metrics.identification import Identification
+from earface.metrics.image_quality import IMAGE_METRICS
 
 PREFIXES = {"VAE": "", "pixel PCA": "pca_", "pixel PCA + mirror images": "pca_mirror_", "linear path": "linear_path_"}
 IMAGE_COLUMNS = (
-    *("path", "subject", "psnr", "ssim", "pca_psnr", "pca_ssim", "kl_nats"),
+    *("path", "subject", *IMAGE_METRICS, *(f"pca_{metric}" for metric in IMAGE_METRICS), "kl_nats"),
     *("nearest_path", "nearest_subject"),
 )
 UNDECODED = {"encoder maps": "maps_", "HOG": "hog_"}  # embeddings without a decoder
@@ -45,8 +46,7 @@ def evaluation_metrics(
     for name, prefix in PREFIXES.items():
         if name not in reconstructions:
             continue
-        found[f"{prefix}psnr"] = float(reconstructions[name].psnr.mean())
-        found[f"{prefix}ssim"] = float(reconstructions[name].ssim.mean())
+        found |= {f"{prefix}{metric}": float(each.mean()) for metric, each in reconstructions[name].quality.items()}
         found[f"{prefix}rank1"] = _metric(identifications[name], "rank1")
         found[f"{prefix}eer"] = _metric(identifications[name], "eer")
         if prefix:
@@ -83,7 +83,7 @@ def write_per_image(
     subjects = subjects or [""] * len(names)
     rows = []
     for row, other in enumerate(nearest):
-        measured = (vae.psnr[row], vae.ssim[row], pca.psnr[row], pca.ssim[row], kl_nats[row])
+        measured = [method.quality[metric][row] for method in (vae, pca) for metric in IMAGE_METRICS] + [kl_nats[row]]
         numbers = [f"{value:.6g}" for value in measured]
         rows.append([names[row], subjects[row], *numbers, names[other], subjects[other]])
     write_csv(path, IMAGE_COLUMNS, rows)

@@ -88,7 +88,8 @@ def advice_for(flag: str, known: Iterable[str], help_command: str) -> str:
 
 def as_flags(message: str) -> str:
     """Options in backticks as the command line spells them: `batch_size` -> --batch-size."""
-    return re.sub(r"`([a-z]\w*)([^`]*)`", lambda found: f"--{found[1].replace('_', '-')}{found[2]}", message)
+    option = r"`(?!earface |python )([a-z]\w*)([^`]*)`"  # a command in backticks stays
+    return re.sub(option, lambda found: f"--{found[1].replace('_', '-')}{found[2]}", message)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

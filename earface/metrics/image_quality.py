@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -77,3 +79,7 @@ def _gaussian_window(maps: Tensor) -> Tensor:
 def _check_pair(prediction: Tensor, target: Tensor) -> None:
     if prediction.shape != target.shape or prediction.ndim != 4:
         raise ValueError(f"two (B, C, H, W) batches are needed, not {tuple(prediction.shape)}, {tuple(target.shape)}")
+
+
+# What ears are measured by, in training and in evaluation: (B, C, H, W) twice, in [0, 1] -> (B,).
+IMAGE_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim}

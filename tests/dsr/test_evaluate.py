@@ -58,7 +58,7 @@ def by_hand(finished: Path, face_set: Path, recognizer: FrozenRecognizer) -> dic
     for path in sorted((folder / "hr_images").iterdir()):
         hr = read_image(path) / 255.0
         vlr = read_image(folder / "vlr_images" / path.name).astype(np.float32) / np.float32(127.5) - 1
-        enlarged = cv2.resize(vlr, (128, 128), bicubic=cv2.INTER_CUBIC)
+        enlarged = cv2.resize(vlr, (128, 128), interpolation=cv2.INTER_CUBIC)
         with torch.no_grad():
             sr = model(torch.from_numpy(vlr).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
         for method, signed in (("bicubic", enlarged), ("last", sr), ("HR", hr * 2 - 1)):

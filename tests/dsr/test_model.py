@@ -115,7 +115,7 @@ def test_it_starts_at_bicubic_interpolation_nearly(shape: dict[str, int]) -> Non
 @pytest.mark.parametrize("vlr_size", SIZES)
 def test_the_interpolation_is_opencvs_cubic(vlr_size: str) -> None:
     vlr = faces(DSRConfig(vlr_size=vlr_size), 1)
-    theirs = cv2.resize(vlr[0].permute(1, 2, 0).numpy(), (128, 128), bicubic=cv2.INTER_CUBIC)
+    theirs = cv2.resize(vlr[0].permute(1, 2, 0).numpy(), (128, 128), interpolation=cv2.INTER_CUBIC)
     np.testing.assert_allclose(interpolate(vlr, 128)[0].permute(1, 2, 0).numpy(), theirs, atol=1e-5)
     assert interpolate(vlr.bfloat16(), 128).dtype == torch.float32
 

@@ -79,7 +79,7 @@ def test_a_folder_becomes_the_models_faces_in_the_same_folders(checkpoint: Path,
         wanted = by_hand(checkpoint, read_image(small / name))
         assert picture.shape == (128, 128, 3)
         assert np.abs(picture - wanted).max() <= 0.5 + 1e-3
-        enlarged = cv2.resize(read_image(small / name), (128, 128), bicubic=cv2.INTER_CUBIC)
+        enlarged = cv2.resize(read_image(small / name), (128, 128), interpolation=cv2.INTER_CUBIC)
         assert np.abs(picture.astype(int) - enlarged).mean() > 2
     assert not list((tmp_path / "out").rglob("*.tmp"))
 
@@ -159,7 +159,7 @@ def test_compare_shows_vlr_bicubic_and_dsr(checkpoint: Path, small: Path, tmp_pa
     first = slice(LABEL_WIDTH, LABEL_WIDTH + 128)
     dsr = read_image(tmp_path / "out" / "p0" / "0.png")
     assert np.abs(sheet[260:388, first].astype(int) - dsr).max() <= 1
-    enlarged = cv2.resize(read_image(small / "p0" / "0.png"), (128, 128), bicubic=cv2.INTER_CUBIC)
+    enlarged = cv2.resize(read_image(small / "p0" / "0.png"), (128, 128), interpolation=cv2.INTER_CUBIC)
     assert np.abs(sheet[130:258, first].astype(int) - enlarged).max() <= 1
 
 

@@ -416,7 +416,7 @@ def spoil(run, tmp_path, what):
         ("two subjects", "fewer than 3 subjects"),
         ("out is a file", "is a file; give a folder"),
         ("--factors none.csv", "none.csv: no such file"),
-        ("--npy none.npy", "none.npy: no such file or folder; say by --npy"),
+        ("--npy none.npy", "none.npy: no such file or folder; give it by --npy"),
         ("--checkpoint none.ckpt", "none.ckpt: no such checkpoint"),
         ("--components 0", "--components 0: must be at least 1"),
         ("--sigmas 0", "--sigmas 0.0: must be above 0"),

@@ -261,7 +261,7 @@ def spoil(run, tmp_path, what):
         ("no checkpoint", "none.ckpt: no such checkpoint"),
         ("another model's checkpoint", "dsr.ckpt: this checkpoint holds no ear VAE"),
         ("half a checkpoint", "half.ckpt: not a readable checkpoint"),
-        ("no NPY", "none.npy: no such file or folder; say by --val-npy"),
+        ("no NPY", "none.npy: no such file or folder; give the ears by --val-npy"),
         ("one image", "one.npy: 1 usable pictures"),
         ("out is a file", "is a file"),
         ("--batch-size 0", "--batch-size 0: must be at least 1"),

@@ -543,7 +543,7 @@ def test_pictures_that_a_table_holds_are_not_encoded_again(
 
 def test_a_table_alone_leaves_nothing_to_do(checkpoint: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert extract(checkpoint, "--embeddings", table) == 2
-    assert "leaves nothing to do: add --search" in capsys.readouterr().err
+    assert "nothing to do; add --search" in capsys.readouterr().err
 
 
 def test_a_folder_without_subfolders_gives_no_subjects_and_a_note(
@@ -551,5 +551,5 @@ def test_a_folder_without_subfolders_gives_no_subjects_and_a_note(
 ) -> None:
     one = sorted(people.iterdir())[0]
     assert extract(checkpoint, "--input", one, "--folder-subjects", "--out", tmp_path / "out.npz") == 0
-    assert "--folder-subjects found no pictures in folders" in capsys.readouterr().out
+    assert "--folder-subjects found no pictures in subfolders" in capsys.readouterr().out
     assert read_embeddings(tmp_path / "out.npz").subjects is None

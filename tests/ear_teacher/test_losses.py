@@ -11,6 +11,7 @@ from torch.autograd import gradcheck
 from torch.distributions import Normal
 
 from ear_teacher.losses import (
+    IMAGE_TERMS,
     EarVAELoss,
     EarVAELossWeights,
     center_loss,
@@ -387,8 +388,8 @@ def test_each_weight_acts_on_its_own_term(name):
 
 
 def test_terms_without_weight_are_not_computed(monkeypatch):
-    for function in ("ssim", "edge_loss", "contrastive_loss", "center_loss"):
-        monkeypatch.setattr(f"ear_teacher.losses.{function}", refuse)
+    monkeypatch.setattr("ear_teacher.losses.contrastive_loss", refuse)
+    monkeypatch.setattr("ear_teacher.losses.IMAGE_TERMS", dict.fromkeys(IMAGE_TERMS, refuse))
     loss = EarVAELoss(EarVAELossWeights(0, 0, 0, 0, 0, 0.1), perceptual=refuse, reconstruction="mse")
     result = loss(*batch(), beta=0.0)
     total, terms = result.total, result.terms

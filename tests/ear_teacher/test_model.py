@@ -453,7 +453,7 @@ def test_images_permuted_from_channels_last_give_the_same_embeddings(channels: i
     [
         (
             torch.zeros(2, 3, 32, 32),
-            r"\(B, 3, 64, 64\) in \[-1, 1\] wanted, not torch.float32 \(2, 3, 32, 32\)",
+            r"expected float images \(B, 3, 64, 64\) in \[-1, 1\], not torch.float32 \(2, 3, 32, 32\)",
         ),
         (torch.zeros(2, 1, 64, 64), r"not torch.float32 \(2, 1, 64, 64\)"),
         (torch.zeros(3, 64, 64), r"not torch.float32 \(3, 64, 64\)"),

@@ -326,7 +326,7 @@ def damage_field(entry: str, name: str) -> Any:
 
 DAMAGES: dict[str, tuple[Any, str]] = {
     "other landmarks": (with_more_landmarks, "train.json has 3 landmarks and "),
-    "no ears": (lambda content: content["annotations"].clear(), "6 photographs without any ear"),
+    "no ears": (lambda content: content["annotations"].clear(), "6 photographs and no ears"),
     "a missing photograph": (
         lambda content: content["images"][0].update(file_name="train/absent.png"),
         "1 of 6 photographs are missing",

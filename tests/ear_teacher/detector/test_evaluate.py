@@ -406,7 +406,7 @@ def spoil(run: Path, scenes: Path, tmp_path: Path, what: str) -> list[str]:
         ("no ears", "none.json: none of its 16 photographs has an ear"),
         ("other landmarks", "five.json: 5 landmarks, but the model places 17"),
         ("an ear VAE", "vae.ckpt: this checkpoint holds no ear detector"),
-        ("two validation files", "one.json, two.json: say by --json"),
+        ("two validation files", "one.json, two.json: choose the file by --json"),
         ("broken photographs", "2 of 16 photographs cannot be read, over 5%"),
         ("out is a file", "is a file"),
         ("--checkpoint none.ckpt", "none.ckpt: no such checkpoint"),
