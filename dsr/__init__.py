@@ -3,10 +3,15 @@
 from importlib import import_module
 from typing import Any
 
+import earface  # noqa: F401  # first: Ctrl-C during the imports of a program is one line
+
 _MODULES = {
     "DSR": "dsr.model",
     "DSRConfig": "dsr.config",
+    "DSRTrainingConfig": "dsr.config",
     "DSRLightning": "dsr.module",
+    "DSRDataModule": "dsr.datamodule",
+    "DSRLoss": "dsr.losses",
 }
 __all__ = list(_MODULES)
 

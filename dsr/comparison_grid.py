@@ -1,4 +1,4 @@
-"""Faces side by side: what comes in, what is made of it, and the truth."""
+"""Faces side by side: the VLR input, what each method makes of it, and HR."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dsr.config import HR_SIZE
 from earface.data.pixels import interpolate, to_unit
 
 
-def face_rows(vlr: Tensor, results: Mapping[str, Tensor], hr: Tensor | None = None) -> dict[str, Tensor]:
-    """The rows of a sheet in [0, 1], each (B, 3, 128, 128): VLR with its pixels as they are, bicubic, results, HR.
+def comparison_rows(vlr: Tensor, results: Mapping[str, Tensor], hr: Tensor | None = None) -> dict[str, Tensor]:
+    """The rows of an image grid in [0, 1], each (B, 3, 128, 128): VLR enlarged by whole pixels, bicubic, results, HR.
 
     All arguments in [-1, 1], on any device.
     """

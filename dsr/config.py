@@ -1,4 +1,4 @@
-"""Every default of the face super-resolver."""
+"""Every option of the face super-resolver and its training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from earface.data.face_folders import training_root
 from earface.data.face_sizes import FACE_SIZE, VLRSize, parse_vlr_size
 from earface.training.config import SHARED_ALIASES, TrainerOptions, help_layout
 
-HR_SIZE = FACE_SIZE  # pixels a side of what comes out
+HR_SIZE = FACE_SIZE  # side of the output, pixels
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class DSRConfig:
     """The model's shape: what a checkpoint needs to rebuild it."""
 
     base_channels: int = option(128, "width of the residual blocks", low=8, high=1024)
-    residual_blocks: int = option(16, "how many", low=1, high=256)
-    vlr_size: str = option("32", "of the faces that come in: 32, 24, 16 or 14x16 (width x height)")
+    residual_blocks: int = option(16, "how many residual blocks", low=1, high=256)
+    vlr_size: str = option("32", "size of the input faces: 32, 24, 16 or 14x16 (width x height)")
 
     @property
     def vlr(self) -> VLRSize:
@@ -44,35 +44,33 @@ class DSRConfig:
 class DSRTrainingConfig(DSRConfig, TrainerOptions):
     """Train a face super-resolver: `earface dsr train`. The defaults are the recipe for 32x32."""
 
-    variant: Literal["full", "small"] = option("full", "a width and depth; small takes a tenth of the multiply-adds")
+    variant: Literal["full", "small"] = option("full", "sets width and depth; small takes a tenth of the multiply-adds")
     dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
     degradation: Literal["bicubic", "realistic", "files"] = option(
         "bicubic", "how VLR is made from the augmented HR face; files: the set's own VLR pictures, mirrored at most"
     )
     augment: Literal["none", "light", "full"] = option(
-        "light", "of HR faces: mirrored, turned to 6 degrees, recoloured a little; full goes further, for small sets"
+        "light", "of HR faces: mirrored, rotated by up to 6 degrees, colour jitter; full is stronger, for small sets"
     )
     recognizer: str = option(
-        "edgeface_xxs", "of the identity loss: a published EdgeFace variant, or a file of its weights"
+        "edgeface_xxs", "in the identity loss: a published EdgeFace variant, or a file of its weights"
     )
     second_recognizer: str = option(
         "edgeface_xs_gamma_06",
-        "takes no part in the loss and measures beside it: as above, or none",
+        "not part of the loss, for validation only: as above, or none",
         affects_result=False,
     )
-    crop: Literal["arcface", "center"] = option(
-        "arcface", "where the recogniser's template lies in the 128 px, see facial_rec"
-    )
+    crop: Literal["arcface", "center"] = option("arcface", "where the recognisers' template lies in the 128 px")
     recognizer_jitter: float = option(
         0.06,
-        "in the loss both faces are turned (radians), zoomed and shifted (half sides) by up to this",
+        "in the loss both faces are rotated (radians), zoomed and shifted (half sides) by up to this",
         low=0,
         high=0.5,
     )
-    lambda_perceptual: float = option(0.025, "of the perceptual loss; 32x32 has structure worth keeping", low=0)
-    lambda_identity: float = option(0.60, "of 1 - cosine of the embeddings; 32x32 shows who it is", low=0)
-    lambda_feature_match: float = option(0.18, "of the distance between the recogniser's maps", low=0)
-    lambda_tv: float = option(2e-6, "of the total variation, summed over a face; light: edges stay hr", low=0)
+    lambda_perceptual: float = option(0.025, "weight of the perceptual loss; 32x32 has structure worth keeping", low=0)
+    lambda_identity: float = option(0.60, "weight of 1 - cosine of the embeddings", low=0)
+    lambda_feature_match: float = option(0.18, "weight of the distance between the recogniser's feature maps", low=0)
+    lambda_tv: float = option(2e-6, "weight of the total variation, summed over a face; small, to keep edges", low=0)
     perceptual_backbone: str = option("vgg16", "vgg16, dinov2, or timm:NAME")
     perceptual_weights: str = option("pretrained", "weights of that backbone: pretrained, or a file")
     epochs: int = option(100, "passes over the training set", low=1, affects_result=False)
@@ -96,7 +94,7 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
         super().check()
         if self.recognizer == "none" and (self.lambda_identity or self.lambda_feature_match):
             raise InputError(
-                "`recognizer` none: then also `lambda_identity` 0 `lambda_feature_match` 0, whose loss it is"
+                "`recognizer` none: also give `lambda_identity` 0 `lambda_feature_match` 0, whose losses need it"
             )
 
 
@@ -119,7 +117,7 @@ HELP = help_layout(
 
 
 def monitored_metrics(config: DSRTrainingConfig) -> dict[str, Literal["min", "max"]]:
-    """The figures beside val/loss whose best checkpoints are kept: PSNR and likeness, by the second if there is one."""
+    """The metrics beside val/loss whose best checkpoints are kept: PSNR, and cosine by the second recogniser if any."""
     best: dict[str, Literal["min", "max"]] = {"psnr": "max"}
     if config.second_recognizer != "none":
         best["cosine_second"] = "max"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from dsr.config import DSRTrainingConfig
-from earface.data.face_dataset import FaceDataset, training_faces, usable_faces, with_vlr
+from earface.data.face_dataset import FaceBatch, FaceDataset, FacePixels, training_faces, usable_faces, with_vlr
 from earface.data.identity_split import identity_digests
 from earface.training.datamodule import TrainingDataModule, print_once
 
 
-class DSRDataModule(TrainingDataModule):
-    """Training and validation faces of a DSRTrainingConfig."""
+class DSRDataModule(TrainingDataModule[DSRTrainingConfig]):
+    """Training and validation faces."""
+
+    train_set: FaceDataset
+    val_set: FaceDataset
 
     def __init__(self, config: DSRTrainingConfig) -> None:
         super().__init__(config)
@@ -29,13 +30,13 @@ class DSRDataModule(TrainingDataModule):
         )
         self.val_set = FaceDataset(val, seed=config.seed, files=files, realistic_size=realistic)
 
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Adds `hr` (B, 3, 128, 128) and `vlr` (B, 3, h, w), float32 in [-1, 1]."""
+    def on_after_batch_transfer(self, batch: FacePixels, dataloader_idx: int) -> FaceBatch:
+        """On the device: float32 in [-1, 1], with VLR faces."""
         return with_vlr(batch, self.config.degradation, self.config.vlr)
 
     @property
     def trained_on(self) -> list[str]:
-        """Digests of the identities that are trained on, for whoever evaluates the model."""
+        """Digests of the training identities, so that evaluations can refuse them."""
         return identity_digests(row.identity for row in self.train_rows)
 
     def train_name(self, index: int) -> str:

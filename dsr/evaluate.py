@@ -1,4 +1,4 @@
-"""Measure face super-resolvers beside bicubic interpolation: `earface dsr evaluate`, or `python -m dsr.evaluate`."""
+"""Evaluate face super-resolvers beside bicubic interpolation: `earface dsr evaluate`, or `python -m dsr.evaluate`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from dsr.options import RESULTS, DSREvaluationOptions
 from earface.core.command_line import parse_options
@@ -28,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = output_folder(Path(options.out), RESULTS, options.overwrite)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        from dsr.evaluation import EvaluationFaces, evaluate, names_of, report
+        from dsr.evaluation import EvaluationFaces, evaluate, report, short_names
         from dsr.model import DSR
         from earface.data.face_dataset import evaluation_faces
         from earface.nn.checkpoint import find_checkpoint
@@ -44,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path, model in zip(paths[1:], models[1:], strict=True):
         if model.config.vlr != shape.vlr:
             raise InputError(
-                f"{path}: takes {model.config.vlr_size} px and {paths[0]} {shape.vlr_size}; measure each size by itself"
+                f"{path}: takes {model.config.vlr_size} px and {paths[0]} {shape.vlr_size}; give one size at a time"
             )
-    names = names_of(paths)
+    names = short_names(paths)
     known = {path: frozenset(model.provenance.trained_on) for path, model in zip(paths, models, strict=True)}
     rows = evaluation_faces(options.dataset_root, options.split, known)
     faces = EvaluationFaces(rows, shape, options.degradation or models[0].provenance.degradation or "bicubic", options)

@@ -1,27 +1,25 @@
-"""How well a trained super-resolver restores faces and keeps their identity, beside bicubic."""
+"""How well trained super-resolvers restore faces and preserve identity, beside bicubic interpolation."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from dsr.comparison_grid import face_rows
+from dsr.comparison_grid import comparison_rows
 from dsr.config import HR_SIZE, DSRConfig
-from dsr.metrics import CONVENTION, HR, MeasuredFaces, Upscale, figures, measure
+from dsr.metrics import CONVENTION, HR, MeasuredFaces, Upscale, mean_metrics, measure
 from dsr.options import DSREvaluationOptions
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.core.progress import tracked
-from earface.data.face_dataset import FaceDataset, usable_faces, with_vlr
+from earface.data.face_dataset import FaceBatch, FaceDataset, FacePixels, on_device, usable_faces, with_vlr
 from earface.data.face_rows import FaceRow
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import interpolate
@@ -29,13 +27,13 @@ from earface.data.tables import write_csv
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.inference import choose_device
 
-SHEET_FACES = 8
+GRID_FACES = 8
 BICUBIC = "bicubic"
 TABLE_WIDTH = 120
 
 
-def names_of(paths: Sequence[Path]) -> list[str]:
-    """As few parts of each path as tell them apart: r/small/checkpoints/last.ckpt and r/full/... are small and full."""
+def short_names(paths: Sequence[Path]) -> list[str]:
+    """The shortest parts that distinguish paths: small and full for r/small/checkpoints/last.ckpt and r/full/..."""
     parts = [path.with_suffix("").parts for path in paths]
     shared = 0  # parts at the end
     while len(paths) > 1 and shared < min(map(len, parts)) and len({own[-shared - 1] for own in parts}) == 1:
@@ -49,7 +47,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 
 class EvaluationFaces:
-    """A split's faces as batches with `hr` and `vlr` on a device, again at every iteration."""
+    """The faces of a split as batches on a device; may be iterated more than once."""
 
     def __init__(
         self, rows: Sequence[FaceRow], shape: DSRConfig, degradation: str, options: DSREvaluationOptions
@@ -60,18 +58,17 @@ class EvaluationFaces:
         self.loader = DataLoader(self.dataset, options.batch_size, num_workers=options.num_workers)
         self.shape, self.degradation, self.device = shape, degradation, choose_device(options.device)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[FaceBatch]:
         for batch in tracked(self.loader, "measuring, batches"):
             yield self._ready(batch)
 
-    def evenly(self, count: int) -> dict[str, Any]:
+    def evenly(self, count: int) -> FaceBatch:
         """A batch of about `count` faces from all over the list."""
         chosen = np.unique(np.linspace(0, len(self.rows) - 1, count).round().astype(int))
         return self._ready(default_collate([self.dataset[int(place)] for place in chosen]))
 
-    def _ready(self, batch: dict[str, Any]) -> dict[str, Any]:
-        moved = {name: value.to(self.device) if isinstance(value, Tensor) else value for name, value in batch.items()}
-        return with_vlr(moved, self.degradation, self.shape.vlr)
+    def _ready(self, batch: FacePixels) -> FaceBatch:
+        return with_vlr(on_device(batch, self.device), self.degradation, self.shape.vlr)
 
 
 def evaluate(
@@ -82,16 +79,16 @@ def evaluate(
     by_name = {each.name: each for each in recognizers}
     measured = measure(methods, faces, by_name, HR_SIZE // faces.shape.grid)
     write_per_face(out / "per_face.csv", faces.rows, measured)
-    shown = faces.evenly(SHEET_FACES)
+    shown = faces.evenly(GRID_FACES)
     with torch.no_grad():
         results = {name: upscale(shown["vlr"]) for name, upscale in methods.items() if name != BICUBIC}
-    save_image_grid(out / "faces.png", face_rows(shown["vlr"], results, shown["hr"]))
+    save_image_grid(out / "faces.png", comparison_rows(shown["vlr"], results, shown["hr"]))
     identities = [row.identity for row in faces.rows]
-    return {name: figures(own, measured[HR], identities) for name, own in measured.items()}
+    return {name: mean_metrics(own, measured[HR], identities) for name, own in measured.items()}
 
 
 def write_per_face(path: Path, rows: Sequence[FaceRow], measured: Mapping[str, MeasuredFaces]) -> None:
-    """CSV, one row a face and method."""
+    """CSV: one row for each face and method."""
     cosines = (f"cosine[{name}]" for name in measured[HR].embeddings)
     cells = []
     for name, own in measured.items():
@@ -127,11 +124,11 @@ def _cell(column: str, value: float | None) -> str:
 def report(
     found: Mapping[str, Mapping[str, float]], faces: EvaluationFaces, made_of: Mapping[str, str], out: str
 ) -> None:
-    """Print the table; write metrics.json, with which the evaluation is complete."""
+    """Print the table and write metrics.json, which completes the evaluation."""
     shape, console = faces.shape, Console()
     console.width = max(console.width, TABLE_WIDTH)
     people = len({row.identity for row in faces.rows})
-    title = f"{shape.vlr_size} px, {faces.degradation}: {len(faces.rows)} faces of {people} people"
+    title = f"{shape.vlr_size} px, {faces.degradation}: {len(faces.rows)} faces of {people} identities"
     content = {
         "faces": len(faces.rows),
         "identities": people,

@@ -1,4 +1,4 @@
-"""What the folder of a saved DSR says: its faces, and how it is read again."""
+"""The folder of a saved DSR: its image contract and its provenance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ faces = model(vlr)  # vlr as config.json says -> (B, 3, 128, 128), RGB in [-1, 1
 
 
 def image_contract(config: DSRConfig) -> dict[str, Any]:
-    """What a VLR face must be before the model takes it; values of [0, 1] minus mean, divided by std, are in range."""
+    """How a VLR face must be prepared; values of [0, 1] minus mean, divided by std, are in range."""
     return {
         "width": config.vlr.width,
         "height": config.vlr.height,
@@ -45,7 +45,7 @@ FORMAT = PretrainedFormat(model="DSR", title="DSR", config=DSRConfig, needed="vl
 
 
 def read_provenance(folder: Path) -> Provenance:
-    """Of a folder that FORMAT reads; empty where an older version wrote it. Raises InputError if it is damaged."""
+    """Of a folder that FORMAT reads; empty if an older version wrote it. Raises InputError if it is damaged."""
     stored = FORMAT.read_provenance(folder)
     people, degradation = stored.get("trained_on", []), stored.get("degradation", "")
     if not isinstance(degradation, str) or not isinstance(people, list) or not all(isinstance(o, str) for o in people):
@@ -55,7 +55,7 @@ def read_provenance(folder: Path) -> Provenance:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is told of a trained super-resolver beside its shape and weights; empty for one that was not trained."""
+    """What a trained super-resolver was trained on; empty if it was not trained."""
 
     trained_on: tuple[str, ...] = ()  # digests of the identities
     degradation: str = ""  # how their VLR faces were made

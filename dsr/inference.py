@@ -1,4 +1,4 @@
-"""Super-resolution of faces, the same in any batch."""
+"""Super-resolution of faces, independent of the batch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ INFERENCE_BATCH = 8  # one shape for every call: kernels, and so the last bit, d
 
 
 def at_size(picture: Pixels, size: VLRSize) -> Pixels:
-    """(H, W, 3) uint8 -> (size.height, size.width, 3): as VLR faces are made to train on, each axis by itself."""
+    """(H, W, 3) uint8 -> (size.height, size.width, 3): as VLR training faces are made, each axis by itself."""
     if picture.shape[:2] == (size.height, size.width):
         return picture
-    made = bicubic(to_model_range(torch.from_numpy(picture[None])), size)[0]
-    return to_uint8(made).numpy()
+    resized = bicubic(to_model_range(torch.from_numpy(picture[None])), size)[0]
+    return to_uint8(resized).numpy()
 
 
 @torch.no_grad()
@@ -30,11 +30,11 @@ def super_resolve(model: DSR, vlr: Tensor, precision: str = "32") -> Tensor:
     """(B, 3, h, w) in [-1, 1] -> (B, 3, 128, 128) float32 in [-1, 1], for a model in evaluation mode.
 
     The batch is cut and padded to INFERENCE_BATCH, so a face's pixels are the same bit for bit alone and in any batch,
-    on one device. Raises InputError if they are no numbers.
+    on one device. Raises InputError for pixels that are not finite.
     """
     with autocast(vlr.device.type, precision):
         (sr,) = in_fixed_batches(lambda part: (model(part).float(),), vlr, INFERENCE_BATCH)
     if not sr.isfinite().all():
-        cure = "its weights are damaged" if precision == "32" else "use `precision` 32"
-        raise InputError(f"the model gives pixels that are not finite: {cure}")
+        advice = "its weights are damaged" if precision == "32" else "use `precision` 32"
+        raise InputError(f"the model gives pixels that are not finite: {advice}")
     return sr

@@ -1,4 +1,4 @@
-"""What a super-resolved face is trained on: pixels, a recogniser's view of it, features, smoothness. Plain PyTorch."""
+"""The loss of a super-resolver: pixels, identity, feature matching, perceptual, total variation. Plain PyTorch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DSRLossWeights:
 
 @dataclass(frozen=True)
 class DSRLossResult(LossResult):
-    """Also what the recogniser made of the super-resolved faces."""
+    """With the recogniser's embedding of the super-resolved faces."""
 
     embedding: Tensor | None  # (B, D) of length 1; None without a recogniser
 
@@ -47,7 +47,7 @@ class DSRLossResult(LossResult):
 class DSRLoss:
     """L1 + perceptual + identity + feature matching + total variation, each with its weight, on [0, 1] pixels.
 
-    Raises ValueError where a weight above 0 lacks its network.
+    Raises ValueError if a weight above 0 lacks its network.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class DSRLoss:
         self.weights, self.recognizer, self.perceptual = weights, recognizer, perceptual
 
     def __call__(self, sr: Tensor, hr: Tensor, jitter: float = 0.0) -> DSRLossResult:
-        """sr, hr: (B, 3, 128, 128) in [-1, 1]. Where no gradient is kept, identity is measured even at weight 0.
+        """sr, hr: (B, 3, 128, 128) in [-1, 1]. Without gradients identity is computed even at weight 0.
 
-        jitter: the recogniser sees each pair moved by `random_similarity` of this amount, so that what pleases it at
-        one alignment only does not pay.
+        jitter: the recogniser sees each pair moved by `random_similarity` of this amount, so that the super-resolver
+        cannot fit it at one alignment only.
         """
         weights, embedding = self.weights, None
         terms = {"l1": l1_loss(sr, hr)}
@@ -90,17 +90,17 @@ class DSRLoss:
 def random_similarity(faces: Tensor, amount: float) -> Tensor:
     """A sampling grid (B, H, W, 2), float32, for each of the faces (B, C, H, W), from their device's own generator.
 
-    Uniformly turned by up to `amount` radians either way, zoomed by 1 +/- amount, shifted by `amount` half sides.
+    Uniformly rotated by up to `amount` radians either way, zoomed by 1 +/- amount, shifted by `amount` half sides.
     """
-    turn, zoom, right, down = (torch.rand(4, len(faces), device=faces.device) * 2.0 - 1.0) * amount
-    cos, sin = (1.0 + zoom) * turn.cos(), (1.0 + zoom) * turn.sin()
+    angle, zoom, right, down = (torch.rand(4, len(faces), device=faces.device) * 2.0 - 1.0) * amount
+    cos, sin = (1.0 + zoom) * angle.cos(), (1.0 + zoom) * angle.sin()
     matrix = torch.stack([torch.stack([cos, -sin, right], 1), torch.stack([sin, cos, down], 1)], 1)
     return F.affine_grid(matrix, list(faces.shape), align_corners=False)
 
 
 @float32_island
 def moved(faces: Tensor, grid: Tensor | None) -> Tensor:
-    """Bilinear, reflected at the border; None leaves them as they are."""
+    """Faces sampled at the grid, bilinear, reflected at the border; None: unchanged."""
     if grid is None:
         return faces
     return F.grid_sample(faces, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
@@ -138,7 +138,7 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def load_perceptual(config: DSRTrainingConfig) -> PerceptualLoss | None:
-    """None where its weight is 0. Raises InputError where its network cannot be had."""
+    """None where its weight is 0. Raises InputError if its network is not available."""
     if config.lambda_perceptual == 0:
         return None
     try:

@@ -15,15 +15,15 @@ from dsr.hub import FORMAT, MODEL_CARD, Provenance, read_provenance
 from earface.data.pixels import interpolate
 from earface.nn.trained_model import TrainedModel
 
-BLOCK_SCALE = 0.3  # of a block's weights at the start: sixteen of them then keep the size of what passes through
-TAIL_SCALE = 0.1  # of the last weights at the start, which is nearly bicubic interpolation then
-SLOPE = 0.1  # of the leaky rectifier
+BLOCK_SCALE = 0.3  # of the initial weights of a block, so that sixteen blocks preserve the scale of their input
+TAIL_SCALE = 0.1  # of the initial weights of the last layer, so that training starts close to bicubic interpolation
+SLOPE = 0.1  # negative slope of the leaky ReLU
 
 
 class ResidualBlock(nn.Module):
     """(B, C, H, W) -> the same, x + act(conv(x)): without normalisation (Lim et al. 2017), with one convolution.
 
-    Twice as many blocks of one as of two, at equal multiply-adds, gave better faces: docs/RESULTS.md.
+    At equal multiply-adds, twice as many of these blocks gave better faces than blocks of two: docs/RESULTS.md.
     """
 
     def __init__(self, channels: int) -> None:
@@ -40,7 +40,7 @@ class ResidualBlock(nn.Module):
 class PixelShuffleUpsample(nn.Module):
     """(B, C, H, W) -> (B, 3, factor H, factor W) by one convolution (Shi et al. 2016).
 
-    At the start the pixels of a cell are equal (ICNR, Aitken et al. 2017), so nothing repeats with its period.
+    ICNR initialisation (Aitken et al. 2017): the pixels of a cell start equal, so that there is no checkerboard.
     """
 
     def __init__(self, channels: int, factor: int) -> None:
@@ -82,7 +82,7 @@ class DSR(
         self.tail = PixelShuffleUpsample(width, HR_SIZE // config.grid)
 
     def forward(self, vlr: Tensor) -> Tensor:
-        """In training what overshoots [-1, 1] keeps its gradient; in evaluation mode it is clipped.
+        """Clipped to [-1, 1] in evaluation mode; in training values outside keep their gradient.
 
         Raises ValueError for faces of another size.
         """

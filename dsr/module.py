@@ -1,4 +1,4 @@
-"""The training of a DSR: one step, its validation by two recognisers, its pictures."""
+"""The training of a DSR: a step, validation by two recognisers, image grids."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from dsr.comparison_grid import face_rows
+from dsr.comparison_grid import comparison_rows
 from dsr.config import HR_SIZE, DSRTrainingConfig
 from dsr.datamodule import DSRDataModule
 from dsr.losses import DSRLoss, DSRLossResult, DSRLossWeights, Perceptual
 from dsr.model import DSR
+from earface.data.face_dataset import FaceBatch
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import interpolate, to_unit
 from earface.metrics.identification import one_gallery_picture, rank_one_hits
@@ -28,10 +29,10 @@ SHOWN = ("val/loss", "val/psnr", "val/cosine", "val/cosine_second", "val/rank1_s
 
 
 class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
-    """Trains `self.model`, a DSR or any network that takes and gives the same.
+    """Trains `self.model`, a DSR or any network with the same input and output.
 
-    recognizer: of the identity and feature matching losses; second: measures only; perceptual: of its term. None of
-    them is part of the module's weights.
+    recognizer: of the identity and feature matching losses; second: for validation only; perceptual: of its term. None
+    of them is part of the module's weights.
     """
 
     def __init__(
@@ -70,11 +71,11 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         check_groups(groups, self.model.parameters())
         return groups
 
-    def objective(self, batch: dict[str, Any]) -> DSRLossResult:
-        """The loss of a training batch: what is compiled as one."""
+    def objective(self, batch: FaceBatch) -> DSRLossResult:
+        """The loss of a training batch, compiled as a whole."""
         return self.loss(self.model(batch["vlr"]), batch["hr"], self.config.recognizer_jitter)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: FaceBatch, batch_idx: int) -> Tensor:
         result = self.objective(batch)
         self.terms.add(self.global_step, {"loss": result.total, **result.terms}, batch["index"])
         return result.total
@@ -85,9 +86,9 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         super().on_validation_epoch_start()
         self.faces.begin(len(self.datamodule.val_set))
         if self.draws_pictures:
-            self._draw_sheet()
+            self._log_image_grid()
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+    def validation_step(self, batch: FaceBatch, batch_idx: int) -> None:
         """Without augmentation. PSNR of RGB and of luma, the latter without the outermost VLR pixel, as is usual."""
         vlr, hr = batch["vlr"], batch["hr"]
         sr = self.model(vlr).float()
@@ -109,19 +110,19 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         counted = self.over_processes(torch.tensor([float(self.faces.count)], dtype=torch.float64))
         complete = round(float(counted)) == len(self.datamodule.val_set)
         if complete:
-            means |= self.faces.figures(self.datamodule.val_set.identities, self.over_processes)
+            means |= self.faces.metrics(self.datamodule.val_set.identities, self.over_processes)
         self.log_validation(means, shown=SHOWN)
 
-    def _draw_sheet(self) -> None:
+    def _log_image_grid(self) -> None:
         """Fixed validation faces, as PNG and in TensorBoard."""
         dataset = self.datamodule.val_set
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.grid_images).round().astype(int))
         batch = self.datamodule.on_after_batch_transfer(default_collate([dataset[int(i)] for i in chosen]), 0)
         sr = self.model(batch["vlr"].to(self.device))
-        rows = face_rows(batch["vlr"], {"DSR": sr.to(batch["vlr"])}, batch["hr"])
-        sheet = save_image_grid(self.log_dir / "faces" / f"epoch_{self.current_epoch:03d}.png", rows)
+        rows = comparison_rows(batch["vlr"], {"DSR": sr.to(batch["vlr"])}, batch["hr"])
+        grid = save_image_grid(self.log_dir / "faces" / f"epoch_{self.current_epoch:03d}.png", rows)
         for writer in self.tensorboard():
-            writer.add_image("faces", sheet, self.global_step, dataformats="HWC")
+            writer.add_image("faces", grid, self.global_step, dataformats="HWC")
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -142,9 +143,9 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
 
 
 class ValidationFaces:
-    """Embeddings of the validation faces by up to two recognisers: how alike SR and HR are, and who is recognised.
+    """Embeddings of the validation faces by up to two recognisers, for the cosine of SR and HR and for rank-1.
 
-    They stay on the device of the faces until an epoch is over. HR faces are embedded in the first whole epoch only.
+    They stay on the faces' device until the epoch ends. HR faces are embedded in the first complete epoch only.
     """
 
     def __init__(self, recognizer: FrozenRecognizer | None, second: FrozenRecognizer | None) -> None:
@@ -159,7 +160,7 @@ class ValidationFaces:
         self.total, self.count, self.sr = total, 0, {}
 
     def add(self, index: Tensor, sr: Tensor, hr: Tensor, embedding: Tensor | None) -> None:
-        """index: (B,) numbers of the faces; embedding: of `sr` by the first recogniser, which has seen it already."""
+        """index: (B,) numbers of the faces; embedding: of `sr` by the first recogniser, if the loss computed it."""
         self.count += len(index)
         for suffix, recognizer in self.recognizers.items():
             known = embedding if suffix == "" else None
@@ -167,23 +168,23 @@ class ValidationFaces:
             if not self.hr_complete:
                 self._put(self.hr, suffix, index, recognizer(hr)[1])
 
-    def figures(self, identities: np.ndarray, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
+    def metrics(self, identities: np.ndarray, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """val/cosine of SR and HR, and val/rank1 of SR against the first HR face of each identity, by recogniser.
 
         To be called after an epoch in which the processes together have added every face.
         """
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         gallery, probes = one_gallery_picture(identities.tolist())
         if not self.hr_complete:
             self.hr = {suffix: over_processes(table).cpu() for suffix, table in self.hr.items()}
             self.hr_complete = True
         for suffix in self.recognizers:
             sr, hr = over_processes(self.sr[suffix]).cpu(), self.hr[suffix]
-            figures[f"val/cosine{suffix}"] = float((sr * hr).sum(dim=1).mean())
+            metrics[f"val/cosine{suffix}"] = float((sr * hr).sum(dim=1).mean())
             if len(gallery) > 1:
                 hits = rank_one_hits(sr[probes], identities[probes].tolist(), hr[gallery], identities[gallery].tolist())
-                figures[f"val/rank1{suffix}"] = float(hits.float().mean())
-        return figures
+                metrics[f"val/rank1{suffix}"] = float(hits.float().mean())
+        return metrics
 
     def _put(self, table: dict[str, Tensor], suffix: str, index: Tensor, embeddings: Tensor) -> None:
         if suffix not in table:

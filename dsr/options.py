@@ -1,4 +1,4 @@
-"""Every option of the commands that use a trained super-resolver. No torch: help answers at once."""
+"""Every option of the commands that use a trained super-resolver. No torch: help appears at once."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from earface.core.options import check_options, option
 from earface.core.tool_options import ModelOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
-SHEET = "compare.png"
+COMPARISON = "compare.png"
 RESULTS = ("metrics.json", "per_face.csv", "faces.png")
 ONNX_FILE = "dsr.onnx"
 
 
 @dataclass(frozen=True)
 class DSREvaluationOptions(ModelOptions):
-    """Measure face super-resolvers on people they were not trained on, beside bicubic interpolation."""
+    """Evaluate face super-resolvers on identities they were not trained on, beside bicubic interpolation."""
 
     checkpoint: tuple[str, ...] = option(
-        ("dsr/checkpoints/last.ckpt",), "of one VLR size: .ckpt files, quoted patterns (newest match), exported folders"
+        ("dsr/checkpoints/last.ckpt",),
+        ".ckpt files, quoted patterns (newest match), exported folders; all of one VLR size",
     )
     dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
     split: Literal["train", "val", "test"] = option("test", "which of its splits")
     degradation: Literal["bicubic", "realistic", "files"] | None = option(
         None, "how VLR faces are made; files: the set's own; default: as the first checkpoint was trained"
     )
-    seed: int = option(42, "of realistic degradation; with that of earface faces prepare VLR is as in its files", low=0)
+    seed: int = option(
+        42, "of realistic degradation; the seed of earface faces prepare gives the VLR of its files", low=0
+    )
     recognizer: str = option("edgeface_xxs", "a published EdgeFace variant, a file of its weights, or none")
-    second_recognizer: str = option("edgeface_xs_gamma_06", "likewise")
-    crop: Literal["arcface", "center"] = option("arcface", "where their template lies in the 128 px")
+    second_recognizer: str = option("edgeface_xs_gamma_06", "another one, likewise")
+    crop: Literal["arcface", "center"] = option("arcface", "where the recognisers' template lies in the 128 px")
     batch_size: int = option(32, "faces at once", low=1)
     num_workers: int = option(2, "loader processes", low=0)
     out: str = option("dsr/evaluation", "folder for metrics.json, per_face.csv and faces.png")
@@ -43,14 +46,14 @@ class DSREvaluationOptions(ModelOptions):
 
 @dataclass(frozen=True)
 class UpscaleOptions(ModelOptions):
-    """Super-resolve faces that are cropped already: a PNG file of 128x128 for each."""
+    """Super-resolve cropped faces: a 128x128 PNG file for each."""
 
     checkpoint: str = option(
         "dsr/checkpoints/last.ckpt", "a .ckpt file, a quoted pattern (the newest match), or an exported folder"
     )
     input: str = option("", "a picture of a face, or a folder of them, searched through")
     out: str = option("", "folder for the results, in folders as in `input`")
-    compare: bool = option(False, f"also {SHEET}: VLR, bicubic interpolation and DSR of some faces side by side")
+    compare: bool = option(False, f"also {COMPARISON}: VLR, bicubic interpolation and DSR of some faces side by side")
     precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU, some pixels differ by a level")
     batch_size: int = option(64, "faces sent to the device at once; does not change the pixels", low=1)
 

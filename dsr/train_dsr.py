@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+from typing import TYPE_CHECKING
 
 from dsr.config import ALIASES, HELP, PRESETS, DSRTrainingConfig, monitored_metrics
 from earface.core.command_line import parse_options
@@ -16,6 +12,10 @@ from earface.core.errors import entry_point
 from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
 from earface.core.stopping import pausable
+
+if TYPE_CHECKING:
+    from earface.nn.frozen import FrozenRecognizer
+    from earface.nn.perceptual import PerceptualLoss
 
 
 @entry_point
@@ -45,17 +45,20 @@ def train(config: DSRTrainingConfig) -> int:
         from earface.training.run import run_training
         from facial_rec.recognizer import load_frozen_recognizers
 
+    recognizers: tuple[FrozenRecognizer | None, FrozenRecognizer | None] = None, None
+    perceptual: PerceptualLoss | None = None
+
     def build(config: DSRTrainingConfig, data: DSRDataModule, run: Run) -> DSRLightning:
-        return DSRLightning(config, *networks)
+        return DSRLightning(config, *recognizers, perceptual)
 
     def load(config: DSRTrainingConfig) -> DSRDataModule:
+        nonlocal recognizers, perceptual
         without = "none --lambda-identity 0 --lambda-feature-match 0"
         with Needed() as needed:
-            networks.extend(load_frozen_recognizers(config, needed, without))
-            networks.append(needed(lambda: load_perceptual(config)))
+            recognizers = load_frozen_recognizers(config, needed, without)
+            perceptual = needed(lambda: load_perceptual(config))
         return DSRDataModule(config)
 
-    networks: list[Any] = []  # the two recognisers and the perceptual network
     code, _ = run_training(
         config,
         "dsr",

@@ -1,4 +1,4 @@
-"""How VLR faces are enlarged before recognition, by name, with a trained super-resolver or without."""
+"""Upsamplers by name: what enlarges VLR faces before recognition."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ INTERPOLATION_BATCH = 8  # faces at once
 
 
 def build_upsampler(name: str, dsr_checkpoint: str, device: str = "cpu", precision: Precision = "32") -> Upsampler:
-    """One of none, bicubic and dsr. Raises InputError for the super-resolver."""
-    return NO_UPSAMPLER if name == NONE else enlarging([name], dsr_checkpoint, None, device, precision)[0]
+    """One of none, bicubic and dsr. Raises InputError if the super-resolver cannot be loaded."""
+    return NO_UPSAMPLER if name == NONE else build_upsamplers([name], dsr_checkpoint, None, device, precision)[0]
 
 
-def enlarging(
+def build_upsamplers(
     names: Iterable[str], dsr_checkpoint: str, vlr_size: str | None, device: str = "cpu", precision: str = "32"
 ) -> list[Upsampler]:
-    """An Upsampler for each of the names that is one of ENLARGING. Raises InputError for the super-resolver."""
-    made = {
-        "bicubic": lambda: Upsampler("bicubic", interpolated),
-        "dsr": lambda: super_resolution(dsr_checkpoint, device, precision, vlr_size),
+    """An Upsampler for each name but none. Raises InputError if the super-resolver cannot be loaded."""
+    builders = {
+        "bicubic": lambda: Upsampler("bicubic", bicubic_upsample),
+        "dsr": lambda: build_dsr_upsampler(dsr_checkpoint, device, precision, vlr_size),
     }
-    return [made[name]() for name in names if name in ENLARGING]
+    return [builders[name]() for name in names if name in ENLARGING]
 
 
-def interpolated(vlr: Tensor) -> Tensor:
+def bicubic_upsample(vlr: Tensor) -> Tensor:
     """(B, 3, h, w) -> (B, 3, 128, 128), bicubic. A face's pixels are the same alone and in any batch."""
     return in_fixed_batches(lambda part: (interpolate(part, FACE_SIZE),), vlr, INTERPOLATION_BATCH)[0]
 
 
-def super_resolution(
+def build_dsr_upsampler(
     checkpoint: str, device: str = "cpu", precision: str = "32", vlr_size: str | None = None
 ) -> Upsampler:
     """checkpoint: of a run, a pattern, or an exported folder. precision: 32, 16 or bf16, the last two with autocast.
 
-    A face's pixels are the same alone and in any batch. Raises InputError for a model of another size than vlr_size.
+    A face's pixels are the same alone and in any batch. Raises InputError if the model takes another size.
     """
     from dsr.inference import super_resolve
     from dsr.model import DSR
@@ -54,13 +54,12 @@ def super_resolution(
             f"{checkpoint}: takes {model.config.vlr_size} px, not {vlr_size}: give `vlr_size` "
             f"{model.config.vlr_size}, or another `dsr_checkpoint`"
         )
-    made = model.provenance
     return Upsampler(
         "dsr",
         lambda vlr: super_resolve(model, vlr, precision),
         origin=weights_digest(model, str(model.config.vlr)),
-        trained_on=frozenset(made.trained_on),
+        trained_on=frozenset(model.provenance.trained_on),
         vlr=model.config.vlr,
         source=checkpoint,
-        degradation=made.degradation,
+        degradation=model.provenance.degradation,
     )

@@ -7,11 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 from dsr.config import HR_SIZE
-from dsr.options import SHEET, UpscaleOptions
+from dsr.options import COMPARISON, UpscaleOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import require_path, require_trained
@@ -26,11 +23,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from dsr.model import DSR
-        from dsr.upscaling import planned, read_small_faces, write_faces, write_sheet
+        from dsr.upscaling import plan_targets, read_small_faces, write_comparison, write_faces
         from earface.nn.inference import choose_device
 
     out = Path(options.out)
-    targets = planned(options.input, out, options.compare, options.overwrite)
+    targets = plan_targets(options.input, out, options.compare, options.overwrite)
     device = choose_device(options.device)
     model = DSR.load(options.checkpoint, device, options.weights)
     size = model.config.vlr
@@ -38,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     start = time.perf_counter()
     write_faces(model, faces, targets, device, options.precision, options.batch_size)
     if options.compare:
-        write_sheet(model, faces, out / SHEET, device, options.precision)
+        write_comparison(model, faces, out / COMPARISON, device, options.precision)
     count, seconds = len(faces.paths), time.perf_counter() - start
     print(f"{count} faces in {seconds:.1f} s, {count / seconds:.0f} a second on {device}")
     if faces.resized:
@@ -47,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{len(faces.skipped)} of {len(targets)} pictures cannot be read and are left out:")
         for path, reason in faces.skipped:
             print(f"  {path}: {reason}")
-    print(f"{HR_SIZE}x{HR_SIZE} PNG{f', and {SHEET}' if options.compare else ''}: {out}")
+    print(f"{HR_SIZE}x{HR_SIZE} PNG{f', and {COMPARISON}' if options.compare else ''}: {out}")
     return 0
 
 

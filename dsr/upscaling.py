@@ -1,4 +1,4 @@
-"""Picture files of small faces to picture files of large ones."""
+"""Files of small faces to files of 128x128 faces."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dsr.comparison_grid import face_rows
+from dsr.comparison_grid import comparison_rows
 from dsr.inference import at_size, super_resolve
 from dsr.model import DSR
-from dsr.options import SHEET
+from dsr.options import COMPARISON
 from earface.core.errors import InputError
 from earface.core.files import refuse_to_replace
 from earface.core.progress import tracked
@@ -22,7 +22,7 @@ from earface.data.image_grid import save_image_grid
 from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
 from earface.data.pixels import to_model_range, to_uint8
 
-SHEET_FACES = 12
+GRID_FACES = 12
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class SmallFaces:
     skipped: list[tuple[Path, str]]  # the others, and why
 
 
-def planned(given: str, out: Path, compare: bool, overwrite: bool) -> dict[Path, Path]:
-    """Each picture of a folder, or the one given, and the PNG file that it becomes.
+def plan_targets(given: str, out: Path, compare: bool, overwrite: bool) -> dict[Path, Path]:
+    """The PNG file of each picture of a folder, or of a single picture.
 
-    Raises InputError where there is no picture, two would become one file, or a file is in the way.
+    Raises InputError if there is no picture, two would become one file, or a file exists already.
     """
     path = Path(given)
     if path.is_dir():
         if out.resolve().is_relative_to(path.resolve()):
-            raise InputError(f"`out` {out} lies in `input` {path}: its faces would be small faces next time")
+            raise InputError(f"`out` {out} lies in `input` {path}: the next run would take its faces for small ones")
         targets = {picture: out / picture.relative_to(path).with_suffix(".png") for picture in list_images(path)}
     elif path.is_file() and path.suffix.lower() in EXTENSIONS:
         targets = {path: out / f"{path.stem}.png"}
@@ -52,17 +52,17 @@ def planned(given: str, out: Path, compare: bool, overwrite: bool) -> dict[Path,
         raise InputError(f"{path}: {what} ({', '.join(EXTENSIONS)})")
     if not targets:
         raise InputError(f"{path}: holds no pictures ({', '.join(EXTENSIONS)})")
-    taken = {str(out / SHEET).casefold(): Path("the sheet of `compare`")} if compare else {}
+    taken = {str(out / COMPARISON).casefold(): Path("the image grid of `compare`")} if compare else {}
     for picture, target in targets.items():
         other = taken.setdefault(str(target).casefold(), picture)  # on some file systems A.png is a.png
         if other != picture:
             raise InputError(f"{picture}: would become {target}, as would {other}: rename one of them")
-    _check_free([*targets.values(), *([out / SHEET] if compare else [])], set(targets), overwrite)
+    _check_free([*targets.values(), *([out / COMPARISON] if compare else [])], set(targets), overwrite)
     return targets
 
 
 def _check_free(targets: Sequence[Path], pictures: set[Path], overwrite: bool) -> None:
-    """Before anything is computed: what would be written is not there yet, or may be replaced, and is no input."""
+    """Raise InputError if a target exists and may not be replaced, or is one of the inputs."""
     for folder in dict.fromkeys(target.parent for target in targets):
         nearest = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
         if not nearest.is_dir():
@@ -76,7 +76,7 @@ def _check_free(targets: Sequence[Path], pictures: set[Path], overwrite: bool) -
 
 
 def read_small_faces(paths: Sequence[Path], size: VLRSize) -> SmallFaces:
-    """RGB, at `size`; 3 KB each at 32x32. Raises InputError if over 5 % are unreadable."""
+    """RGB, at `size`; 3 KB each at 32x32. Raises InputError if more than 5 % cannot be read."""
 
     def read(path: Path) -> tuple[Pixels, bool] | InputError:
         try:
@@ -108,7 +108,7 @@ def _too_many(skipped: Sequence[tuple[Path, str]], count: int) -> str:
 def write_faces(
     model: DSR, faces: SmallFaces, targets: dict[Path, Path], device: str, precision: str, batch_size: int
 ) -> None:
-    """The PNG file of each, whole or not at all."""
+    """A PNG file for each, whole or not at all."""
     batches = range(0, len(faces.paths), batch_size)
     for start in tracked(batches, "upscaling, batches"):
         vlr = to_model_range(torch.from_numpy(faces.pixels[start : start + batch_size]).to(device))
@@ -117,8 +117,8 @@ def write_faces(
             write_image(targets[path], picture)
 
 
-def write_sheet(model: DSR, faces: SmallFaces, path: Path, device: str, precision: str) -> None:
-    """Up to SHEET_FACES of them, from all over the list."""
-    chosen = np.unique(np.linspace(0, len(faces.paths) - 1, SHEET_FACES).round().astype(int))
+def write_comparison(model: DSR, faces: SmallFaces, path: Path, device: str, precision: str) -> None:
+    """An image grid of up to GRID_FACES of them, evenly chosen."""
+    chosen = np.unique(np.linspace(0, len(faces.paths) - 1, GRID_FACES).round().astype(int))
     vlr = to_model_range(torch.from_numpy(faces.pixels[chosen]).to(device))
-    save_image_grid(path, face_rows(vlr, {"DSR": super_resolve(model, vlr, precision)}))
+    save_image_grid(path, comparison_rows(vlr, {"DSR": super_resolve(model, vlr, precision)}))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from earface.interrupts import quiet_interrupts
+
+quiet_interrupts()
+
 __version__: str
 
 

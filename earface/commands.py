@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
-EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130  # as in earface.core.errors, which imports more than this file may
+EXIT_BAD_INPUT = 2  # as in earface.core.errors, which imports more than this file may
 
 
 class Command(NamedTuple):
@@ -77,12 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"earface {__version__}")
             return 0
         if name in COMMANDS:
-            try:
-                program = import_module(COMMANDS[name].module)
-            except KeyboardInterrupt:  # the program's own answer to it is not there yet
-                print("interrupted", file=sys.stderr)
-                return EXIT_INTERRUPTED
-            return program.main(arguments[place + 1 :]) or 0
+            return import_module(COMMANDS[name].module).main(arguments[place + 1 :]) or 0
         if not word or name not in GROUPS:
             print(f"error: {_unknown(group, word)}", file=sys.stderr)
             return EXIT_BAD_INPUT

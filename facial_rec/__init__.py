@@ -1,10 +1,17 @@
-"""Face recognition: EdgeFace, the face contract that every embedding is made by, and tables of embeddings."""
+"""Face recognition: EdgeFace, the face contract of every embedding, and tables of embeddings."""
 
 from importlib import import_module
 from typing import Any
 
+import earface  # noqa: F401  # first: Ctrl-C during the imports of a program is one line
+
 _MODULES = {
     "EdgeFace": "facial_rec.model",
+    "EdgeFaceConfig": "facial_rec.config",
+    "EdgeFaceTrainingConfig": "facial_rec.config",
+    "EdgeFaceLightning": "facial_rec.module",
+    "EdgeFaceDataModule": "facial_rec.datamodule",
+    "EdgeFaceLoss": "facial_rec.losses",
     "FaceContract": "facial_rec.contract",
     "FaceRecognizer": "facial_rec.recognizer",
     "load_recognizer": "facial_rec.recognizer",

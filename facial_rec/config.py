@@ -1,11 +1,13 @@
-"""Every default of the fine-tuning of EdgeFace."""
+"""Every option of EdgeFace and its fine-tuning."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Literal
 
 from earface.core.errors import InputError
+from earface.core.files import CONFIG, WEIGHTS
 from earface.core.options import check_options, option
 from earface.data.face_folders import training_root
 from earface.data.face_sizes import HR, NONE, UPSAMPLERS, VLRSize, parse_vlr_size
@@ -24,7 +26,7 @@ class EdgeFaceConfig:
     variant: str = "edgeface_xxs"
 
     def check(self) -> None:
-        """A variant that there is not is refused where the network is built."""
+        """An unknown variant is refused where the network is built."""
 
 
 @dataclass(frozen=True)
@@ -34,39 +36,41 @@ class EdgeFaceTrainingConfig(RunOptions):
     recognizer: str = option(
         "edgeface_xxs", "what is fine-tuned: a published EdgeFace variant, or a file of its weights"
     )
-    crop: Literal["arcface", "center"] = option("arcface", "where its template lies in the 128 px, see facial_rec")
+    crop: Literal["arcface", "center"] = option("arcface", "where the recogniser's template lies in the 128 px")
     dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
     upsampler: str = option(
         "dsr", "what enlarges VLR faces: dsr, bicubic, none (HR faces), or a mixture such as dsr=.7,none=.3"
     )
-    dsr_checkpoint: str = option("dsr/checkpoints/last.ckpt", "the super-resolver of dsr inputs, or a quoted pattern")
-    vlr_size: str = option("32", "of the faces before that: 32, 24, 16 or 14x16 (width x height)")
+    dsr_checkpoint: str = option(
+        "dsr/checkpoints/last.ckpt", "the super-resolver of `upsampler` dsr, or a quoted pattern"
+    )
+    vlr_size: str = option("32", "size of the VLR faces: 32, 24, 16 or 14x16 (width x height)")
     degradation: Literal["bicubic", "realistic", "files"] = option(
         "bicubic", "how VLR is made from the HR face; files: the set's own VLR pictures"
     )
-    cache_dir: str = option("facial_rec/cache", "inputs made once, a memory map each", affects_result=False)
-    min_images: int = option(2, "identities with fewer pictures are left out of training", low=1)
+    cache_dir: str = option("facial_rec/cache", "memory maps of enlarged faces, computed once", affects_result=False)
+    min_images: int = option(2, "identities with fewer images are left out of training", low=1)
     balanced: bool = option(False, "an epoch shows every identity equally often")
-    augment: Literal["none", "light"] = option(
-        "light", "light: mirrored, turned to 5 degrees, light and colour changed a little"
-    )
-    stage1_epochs: int = option(5, "of the head alone, the network as published; 0: none", low=0, affects_result=False)
-    stage2_epochs: int = option(25, "of everything", low=1, affects_result=False)
+    augment: Literal["none", "light"] = option("light", "light: mirrored, rotated by up to 5 degrees, colour jitter")
+    stage1_epochs: int = option(5, "epochs of the head alone, the network frozen; 0: none", low=0, affects_result=False)
+    stage2_epochs: int = option(25, "epochs of network and head", low=1, affects_result=False)
     batch_size: int = option(28, "faces per device and step; 28 fit into 8 GB", low=1)
     head_lr: float = option(9e-4, "peak learning rate of the head in stage 1", above=0, high=10)
-    head_lr_stage2: float = option(6e-5, "and in stage 2", above=0, high=10)
+    head_lr_stage2: float = option(6e-5, "peak learning rate of the head in stage 2", above=0, high=10)
     backbone_lr: float = option(6e-6, "peak learning rate of the network or its adapters in stage 2", above=0, high=10)
-    layer_decay: float = option(1.0, "each stage of the network below the last learns at this factor", above=0, high=1)
-    lora_rank: int = option(0, "in stage 2 low-rank adapters of its linear layers learn instead; 0: all of it", low=0)
-    head: Literal["arcface", "cosface", "adaface"] = option("arcface", "which margin makes a face's own class harder")
+    layer_decay: float = option(
+        1.0, "each stage of the network below the last learns at this factor of the next", above=0, high=1
+    )
+    lora_rank: int = option(0, "rank of adapters that stage 2 trains instead of the whole network; 0: none", low=0)
+    head: Literal["arcface", "cosface", "adaface"] = option("arcface", "which margin is applied to a face's own class")
     arcface_margin: float = option(0.45, "the margin, in radians; for cosface of the cosine", low=0, high=1.5)
-    scale: float = option(64.0, "of the cosines before the softmax", above=0)
+    scale: float = option(64.0, "factor of the cosines before the softmax", above=0)
     label_smoothing: float = option(0.08, "of the targets, on the scaled logits", low=0, high=0.99)
-    lambda_arcface: float = option(1.0, "of the margin loss", low=0)
-    lambda_align: float = option(0.0, "of 1 - cosine to what the pretrained network makes of the HR face", low=0)
-    keep_weight: float = option(0.0, "of 1 - cosine to the pretrained network where both see the HR face", low=0)
+    lambda_arcface: float = option(1.0, "weight of the margin loss", low=0)
+    lambda_align: float = option(0.0, "weight of 1 - cosine to the pretrained embedding of the HR face", low=0)
+    keep_weight: float = option(0.0, "weight of 1 - cosine to the pretrained network, both on the HR face", low=0)
     max_forgetting: float = option(
-        0.3, "percent by which rank-1 of HR faces may fall in the checkpoint that is chosen", low=0, high=100
+        0.3, "percentage points by which rank-1 of HR faces may fall in the selected checkpoint", low=0, high=100
     )
     weight_decay: float = option(3e-5, "AdamW's decoupled decay, on weight matrices only", low=0, high=1)
     warmup_epochs: float = option(1.0, "linear warm-up of each stage from a tenth, in epochs", low=0)
@@ -84,14 +88,19 @@ class EdgeFaceTrainingConfig(RunOptions):
 
     @property
     def mixture(self) -> dict[str, float]:
-        """The share of each upsampler of UPSAMPLERS that takes part; they sum to 1."""
+        """The share of each upsampler in the mixture; they sum to 1."""
         return parse_mixture(self.upsampler)
 
     @property
     def main_input(self) -> str:
-        """The faces that classification is measured by, those of the mixture's first: HR or an upsampler's."""
+        """Key of the faces that classification is measured on: those of the mixture's first upsampler, or HR."""
         first = next(iter(self.mixture))
         return HR if first == NONE else first
+
+    def check_init_from(self, path: str) -> None:
+        folder = finetuned_folder(path)
+        if folder is None or not (folder / CONFIG).is_file():
+            super().check_init_from(path)
 
     def check_files(self) -> None:
         training_root(self.dataset_root)
@@ -104,10 +113,10 @@ class EdgeFaceTrainingConfig(RunOptions):
             raise InputError(f"`vlr_size`: {error}") from None
         parse_mixture(self.upsampler)
         if not (self.lambda_arcface or self.lambda_align or self.keep_weight):
-            raise InputError("`lambda_arcface` 0: then `lambda_align` or `keep_weight` above 0; there is no other loss")
+            raise InputError("`lambda_arcface` 0: give `lambda_align` or `keep_weight` above 0; there is no other loss")
 
     def of_stage(self, stage: Literal[1, 2]) -> EdgeFaceStageConfig:
-        """What a stage is trained with: in stage 1, options of stage 2 are at their defaults, so that it serves all."""
+        """The options of a stage; in stage 1 those of stage 2 are at their defaults, so that it serves all of them."""
         values = asdict(self) | {"checkpoint_dir": f"{self.checkpoint_dir}/stage{stage}"}
         if stage == 1:
             values |= {field.name: field.default for field in fields(self) if field.name in STAGE2_ONLY}
@@ -116,13 +125,25 @@ class EdgeFaceTrainingConfig(RunOptions):
 
 @dataclass(frozen=True)
 class EdgeFaceStageConfig(EdgeFaceTrainingConfig):
-    """One of the two stages, as what trains it sees it."""
+    """The options of one of the two stages."""
 
     stage: int = option(2, "1: the head alone; 2: everything", low=1, high=2)
 
     @property
     def epochs(self) -> int:
         return self.stage1_epochs if self.stage == 1 else self.stage2_epochs
+
+
+def finetuned_folder(name: str | Path) -> Path | None:
+    """The folder of a fine-tuned recogniser, by itself, its weights file, or its run; None for anything but these.
+
+    For any other folder, the folder itself.
+    """
+    path = Path(name)
+    if path.is_dir():
+        of_run = (path / "tuned", path / "checkpoints" / "tuned")
+        return path if (path / CONFIG).is_file() else next((each for each in of_run if each.is_dir()), path)
+    return path.parent if path.name == WEIGHTS and (path.parent / CONFIG).is_file() else None
 
 
 def parse_mixture(text: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The face contract: how an aligned crop becomes what the recogniser takes. One place for every package."""
+"""The face contract: how an aligned crop becomes the recogniser's input. One place for every package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from earface.core.errors import InputError
 
 SIZE = 112  # pixels a side of the recogniser's input, and of the ArcFace template
-CANVAS = 128  # of the crops that super-resolution makes
+CANVAS = 128  # side of super-resolved crops
 MARGIN = (CANVAS - SIZE) // 2  # around the template on a `center` canvas
 
 Crop = Literal["arcface", "center"]
@@ -22,15 +22,14 @@ Crop = Literal["arcface", "center"]
 class FaceContract:
     """Crops (B, 3, S, S) in [-1, 1], RGB -> the recogniser's input (B, 3, 112, 112) in [-1, 1], RGB.
 
-    Mean .5 and deviation .5 on [0, 1] pixels are the range [-1, 1] itself, so no value changes but by the resize: it is
-    bilinear and antialiased (Pillow's BILINEAR) and leaves the range by rounding alone. Differentiable; a crop's result
-    does not depend on the others of its batch.
+    Mean .5 and deviation .5 on [0, 1] pixels give the range [-1, 1], so that values change only by the resize, which is
+    bilinear and antialiased (Pillow's BILINEAR). Differentiable; the result of a crop does not depend on its batch.
 
     crop: where the ArcFace template (five landmarks in 112x112, Deng et al. 2019) lies in a crop.
         `arcface`: it fills the crop, scaled by S / 112. Any S is resized to 112.
         `center`: it lies in the middle of a canvas of 128, unscaled, 8 pixels from each edge. Another S is resized to
             128 first.
-    112 pixels are the template itself under both, and are taken as they are.
+    Crops of 112 are the template itself under both, and are not changed.
     """
 
     crop: Crop = "arcface"
@@ -41,7 +40,7 @@ class FaceContract:
 
     @property
     def id(self) -> str:
-        """What an embedding of another id must not be compared with; stored in every table and gallery."""
+        """Embeddings of different ids must not be compared; stored in every table and gallery."""
         return f"edgeface-rgb-{SIZE}-{self.crop}-bilinear_antialias-mean.5-std.5"
 
     def __call__(self, crops: Tensor) -> Tensor:

@@ -1,21 +1,29 @@
-"""Faces of a prepared set as a recogniser is shown them, augmented by (seed, epoch, index)."""
+"""The faces of a prepared set that a recogniser is trained on, augmented by (seed, epoch, index)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from earface.core.errors import InputError, as_flags
 from earface.data.augmentation import FaceAugmentation
-from earface.data.face_dataset import FaceDataset, refuse_training_identities, training_faces, usable_faces, with_vlr
+from earface.data.face_dataset import (
+    FaceBatch,
+    FaceDataset,
+    refuse_training_identities,
+    training_faces,
+    usable_faces,
+    with_vlr,
+)
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import HR, NONE
 from earface.data.identity_split import identity_digests
@@ -27,28 +35,81 @@ from earface.training.datamodule import TrainingDataModule, print_once
 from facial_rec.config import EdgeFaceTrainingConfig
 from facial_rec.input_cache import VLRFaces, open_inputs
 
-HELD_OUT = 0.1  # of an identity's pictures, if it has three or more
-MAKING_BATCH = 32
-UNSEEN = -1  # the label of who is not trained on
+HELD_OUT = 0.1  # of an identity's images, if it has three or more
+UPSAMPLING_BATCH = 32
+UNSEEN = -1  # the label of validation identities
 
 
 @dataclass(frozen=True)
 class FaceTable:
-    """N faces: their files, the class of each (UNSEEN for none), and their pictures by each upsampler but HR."""
+    """N faces: their files, the class of each (UNSEEN for none), and their images enlarged by each upsampler."""
 
     rows: Sequence[FaceRow]
     labels: NDArray[np.int64]  # (N,)
-    inputs: Mapping[str, NDArray[np.uint8]]  # (N, 128, 128, 3) each
+    enlarged: Mapping[str, NDArray[np.uint8]]  # upsampler -> (N, 128, 128, 3)
 
-    def picture(self, upsampler: str, place: int) -> Pixels:
-        return read_image(self.rows[place].path) if upsampler == HR else np.array(self.inputs[upsampler][place])
+    def image(self, name: str, place: int) -> Pixels:
+        """(128, 128, 3) of the face at `place`. name: an upsampler, or HR."""
+        return read_image(self.rows[place].path) if name == HR else np.array(self.enlarged[name][place])
 
 
-class TrainingInputs(Dataset[dict[str, Any]]):
-    """Items by (epoch, index): `image`, what the recogniser is shown, and `hr`, where wanted, (128, 128, 3) uint8 and
-    augmented alike; `label`, and `index`, the face's place in the table.
+class TrainingItem(TypedDict):
+    """One face to train on. Both images are augmented alike."""
 
-    places: of the faces to train on. balanced: an index stands for an identity, whose picture is drawn.
+    pixels: Tensor  # (128, 128, 3) uint8, of an upsampler chosen from the mixture
+    hr_pixels: NotRequired[Tensor]  # the same of HR, where the loss needs it
+    label: int
+    index: int  # place in the FaceTable
+
+
+@final
+class TrainingPixels(TypedDict):
+    """A batch of TrainingItems, as the loader collates them."""
+
+    pixels: Tensor  # (B, 128, 128, 3) uint8
+    hr_pixels: NotRequired[Tensor]
+    label: Tensor  # (B,) int64
+    index: Tensor  # (B,) int64
+
+
+class TrainingBatch(TypedDict):
+    """The same on its device: float32 in [-1, 1]."""
+
+    image: Tensor  # (B, 3, 128, 128)
+    hr: NotRequired[Tensor]  # (B, 3, 128, 128)
+    label: Tensor  # (B,)
+    index: Tensor  # (B,)
+
+
+class ValidationItem(TypedDict):
+    """One face to validate on."""
+
+    all_pixels: dict[str, Tensor]  # upsampler or HR -> (128, 128, 3) uint8
+    label: int
+    index: int  # place in the validation set
+
+
+@final
+class ValidationPixels(TypedDict):
+    """A batch of ValidationItems, as the loader collates them."""
+
+    all_pixels: dict[str, Tensor]  # (B, 128, 128, 3) uint8 each
+    label: Tensor  # (B,) int64
+    index: Tensor  # (B,) int64
+
+
+class ValidationBatch(TypedDict):
+    """The same on its device: float32 in [-1, 1]."""
+
+    images: dict[str, Tensor]  # upsampler or HR -> (B, 3, 128, 128)
+    label: Tensor  # (B,)
+    index: Tensor  # (B,)
+
+
+class TrainingInputs(Dataset[TrainingItem]):
+    """Items by (epoch, index).
+
+    places: of the faces to train on. With `balanced` an index stands for an identity, whose image is chosen at random.
     """
 
     def __init__(self, faces: FaceTable, places: NDArray[np.int64], config: EdgeFaceTrainingConfig) -> None:
@@ -62,24 +123,27 @@ class TrainingInputs(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, key: tuple[int, int]) -> TrainingItem:
         epoch, index = key
         generator = np.random.default_rng((self.seed, epoch, index))
         own = self.by_class[index % len(self.by_class)] if self.by_class else self.places[index : index + 1]
         place = int(generator.choice(own))
         upsampler = self.upsamplers[generator.choice(len(self.upsamplers), p=self.shares)]
-        own = HR if upsampler == NONE else upsampler
-        pictures = [self.faces.picture(each, place) for each in ([own, HR] if self.with_hr else [own])]
+        names = [HR if upsampler == NONE else upsampler, *([HR] if self.with_hr else [])]
+        images = [self.faces.image(name, place) for name in names]
         if self.augmentation is not None:
-            pictures = self.augmentation(pictures, (self.seed, epoch, index, 1))
-        named = zip(("image", HR), map(torch.from_numpy, pictures), strict=False)
-        return {**dict(named), "label": int(self.faces.labels[place]), "index": place}
+            images = self.augmentation(images, (self.seed, epoch, index, 1))
+        pixels, *hr_pixels = map(torch.from_numpy, images)
+        item: TrainingItem = {"pixels": pixels, "label": int(self.faces.labels[place]), "index": place}
+        if hr_pixels:
+            (item["hr_pixels"],) = hr_pixels
+        return item
 
 
-class MeasuredInputs(Dataset[dict[str, Any]]):
-    """Items by number: a face by every upsampler, (128, 128, 3) uint8, HR among them; `label`; `index`, the number.
+class ValidationInputs(Dataset[ValidationItem]):
+    """Items by number: a face enlarged by every upsampler, and HR.
 
-    places: of the faces to measure on, held-out pictures of training identities and unseen people.
+    places: of the faces to validate on, held-out images of training identities and those of validation identities.
     """
 
     def __init__(self, faces: FaceTable, places: NDArray[np.int64]) -> None:
@@ -90,15 +154,17 @@ class MeasuredInputs(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> ValidationItem:
         place = int(self.places[index])
-        pictures = {upsampler: self.faces.picture(upsampler, place) for upsampler in (HR, *self.faces.inputs)}
-        tensors = {upsampler: torch.from_numpy(pixels) for upsampler, pixels in pictures.items()}
-        return {**tensors, "label": int(self.labels[index]), "index": index}
+        pixels = {name: torch.from_numpy(self.faces.image(name, place)) for name in (HR, *self.faces.enlarged)}
+        return {"all_pixels": pixels, "label": int(self.labels[index]), "index": index}
 
 
-class EdgeFaceDataModule(TrainingDataModule):
-    """Training and validation faces of a EdgeFaceTrainingConfig. upsamplers: those of its mixture but HR."""
+class EdgeFaceDataModule(TrainingDataModule[EdgeFaceTrainingConfig]):
+    """Training and validation faces. upsamplers: those of the mixture, without `none`."""
+
+    train_set: TrainingInputs
+    val_set: ValidationInputs
 
     def __init__(self, config: EdgeFaceTrainingConfig, upsamplers: Sequence[Upsampler]) -> None:
         super().__init__(config)
@@ -111,7 +177,7 @@ class EdgeFaceDataModule(TrainingDataModule):
         self.classes = sorted({row.identity for row in self.train_rows})
 
     def prepare_data(self) -> None:
-        """On one process: make what is not in the cache."""
+        """On one process: enlarge the faces that are not in the cache."""
         self._open(self._usable())
 
     def setup(self, stage: str | None = None) -> None:
@@ -122,19 +188,28 @@ class EdgeFaceDataModule(TrainingDataModule):
         fitted = to_fit(rows, labels, self.config.seed)
         if fitted.sum() == (labels != UNSEEN).sum():
             raise InputError(
-                f"`dataset_root` {self.config.dataset_root}: no training identity has three or more pictures, one of "
-                "which could be held out to measure classification on"
+                f"`dataset_root` {self.config.dataset_root}: no training identity has three or more images, one of "
+                "which could be held out for validation"
             )
         self.train_set = TrainingInputs(faces, np.flatnonzero(fitted), self.config)
-        self.val_set = MeasuredInputs(faces, np.flatnonzero(~fitted))
+        self.val_set = ValidationInputs(faces, np.flatnonzero(~fitted))
 
-    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Pictures become (B, 3, 128, 128), float32 in [-1, 1], on the device."""
-        return {name: to_model_range(value) if value.ndim == 4 else value for name, value in batch.items()}
+    def on_after_batch_transfer(
+        self, batch: TrainingPixels | ValidationPixels, dataloader_idx: int
+    ) -> TrainingBatch | ValidationBatch:
+        """On the device: float32 in [-1, 1]."""
+        label, index = batch["label"], batch["index"]
+        if "all_pixels" in batch:
+            images = {name: to_model_range(pixels) for name, pixels in batch["all_pixels"].items()}
+            return {"images": images, "label": label, "index": index}
+        shown: TrainingBatch = {"image": to_model_range(batch["pixels"]), "label": label, "index": index}
+        if "hr_pixels" in batch:
+            shown["hr"] = to_model_range(batch["hr_pixels"])
+        return shown
 
     @property
     def trained_on(self) -> list[str]:
-        """Digests of the identities that are trained on, for whoever evaluates the model."""
+        """Digests of the training identities, so that evaluations can refuse them."""
         return identity_digests(self.classes)
 
     def train_name(self, index: int) -> str:
@@ -152,9 +227,9 @@ class EdgeFaceDataModule(TrainingDataModule):
         faces = VLRFaces(rows, lambda: self._batches(rows), (config.vlr_size, config.degradation, config.seed))
         return {upsampler.name: open_inputs(config.cache_dir, upsampler, faces) for upsampler in self.upsamplers}
 
-    def _batches(self, rows: Sequence[FaceRow]) -> Iterable[dict[str, Any]]:
+    def _batches(self, rows: Sequence[FaceRow]) -> Iterable[FaceBatch]:
         config = self.config
-        for batch in DataLoader(FaceDataset(rows, seed=config.seed, files=self.files), MAKING_BATCH):
+        for batch in DataLoader(FaceDataset(rows, seed=config.seed, files=self.files), UPSAMPLING_BATCH):
             yield with_vlr(batch, config.degradation, config.vlr)
 
 
@@ -167,14 +242,14 @@ def with_enough_pictures(rows: Sequence[FaceRow], least: int, source: str) -> li
     if len({row.identity for row in kept}) < 2:
         raise InputError(
             f"`dataset_root` {source}: fewer than two of its {len(count)} training identities have {least} or more "
-            "pictures (`min_images`)"
+            "images (`min_images`)"
         )
     _report_left_out(sum(number < least for number in count.values()), least)
     return kept
 
 
 def to_fit(rows: Sequence[FaceRow], labels: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
-    """(N,) which faces are trained on: of an identity with three or more pictures all but HELD_OUT, one at least."""
+    """(N,) which faces are trained on: of an identity with three or more images HELD_OUT are not, at least one."""
     fitted = labels >= 0
     for label in np.unique(labels[fitted]):
         own = {rows[int(place)].name: int(place) for place in np.flatnonzero(labels == label)}
@@ -188,7 +263,5 @@ def to_fit(rows: Sequence[FaceRow], labels: NDArray[np.int64], seed: int) -> NDA
 def _report_left_out(identities: int, least: int) -> None:
     if identities:
         print(
-            as_flags(
-                f"{identities} training identities have fewer than {least} pictures and are left out (`min_images`)"
-            )
+            as_flags(f"{identities} training identities have fewer than {least} images and are left out (`min_images`)")
         )

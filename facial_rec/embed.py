@@ -8,11 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 from earface.core.command_line import parse_options
-from earface.core.errors import entry_point
+from earface.core.errors import InputError, entry_point
 from earface.core.files import refuse_to_replace, require_checkpoint, require_path
 from earface.core.first_imports import first_imports
 from earface.core.progress import progress
@@ -25,12 +22,12 @@ if TYPE_CHECKING:
     from facial_rec.model import EdgeFace
 
 
-def say(console: Console, line: str) -> None:
+def print_line(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def embed(model: EdgeFace, faces: Sequence[FaceFile], options: EmbedOptions, device: str, console: Console) -> Embedded:
-    """Says how fast, and what could not be read."""
+    """The embeddings; prints the speed and what could not be read."""
     from facial_rec.contract import FaceContract
     from facial_rec.embedding import embed_pictures
 
@@ -47,12 +44,22 @@ def embed(model: EdgeFace, faces: Sequence[FaceFile], options: EmbedOptions, dev
             progress=state.update,
         )
     seconds = time.perf_counter() - start
-    say(console, f"{len(found.kept)} faces in {seconds:.1f} s, {len(found.kept) / seconds:.0f} a second on {device}")
+    speed = len(found.kept) / seconds
+    print_line(console, f"{len(found.kept)} faces in {seconds:.1f} s, {speed:.0f} a second on {device}")
     if found.skipped:
-        say(console, f"{len(found.skipped)} of {len(faces)} pictures cannot be used and are left out:")
+        print_line(console, f"{len(found.skipped)} of {len(faces)} pictures cannot be used and are left out:")
         for name, reason in found.skipped:
-            say(console, f"  {name}: {reason}")
+            print_line(console, f"  {name}: {reason}")
     return found
+
+
+def check_variant(model: EdgeFace, options: EmbedOptions) -> None:
+    """Raise InputError if the option `variant` names another network."""
+    from facial_rec.published_weights import VARIANTS, variant_named
+
+    wanted = options.variant
+    if wanted is not None and not VARIANTS[model.variant].same_network(variant_named(wanted)):
+        raise InputError(f"{options.recognizer}: holds {model.variant}, not {wanted}; leave `variant` out")
 
 
 @entry_point
@@ -72,17 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         from facial_rec.contract import FaceContract
         from facial_rec.embedding import faces_of
         from facial_rec.embedding_table import FaceEmbeddings, write_embeddings
-        from facial_rec.model import EdgeFace
         from facial_rec.recognizer import is_finetuned, load_edgeface, load_finetuned
 
     console = Console()
     device = choose_device(options.device)
-    if options.variant is not None:
-        model = EdgeFace.from_weights(options.recognizer, options.variant)
-    elif is_finetuned(options.recognizer):
-        model = load_finetuned(options.recognizer, options.crop)
-    else:
-        model = load_edgeface(options.recognizer)
+    name = options.variant if options.variant and options.recognizer == "pretrained" else options.recognizer
+    model = load_finetuned(name, options.crop) if is_finetuned(name) else load_edgeface(name)
+    check_variant(model, options)
     digest = weights_digest(model)
     faces = faces_of(options.input)
     found = embed(model.to(device), faces, options, device, console)
@@ -102,11 +105,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     write_embeddings(out, table)
     people = len(set(identities) - {""})
-    known = f"{people} identities" if people else "no identities known (a folder for each tells them)"
-    say(console, f"{len(table)} embeddings of {model.variant}, {known}: {out}")
+    known = f"{people} identities" if people else "no identities known (give each a folder)"
+    print_line(console, f"{len(table)} embeddings of {model.variant}, {known}: {out}")
     if people == 1 and len(table) > 1:
         folder = Path(options.input) / identities[0]
-        say(console, f"note: all pictures lie in {folder}: if it holds several people, give it by --input instead")
+        print_line(console, f"note: all pictures are in {folder}: if these are several people, give it as --input")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Which faces to embed, and embedding them a batch at a time."""
+"""Finding aligned faces and embedding them, a batch at a time."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def faces_of(given: str) -> list[FaceFile]:
 
 
 def read_face(path: Path, contract: FaceContract) -> Tensor:
-    """A picture as the recogniser takes it: (3, 112, 112) in [-1, 1], RGB. Raises InputError, also if not square."""
+    """A picture as the recogniser's input, (3, 112, 112) in [-1, 1], RGB. Raises InputError, also if not square."""
     picture = read_image(path)
     height, width, _ = picture.shape
     if height != width:
@@ -71,7 +71,7 @@ def read_face(path: Path, contract: FaceContract) -> Tensor:
 def embed_faces(model: EdgeFace, crops: Tensor, contract: FaceContract, *, flip: bool = False) -> Tensor:
     """(B, 3, S, S) in [-1, 1] -> (B, 512) of length 1, float32, without gradient.
 
-    model: in evaluation mode. flip: the direction between a face's embedding and that of its mirror image.
+    model: in evaluation mode. flip: average with the embedding of the mirrored face.
     The batch is cut and padded to INFERENCE_BATCH before anything is computed, so a face's embedding is the same bit
     for bit alone and in any batch, on one device.
     """
@@ -120,8 +120,8 @@ def embed_each(
 ) -> Embedded:
     """read: a file to a tensor, all of one shape, or InputError; embed: a stack of them to (B, D) of length 1.
 
-    In memory are a few faces for each of the workers (threads), a batch, and 2 KB for each face that is done.
-    progress: called with the count of faces dealt with. Raises InputError when more than the share `max_skipped`, or
+    Memory holds a few faces for each of the workers (threads), a batch, and 2 KB for each finished face.
+    progress: called with the number of finished faces. Raises InputError when more than the share `max_skipped`, or
     all, cannot be used.
     """
 

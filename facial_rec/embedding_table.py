@@ -1,4 +1,4 @@
-"""Tables of face embeddings: what earface faces embed writes as `.npz`, and galleries read again."""
+"""Tables of face embeddings: the `.npz` files that earface faces embed writes and galleries are read from."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class FaceEmbeddings:
 
 
 def write_embeddings(path: Path, table: FaceEmbeddings) -> None:
-    """Whole or not at all; the same table gives the same bytes. Raises InputError for one that is not as it says."""
+    """Whole or not at all; the same table gives the same bytes. Raises InputError for an invalid table."""
     check_name(path)
     try:
         _check(table)
@@ -48,10 +48,10 @@ def write_embeddings(path: Path, table: FaceEmbeddings) -> None:
 
 
 def read_embeddings(path: Path, *, contract: str | None = None, digest: str | None = None) -> FaceEmbeddings:
-    """What `write_embeddings` wrote. Nothing in the file is run.
+    """A table of `write_embeddings`. Nothing in the file is run.
 
-    contract, digest: what the table must have been made with, where it shall be compared with other embeddings.
-    Raises InputError for a table of another contract or of other weights, and for anything else.
+    contract, digest: that the table must have, if its embeddings are to be compared with others. Raises InputError for
+    a table of another contract or of other weights, and for any other file.
     """
     check_name(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Measure recognisers on low-resolution faces: `earface faces evaluate`, or `python -m facial_rec.evaluate`."""
+"""Evaluate recognisers on low-resolution faces: `earface faces evaluate`, or `python -m facial_rec.evaluate`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
@@ -36,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with first_imports():
         from rich.console import Console
 
-        from dsr.upsampler import enlarging
+        from dsr.upsampler import build_upsamplers
         from earface.data.face_dataset import evaluation_faces, usable_faces
         from earface.data.face_sizes import HR
         from earface.nn.inference import choose_device
@@ -53,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for name in options.recognizer
         }
         names = parse_upsamplers(options.upsampler)
-        upsamplers = needed(lambda: enlarging(names, options.dsr_checkpoint, options.vlr_size, device))
+        upsamplers = needed(lambda: build_upsamplers(names, options.dsr_checkpoint, options.vlr_size, device))
     known = {Path(name): each.trained_on for name, each in recognizers.items()}
     known |= {Path(options.dsr_checkpoint): upsampler.trained_on for upsampler in upsamplers if upsampler.name == "dsr"}
     rows = evaluation_faces(options.dataset_root, options.split, known)
@@ -69,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     with atomic_write(out / METRICS) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    title = f"{options.vlr_size} px, {options.degradation}: {len(rows)} faces of {people} people"
+    title = f"{options.vlr_size} px, {options.degradation}: {len(rows)} faces of {people} identities"
     print_table(title, found, [HR, *(upsampler.name for upsampler in upsamplers)])
     Console().print(f"{METRICS}: {options.out}", soft_wrap=True, highlight=False)
     return 0

@@ -7,9 +7,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.first_imports import first_imports
@@ -27,13 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def finetune(config: EdgeFaceTrainingConfig) -> int:
-    """Start, continue, or report as finished. Stage 2 starts from the last epoch of stage 1, and its best becomes
-    `tuned` in the checkpoint folder. Returns the exit code."""
+    """Start, continue, or report as finished. Returns the exit code.
+
+    Stage 2 starts from the last epoch of stage 1; its best checkpoint becomes the folder `tuned`.
+    """
     config.check_paths()
     # after parsing: help, a mistyped flag and a missing file answer without Lightning
     with first_imports():
-        from dsr.upsampler import enlarging
-        from earface.nn.checkpoint import best_of_run
+        from dsr.upsampler import build_upsamplers
+        from earface.nn.checkpoint import best_of_run, read_checkpoint
         from earface.training.resume import Run
         from earface.training.run import run_training
         from facial_rec.datamodule import EdgeFaceDataModule
@@ -42,7 +41,7 @@ def finetune(config: EdgeFaceTrainingConfig) -> int:
         from facial_rec.recognizer import load_edgeface
 
     with Needed() as needed:
-        upsamplers = needed(lambda: enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size))
+        upsamplers = needed(lambda: build_upsamplers(config.mixture, config.dsr_checkpoint, config.vlr_size))
         if config.of_stage(1 if config.stage1_epochs else 2).is_new:
             needed(lambda: load_edgeface(config.recognizer), f"--recognizer FILE (the authors' {config.recognizer}.pt)")
     datamodule = EdgeFaceDataModule(config, upsamplers)
@@ -58,8 +57,12 @@ def finetune(config: EdgeFaceTrainingConfig) -> int:
             module.start_from_stage1(folder / "stage1" / "last.ckpt")
         return module
 
+    resume = {1: config.resume, 2: config.resume}
+    if config.resume not in ("auto", "never"):  # a path is of one stage; the other goes on by itself
+        name = read_checkpoint(config.resume).get("run", {}).get("name")
+        resume |= {stage: "auto" for stage in (1, 2) if name == f"edgeface_stage{3 - stage}"}
     for stage in (1, 2) if config.stage1_epochs else (2,):
-        options = config.of_stage(stage)
+        options = dataclasses.replace(config.of_stage(stage), resume=resume[stage])
         code, options = run_training(options, f"edgeface_stage{stage}", data=with_options, module=build)
         if code:
             return code

@@ -1,4 +1,4 @@
-"""What the folder of a fine-tuned recogniser says beside its weights: its faces, its training, its licence."""
+"""The folder of a fine-tuned recogniser: its image contract, its provenance, its licence."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ embeddings = model.embed(faces)  # (B, 3, 112, 112), RGB in [-1, 1] -> (B, 512) 
 
 @dataclass(frozen=True)
 class EdgeFaceProvenance:
-    """What must be known of a fine-tuned recogniser beside its weights; empty for a published one."""
+    """What a recogniser was fine-tuned on; empty for a pretrained one."""
 
     crop: Crop = "arcface"
-    upsampler: str = ""  # what its VLR faces were enlarged by, such as dsr=.7,none=.3
+    upsampler: str = ""  # that enlarged its VLR faces, or a mixture such as dsr=.7,none=.3
     vlr_size: str = ""
     degradation: str = ""
     trained_on: tuple[str, ...] = ()  # digests of the identities
@@ -43,12 +43,12 @@ class EdgeFaceProvenance:
 
     @property
     def contract(self) -> str:
-        """FaceContract.id: embeddings of another must not be compared with its own."""
+        """FaceContract.id: embeddings of other contracts must not be compared with its own."""
         return FaceContract(self.crop).id
 
 
 def image_contract(config: EdgeFaceConfig) -> dict[str, Any]:
-    """What a face must be before the network takes it; the provenance's contract says how a crop becomes one."""
+    """How a face must be prepared; the provenance's contract says how a crop becomes one."""
     return {"size": SIZE, "channels": "RGB", "mean": [0.5] * 3, "std": [0.5] * 3, "range": [-1.0, 1.0]}
 
 

@@ -1,7 +1,7 @@
-"""What a recogniser is shown of a face: its HR picture, or its VLR copy, interpolated or super-resolved.
+"""Enlarged VLR faces that a recogniser is trained on, computed once and kept in a memory map.
 
-The last two are made once and kept in a memory map, whose name is a digest of all that decides its content: another
-super-resolver, size, degradation, seed or picture is another file.
+The name of a map is a digest of everything that decides its content: another super-resolver, size, degradation, seed or
+set of pictures is another file.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write, check_free_space, remove_abandoned
+from earface.data.face_dataset import FaceBatch
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import FACE_SIZE
 from earface.data.image_cache import ImageMap, file_identity, open_map
 from earface.data.pixels import to_uint8
 from earface.nn.upsampler import Upsampler
 
-RULE = 1  # raise it when the same upsampler would make other pixels
+RULE = 1  # increase it when the same upsampler would give other pixels
 
 
 @dataclass(frozen=True)
 class VLRFaces:
-    """Where VLR faces come from: batches with `vlr` in [-1, 1], in the order of `rows`, and what decides them."""
+    """VLR faces, in the order of `rows`, and what decides them."""
 
     rows: Sequence[FaceRow]
-    batches: Callable[[], Iterable[dict[str, Any]]]
+    batches: Callable[[], Iterable[FaceBatch]]
     origin: tuple[object, ...]  # size, degradation, seed
 
 
@@ -45,9 +45,9 @@ def cache_path(folder: str | Path, upsampler: Upsampler, faces: VLRFaces) -> Pat
 
 
 def open_inputs(folder: str | Path, upsampler: Upsampler, faces: VLRFaces) -> ImageMap:
-    """The faces by this upsampler, (N, 128, 128, 3) uint8 in a read-only memory map, made at the first call.
+    """The enlarged faces, (N, 128, 128, 3) uint8 in a read-only memory map, which the first call writes.
 
-    It appears whole or not at all. Raises InputError where the disk has no room.
+    It appears whole or not at all. Raises InputError if the disk has no room.
     """
     path, shape = cache_path(folder, upsampler, faces), (len(faces.rows), FACE_SIZE, FACE_SIZE, 3)
     size = int(np.prod(shape))
@@ -57,7 +57,9 @@ def open_inputs(folder: str | Path, upsampler: Upsampler, faces: VLRFaces) -> Im
         with atomic_write(path) as temporary:
             _write(temporary, upsampler, faces)
             if temporary.stat().st_size != size:
-                raise InputError(f"{path}: {len(faces.rows)} faces wanted, others came; are the pictures changing?")
+                raise InputError(
+                    f"{path}: {len(faces.rows)} faces expected, not as many came; are the pictures changing?"
+                )
         about = {
             "upsampler": upsampler.name,
             "origin": [upsampler.origin, *map(str, faces.origin)],
@@ -70,6 +72,6 @@ def open_inputs(folder: str | Path, upsampler: Upsampler, faces: VLRFaces) -> Im
 
 @torch.no_grad()
 def _write(path: Path, upsampler: Upsampler, faces: VLRFaces) -> None:
-    with path.open("wb") as stream:  # written, not mapped: a full disk under a map kills the process
+    with path.open("wb") as stream:  # not through a map: a full disk would kill the process
         for batch in faces.batches():
             stream.write(to_uint8(upsampler.enlarge(batch["vlr"])).cpu().numpy().tobytes())

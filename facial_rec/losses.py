@@ -1,4 +1,4 @@
-"""What a fine-tuned recogniser is trained on: its classes, and what the pretrained network makes of the HR face."""
+"""The loss of a fine-tuning: the classes, and the pretrained network's embedding of the HR face. Plain PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from facial_rec.model import unit
 
 @dataclass(frozen=True)
 class EdgeFaceLossWeights:
-    """Factors of the terms; one at 0 is not computed (the margin loss always is)."""
+    """Weights of the terms; `align` and `keep` are not computed at 0."""
 
     arcface: float = 1.0
     align: float = 0.0
@@ -34,10 +34,10 @@ class EdgeFaceLoss:
         pretrained: Tensor | None = None,
         of_hr: Tensor | None = None,
     ) -> LossResult:
-        """logits: (B, C), of the margin head; labels: (B,); embeddings: (B, D), of the faces that are shown.
+        """logits: (B, C), of the margin head; labels: (B,); embeddings: (B, D), of the training faces.
 
-        pretrained: (B, D) of length 1, of the HR faces by the pretrained network, without which `align` and `keep` are
-        left out. of_hr: (B, D), of the HR faces by the trained one, without which `keep` is.
+        pretrained: (B, D) of length 1, of the HR faces by the pretrained network; None: without `align` and `keep`.
+        of_hr: (B, D), of the HR faces by the trained network; None: without `keep`.
         """
         terms = {"arcface": margin_loss(logits, labels, self.label_smoothing)}
         total = self.weights.arcface * terms["arcface"]

@@ -1,4 +1,4 @@
-"""EdgeFace: a face as a direction in 512 dimensions. Plain PyTorch."""
+"""EdgeFace: faces to embeddings of 512 dimensions. Plain PyTorch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from torch.nn import functional as F
 from earface.core.errors import InputError
 from earface.nn.lora import add_adapters, merge_adapters
 from earface.nn.positional_encoding import share_positional_encodings
-from earface.nn.pretrained_folder import CONFIG, WEIGHTS
 from earface.nn.trained_model import TrainedModel
-from facial_rec.config import EdgeFaceConfig
+from facial_rec.config import EdgeFaceConfig, finetuned_folder
 from facial_rec.contract import SIZE
 from facial_rec.hub import FORMAT, MODEL_CARD, EdgeFaceProvenance, read_provenance
 from facial_rec.published_weights import (
@@ -52,8 +51,8 @@ class LoRaLin(nn.Module):
 def build_network(variant: Variant) -> Any:
     """timm's EdgeNeXt with EMBEDDING_DIM outputs; where the variant has a rank ratio, every linear layer is low-rank.
 
-    The output layer, too: the authors' code spares layers whose own name holds "head", and timm's is `head.fc`. Only
-    so are there 1.77 and 3.65 M parameters.
+    So is the output layer: the authors' code skips layers whose own name contains "head", but timm's is `head.fc`. Only
+    then are there 1.77 and 3.65 M parameters.
     """
     network: Any = timm.create_model(variant.network, num_classes=EMBEDDING_DIM)
     for name, module in list(network.named_modules()):
@@ -70,7 +69,7 @@ class EdgeFace(
 ):
     """Faces (B, 3, 112, 112) in [-1, 1], RGB, as a `FaceContract` gives them, to embeddings (B, 512).
 
-    variant: a key of `VARIANTS`, at random weights; `from_weights` reads some. The state dict has the names of the
+    variant: a key of `VARIANTS`, with random weights; `from_weights` reads some. The state dict has the names of the
     authors' files.
     """
 
@@ -91,9 +90,9 @@ class EdgeFace(
     def from_weights(cls, weights: str | Path = "pretrained", variant: str | None = None) -> Self:
         """In evaluation mode, with the weights of a file, the authors' own ("pretrained"), or random ones ("none").
 
-        variant: must be said unless a file tells; a file of another network is refused. An int8 file and its float
-        counterpart are one network: `model.variant` is then what the file holds. Raises InputError for weights that
-        cannot be had or do not fit tensor by tensor.
+        variant: needed unless a file is given; a file of another network is refused. An int8 file and its float
+        counterpart are one network: `model.variant` is then that of the file. Raises InputError for weights that are
+        not available or do not fit tensor by tensor.
         """
         if variant is not None:
             variant_named(variant)
@@ -112,7 +111,7 @@ class EdgeFace(
         return model.eval()
 
     def forward(self, faces: Tensor) -> Tensor:
-        """(B, 3, 112, 112) -> (B, 512), not normalised: their lengths tell something of the picture's quality."""
+        """(B, 3, 112, 112) -> (B, 512), not normalised: their lengths are related to image quality."""
         return self.from_features(self.features(faces))
 
     def embed(self, faces: Tensor) -> Tensor:
@@ -130,7 +129,7 @@ class EdgeFace(
         return self.model.forward_intermediates(faces, intermediates_only=True)
 
     def from_features(self, maps: list[Tensor]) -> Tensor:
-        """`forward` of the faces that `features` made these maps of: both in one pass."""
+        """`forward` of the faces whose `features` these maps are: one pass gives both."""
         return self.model.forward_head(self.model.norm_pre(maps[-1]))
 
     # -- fine-tuned models -------------------------------------------------------------------------------------------
@@ -144,7 +143,7 @@ class EdgeFace(
         return cls(config.variant)
 
     def load_weights(self, checkpoint: Mapping[str, Any], path: str | Path, weights: str = "averaged") -> None:
-        """With the low-rank adapters that the checkpoint holds merged."""
+        """The low-rank adapters of the checkpoint, if any, are merged."""
         options = checkpoint["hyper_parameters"]["options"]
         if options["stage"] == 2 and options["lora_rank"]:
             add_adapters(self, options["lora_rank"])
@@ -167,7 +166,7 @@ class EdgeFace(
     # -- layers ------------------------------------------------------------------------------------------------------
 
     def layer_groups(self) -> list[list[nn.Module]]:
-        """From the input on: the four stages, the stem in the first, and the output layer with its norm."""
+        """From the input on: the four stages, the first with the stem, and the output layer with its norm."""
         groups = [[stage] for stage in self.model.stages]
         groups[0].insert(0, self.model.stem)
         return [*groups, [self.model.norm_pre, self.model.head]]
@@ -176,12 +175,3 @@ class EdgeFace(
 def unit(embeddings: Tensor) -> Tensor:
     """(B, D) -> (B, D) float32 of length 1."""
     return F.normalize(embeddings.float(), dim=1)
-
-
-def finetuned_folder(name: str | Path) -> Path | None:
-    """The folder that it is, or whose weights it is: with these comes whom they were trained on."""
-    path = Path(name)
-    if path.is_dir():
-        finetuned = (path / "tuned", path / "checkpoints" / "tuned")  # of a run's folder
-        return path if (path / CONFIG).is_file() else next((each for each in finetuned if each.is_dir()), path)
-    return path.parent if path.name == WEIGHTS and (path.parent / CONFIG).is_file() else None

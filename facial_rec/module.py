@@ -1,4 +1,4 @@
-"""The fine-tuning of EdgeFace: a step of either stage; what is gained on low-resolution and lost on hr faces."""
+"""The fine-tuning of EdgeFace: a step of either stage, and validation on low-resolution and HR faces."""
 
 from __future__ import annotations
 
@@ -16,26 +16,29 @@ from earface.data.face_sizes import HR
 from earface.data.identity_split import identity_digests
 from earface.nn.checkpoint import load_fitting, model_state, read_checkpoint
 from earface.nn.frozen import FrozenCopy
-from earface.nn.lora import add_adapters, under_adapters
+from earface.nn.lora import LowRank, add_adapters, under_adapters
 from earface.nn.losses import LossResult
 from earface.nn.margin_head import MarginHead
 from earface.training.module import TrainingModule
 from earface.training.optim import backbone_groups, check_groups, named_group
 from facial_rec.config import EdgeFaceStageConfig
 from facial_rec.contract import FaceContract
-from facial_rec.datamodule import UNSEEN, EdgeFaceDataModule
+from facial_rec.datamodule import UNSEEN, EdgeFaceDataModule, TrainingBatch, ValidationBatch
 from facial_rec.losses import EdgeFaceLoss, EdgeFaceLossWeights
-from facial_rec.metrics import by_upsampler, selection_loss
+from facial_rec.metrics import metrics_by_upsampler, selection_loss
 from facial_rec.model import EMBEDDING_DIM, EdgeFace, unit
+from facial_rec.published_weights import VARIANTS
 
 
 class EdgeFaceLightning(TrainingModule[EdgeFaceStageConfig, EdgeFaceDataModule]):
-    """Trains `self.head`, and in stage 2 `self.model`, with which it starts from `model`.
+    """Trains `self.head` and, in stage 2, `self.model`.
 
-    identities: the classes, in the order of the head's rows.
-    `val/loss`, by which checkpoints are chosen, is in stage 1 the margin-free cross entropy of held-out pictures, and
-    in stage 2 facial_rec.metrics.selection_loss of people who are not trained on.
+    model: the pretrained network, a frozen copy of which `align` and `keep` compare with. identities: the classes, in
+    the order of the head's rows. `val/loss`, which selects checkpoints, is in stage 1 the cross entropy of held-out
+    images without margin, and in stage 2 facial_rec.metrics.selection_loss of the validation identities.
     """
+
+    model: EdgeFace
 
     def __init__(self, config: EdgeFaceStageConfig, model: EdgeFace, identities: Sequence[str]) -> None:
         super().__init__(config, EdgeFace.format.kind, model.config)
@@ -46,25 +49,24 @@ class EdgeFaceLightning(TrainingModule[EdgeFaceStageConfig, EdgeFaceDataModule])
         self.head = MarginHead(EMBEDDING_DIM, len(identities), config.head, config.arcface_margin, config.scale)
         weights = EdgeFaceLossWeights(config.lambda_arcface, config.lambda_align, config.keep_weight)
         self.loss = EdgeFaceLoss(weights, config.label_smoothing)
-        self.adapters: list[Any] = []
+        self.adapters: list[LowRank] = []
         if config.stage == 1:
             model.requires_grad_(False)
         elif config.lora_rank:
             self.adapters = add_adapters(model, config.lora_rank)
         self.inherited: set[str] = set()  # identities that the initial weights were trained on
-        self.faces: dict[str, Tensor] = {}  # upsampler -> (N, D), zero where another process has the face
+        self.faces: dict[str, Tensor] = {}  # upsampler or HR -> (N, D), zero where another process has the face
         self.pretrained_metrics: dict[str, float] = {}
 
     def train(self, mode: bool = True) -> EdgeFaceLightning:
-        """The network of stage 1 stays in evaluation mode: frozen."""
+        """In stage 1 the frozen network stays in evaluation mode."""
         super().train(mode)
         if self.config.stage == 1:
             self.model.eval()
         return self
 
     def start_from_stage1(self, path: Path) -> None:
-        """Its network and the class centres that it learned. Raises InputError for a checkpoint of other classes or
-        margin."""
+        """Its network and class centres. Raises InputError for a checkpoint of other classes or another margin."""
         checkpoint = read_checkpoint(path)
         self._check_classes(checkpoint, path)
         self.initialise_from(str(path))
@@ -72,11 +74,15 @@ class EdgeFaceLightning(TrainingModule[EdgeFaceStageConfig, EdgeFaceDataModule])
         load_fitting(self.head, {name: state[f"head.{name}"] for name in self.head.state_dict()}, path)
 
     def initialise_from(self, path: str) -> None:
-        """The network of an earlier fine-tuning; what `align` and `keep` compare with is the pretrained one still.
+        """The network of an earlier fine-tuning; `align` and `keep` still compare with the pretrained one.
 
-        Raises InputError where the shapes differ.
+        Raises InputError for another variant.
         """
         earlier = EdgeFace.load(path)
+        if not VARIANTS[earlier.variant].same_network(VARIANTS[self.model.variant]):
+            raise InputError(
+                f"{path}: was fine-tuned from {earlier.variant}, not {self.model.variant}: give that as `recognizer`"
+            )
         load_fitting(self.model, under_adapters(earlier.state_dict(), self.model), path)
         self.inherited |= set(earlier.provenance.trained_on) - set(self._classes())
 
@@ -103,75 +109,76 @@ class EdgeFaceLightning(TrainingModule[EdgeFaceStageConfig, EdgeFaceDataModule])
         check_groups(groups, self.parameters())
         return groups
 
-    def objective(self, batch: dict[str, Any]) -> LossResult:
-        """The loss of a training batch: what is compiled as one."""
-        config = self.config
-        with_hr = config.stage == 2 and HR in batch
-        keeping = with_hr and config.keep_weight > 0
-        shown = torch.cat([batch["image"], batch[HR]]) if keeping else batch["image"]
+    def objective(self, batch: TrainingBatch) -> LossResult:
+        """The loss of a training batch, compiled as a whole."""
+        config, labels = self.config, batch["label"]
+        hr = batch.get("hr") if config.stage == 2 else None
+        keeping = hr is not None and config.keep_weight > 0
+        faces = torch.cat([batch["image"], hr]) if hr is not None and keeping else batch["image"]
         with torch.set_grad_enabled(config.stage == 2):
-            embeddings = self.model(self.contract(shown)).float()
-        embeddings, of_hr = embeddings[: len(batch["label"])], embeddings[len(batch["label"]) :]
-        pretrained = unit(self.pretrained(self.contract(batch[HR]))) if with_hr else None
-        logits = self.head(embeddings, batch["label"])
-        return self.loss(logits, batch["label"], embeddings, pretrained, of_hr if keeping else None)
+            embeddings = self.model(self.contract(faces)).float()
+        embeddings, of_hr = embeddings[: len(labels)], embeddings[len(labels) :]
+        pretrained = None if hr is None else unit(self.pretrained(self.contract(hr)))
+        logits = self.head(embeddings, labels)
+        return self.loss(logits, labels, embeddings, pretrained, of_hr if keeping else None)
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         result = self.objective(batch)
         self.terms.add(self.global_step, {"loss": result.total, **result.terms}, batch["index"])
         return result.total
 
     # -- validation --------------------------------------------------------------------------------------------------
 
-    validation_terms = ("cross_entropy", "accuracy")  # also where a process has no held-out picture
+    validation_terms = ("cross_entropy", "accuracy")  # also where a process has no held-out image
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
         self.faces = {}
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Without augmentation. The first upsampler is the one of classification."""
+    def validation_step(self, batch: ValidationBatch, batch_idx: int) -> None:
+        """Without augmentation. Classification is measured on the faces of `main_input`."""
         labels = batch["label"]
-        for upsampler in self._upsamplers():
-            embeddings = self.model(self.contract(batch[upsampler])).float()
-            self._put(upsampler, batch["index"], unit(embeddings))
-            if upsampler == self.config.main_input:
+        for name in self._inputs():
+            faces = self.contract(batch["images"][name])
+            embeddings = self.model(faces).float()
+            self._put(name, batch["index"], unit(embeddings))
+            if name == self.config.main_input:
                 logits, held_out = self.head(embeddings), (labels != UNSEEN).sum()
-                values = {  # NaN, and not counted, where none is held out
+                values = {  # NaN, and not counted, if none is held out
                     "cross_entropy": F.cross_entropy(logits, labels, ignore_index=UNSEEN),
                     "accuracy": (logits.argmax(dim=1) == labels).sum() / held_out,
                 }
                 self.sums.add(values, held_out)
             if not self.pretrained_metrics:
-                self._put(
-                    f"pretrained_{upsampler}", batch["index"], unit(self.pretrained(self.contract(batch[upsampler])))
-                )
+                self._put(f"pretrained_{name}", batch["index"], unit(self.pretrained(faces)))
 
     def on_validation_epoch_end(self) -> None:
         means = self.validation_means()
         recognised = self._recognised("") | self._pretrained_recognised()
         means |= {f"val/{name}": value for name, value in recognised.items()}
-        low = self._upsamplers()[1:] or [HR]
-        chosen_by = selection_loss(recognised, low, HR, self.config.max_forgetting / 100)
-        means["val/loss"] = means["val/cross_entropy"] if self.config.stage == 1 else chosen_by
-        self.log_validation(means, shown=("val/loss", "val/accuracy", *(f"val/rank1_{r}" for r in self._upsamplers())))
+        low = self._inputs()[1:] or [HR]
+        selection = selection_loss(recognised, low, HR, self.config.max_forgetting / 100)
+        means["val/loss"] = means["val/cross_entropy"] if self.config.stage == 1 else selection
+        rank1 = (f"val/rank1_{name}" for name in self._inputs())
+        self.log_validation(means, shown=("val/loss", "val/accuracy", *rank1))
 
     def _pretrained_recognised(self) -> dict[str, float]:
-        """The same in every epoch, and measured in the first of this process."""
+        """The same in every epoch; measured in the first one of this process."""
         if not self.pretrained_metrics:
             self.pretrained_metrics = self._recognised("pretrained_")
         return self.pretrained_metrics
 
-    def _recognised(self, whose: str) -> dict[str, float]:
-        """Unseen people, by their faces of each upsampler against their HR ones."""
+    def _recognised(self, prefix: str) -> dict[str, float]:
+        """Metrics of the validation identities by upsampler, against HR faces. prefix: of the network's tables."""
         dataset = self.datamodule.val_set
         unseen = np.flatnonzero(dataset.labels == UNSEEN)
-        names = [whose + upsampler for upsampler in self._upsamplers()]
+        names = [prefix + name for name in self._inputs()]
         tables = {name: self.over_processes(self.faces[name]).cpu()[unseen] for name in names}
-        return by_upsampler(tables, whose + HR, [dataset.identities[place] for place in unseen])
+        return metrics_by_upsampler(tables, prefix + HR, [dataset.identities[place] for place in unseen])
 
-    def _upsamplers(self) -> list[str]:
-        return [HR, *self.datamodule.val_set.faces.inputs]
+    def _inputs(self) -> list[str]:
+        """HR, and the upsamplers whose faces are validated on."""
+        return [HR, *self.datamodule.val_set.faces.enlarged]
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -194,7 +201,7 @@ class EdgeFaceLightning(TrainingModule[EdgeFaceStageConfig, EdgeFaceDataModule])
         if stored != own:
             raise InputError(
                 f"{path}: was trained on {len(stored)} identities, and {self.config.dataset_root} has {len(own)}"
-                f"{'' if len(stored) != len(own) else ' others'} with {self.config.min_images} or more pictures: train "
+                f"{'' if len(stored) != len(own) else ' others'} with {self.config.min_images} or more images: train "
                 "on the same set, or start again with `resume` never"
             )
 

@@ -1,4 +1,4 @@
-"""EdgeFace as its authors publish it: the variants, where their files lie, and reading one whole or not at all."""
+"""EdgeFace as its authors publish it: the variants, where their files are, and reading one in full or not at all."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def variant_named(name: str) -> Variant:
 
 
 def published_file(name: str) -> Path:
-    """The authors' file of a variant, downloaded the first time. Raises InputError where it cannot be had."""
+    """The authors' file of a variant, downloaded the first time. Raises InputError if it is not available."""
     variant = variant_named(name)
     if variant.repository is not None:
         return Path(hub_file(variant.repository, [f"{name}.pt"], what=name, advice=ADVICE))
@@ -68,9 +68,9 @@ def published_file(name: str) -> Path:
 
 
 def read_edgeface(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """The variant whose weights a file seems to hold, and these, on the CPU, under the authors' names.
+    """The variant of the weights in a file, and the weights, on the CPU, under the authors' names.
 
-    By the stem's width and the kind of the linear layers; of two variants that are one network, the float one.
+    Recognised by the stem's width and the kind of linear layers; of two variants of one network, the float one.
     Raises InputError for a file that is missing, damaged or of something else.
     """
     try:
@@ -88,9 +88,9 @@ def read_edgeface(path: Path) -> tuple[str, dict[str, Tensor]]:
 
 
 def published_name(name: str, state: Mapping[str, Tensor]) -> str:
-    """The int8 variant of the same network where its output layer takes no more values than int8 has.
+    """The int8 variant of the same network if its output layer has no more distinct values than int8.
 
-    Such a file was published in int8, whatever its numbers are stored as now.
+    Such a file was published in int8, whatever type its numbers have now.
     """
     int8 = f"{name}_q"
     if int8 in VARIANTS and state["model.head.fc.weight"].unique().numel() <= INT8_VALUES:
@@ -105,7 +105,7 @@ def check_fit(path: Path, name: str, state: Mapping[str, Tensor], wanted: Mappin
         "unexpected": [key for key in state if key not in wanted],
         "of another shape": [key for key in wanted if key in state and state[key].shape != wanted[key].shape],
     }
-    if not any(faults.values()):  # so that nothing is looked at that is larger than what was asked for
+    if not any(faults.values()):  # never reads tensors of another size
         faults["not finite numbers"] = [key for key, value in state.items() if not _plain_and_finite(value)]
     listed = "; ".join(f"{fault} {_first(keys)}" for fault, keys in faults.items() if keys)
     if listed:

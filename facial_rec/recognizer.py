@@ -1,10 +1,10 @@
-"""A face recogniser from whatever names it: a published variant, a file, a fine-tuned folder, a checkpoint."""
+"""Loading a face recogniser: a published variant, a file, a fine-tuned folder, or a checkpoint."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,16 +14,17 @@ from earface.core.needed import MissingWeightsError, Needed
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.inference import weights_digest
 from earface.nn.precision import Precision, autocast
+from facial_rec.config import finetuned_folder
 from facial_rec.contract import Crop, FaceContract
 from facial_rec.embedding import embed_faces
 from facial_rec.hub import EdgeFaceProvenance
-from facial_rec.model import EdgeFace, finetuned_folder
+from facial_rec.model import EdgeFace
 from facial_rec.published_weights import VARIANTS
 
 
 @dataclass(frozen=True)
 class FaceRecognizer:
-    """A recogniser in evaluation mode on a device. Embeddings of equal `key` may be compared, by whatever upsampler."""
+    """A recogniser in evaluation mode on a device. Embeddings may be compared if their `key` is equal."""
 
     name: str  # a variant or the path of its weights
     model: EdgeFace
@@ -56,7 +57,7 @@ class FaceRecognizer:
 
     @torch.no_grad()
     def __call__(self, crops: Tensor) -> Tensor:
-        """(B, 3, S, S) in [-1, 1], as a upsampler gives them -> (B, 512) of length 1, float32.
+        """(B, 3, S, S) in [-1, 1], as an upsampler gives them -> (B, 512) of length 1, float32.
 
         In 32 bits a face's embedding is the same bit for bit alone and in any batch.
         """
@@ -67,7 +68,7 @@ class FaceRecognizer:
 def load_recognizer(name: str, crop: Crop | None, device: str = "cpu", precision: Precision = "32") -> FaceRecognizer:
     """A published variant, a file of its weights, a fine-tuned folder, a checkpoint of the fine-tuning, or a pattern.
 
-    crop: None: that of the fine-tuned one, and `arcface` for one as published. Raises InputError.
+    crop: None: that of a fine-tuned recogniser, and `arcface` for a pretrained one. Raises InputError.
     """
     if not is_finetuned(name):
         return FaceRecognizer(name, load_edgeface(name).to(device), FaceContract(crop or "arcface"), device, precision)
@@ -88,13 +89,21 @@ def load_frozen_recognizer(flag: str, name: str, crop: Crop) -> FrozenRecognizer
     return FrozenRecognizer(network, FaceContract(crop), network.variant)
 
 
-def load_frozen_recognizers(
-    options: Any, needed: Needed, without: str = "none"
-) -> tuple[FrozenRecognizer | None, FrozenRecognizer | None]:
-    """Those that the options `recognizer` and `second_recognizer` name, on crops of `crop`.
+class RecognizerOptions(Protocol):
+    """Options that name two recognisers, and the crop that both take."""
 
-    without: how the first is left out, for the error's line.
-    """
+    @property
+    def recognizer(self) -> str: ...
+    @property
+    def second_recognizer(self) -> str: ...
+    @property
+    def crop(self) -> Crop: ...
+
+
+def load_frozen_recognizers(
+    options: RecognizerOptions, needed: Needed, without: str = "none"
+) -> tuple[FrozenRecognizer | None, FrozenRecognizer | None]:
+    """The two of `options`. without: how to go on without the first, for the error's line."""
 
     def load(option: str, otherwise: str) -> FrozenRecognizer | None:
         name = getattr(options, option)
@@ -105,12 +114,12 @@ def load_frozen_recognizers(
 
 
 def is_finetuned(name: str) -> bool:
-    """Whether it names a fine-tuned recogniser, rather than a published one."""
+    """Whether it names a fine-tuned recogniser, not a published one."""
     return finetuned_folder(name) is not None or name.endswith(".ckpt")
 
 
 def load_finetuned(name: str, crop: str | None = None) -> EdgeFace:
-    """A fine-tuned recogniser. crop: what its faces are to be; None: any. Raises InputError where it takes others."""
+    """A fine-tuned recogniser. crop: of the faces; None: any. Raises InputError if it takes another."""
     model = EdgeFace.load(name)
     known = model.provenance.crop
     if crop not in (None, known):

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import Any
 
+import earface  # noqa: F401  # first: Ctrl-C during the imports of a program is one line
+
 _NAMES = {
     "Gallery": ("pipeline.gallery", "Gallery"),
     "Recognizer": ("facial_rec.recognizer", "FaceRecognizer"),

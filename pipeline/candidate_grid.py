@@ -1,4 +1,4 @@
-"""Faces side by side with names and scores: what was asked, and whom the search proposed."""
+"""Pictures beside the candidates that a search found for them, with names and scores."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from pipeline.gallery import Identified
 
 SIDE = 128  # pixels of a shown face
-INCHES, CAPTION, DPI = 1.35, 0.32, 110  # of a face with its margin, and of what stands over it
+INCHES, CAPTION, DPI = 1.35, 0.32, 110  # height of a face with its margin, and of the text above it
 FACE = 0.9 * INCHES
 REACHED, BELOW = "#1a7f37", "black"  # the threshold
 MISSING = np.full((SIDE, SIDE, 3), 225, np.uint8)
-LONGEST_NAME, BOLD = 18, 15  # letters over a face
+LONGEST_NAME, BOLD = 18, 15  # letters above a face
 
 
 def save_candidates(
     path: Path, found: Sequence[Identified], read: Reader, read_enrolled: Reader, upsampler: Upsampler, device: str
 ) -> None:
-    """PNG: a row for each picture, as read and, if a upsampler enlarges it, enlarged; then its candidates.
+    """PNG: a row for each picture, as read and, if an upsampler enlarges it, enlarged; then its candidates.
 
-    found: at least one. read, read_enrolled: what `face_reader` gives, for the pictures and for those enrolled.
+    found: at least one. read, read_enrolled: readers of `face_reader`, for the pictures and for those enrolled.
     """
     seen = 1 if upsampler.name == NONE else 2
     columns = seen + min(MOST_CANDIDATES, max(len(each.candidates) for each in found))
@@ -45,7 +45,7 @@ def save_candidates(
         size = columns * INCHES, len(found) * (INCHES + CAPTION)
         figure, margin = Figure(size, dpi=DPI), (INCHES - FACE) / 2
         axes = figure.subplots(len(found), columns, squeeze=False)
-        figure.subplots_adjust(  # a layout engine would measure every axis: seconds
+        figure.subplots_adjust(  # a layout engine would take seconds to measure every axis
             left=margin / size[0],
             right=1 - margin / size[0],
             bottom=margin / size[1],
@@ -78,7 +78,7 @@ def _title(place: Axes, text: str, **looks: Any) -> None:
 
 
 def _shown(face: Pixels) -> Pixels:
-    """A small face with its pixels as they are, a large one shrunk."""
+    """A small face enlarged by whole pixels, a large one shrunk."""
     if face.shape[0] >= SIDE:
         return resize_image(face, SIDE)
     zoom = SIDE // face.shape[0]
@@ -98,7 +98,7 @@ def _enrolled(picture: str, read: Reader) -> Pixels | None:
 
 
 def _short(name: str, longest: int = LONGEST_NAME) -> str:
-    """Its middle left out: pictures of one person often differ at the end of their names."""
-    name = name.encode(errors="backslashreplace").decode()  # fonts take Unicode alone
+    """Without its middle: pictures of one person often differ at the end of their names."""
+    name = name.encode(errors="backslashreplace").decode()  # fonts take Unicode only
     kept = longest // 2
     return name if len(name) <= longest else f"{name[: longest - kept - 1]}…{name[-kept:]}"

@@ -1,6 +1,6 @@
-"""The rows of an evaluation: how probes are enlarged and by whom they are recognised; and their embeddings.
+"""The configurations of an evaluation, each an upsampler and a recogniser, and their embeddings of the probes.
 
-All rows of one condition see the same VLR copies of the same probes.
+All configurations under one condition see the same VLR copies of the same probes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from dsr.upsampler import build_upsampler
 from earface.core.errors import InputError
-from earface.data.face_dataset import FaceDataset, with_vlr
+from earface.data.face_dataset import FaceDataset, FaceItem, FacePixels, on_device, with_vlr
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import VLRSize, parse_vlr_size
 from earface.data.pixels import to_model_range
@@ -26,8 +26,8 @@ from facial_rec.model import EMBEDDING_DIM
 from facial_rec.recognizer import FaceRecognizer
 from pipeline.options import FILES
 
-ROWS = ("HR", "bicubic + pretrained", "bicubic + tuned", "DSR + pretrained", "DSR + tuned")
-USUAL_SIZE = "32"  # where no super-resolver says another
+CONFIGURATIONS = ("HR", "bicubic + pretrained", "bicubic + fine-tuned", "DSR + pretrained", "DSR + fine-tuned")
+USUAL_SIZE = "32"  # if there is no super-resolver, which has a size of its own
 
 Model = TypeVar("Model", Upsampler, FaceRecognizer)
 
@@ -53,7 +53,7 @@ class Condition:
 
 
 def conditions_of(sizes: Sequence[str], degradations: Sequence[str]) -> list[Condition]:
-    """Every size under every degradation, each once. Raises InputError for files of several sizes: there are none."""
+    """Every size under every degradation, each once. Raises InputError for `files` with several sizes."""
     spelled = list(dict.fromkeys(str(parse_vlr_size(size)) for size in sizes))
     if FILES in degradations and len(spelled) > 1:
         raise InputError(
@@ -65,19 +65,19 @@ def conditions_of(sizes: Sequence[str], degradations: Sequence[str]) -> list[Con
 
 @dataclass(frozen=True)
 class Configuration:
-    """One way to recognise a VLR probe; the gallery is HR, by the same recogniser."""
+    """How a VLR probe is enlarged and recognised; the gallery is HR, by the same recogniser."""
 
-    name: str  # of ROWS
+    name: str  # of CONFIGURATIONS
     upsampler: Upsampler
     recognizer: FaceRecognizer
 
 
-Grids = Mapping[Condition, Sequence[Configuration]]
+Configurations = Mapping[Condition, Sequence[Configuration]]
 
 
 @dataclass(frozen=True)
 class Models:
-    """What the rows are made of: the fine-tuned ones and the super-resolvers are of any sizes and degradations."""
+    """The models to evaluate; fine-tuned recognisers and super-resolvers may be of several sizes and degradations."""
 
     pretrained: FaceRecognizer
     finetuned: Sequence[FaceRecognizer] = ()
@@ -85,23 +85,23 @@ class Models:
 
     @property
     def sizes(self) -> tuple[str, ...]:
-        """That the super-resolvers take, the usual one without any."""
+        """The VLR sizes of the super-resolvers; USUAL_SIZE if there is none."""
         return tuple(dict.fromkeys(str(each.vlr) for each in self.super_resolvers)) or (USUAL_SIZE,)
 
-    def rows_of(self, condition: Condition) -> list[Configuration]:
-        """Those of ROWS that there are models for. Raises InputError where two are for the same."""
-        interpolation = build_upsampler("bicubic", "")
+    def configurations_of(self, condition: Condition) -> list[Configuration]:
+        """Those of CONFIGURATIONS that there are models for. Raises InputError if two models fit the same one."""
+        bicubic = build_upsampler("bicubic", "")
         dsr = _only([(each, each.source) for each in self.super_resolvers if each.vlr == condition.vlr], condition)
-        made = (
+        parts = (
             (NO_UPSAMPLER, self.pretrained),
-            (interpolation, self.pretrained),
-            (interpolation, self._finetuned_for(condition, "bicubic")),
+            (bicubic, self.pretrained),
+            (bicubic, self._finetuned_for(condition, "bicubic")),
             (dsr, self.pretrained),
             (dsr, self._finetuned_for(condition, "dsr") if dsr is not None else None),
         )
         return [
             Configuration(name, upsampler, recognizer)
-            for name, (upsampler, recognizer) in zip(ROWS, made, strict=True)
+            for name, (upsampler, recognizer) in zip(CONFIGURATIONS, parts, strict=True)
             if upsampler is not None and recognizer is not None
         ]
 
@@ -112,30 +112,25 @@ class Models:
             condition,
         )
 
-    def notes(self, grids: Grids) -> list[str]:
-        """Models in no row or of another degradation, rows without one, and models that do not tell their people."""
-        rows = [row for own in grids.values() for row in own]
-        used = {id(row.recognizer) for row in rows} | {id(row.upsampler) for row in rows}
-        notes = [
-            f"{each.name} is in no row: {about_recognizer(each)}" for each in self.finetuned if id(each) not in used
-        ]
+    def notes(self, configurations: Configurations) -> list[str]:
+        """Configurations without a model; models that are unused, of another degradation, or of unknown identities."""
+        every = [each for own in configurations.values() for each in own]
+        used = {id(each.recognizer) for each in every} | {id(each.upsampler) for each in every}
+        unused = [(each.name, describe_recognizer(each)) for each in self.finetuned if id(each) not in used]
+        unused += [(each.source, describe_upsampler(each)) for each in self.super_resolvers if id(each) not in used]
+        notes = [f"{name} is in no configuration: {description}" for name, description in unused]
+        anonymous = [each.upsampler.source for each in every if not each.upsampler.trained_on]
         notes += [
-            f"{each.source} is in no row: {about_upsampler(each)}"
-            for each in self.super_resolvers
-            if id(each) not in used
+            f"{name} does not say which identities it was trained on: whether it knows any of these cannot be checked"
+            for name in dict.fromkeys(anonymous)
+            if name
         ]
-        notes += [
-            f"{name} does not tell whom it was trained on: that it knows nobody here cannot be checked"
-            for name in dict.fromkeys(
-                row.upsampler.source for row in rows if row.upsampler.source and not row.upsampler.trained_on
-            )
-        ]
-        for condition, own in grids.items():
-            present = {row.name for row in own}
-            if absent := [name for name in ROWS if name not in present]:
+        for condition, own in configurations.items():
+            present = {each.name for each in own}
+            if absent := [name for name in CONFIGURATIONS if name not in present]:
                 notes.append(f"{condition}: no model for {', '.join(absent)}")
-            known = [(row.upsampler.source, row.upsampler.degradation) for row in own]
-            known += [(row.recognizer.name, row.recognizer.degradation) for row in own]
+            known = [(each.upsampler.source, each.upsampler.degradation) for each in own]
+            known += [(each.recognizer.name, each.recognizer.degradation) for each in own]
             notes += [
                 f"{condition}: {name} was trained on {degradation} faces"
                 for name, degradation in dict.fromkeys(known)
@@ -145,91 +140,96 @@ class Models:
 
 
 def _only(fitting: Sequence[tuple[Model, str]], condition: Condition) -> Model | None:
-    """Of models with their names the one for that degradation, else the one there is. Raises InputError for several."""
+    """The model trained on that degradation, else the only one there is. Raises InputError for several.
+
+    fitting: models and their names.
+    """
     own = [each for each in fitting if each[0].degradation == condition.degradation] or fitting
     if len(own) > 1:
         raise InputError(f"{own[0][1]} and {own[1][1]} are both for {condition}: give one of them")
     return own[0][0] if own else None
 
 
-def about_recognizer(recognizer: FaceRecognizer) -> str:
-    """In words what it is."""
+def describe_recognizer(recognizer: FaceRecognizer) -> str:
+    """Pretrained, or what it was fine-tuned on, in words."""
     about = recognizer.provenance
     if not about.upsampler:
-        return "recogniser, as published"
-    return f"recogniser, finetuned on {about.upsampler} of {about.vlr_size} px, {about.degradation}"
+        return "recogniser, pretrained"
+    return f"recogniser, fine-tuned on {about.upsampler} of {about.vlr_size} px, {about.degradation}"
 
 
-def about_upsampler(upsampler: Upsampler) -> str:
-    """In words what a super-resolver is."""
+def describe_upsampler(upsampler: Upsampler) -> str:
+    """The size and degradation of a super-resolver, in words."""
     return f"super-resolver, {upsampler.vlr} px" + (f", {upsampler.degradation}" if upsampler.degradation else "")
 
 
-def known_people(grids: Grids) -> dict[Path, frozenset[str]]:
-    """Of each model, digests of the people it was trained on."""
-    rows = [row for own in grids.values() for row in own]
-    known = {Path(row.recognizer.name): row.recognizer.trained_on for row in rows}
-    return known | {Path(row.upsampler.source): row.upsampler.trained_on for row in rows if row.upsampler.source}
+def known_identities(configurations: Configurations) -> dict[Path, frozenset[str]]:
+    """Model -> digests of the identities it was trained on."""
+    every = [each for own in configurations.values() for each in own]
+    known = {Path(each.recognizer.name): each.recognizer.trained_on for each in every}
+    return known | {Path(each.upsampler.source): each.upsampler.trained_on for each in every if each.upsampler.source}
 
 
 @dataclass(frozen=True)
 class FaceLoader:
-    """How pictures are read for every row: a batch at a time, the same VLR copies each time."""
+    """Reads faces a batch at a time, with the same VLR copies each time."""
 
     seed: int
     batch_size: int
     num_workers: int
     device: str
 
-    def batches(self, rows: Sequence[FaceRow], condition: Condition | None) -> DataLoader[dict[str, Tensor]]:
+    def batches(self, rows: Sequence[FaceRow], condition: Condition | None) -> DataLoader[FaceItem]:
         dataset = FaceDataset(rows, seed=self.seed, files=condition is not None and condition.degradation == FILES)
         return DataLoader(dataset, self.batch_size, num_workers=self.num_workers)
 
-    def ready(self, batch: dict[str, Tensor], condition: Condition | None) -> dict[str, Tensor]:
-        """A batch on the device with `hr`, or for a condition also `vlr`, in [-1, 1]."""
-        moved = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
-        if condition is None:
-            return {"hr": to_model_range(moved["image"])}
-        return with_vlr(moved, condition.degradation, condition.vlr)
+    def hr(self, batch: FacePixels) -> Tensor:
+        """(B, 3, 128, 128) in [-1, 1], on the device."""
+        return to_model_range(on_device(batch, self.device)["hr_pixels"])
+
+    def vlr(self, batch: FacePixels, condition: Condition) -> Tensor:
+        """(B, 3, h, w) in [-1, 1], on the device."""
+        return with_vlr(on_device(batch, self.device), condition.degradation, condition.vlr)["vlr"]
 
 
 class EmbeddingCache:
-    """Embeddings of the faces of an evaluation, each made once: HR ones do not change with the condition."""
+    """Embeddings of the faces of an evaluation, each computed once: those of HR faces serve every condition."""
 
     def __init__(self, faces: FaceLoader, progress: Callable[[int], None] = lambda done: None) -> None:
-        """progress: called with how many embeddings were made since the last call."""
+        """progress: called with the number of embeddings computed since the last call."""
         self.faces, self.progress = faces, progress
-        self._sharp: dict[tuple[tuple[str, str], str], Tensor] = {}
+        self._hr: dict[tuple[tuple[str, str], str], Tensor] = {}
 
     @torch.no_grad()
     def hr(self, recognizer: FaceRecognizer, rows: Sequence[FaceRow]) -> Tensor:
         """(N, 512) of HR faces, on the CPU."""
-        wanted = [row for row in rows if (recognizer.key, str(row.path)) not in self._sharp]
+        wanted = [row for row in rows if (recognizer.key, str(row.path)) not in self._hr]
         wanted = list({row.path: row for row in wanted}.values())
         at = 0
         for batch in self.faces.batches(wanted, None) if wanted else ():
-            found = recognizer(self.faces.ready(batch, None)["hr"]).cpu()
+            found = recognizer(self.faces.hr(batch)).cpu()
             for row, embedding in zip(wanted[at : at + len(found)], found, strict=True):
-                self._sharp[recognizer.key, str(row.path)] = embedding
+                self._hr[recognizer.key, str(row.path)] = embedding
             at += len(found)
             self.progress(len(found))
         empty = torch.empty(0, EMBEDDING_DIM)
-        return torch.stack([self._sharp[recognizer.key, str(row.path)] for row in rows]) if rows else empty
+        return torch.stack([self._hr[recognizer.key, str(row.path)] for row in rows]) if rows else empty
 
     @torch.no_grad()
-    def of_rows(
-        self, grid: Sequence[Configuration], rows: Sequence[FaceRow], condition: Condition
+    def of_configurations(
+        self, configurations: Sequence[Configuration], rows: Sequence[FaceRow], condition: Condition
     ) -> Mapping[str, Tensor]:
-        """row's name -> (N, 512) of the probes, on the CPU. Each upsampler runs once for all recognisers."""
-        low = [row for row in grid if row.upsampler.name != NONE]
-        upsamplers = {row.upsampler.name: row.upsampler for row in low}
-        made = {row.name: [torch.empty(0, EMBEDDING_DIM)] for row in low}
+        """Configuration -> (N, 512) of the probes, on the CPU. Each upsampler runs once for all recognisers."""
+        low = [each for each in configurations if each.upsampler.name != NONE]
+        upsamplers = {each.upsampler.name: each.upsampler for each in low}
+        parts = {each.name: [torch.empty(0, EMBEDDING_DIM)] for each in low}
         for batch in self.faces.batches(rows, condition) if rows else ():
-            vlr = self.faces.ready(batch, condition)["vlr"]
+            vlr = self.faces.vlr(batch, condition)
             enlarged = {name: upsampler.enlarge(vlr).float().clamp(-1, 1) for name, upsampler in upsamplers.items()}
-            for row in low:
-                made[row.name].append(row.recognizer(enlarged[row.upsampler.name]).cpu())
+            for each in low:
+                parts[each.name].append(each.recognizer(enlarged[each.upsampler.name]).cpu())
                 self.progress(len(vlr))
         return {
-            row.name: torch.cat(made[row.name]) if row.name in made else self.hr(row.recognizer, rows) for row in grid
+            each.name: torch.cat(parts[each.name]) if each.name in parts else self.hr(each.recognizer, rows)
+            for each in configurations
         }

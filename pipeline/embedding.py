@@ -1,4 +1,4 @@
-"""Faces to embeddings by a named upsampler and a recogniser, a batch at a time."""
+"""Faces to embeddings by an upsampler and a recogniser, a batch at a time."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ def face_finder(options: FaceOptions) -> FaceFinder | None:
 
 
 def face_reader(finder: FaceFinder | None) -> Reader:
-    """A file to the aligned face in it, (H, W, 3) uint8. finder: for photographs; None: each picture is such a face.
+    """A function from a file to the aligned face in it, (H, W, 3) uint8.
 
-    What it returns raises InputError for a file that cannot be read or has no face.
+    finder: for photographs; None: each picture is an aligned face. The function raises InputError for a file that
+    cannot be read or has no face.
     """
 
     def read(path: Path) -> Pixels:
@@ -53,11 +54,10 @@ def face_reader(finder: FaceFinder | None) -> Reader:
 
 
 def prepare(face: Pixels, upsampler: Upsampler, contract: FaceContract) -> Tensor:
-    """An aligned face (H, W, 3) uint8 as the upsampler takes it, (3, h, w) in [-1, 1]: of every face the same shape.
+    """An aligned face (H, W, 3) uint8 to the upsampler's input, (3, h, w) in [-1, 1]; the same shape for every face.
 
-    Faces are square and of any size; those of the size that dsr takes need not be square. hr: the recogniser's own 112
-    pixels. interpolation: 128, by bicubic interpolation. dsr: the size it takes, resized to it if it has another.
-    Raises InputError for any other face.
+    none: the recogniser's 112 pixels. bicubic: 128, by bicubic interpolation. dsr: the model's input size, resized to
+    it if necessary. Raises InputError for a face that is neither square nor of the size that dsr takes.
     """
     height, width, _ = face.shape
     if height != width and (width, height) != upsampler.vlr:
@@ -76,7 +76,7 @@ def embed_with_progress(
     faces: Sequence[FaceFile],
     console: Console,
 ) -> Embedded:
-    """The faces that `read` finds by a upsampler. Raises InputError if none can be used."""
+    """The embeddings of the faces that `read` finds. Raises InputError if none can be used."""
     with progress("embedding faces", len(faces)) as state:
         return embed_each(
             faces,
@@ -89,7 +89,7 @@ def embed_with_progress(
         )
 
 
-def say_skipped(skipped: Sequence[tuple[str, str]], count: int, console: Console) -> None:
+def print_skipped(skipped: Sequence[tuple[str, str]], count: int, console: Console) -> None:
     if skipped:
         console.print(f"{len(skipped)} of {count} pictures cannot be used and are left out:", highlight=False)
     for name, reason in skipped:

@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import require_path, require_trained
@@ -40,11 +37,11 @@ def enrolled(
 ) -> FaceEmbeddings:
     """The pictures as rows of a gallery. Raises InputError if none can be used."""
     from facial_rec.embedding_table import FaceEmbeddings
-    from pipeline.embedding import embed_with_progress, say_skipped
+    from pipeline.embedding import embed_with_progress, print_skipped
     from pipeline.gallery import TEMPLATE_RULE
 
     found = embed_with_progress(recognizer, upsampler, read, options, faces, console)
-    say_skipped(found.skipped, len(faces), console)
+    print_skipped(found.skipped, len(faces), console)
     kept = [faces[index] for index in found.kept]
     for identity in sorted({face.identity for face in faces} - {face.identity for face in kept}):
         console.print(f"{identity} is not enrolled: no picture can be used", markup=False, highlight=False)
@@ -68,15 +65,15 @@ def enrolled(
     )
 
 
-def refuse_twice(gallery: Gallery, faces: Sequence[FaceFile], path: Path) -> None:
-    """Raise InputError for a picture that is enrolled already."""
+def refuse_enrolled(gallery: Gallery, faces: Sequence[FaceFile], path: Path) -> None:
+    """Raise InputError if a picture is enrolled already."""
     there = {Path(picture).resolve() for own in gallery.pictures for picture in own}
-    if twice := [face.path for face in faces if face.path in there]:
-        raise InputError(f"{path}: {len(twice)} of the pictures are enrolled in it already ({twice[0]})")
+    if again := [face.path for face in faces if face.path in there]:
+        raise InputError(f"{path}: {len(again)} of the pictures are enrolled in it already ({again[0]})")
 
 
 def refuse_two_names(table: FaceEmbeddings, path: Path) -> None:
-    """Raise InputError for one picture of two people: bit for bit the same embedding."""
+    """Raise InputError if one picture has two identities: two embeddings are equal bit for bit."""
     first: dict[bytes, int] = {}
     for row, embedding in enumerate(table.embeddings):
         other = first.setdefault(embedding.tobytes(), row)
@@ -84,11 +81,11 @@ def refuse_two_names(table: FaceEmbeddings, path: Path) -> None:
             names = (
                 f"{table.paths[other]} of {table.identities[other]} and {table.paths[row]} of {table.identities[row]}"
             )
-            raise InputError(f"{path}: not written: {names} are one picture: take it from one of them")
+            raise InputError(f"{path}: not written: {names} are one picture: remove one of them")
 
 
 def joined(old: FaceEmbeddings, new: FaceEmbeddings) -> FaceEmbeddings:
-    """Both, the old rows first; of one contract and the same weights."""
+    """Both tables, the old rows first; of one contract and the same weights."""
     import numpy as np
 
     return dataclasses.replace(
@@ -100,7 +97,7 @@ def joined(old: FaceEmbeddings, new: FaceEmbeddings) -> FaceEmbeddings:
 
 
 def _written(name: str) -> str:
-    """A file's place however the next command is started; a variant's name as it is."""
+    """A file's absolute path, valid in any working directory; a variant's name as it is."""
     return str(Path(name).resolve()) if Path(name).exists() else name
 
 
@@ -138,10 +135,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     faces = [FaceFile(row.path.resolve(), row.identity) for row in read_faces(options.input)]
     if earlier is not None:
         earlier.check_key(recognizer.key, out)
-        refuse_twice(earlier, faces, out)
+        refuse_enrolled(earlier, faces, out)
     table = enrolled(faces, options, recognizer, upsampler, read, console)
     table = joined(read_embeddings(out), table) if options.add else table
-    gallery = Gallery.of(table)  # before anything is written: a person without a mean direction is an error
+    gallery = Gallery.of(table)  # before anything is written: pictures without a mean direction are an error
     refuse_two_names(table, out)
     write_embeddings(out, table)
     pictures = Counter(len(own) for own in gallery.pictures)

@@ -10,9 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import output_folder, require_path, require_trained
@@ -33,13 +30,13 @@ TABLE_WIDTH = 150
 
 
 def check_files(options: PipelineEvaluationOptions) -> None:
-    """Raise InputError for faces or a super-resolver that are not there."""
+    """Raise InputError for missing faces or a missing super-resolver."""
     lists = [path for path in (options.gallery, options.probes, options.pairs) if path is not None]
     for path in lists:
         require_path(path)
     if options.gallery is None:
         require_face_set(options.dataset_root)
-    for path in given(options.dsr_checkpoint, USUAL_DSR):
+    for path in named_models(options.dsr_checkpoint, USUAL_DSR):
         require_trained(path)
 
 
@@ -54,16 +51,16 @@ def protocol_of(options: PipelineEvaluationOptions) -> Protocol:
     return from_dataset(options.dataset_root, rule, options.calibration_fraction, options.seed)
 
 
-def given(names: Sequence[str], usual: str) -> list[str]:
-    """The models that are named; `auto`: the usual one if it is there."""
+def named_models(names: Sequence[str], usual: str) -> list[str]:
+    """The models that are named; `auto` is the usual one if it exists."""
     if list(names) == [AUTO]:
         return [usual] if Path(usual).exists() else []
     return [] if list(names) == [NONE] else list(names)
 
 
 def load_models(options: PipelineEvaluationOptions, device: str) -> Models:
-    """Raises InputError also for a recogniser in the place of a fine-tuned one that was not finetuned."""
-    from dsr.upsampler import super_resolution
+    """Raises InputError also if one of `finetuned` is a pretrained recogniser."""
+    from dsr.upsampler import build_dsr_upsampler
     from facial_rec.recognizer import load_recognizer
     from pipeline.configurations import Models
 
@@ -74,57 +71,59 @@ def load_models(options: PipelineEvaluationOptions, device: str) -> Models:
         pretrained = needed(
             lambda: recognizer(options.recognizer), f"--recognizer FILE (the authors' {options.recognizer}.pt)"
         )
-        finetuned = [needed(partial(recognizer, name)) for name in given(options.finetuned, USUAL_FINETUNED)]
-        names = given(options.dsr_checkpoint, USUAL_DSR)
-        resolvers = [needed(partial(super_resolution, name, device, options.precision)) for name in names]
+        finetuned = [needed(partial(recognizer, name)) for name in named_models(options.finetuned, USUAL_FINETUNED)]
+        names = named_models(options.dsr_checkpoint, USUAL_DSR)
+        resolvers = [needed(partial(build_dsr_upsampler, name, device, options.precision)) for name in names]
     for each in finetuned:
         if not each.provenance.upsampler:
-            raise InputError(f"--tuned {each.name}: weights as published; give a folder of earface faces finetune")
+            raise InputError(f"`finetuned` {each.name}: pretrained weights; give a folder of earface faces finetune")
     return Models(pretrained, finetuned, resolvers)
 
 
 def run(options: PipelineEvaluationOptions, console: Console) -> None:
     from earface.data.face_dataset import refuse_training_identities
     from earface.nn.inference import choose_device
-    from pipeline.configurations import EmbeddingCache, FaceLoader, conditions_of, known_people
-    from pipeline.evaluation import Settings, Stages, embeddings_wanted, evaluate, notes_of
-    from pipeline.leakage import leakless
-    from pipeline.protocol_checks import check_people, readable
+    from pipeline.configurations import EmbeddingCache, FaceLoader, conditions_of, known_identities
+    from pipeline.evaluation import Settings, Stages, count_embeddings, evaluate, notes_of
+    from pipeline.leakage import resolve_leakage
+    from pipeline.protocol_checks import check_identities, keep_readable
     from pipeline.report import print_report, write_report
-    from pipeline.report_data import About, models_told
+    from pipeline.report_data import About, describe_models
 
     device, stages = choose_device(options.device), Stages()
     models = load_models(options, device)
     protocol = protocol_of(options)
-    check_people(protocol)
+    check_identities(protocol)
     conditions = conditions_of(options.vlr_size or models.sizes, options.degradation)
-    grids = {condition: models.rows_of(condition) for condition in conditions}
-    refuse_training_identities([*protocol.score.rows, *protocol.tune.rows], "this evaluation", known_people(grids))
+    configurations = {condition: models.configurations_of(condition) for condition in conditions}
+    rows = [*protocol.test.rows, *protocol.calibration.rows]
+    refuse_training_identities(rows, "this evaluation", known_identities(configurations))
     with stages("reading"):
         own = next((condition.vlr for condition in conditions if condition.degradation == FILES), None)
-        protocol, left_out = readable(protocol, own)
-    pictures = len(protocol.score.rows) + len(protocol.tune.rows)
+        protocol, left_out = keep_readable(protocol, own)
+    pictures = len(protocol.test.rows) + len(protocol.calibration.rows)
     with stages("leakage"), progress("looking for duplicates", pictures) as state:
-        protocol, leaking = leakless(protocol, options.leakage, state.update)
+        protocol, leaking = resolve_leakage(protocol, options.leakage, state.update)
     faces = FaceLoader(options.seed, options.batch_size, options.num_workers, device)
     settings = Settings(
         options.threshold, options.bootstrap, options.seed, options.failures, options.max_comparisons, device
     )
-    measured, wanted = itertools.count(1), sum(map(len, grids.values()))
-    with progress("embedding faces", embeddings_wanted(protocol, grids)) as state:
+    measured, wanted = itertools.count(1), sum(map(len, configurations.values()))
+    with progress("embedding faces", count_embeddings(protocol, configurations)) as state:
 
-        def row_done() -> None:
+        def configuration_done() -> None:
             state.what = f"{next(measured)} of {wanted} configurations measured; embedding faces"
 
-        results = evaluate(protocol, grids, EmbeddingCache(faces, state.advance), settings, stages, row_done)
+        embeddings = EmbeddingCache(faces, state.advance)
+        results = evaluate(protocol, configurations, embeddings, settings, stages, configuration_done)
     about = About(
         dataset=options.pairs or options.gallery or options.dataset_root,
         protocol=protocol,
         threshold=options.threshold,
         bootstrap=options.bootstrap,
         options=asdict(options),
-        models=models_told(grids),
-        notes=[*protocol.notes(), *models.notes(grids), *notes_of(results)],
+        models=describe_models(configurations),
+        notes=[*protocol.notes(), *models.notes(configurations), *notes_of(results)],
         left_out=[*left_out, *leaking],
         seconds=stages.seconds,
     )

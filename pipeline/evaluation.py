@@ -1,4 +1,4 @@
-"""An evaluation from protocol and models to figures: every row of every condition on one list of probes."""
+"""An evaluation from protocol and models to metrics: every configuration and condition on one list of probes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from earface.data.face_rows import FaceRow
 from earface.data.multipie import CAMERA_YAW
 from earface.nn.upsampler import NONE
 from pipeline.configuration_metrics import ConfigurationResult, Trials, of_pairs, of_searches
-from pipeline.configurations import Condition, Configuration, EmbeddingCache, Grids
+from pipeline.configurations import Condition, Configuration, Configurations, EmbeddingCache
 from pipeline.gallery import templates_of
-from pipeline.metrics import Figure, Resampling
+from pipeline.metrics import Estimate, Resampling
 from pipeline.protocol import Enrolment, Protocol
 from pipeline.search import MAX_COMPARISONS, NOBODY, Searches, search
 
-COMPARED = ("rank1", "fnir_at_fpir_0.1", "tar_at_far_0.001", "eer")  # figures whose paired differences are told
+COMPARED = ("rank1", "fnir_at_fpir_0.1", "tar_at_far_0.001", "eer")  # metrics whose paired differences are reported
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How a figure of one row differs from that of another, on the same probes."""
+    """How a metric of one configuration differs from that of another, on the same probes."""
 
     of: str
     to: str
-    measure: str
-    figure: Figure
+    metric: str
+    estimate: Estimate
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class ConditionResult:
-    """All rows under one condition."""
+    """All configurations under one condition."""
 
     condition: Condition
-    grid: list[Configuration]
-    rows: list[ConfigurationResult]
+    configurations: list[Configuration]
+    results: list[ConfigurationResult]  # of each configuration, in their order
     differences: list[Difference]
-    failures: list[Failure]  # of the last row, the most wrong first
+    failures: list[Failure]  # of the last configuration, the worst first
 
 
 @dataclass
@@ -76,7 +76,7 @@ class Stages:
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides the figures beside protocol and models."""
+    """What decides the metrics beside protocol and models."""
 
     threshold: float
     bootstrap: int
@@ -86,32 +86,32 @@ class Settings:
     device: str = "cpu"
 
 
-def embeddings_wanted(protocol: Protocol, grids: Grids) -> int:
-    """How many faces are embedded in all."""
-    probes = len(protocol.score.probes) + len(protocol.tune.probes)
-    gallery = len(protocol.score.gallery) + len(protocol.tune.gallery)
-    rows = list(itertools.chain(*grids.values()))
-    hr = {row.recognizer.key for row in rows if row.upsampler.name == NONE}
-    low = sum(row.upsampler.name != NONE for row in rows)
-    return gallery * len({row.recognizer.key for row in rows}) + probes * (len(hr) + low)
+def count_embeddings(protocol: Protocol, configurations: Configurations) -> int:
+    """How many embeddings an evaluation computes."""
+    probes = len(protocol.test.probes) + len(protocol.calibration.probes)
+    gallery = len(protocol.test.gallery) + len(protocol.calibration.gallery)
+    every = list(itertools.chain(*configurations.values()))
+    hr = {each.recognizer.key for each in every if each.upsampler.name == NONE}
+    low = sum(each.upsampler.name != NONE for each in every)
+    return gallery * len({each.recognizer.key for each in every}) + probes * (len(hr) + low)
 
 
 def evaluate(
     protocol: Protocol,
-    grids: Grids,
+    configurations: Configurations,
     embeddings: EmbeddingCache,
     settings: Settings,
     stages: Stages,
     progress: Callable[[], None] = lambda: None,
 ) -> list[ConditionResult]:
-    """The figures of every row under every condition. progress: called after each row of figures."""
+    """The metrics of every configuration under every condition. progress: called after each configuration."""
     evaluation = _Evaluation(protocol, embeddings, settings, stages, _trials(protocol, settings))
-    return [evaluation.under(condition, grid, progress) for condition, grid in grids.items()]
+    return [evaluation.under(condition, own, progress) for condition, own in configurations.items()]
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What all conditions and rows share."""
+    """What all conditions and configurations share."""
 
     protocol: Protocol
     embeddings: EmbeddingCache
@@ -120,62 +120,66 @@ class _Evaluation:
     trials: Trials
 
     def under(
-        self, condition: Condition, grid: Sequence[Configuration], progress: Callable[[], None]
+        self, condition: Condition, configurations: Sequence[Configuration], progress: Callable[[], None]
     ) -> ConditionResult:
         with self.stages("embedding"):
-            score = self.embeddings.of_rows(grid, self.protocol.score.probes, condition)
-            tune = self.embeddings.of_rows(grid, self.protocol.tune.probes, condition)
-        rows = []
-        for row in grid:
-            rows.append(self.row(row, score[row.name], tune[row.name]))
+            test = self.embeddings.of_configurations(configurations, self.protocol.test.probes, condition)
+            calibration = self.embeddings.of_configurations(configurations, self.protocol.calibration.probes, condition)
+        results = []
+        for each in configurations:
+            results.append(self.of(each, test[each.name], calibration[each.name]))
             progress()
-        failures = _failures(self.protocol.score, rows[-1].searches, self.settings.failures)
-        return ConditionResult(condition, list(grid), rows, _differences(rows), failures)
+        failures = _failures(self.protocol.test, results[-1].searches, self.settings.failures)
+        return ConditionResult(condition, list(configurations), results, _differences(results), failures)
 
-    def row(self, row: Configuration, score: Tensor, tune: Tensor) -> ConfigurationResult:
-        """score, tune: embeddings of the probes of the two, (P, 512)."""
-        protocol, trials, given = self.protocol, self.trials, self.settings.threshold
+    def of(self, configuration: Configuration, probes: Tensor, calibration_probes: Tensor) -> ConfigurationResult:
+        """probes, calibration_probes: their embeddings, (P, 512)."""
+        protocol, trials, name = self.protocol, self.trials, configuration.name
+        threshold = self.settings.threshold
         with self.stages("embedding"):
-            gallery = self.embeddings.hr(row.recognizer, protocol.score.gallery)
-            tune_gallery = self.embeddings.hr(row.recognizer, protocol.tune.gallery)
+            gallery = self.embeddings.hr(configuration.recognizer, protocol.test.gallery)
+            calibration_gallery = self.embeddings.hr(configuration.recognizer, protocol.calibration.gallery)
         if protocol.pairs is not None:
-            with self.stages("figures"):
-                return of_pairs(row.name, gallery, score, protocol.pairs, trials.resampling, given)
+            with self.stages("metrics"):
+                return of_pairs(name, gallery, probes, protocol.pairs, trials.resampling, threshold)
         with self.stages("search"):
-            searches = searches_in(protocol.score, gallery, score, self.settings)
-            fitting = searches_in(protocol.tune, tune_gallery, tune, self.settings) if len(tune_gallery) else None
-        with self.stages("figures"):
-            tune_size = len({own.identity for own in protocol.tune.gallery})
-            return of_searches(row.name, searches, trials, fitting, tune_size, given)
+            searches = searches_in(protocol.test, gallery, probes, self.settings)
+            calibration = None
+            if len(calibration_gallery):
+                enrolment = protocol.calibration
+                calibration = searches_in(enrolment, calibration_gallery, calibration_probes, self.settings)
+        with self.stages("metrics"):
+            size = len({row.identity for row in protocol.calibration.gallery})
+            return of_searches(name, searches, trials, calibration, size, threshold)
 
 
 def _trials(protocol: Protocol, settings: Settings) -> Trials:
-    probes = protocol.score.probes
+    probes = protocol.test.probes
     subjects = [row.identity for row in probes]
     if protocol.pairs is not None:
         subjects = [subjects[pair.second] for pair in protocol.pairs]
     return Trials(
-        mated=np.array(protocol.score.mated, bool),
+        mated=np.array(protocol.test.mated, bool),
         resampling=Resampling(subjects, settings.bootstrap, settings.seed),
         groups=groups_of(probes),
-        gallery_size=len({row.identity for row in protocol.score.gallery}),
+        gallery_size=len({row.identity for row in protocol.test.gallery}),
     )
 
 
-def _differences(rows: Sequence[ConfigurationResult]) -> list[Difference]:
+def _differences(results: Sequence[ConfigurationResult]) -> list[Difference]:
     return [
-        Difference(later.name, earlier.name, measure, later.measured[measure] - earlier.measured[measure])
-        for earlier, later in itertools.combinations(rows, 2)
-        for measure in COMPARED
-        if measure in later.measured
+        Difference(later.name, earlier.name, metric, later.metrics[metric] - earlier.metrics[metric])
+        for earlier, later in itertools.combinations(results, 2)
+        for metric in COMPARED
+        if metric in later.metrics
     ]
 
 
 def notes_of(results: Sequence[ConditionResult]) -> list[str]:
-    """Where one-to-one figures rest on a sample."""
-    searches = [row.searches for result in results for row in result.rows if row.searches is not None]
+    """A note if verification metrics rest on a sample of the comparisons."""
+    searches = [each.searches for result in results for each in result.results if each.searches is not None]
     sampled = max((len(each.impostor) for each in searches if each.sampled), default=0)
-    return [f"one-to-one figures rest on a sample of {sampled:,} non-mated comparisons"] if sampled else []
+    return [f"verification metrics rest on a sample of {sampled:,} non-mated comparisons"] if sampled else []
 
 
 def searches_in(enrolment: Enrolment, gallery: Tensor, probes: Tensor, settings: Settings) -> Searches:
@@ -189,7 +193,7 @@ def searches_in(enrolment: Enrolment, gallery: Tensor, probes: Tensor, settings:
 
 
 def groups_of(probes: Sequence[FaceRow]) -> dict[str, list[str]]:
-    """Camera and flash of each probe by Multi-PIE names; the camera with its angle."""
+    """Camera angle and flash of each probe, where its name is a Multi-PIE one."""
     if not any(row.camera for row in probes):
         return {}
     angles = {camera: f"{yaw:+d}°" if yaw else "0°" for camera, yaw in CAMERA_YAW.items()}

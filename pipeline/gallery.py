@@ -1,7 +1,7 @@
 """A gallery: one template for each enrolled identity, searched exactly.
 
-The file is a table of face embeddings as `earface faces embed` writes it, one row a picture, so pictures can be added
-later; templates are made of it when it is read.
+The file is a table of face embeddings as `earface faces embed` writes it, one row for each picture, so that pictures
+can be added later. Templates are computed when it is read.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pipeline.search import top_candidates, top_candidates_faiss
 UNKNOWN = "unknown"
 
 TEMPLATE_RULE = "mean of the embeddings of an identity's pictures, each of length 1, brought to length 1"
-SHORTEST_MEAN = 1e-3  # pictures that point in opposite directions say nothing together
+SHORTEST_MEAN = 1e-3  # the mean of opposite embeddings means nothing
 
 Backend = Literal["exact", "faiss"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Someone whom a search proposes."""
+    """An identity that a search found."""
 
     identity: str
     score: float  # cosine, in [-1, 1]
@@ -38,7 +38,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Gallery:
-    """T templates, of each identity one. What is searched for must come of the same contract and weights."""
+    """T templates, one for each identity. Probes must be embedded with the same contract and weights."""
 
     templates: Tensor  # (T, D) of length 1
     identities: list[str]  # (T,) all different
@@ -73,20 +73,20 @@ class Gallery:
             raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
     def check_key(self, key: tuple[str, str], path: Path) -> None:
-        """Raise InputError for a recogniser of another contract or of other weights. key: Recognizer.key."""
+        """Raise InputError for a recogniser of another contract or of other weights. key: FaceRecognizer.key."""
         differing = "under another face contract", "with other weights"
         for own, other, what in zip((self.contract, self.digest), key, differing, strict=True):
             if own != other:
                 raise InputError(
                     f"{path}: was enrolled {what} ({own[:48]}) than the recogniser's ({other[:48]}): "
-                    "give the recogniser that it was enrolled with, or enroll again"
+                    "give the recogniser that it was enrolled with, or enrol again"
                 )
 
     def search(self, probes: Tensor, count: int, backend: Backend = "exact") -> list[list[Candidate]]:
-        """The `count` best identities of each probe, best first; all, where there are fewer.
+        """The `count` best identities of each probe, or all if there are fewer, best first.
 
-        probes: (P, D) of length 1, float32. exact: chunked matrix products on the probes' device; of equal scores who
-        was enrolled first. faiss: FAISS's exact index, where it is installed.
+        probes: (P, D) of length 1, float32. exact: chunked matrix products on the probes' device; of equal scores the
+        identity enrolled first comes first. faiss: FAISS's exact index, where it is installed.
         """
         templates = self.templates.to(probes.device)
         find = top_candidates if backend == "exact" else top_candidates_faiss

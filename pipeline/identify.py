@@ -8,15 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if __package__ in (None, ""):  # run as a file: its folder is on the path, the project's is not
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
-
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import output_folder, require_path, require_trained
 from earface.core.first_imports import first_imports
 from earface.core.needed import MissingWeightsError, Needed
-from pipeline.options import CANDIDATES, CANDIDATES_SHEET, IdentifyOptions
+from pipeline.options import CANDIDATES, CANDIDATES_GRID, IdentifyOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,14 +39,14 @@ def probes_of(given: str) -> list[FaceFile]:
     elif path.is_file() and path.suffix.lower() in EXTENSIONS:
         paths = [path]
     else:
-        raise InputError(f"--input {path}: {'neither a folder nor a picture' if path.exists() else 'no such file'}")
+        raise InputError(f"`input` {path}: {'neither a folder nor a picture' if path.exists() else 'no such file'}")
     if not paths:
-        raise InputError(f"--input {path}: holds no pictures ({', '.join(EXTENSIONS)})")
+        raise InputError(f"`input` {path}: holds no pictures ({', '.join(EXTENSIONS)})")
     return [FaceFile(each, "") for each in paths]
 
 
 def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> FaceRecognizer:
-    """The one that the gallery's pictures were embedded with. Raises InputError if it is another, or cannot be had."""
+    """The recogniser that embedded the gallery. Raises InputError if it is not available, or the given one differs."""
     from facial_rec.contract import FaceContract
     from facial_rec.recognizer import load_recognizer
 
@@ -62,13 +59,13 @@ def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> Fa
     except InputError as error:
         if options.recognizer:
             raise
-        raise InputError(f"{error}: --gallery {options.gallery} was enrolled with it: give --recognizer") from None
+        raise InputError(f"{error}: `gallery` {options.gallery} was enrolled with it: give `recognizer`") from None
     gallery.check_key(found.key, Path(options.gallery))
     return found
 
 
 def write_candidates(path: Path, found: Sequence[Identified]) -> None:
-    """CSV, one row a picture and candidate."""
+    """CSV: one row for each picture and candidate."""
     from earface.data.tables import write_csv
 
     rows = [
@@ -79,8 +76,8 @@ def write_candidates(path: Path, found: Sequence[Identified]) -> None:
     write_csv(path, ("file", "decision", "rank", "identity", "score", "enrolled_picture"), rows)
 
 
-def say(found: Sequence[Identified], console: Console) -> None:
-    """A line a picture: the best candidate and the one after it; all are in candidates.csv."""
+def print_candidates(found: Sequence[Identified], console: Console) -> None:
+    """One line for each picture: its two best candidates; all of them are in candidates.csv."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -96,9 +93,9 @@ def say(found: Sequence[Identified], console: Console) -> None:
 
 
 def enrolled_reader(gallery: Gallery, options: IdentifyOptions) -> Reader:
-    """The reader of the pictures that were enrolled, with the detector of then unless --detector names one.
+    """Reads the enrolled pictures again, with the detector they were enrolled with unless `detector` names one.
 
-    Raises InputError if it cannot be had.
+    Raises InputError if the detector is not available.
     """
     from pipeline.embedding import face_finder, face_reader
 
@@ -109,7 +106,7 @@ def enrolled_reader(gallery: Gallery, options: IdentifyOptions) -> Reader:
     except InputError as error:
         if not options.aligned:
             raise
-        raise InputError(f"{error}, to show the photographs that were enrolled, or give --pictures 0") from None
+        raise InputError(f"{error}, to show the photographs that were enrolled, or give `pictures` 0") from None
 
 
 @entry_point
@@ -117,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(IdentifyOptions, argv, prog="earface identify")
     for path in (options.input, options.gallery):
         require_path(path)
-    out = output_folder(Path(options.out), (CANDIDATES, CANDIDATES_SHEET), options.overwrite)
+    out = output_folder(Path(options.out), (CANDIDATES, CANDIDATES_GRID), options.overwrite)
     if options.upsampler == "dsr":
         require_trained(options.dsr_checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
@@ -128,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from dsr.upsampler import build_upsampler
         from earface.nn.inference import choose_device
         from pipeline.candidate_grid import save_candidates
-        from pipeline.embedding import embed_with_progress, face_finder, face_reader, say_skipped
+        from pipeline.embedding import embed_with_progress, face_finder, face_reader, print_skipped
         from pipeline.gallery import UNKNOWN, Gallery, Identified
 
     console, device = Console(), choose_device(options.device)
@@ -136,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with Needed() as needed:
         recognizer = needed(
             lambda: recognizer_of(gallery, options, device),
-            "--recognizer FILE, the one that --gallery was enrolled with",
+            "`recognizer` FILE, the one that the gallery was enrolled with",
         )
         upsampler = needed(
             lambda: build_upsampler(options.upsampler, options.dsr_checkpoint, device, options.precision)
@@ -145,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_enrolled = needed(lambda: enrolled_reader(gallery, options)) if options.pictures else read
     faces = probes_of(options.input)
     embedded = embed_with_progress(recognizer, upsampler, read, options, faces, console)
-    say_skipped(embedded.skipped, len(faces), console)
+    print_skipped(embedded.skipped, len(faces), console)
     candidates = gallery.search(torch.from_numpy(embedded.embeddings), options.top_k, options.search)
     found = [
         Identified(faces[index].path, own, options.threshold)
@@ -153,8 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     write_candidates(out / CANDIDATES, found)
     if options.pictures:
-        save_candidates(out / CANDIDATES_SHEET, found[: options.pictures], read, read_enrolled, upsampler, device)
-    say(found, console)
+        save_candidates(out / CANDIDATES_GRID, found[: options.pictures], read, read_enrolled, upsampler, device)
+    print_candidates(found, console)
     known = sum(each.decision != UNKNOWN for each in found)
     console.print(
         f"{known} of {len(found)} recognised among {len(gallery)} people at {options.threshold:g} or above: "

@@ -1,4 +1,4 @@
-"""Pictures and people that would give the answer away: on both sides of a search, or of the fitting of a threshold."""
+"""Leakage: pictures and people in both gallery and probes, or among both test and calibration identities."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from earface.data.face_rows import FaceRow
 from earface.data.images import read_ahead, read_image
 from earface.data.multipie import MultiPieName
 from pipeline.protocol import Protocol
-from pipeline.protocol_checks import check_people
+from pipeline.protocol_checks import check_identities
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Two pictures that must not be in the two places where they are."""
+    """Two pictures that must not be used as they are."""
 
     first: FaceRow
     second: FaceRow  # the probe, where one of them is
     reason: str
-    droppable: bool  # whether all is well without `second`
+    droppable: bool  # whether leaving out `second` is enough
 
     def __str__(self) -> str:
         return f"{self.first.path} and {self.second.path}: {self.reason}"
@@ -32,7 +32,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class _Placed:
-    """A picture and what it is there for."""
+    """A picture and its use."""
 
     row: FaceRow
     use: str
@@ -44,25 +44,26 @@ class _Placed:
 
 
 def find_leaks(protocol: Protocol, progress: Callable[[int], None] = lambda done: None) -> list[Leak]:
-    """Someone who tunes and scores; one photograph enrolled and searched for, or of a person who tunes and another.
+    """Identities used for both test and calibration, and photographs used twice.
 
-    Photographs are compared as files, pixels, and near duplicates (earface/data/duplicates.py).
-    Pictures of one person by Multi-PIE names may be alike: the names say that another flash or camera took them.
+    Photographs are compared as files, pixels, and near duplicates (earface/data/duplicates.py). Near duplicates of one
+    person are allowed if both have Multi-PIE names, which say that flash or camera differ.
     progress: called with the count of pictures read.
     """
     if protocol.pairs is not None:
         return []  # a picture may be the first of one pair and the second of another
-    tuning = {row.identity: row for row in protocol.tune.rows}
-    shared = next((row for row in protocol.score.rows if row.identity in tuning), None)
+    calibrating = {row.identity: row for row in protocol.calibration.rows}
+    shared = next((row for row in protocol.test.rows if row.identity in calibrating), None)
     if shared is not None:
-        return [Leak(shared, tuning[shared.identity], f"{shared.identity} tunes the threshold and scores", False)]
+        both = f"{shared.identity} is both a test and a calibration identity"
+        return [Leak(shared, calibrating[shared.identity], both, False)]
     leaks: list[Leak] = []
     files: dict[Path, _Placed] = {}
     for each in (
-        *(_Placed(row, "enrolled", False) for row in protocol.score.gallery),
-        *(_Placed(row, "searched for", True) for row in protocol.score.probes),
-        *(_Placed(row, "enrolled to fit thresholds", False) for row in protocol.tune.gallery),
-        *(_Placed(row, "searched for to fit thresholds", True) for row in protocol.tune.probes),
+        *(_Placed(row, "enrolled", False) for row in protocol.test.gallery),
+        *(_Placed(row, "searched for", True) for row in protocol.test.probes),
+        *(_Placed(row, "enrolled to fit thresholds", False) for row in protocol.calibration.gallery),
+        *(_Placed(row, "searched for to fit thresholds", True) for row in protocol.calibration.probes),
     ):
         earlier = files.setdefault(each.row.path.resolve(), each)
         if earlier.use != each.use:
@@ -86,22 +87,22 @@ def find_leaks(protocol: Protocol, progress: Callable[[int], None] = lambda done
 
 
 def without_leaks(protocol: Protocol, leaks: Sequence[Leak], policy: Literal["refuse", "drop"]) -> Protocol:
-    """drop: the probes that leak are left out. Raises InputError for leaks that may not be, or cannot be, dropped."""
+    """drop: the probes that leak are left out. Raises InputError for leaks that may not or cannot be dropped."""
     if not leaks:
         return protocol
     stuck = next((leak for leak in leaks if not leak.droppable), None)
     if policy == "refuse" or stuck is not None:
-        cure = "`leakage` drop leaves such probes out" if stuck is None else "take one of them away"
+        cure = "`leakage` drop leaves such probes out" if stuck is None else "remove one of them"
         raise InputError(f"leakage ({len(leaks)} in all): {stuck or leaks[0]}; {cure}")
     dropped = {leak.second.path for leak in leaks}
-    score, tune = (
+    test, calibration = (
         dataclasses.replace(part, probes=[row for row in part.probes if row.path not in dropped])
-        for part in (protocol.score, protocol.tune)
+        for part in (protocol.test, protocol.calibration)
     )
-    return dataclasses.replace(protocol, score=score, tune=tune)
+    return dataclasses.replace(protocol, test=test, calibration=calibration)
 
 
-def leakless(
+def resolve_leakage(
     protocol: Protocol, policy: Literal["refuse", "drop"], progress: Callable[[int], None] = lambda done: None
 ) -> tuple[Protocol, list[str]]:
     """Without the probes that leak, and a line for each. progress: called with the count of pictures read.
@@ -110,6 +111,6 @@ def leakless(
     """
     leaks = find_leaks(protocol, progress)
     left = without_leaks(protocol, leaks, policy)
-    check_people(left)
+    check_identities(left)
     first = {leak.second.path: leak for leak in reversed(leaks)}
     return left, [f"{leak.second.name}: {leak}" for leak in reversed(first.values())]

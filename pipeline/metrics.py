@@ -1,9 +1,10 @@
-"""The figures of ISO/IEC 19795-1 from similarity scores, with intervals by resampling subjects. Plain NumPy.
+"""The metrics of ISO/IEC 19795-1 from similarity scores, with intervals by resampling subjects. Plain NumPy.
 
-Identification: a mated search is of someone who is in the gallery. FNIR(N, R, T): mated searches that do not give the
-mate among the best R of N at T or above. FPIR(N, T): non-mated searches that give anyone at T or above. CMC: mated
-searches whose mate is among the best R, without a threshold. Verification: FMR and FNMR of single comparisons at T.
-A score matches from the threshold on; of equal scores another identity's ranks before the mate's.
+Identification: a mated search is for someone who is in the gallery. FNIR(N, R, T): the share of mated searches that do
+not return the mate among the best R of N at T or above. FPIR(N, T): the share of non-mated searches that return anyone
+at T or above. CMC: the share of mated searches whose mate is among the best R, without a threshold. Verification: FMR
+and FNMR of single comparisons at T. A score equal to the threshold matches; of equal scores another identity's ranks
+before the mate's.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from numpy.typing import NDArray
 from earface.metrics.verification import FEWEST_FALSE_ACCEPTS, equal_error_rate, threshold_at
 
 LEVEL = 0.95
-CURVE_POINTS = 400  # thresholds at which a trade-off is drawn and resampled
-LOWEST_RATE = 1e-6  # of the drawn ones
+CURVE_POINTS = 400  # thresholds at which a trade-off is plotted and resampled
+LOWEST_RATE = 1e-6  # of the plotted ones
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure and what it is in each bootstrap replicate; or, without a value, why there is insufficient data."""
+class Estimate:
+    """A metric's value and its bootstrap replicates; or, without a value, why there is insufficient data."""
 
     value: float | None
     replicates: Floats | None = field(default=None, repr=False)  # (B,); None where nothing can be resampled
@@ -36,30 +37,30 @@ class Figure:
     def interval(self, level: float = LEVEL) -> tuple[float, float] | None:
         """The middle `level` of the replicates (percentile bootstrap).
 
-        None where no replicate differs: an error that none of these subjects made is not one that cannot be made.
+        None if all replicates are equal: that none of these subjects caused an error does not mean that none could.
         """
         if self.value is None or self.replicates is None:
             return None
-        told = self.replicates[np.isfinite(self.replicates)]  # a replicate may hold no subject that counts
-        if 2 * len(told) <= len(self.replicates) or told.min() == told.max():
+        known = self.replicates[np.isfinite(self.replicates)]  # a replicate may hold no subject that counts
+        if 2 * len(known) <= len(self.replicates) or known.min() == known.max():
             return None
-        low, high = np.quantile(told, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
-    def __sub__(self, other: Figure) -> Figure:
-        """The difference of two figures of one Resampling: replicate by replicate, so what they share cancels."""
+    def __sub__(self, other: Estimate) -> Estimate:
+        """The difference of two metrics of one Resampling: replicate by replicate, so what they share cancels."""
         if self.value is None or other.value is None:
-            return Figure(None, reason=self.reason or other.reason)
+            return Estimate(None, reason=self.reason or other.reason)
         both = self.replicates is not None and other.replicates is not None
         replicates = self.replicates - other.replicates if both else None  # type: ignore[operator]
-        return Figure(self.value - other.value, replicates, min(self.samples, other.samples))
+        return Estimate(self.value - other.value, replicates, min(self.samples, other.samples))
 
 
 class Resampling:
-    """The subjects of N trials drawn again with replacement, each with all its trials: the subsets bootstrap.
+    """The subjects of N trials resampled with replacement, each with all its trials: the subsets bootstrap.
 
     Bolle, Ratha & Pankanti, "Error analysis of pattern recognition systems - the subsets bootstrap", 2004. The gallery
-    stays as it is. One Resampling serves every row of a grid, so their differences are paired.
+    is not resampled. One Resampling serves every configuration, so their differences are paired.
     """
 
     def __init__(self, subjects: Sequence[str], replicates: int = 1000, seed: int = 0) -> None:
@@ -71,18 +72,18 @@ class Resampling:
         self.weights: Floats = draws[:, :count].astype(np.float64)  # (B, S): how often a replicate holds each subject
         self.subjects = count
 
-    def share(self, events: Bools, trials: Bools | None = None) -> Figure:
+    def share(self, events: Bools, trials: Bools | None = None) -> Estimate:
         """The share of `trials` (N,) at which the event occurs."""
         chosen = np.ones(self.size, bool) if trials is None else trials
         total = int(chosen.sum())
         if total == 0:
-            return Figure(None, reason="no such searches")
+            return Estimate(None, reason="no such searches")
         occurred, counted = (self._per_subject(self.of[mask]) for mask in (events & chosen, chosen))
         value = float(occurred.sum() / total)
         if np.count_nonzero(counted) < 2:
-            return Figure(value, None, total)
+            return Estimate(value, None, total)
         with np.errstate(invalid="ignore"):
-            return Figure(value, (self.weights @ occurred) / (self.weights @ counted), total)
+            return Estimate(value, (self.weights @ occurred) / (self.weights @ counted), total)
 
     def _per_subject(self, of: NDArray[np.int64]) -> Floats:
         return np.bincount(of, minlength=self.subjects).astype(np.float64)
@@ -108,7 +109,7 @@ class Curve:
     thresholds: Floats  # (T,) rising
     false_positive: Floats  # (T,) FMR or FPIR
     false_negative: Floats  # (T,) FNMR or FNIR
-    band: Floats  # (2, T) of false_negative at that false_positive; NaN where it cannot be told
+    band: Floats  # (2, T) of false_negative at that false_positive; NaN where it is unknown
 
 
 class TradeOff:
@@ -137,7 +138,7 @@ class TradeOff:
         self.lacking = self._lacking()
         self.several = min(len(np.unique(resampling.of[of])) for of in (positive_of, negative_of)) > 1
         if not self.lacking:
-            self.thresholds = self._drawn_thresholds()
+            self.thresholds = self._curve_thresholds()
             reaching = resampling.reaching
             self.false_positive, self._fp = reaching(negative, negative_of, self.thresholds)
             found, resampled = reaching(positive, positive_of, self.thresholds)
@@ -147,10 +148,10 @@ class TradeOff:
         absent = [name for name, own in (("mated", self.positive), ("non-mated", self.negative)) if not len(own)]
         return f"no {' and no '.join(absent)} {self.named}" if absent else ""
 
-    def _drawn_thresholds(self) -> Floats:
-        """Quantiles of both sets of scores, those of `negative` dense where few are above; the last above all of it.
+    def _curve_thresholds(self) -> Floats:
+        """Quantiles of both sets of scores, denser towards the highest of `negative`; the last is above all of these.
 
-        A replicate that holds the highest of `negative` often may have too many matches at every other.
+        Without it, a replicate that holds the highest of `negative` often could have too many matches everywhere.
         """
         rates = np.geomspace(max(LOWEST_RATE, 0.5 / len(self.negative)), 1.0, CURVE_POINTS)
         above_all = [np.nextafter(self.negative.max(), np.inf)]
@@ -160,24 +161,24 @@ class TradeOff:
             levels = np.concatenate([levels, np.quantile(finite, np.linspace(0, 1, CURVE_POINTS), method="lower")])
         return np.unique(levels.astype(np.float64))
 
-    def at(self, threshold: float) -> tuple[Figure, Figure]:
-        """False negatives and false positives at a threshold; -inf: of any score, but of none where there is none."""
+    def at(self, threshold: float) -> tuple[Estimate, Estimate]:
+        """False negatives and false positives at a threshold. At -inf every score matches, except -inf itself."""
         return self._at(self.positive, self.positive_of, threshold, True), self._at(
             self.negative, self.negative_of, threshold, False
         )
 
-    def _at(self, scores: Floats, of: NDArray[np.int64], threshold: float, below: bool) -> Figure:
+    def _at(self, scores: Floats, of: NDArray[np.int64], threshold: float, below: bool) -> Estimate:
         if not len(scores):
-            return Figure(None, reason=self.lacking)
+            return Estimate(None, reason=self.lacking)
         least = np.array([max(threshold, np.finfo(np.float64).min)])  # -inf is not a score of -inf or above
         found, resampled = self.resampling.reaching(scores, of, least)
         value, replicates = float(found[0]), resampled[:, 0]
         several = len(np.unique(self.resampling.of[of])) > 1
         if below:
             value, replicates = 1.0 - value, 1.0 - replicates
-        return Figure(value, replicates if several else None, len(scores))
+        return Estimate(value, replicates if several else None, len(scores))
 
-    def false_negatives_at_rate(self, rate: float) -> Figure:
+    def false_negatives_at_rate(self, rate: float) -> Estimate:
         """False negatives at the lowest threshold with at most `rate` of false positives, measured on the same scores.
 
         The threshold moves with each replicate. Insufficient data where fewer than FEWEST_FALSE_ACCEPTS of the negative
@@ -186,39 +187,39 @@ class TradeOff:
         if not 0 < rate < 1:
             raise ValueError(f"a rate lies between 0 and 1, not at {rate:g}")
         if self.lacking:
-            return Figure(None, reason=self.lacking)
+            return Estimate(None, reason=self.lacking)
         threshold = threshold_at(self.negative, rate)
         if threshold is None:
-            return Figure(None, reason=too_few(len(self.negative), self.named, rate))
+            return Estimate(None, reason=too_few(len(self.negative), self.named, rate))
         value = float((self.positive < threshold).mean())
         wanted = np.array([rate])
         replicates = np.array([_read(fp, fn, wanted)[0] for fp, fn in zip(self._fp, self._fn, strict=True)])
-        return Figure(value, replicates if self.several else None, len(self.positive))
+        return Estimate(value, replicates if self.several else None, len(self.positive))
 
-    def equal_error_rate(self) -> Figure:
+    def equal_error_rate(self) -> Estimate:
         """Where both errors are equal, in [0, 1]. Raises ValueError where a mate's score is -inf."""
         if self.lacking:
-            return Figure(None, reason=self.lacking)
+            return Estimate(None, reason=self.lacking)
         value = equal_error_rate(self.positive, self.negative)
         replicates = np.array([_crossing(fp, fn) for fp, fn in zip(self._fp, self._fn, strict=True)])
-        return Figure(value, replicates if self.several else None, len(self.positive))
+        return Estimate(value, replicates if self.several else None, len(self.positive))
 
     def curve(self) -> Curve | None:
-        """None where there is nothing to draw."""
+        """None where there is nothing to plot."""
         if self.lacking:
             return None
         rates = self.false_positive
         band = np.full((2, len(rates)), np.nan)
         if self.several and len(self._fp):
             read = np.stack([_read(fp, fn, rates) for fp, fn in zip(self._fp, self._fn, strict=True)])
-            told = read[np.isfinite(read).all(axis=1)]
-            if 2 * len(told) > len(read):
-                band = np.quantile(told, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+            known = read[np.isfinite(read).all(axis=1)]
+            if 2 * len(known) > len(read):
+                band = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
         return Curve(self.thresholds, rates, self.false_negative, band)
 
 
 def too_few(count: int, named: str, rate: float) -> str:
-    """Why a rate cannot be told."""
+    """Why a rate cannot be estimated."""
     whole = int(rate * count + 1e-9)  # as threshold_at counts: 9.96 are not "10.0, fewer than 10"
     return f"{rate:.3g} of {count:,} non-mated {named} are {whole}, fewer than {FEWEST_FALSE_ACCEPTS}"
 

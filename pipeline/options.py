@@ -1,4 +1,4 @@
-"""Every option of enrolling, identifying and evaluating. No torch: help answers at once."""
+"""Every option of enrolling, identifying and evaluating. No torch: help appears at once."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ RESULTS = (
     *(REPORT, "report.html", "probes.csv", f"tensorboard/events.out.tfevents.*{EVENTS}"),
     *(f"plots/*_{kind}_{plot}.png" for kind in KINDS for plot in _PLOTS),
 )
-CANDIDATES, CANDIDATES_SHEET = "candidates.csv", "candidates.png"
-MOST_CANDIDATES = 10  # side by side; matplotlib draws no picture of 2^16 pixels
+CANDIDATES, CANDIDATES_GRID = "candidates.csv", "candidates.png"
+MOST_CANDIDATES = 10  # side by side: matplotlib cannot make an image 2^16 pixels wide
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class EnrollOptions(FaceOptions):
 
     input: str = option("", "a folder for each person, pictures named PERSON__PICTURE, or a CSV of file and identity")
     out: str = option("gallery.npz", "the gallery")
-    add: bool = option(False, "to the gallery that is there: new people, and more pictures of those who are in it")
+    add: bool = option(False, "to an existing gallery: new people, and more pictures of people who are in it")
     recognizer: str = option(
         "edgeface_xxs", "a published EdgeFace variant, a file of its weights, a fine-tuned folder, or a checkpoint"
     )
@@ -50,7 +50,7 @@ class EnrollOptions(FaceOptions):
         check_folder(Path(self.out).parent, "`out`")
         if Path(self.out).exists() and not (self.add or self.overwrite):
             raise InputError(
-                f"`out` {self.out}: is there already: `add` enrols more people in it; `overwrite` replaces it"
+                f"`out` {self.out}: exists already: `add` enrols more people in it; `overwrite` replaces it"
             )
         if self.add and not Path(self.out).is_file():
             raise InputError(f"`add`: there is no gallery {self.out}; leave `add` out to make it")
@@ -61,14 +61,14 @@ class IdentifyOptions(FaceOptions):
     """Find the people of a gallery in pictures."""
 
     gallery: str = option("gallery.npz", "as earface enroll wrote it")
-    threshold: float = option(0.35, "cosine from which on the best candidate is the person", low=-1, high=1)
-    top_k: int = option(5, "candidates told for each picture", low=1)
-    recognizer: str | None = option(None, "default: the one that the gallery was enrolled with, where it was then")
+    threshold: float = option(0.35, "the best candidate is accepted from this cosine on", low=-1, high=1)
+    top_k: int = option(5, "candidates reported for each picture", low=1)
+    recognizer: str | None = option(None, "default: the one that the gallery was enrolled with")
     search: Literal["exact", "faiss"] = option("exact", "faiss: FAISS's exact index, where it is installed")
     out: str = option("identified", "folder for candidates.csv and candidates.png")
     pictures: int = option(
         24,
-        f"how many candidates.png shows, side by side with up to {MOST_CANDIDATES} candidates; 0: none",
+        f"how many pictures candidates.png shows, each with up to {MOST_CANDIDATES} candidates; 0: none",
         low=0,
         high=200,
     )
@@ -83,35 +83,36 @@ class PipelineEvaluationOptions(DeviceOptions):
     """Evaluate VLR probes against an HR gallery: HR, bicubic and DSR, by a pretrained and a fine-tuned recogniser."""
 
     dataset_root: str = option("dataset", "a prepared set, its test_processed, or any set of aligned 128x128 faces")
-    gallery: str | None = option(None, "instead: who is enrolled, a CSV of file and identity, or a folder")
-    probes: str | None = option(None, "and who is searched for, likewise")
-    pairs: str | None = option(None, "instead: LFW's pairs.txt, of pictures below `dataset_root`; one-to-one alone")
-    gallery_camera: str = option(FRONTAL, "of the picture that is enrolled, by Multi-PIE names")
-    gallery_illumination: str = option(FRONTAL_FLASH, "likewise")
-    gallery_recording: str = option(NEUTRAL, "likewise")
+    gallery: str | None = option(None, "instead: the pictures to enrol, a CSV of file and identity, or a folder")
+    probes: str | None = option(None, "and the pictures to search for, likewise")
+    pairs: str | None = option(None, "instead: LFW's pairs.txt, of pictures below `dataset_root`; verification only")
+    gallery_camera: str = option(FRONTAL, "camera of the enrolled picture, by Multi-PIE names")
+    gallery_illumination: str = option(FRONTAL_FLASH, "and its illumination")
+    gallery_recording: str = option(NEUTRAL, "and its recording")
     calibration_fraction: float = option(
-        0.2, "of the people, to fit thresholds on, where the set has no val_processed", low=0, high=0.9
+        0.2, "share of the identities to fit thresholds on, if there is no val_processed", low=0, high=0.9
     )
     leakage: Literal["refuse", "drop"] = option(
-        "refuse", "probes that are enrolled too, or near duplicates: stop, or leave them out"
+        "refuse", "if probes are enrolled too, or near duplicates: stop, or leave them out"
     )
-    vlr_size: tuple[str, ...] = option((), "of the probes, one or more: 32, 24, 16 or 14x16; default: as the DSR takes")
-    degradation: tuple[str, ...] = option(("bicubic",), "how they are made, one or more of bicubic, realistic, files")
+    vlr_size: tuple[str, ...] = option((), "sizes of the probes: 32, 24, 16 or 14x16; default: of the super-resolvers")
+    degradation: tuple[str, ...] = option(("bicubic",), "how VLR is made: one or more of bicubic, realistic, files")
     recognizer: str = option(
         "edgeface_xxs", "the pretrained one: a published EdgeFace variant, or a file of its weights"
     )
     finetuned: tuple[str, ...] = option(
-        (AUTO,), f"tuned folders or checkpoints, one for each size and degradation; auto: {USUAL_FINETUNED}; or none"
+        (AUTO,),
+        f"fine-tuned folders or checkpoints, one per size and degradation; auto: {USUAL_FINETUNED}; or none",
     )
     dsr_checkpoint: tuple[str, ...] = option(
         (AUTO,), f"super-resolvers, likewise: .ckpt files, patterns or folders; auto: {USUAL_DSR}; or none"
     )
     crop: Literal["arcface", "center"] = option("arcface", "where EdgeFace's template lies in the 128 px")
-    threshold: float = option(0.35, "cosine whose errors are told beside those of fitted thresholds", low=-1, high=1)
+    threshold: float = option(0.35, "cosine at which error rates are reported too", low=-1, high=1)
     bootstrap: int = option(1000, "replicates of the intervals", low=100, high=100_000)
-    max_comparisons: int = option(5_000_000, "non-mated ones kept for one-to-one figures, else a sample", low=1000)
-    failures: int = option(8, "worst ones shown for each condition", low=0)
-    seed: int = option(42, "of realistic degradation, the people who tune, and the replicates", low=0)
+    max_comparisons: int = option(5_000_000, "non-mated comparisons kept at most; of more, a sample", low=1000)
+    failures: int = option(8, "worst failures shown for each condition", low=0)
+    seed: int = option(42, "of realistic degradation, the choice of calibration identities, and the replicates", low=0)
     precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU")
     batch_size: int = option(64, "faces at once", low=1)
     num_workers: int = option(2, "loader processes", low=0)
@@ -125,7 +126,7 @@ class PipelineEvaluationOptions(DeviceOptions):
             except InputError as error:
                 raise InputError(f"`vlr_size`: {error}") from None
         if not self.degradation or not set(self.degradation) <= set(KINDS):
-            raise InputError(f"`degradation` {' '.join(self.degradation)}: choose of {', '.join(KINDS)}")
+            raise InputError(f"`degradation` {' '.join(self.degradation)}: choose from {', '.join(KINDS)}")
         if (self.gallery is None) != (self.probes is None):
             raise InputError("`gallery` and `probes`: give both, or neither")
         if self.gallery is not None and self.pairs is not None:

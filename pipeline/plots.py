@@ -1,4 +1,4 @@
-"""The curves of an evaluation: CMC, trade-offs of both errors, score histograms, rank-1 by condition of the picture."""
+"""The plots of an evaluation: CMC, DET curves, score histograms, rank-1 by camera angle and illumination."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from pipeline.metrics import Curve
 COLOURS = {
     "HR": "#333333",
     "bicubic + pretrained": "#E69F00",
-    "bicubic + tuned": "#D55E00",
+    "bicubic + fine-tuned": "#D55E00",
     "DSR + pretrained": "#56B4E9",
-    "DSR + tuned": "#0072B2",
+    "DSR + fine-tuned": "#0072B2",
 }
 WIDTH, HEIGHT = 5.2, 4.0  # inches
-LOWEST_ERROR = 1e-3  # of the drawn axis
+LOWEST_ERROR = 1e-3  # of the axis
 
 
-def draw(rows: Sequence[ConfigurationResult]) -> dict[str, Figure]:
-    """Name -> figure, of what there is to draw."""
+def draw(results: Sequence[ConfigurationResult]) -> dict[str, Figure]:
+    """Name -> plot, of everything that there are data for. results: one for each configuration."""
     figures = {}
-    if any(len(row.cmc) for row in rows):
-        figures["cmc"] = _figure(lambda axes: _cmc(axes, rows))
-    if verification := [(row.name, row.verification) for row in rows if row.verification]:
+    if any(len(each.cmc) for each in results):
+        figures["cmc"] = _figure(lambda axes: _cmc(axes, results))
+    if verification := [(each.name, each.verification) for each in results if each.verification]:
         figures["det_verification"] = _figure(lambda axes: _det(axes, verification, "FMR", "FNMR"))
-    if identification := [(row.name, row.identification) for row in rows if row.identification]:
+    if identification := [(each.name, each.identification) for each in results if each.identification]:
         figures["det_identification"] = _figure(lambda axes: _det(axes, identification, "FPIR", "FNIR"))
-    figures["histograms"] = _histograms(rows)
-    for kind in rows[0].breakdown:
-        if len(rows[0].breakdown[kind]) > 1:
+    figures["histograms"] = _histograms(results)
+    for kind in results[0].breakdown:
+        if len(results[0].breakdown[kind]) > 1:
             name = f"by_{kind.replace(' ', '_')}"
-            figures[name] = _figure(lambda axes, kind=kind: _breakdown(axes, rows, kind))  # type: ignore[misc]
+            figures[name] = _figure(lambda axes, kind=kind: _breakdown(axes, results, kind))  # type: ignore[misc]
     return figures
 
 
@@ -52,16 +52,16 @@ def _figure(fill: Callable[[Axes], None]) -> Figure:
 
 
 def _legend_below(figure: Figure, axes: Axes) -> None:
-    """Where it hides nothing."""
+    """Outside the axes, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=3, fontsize="small")
 
 
-def _cmc(axes: Axes, rows: Sequence[ConfigurationResult]) -> None:
-    for row in rows:
-        ranks = np.arange(1, len(row.cmc) + 1)
-        axes.plot(ranks, row.cmc, color=COLOURS.get(row.name), label=row.name, marker="o", markersize=2.5)
-    axes.set(xlabel="rank", ylabel="mated probes found", title="CMC, closed set")
+def _cmc(axes: Axes, results: Sequence[ConfigurationResult]) -> None:
+    for each in results:
+        ranks = np.arange(1, len(each.cmc) + 1)
+        axes.plot(ranks, each.cmc, color=COLOURS.get(each.name), label=each.name, marker="o", markersize=2.5)
+    axes.set(xlabel="rank", ylabel="mated probes identified", title="CMC, closed set")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.set_ylim(top=1.005)
@@ -79,42 +79,42 @@ def _det(axes: Axes, named: Sequence[tuple[str, Curve]], positive: str, negative
         axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
     lowest = min(curve.false_positive[curve.false_positive > 0].min(initial=1.0) for _, curve in named)
     axes.set(xscale="log", yscale="log", xlim=(min(lowest, 0.5), 1), ylim=(LOWEST_ERROR / 2.2, 1.05))
-    said = "one to one" if positive == "FMR" else "open set"
-    axes.set(xlabel=positive, ylabel=negative, title=f"{negative} and {positive}, {said}")
+    task = "verification" if positive == "FMR" else "open set"
+    axes.set(xlabel=positive, ylabel=negative, title=f"{negative} against {positive}, {task}")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(numticks=8))
         axis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.25)
 
 
-def _histograms(rows: Sequence[ConfigurationResult]) -> Figure:
-    """A small panel a row: scores of mated and non-mated comparisons, each set's area 1."""
+def _histograms(results: Sequence[ConfigurationResult]) -> Figure:
+    """A panel for each configuration: scores of mated and non-mated comparisons, each set normalised to area 1."""
     with mpl.rc_context(STYLE):
-        figure = Figure((WIDTH, 0.95 * len(rows) + 0.7), layout="constrained")
-        panels = figure.subplots(len(rows), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, row in zip(panels, rows, strict=True):
-            for kind, colour in (("non-mated", "#999999"), ("mated", COLOURS.get(row.name, "#0072B2"))):
-                counts = row.histograms[kind]
+        figure = Figure((WIDTH, 0.95 * len(results) + 0.7), layout="constrained")
+        panels = figure.subplots(len(results), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, each in zip(panels, results, strict=True):
+            for kind, colour in (("non-mated", "#999999"), ("mated", COLOURS.get(each.name, "#0072B2"))):
+                counts = each.histograms[kind]
                 if counts.sum():
                     density = counts / counts.sum() / np.diff(BIN_EDGES)
                     axes.stairs(density, BIN_EDGES, fill=True, alpha=0.55, color=colour, label=kind)
             axes.set(yticks=[], xlim=(-0.4, 1.0))
-            axes.set_title(row.name, loc="left", fontsize="small", pad=2)
+            axes.set_title(each.name, loc="left", fontsize="small", pad=2)
         panels[-1].set_xlabel("cosine; grey: non-mated comparisons")
         return figure
 
 
-def _breakdown(axes: Axes, rows: Sequence[ConfigurationResult], kind: str) -> None:
-    values = list(rows[0].breakdown[kind])
+def _breakdown(axes: Axes, results: Sequence[ConfigurationResult], kind: str) -> None:
+    values = list(results[0].breakdown[kind])
     places = np.arange(len(values))
-    for shift, row in enumerate(rows):
-        figures = [row.breakdown[kind][value] for value in values]
-        heights = np.array([np.nan if figure.value is None else figure.value for figure in figures])
-        spans = np.array([figure.interval() or (np.nan, np.nan) for figure in figures]).T
+    for shift, each in enumerate(results):
+        shares = [each.breakdown[kind][value] for value in values]
+        heights = np.array([np.nan if share.value is None else share.value for share in shares])
+        spans = np.array([share.interval() or (np.nan, np.nan) for share in shares]).T
         errors = np.clip(np.abs(np.stack([heights - spans[0], spans[1] - heights])), 0, None)
-        offset = (shift - (len(rows) - 1) / 2) * 0.12
-        marks = {"fmt": "o", "markersize": 3, "elinewidth": 0.8, "color": COLOURS.get(row.name)}
-        axes.errorbar(places + offset, heights, np.nan_to_num(errors), label=row.name, **marks)  # type: ignore[arg-type]
+        offset = (shift - (len(results) - 1) / 2) * 0.12
+        marks = {"fmt": "o", "markersize": 3, "elinewidth": 0.8, "color": COLOURS.get(each.name)}
+        axes.errorbar(places + offset, heights, np.nan_to_num(errors), label=each.name, **marks)  # type: ignore[arg-type]
     axes.set_xticks(places, values, rotation=0 if len(values) < 10 else 60)
     axes.set(xlabel=kind, ylabel="rank-1", title=f"rank-1 by {kind}")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))

@@ -1,6 +1,6 @@
-"""Which pictures are enrolled and which are searched for; and that none of them gives the answer away.
+"""Which pictures are enrolled and which are searched for.
 
-Gallery and probes are of the people who score. Thresholds are fitted on others, the people of `tune`.
+Gallery and probes are of the test identities. Thresholds are fitted on others, the calibration identities.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ PAIRS_PATTERN = "NAME N1 N2, or NAME1 N1 NAME2 N2"
 
 @dataclass(frozen=True)
 class Enrolment:
-    """Pictures that are enrolled, and probes: of the same people (mated) and of others (non-mated)."""
+    """Enrolled pictures, and probes: of enrolled people (mated) and of others (non-mated)."""
 
     gallery: list[FaceRow]
     probes: list[FaceRow]
 
     @property
     def mated(self) -> list[bool]:
-        """Of each probe, whether its person is enrolled."""
+        """Whether the person of each probe is enrolled."""
         people = {row.identity for row in self.gallery}
         return [row.identity in people for row in self.probes]
 
@@ -56,23 +56,23 @@ class Protocol:
     """What an evaluation compares."""
 
     rule: str  # which pictures are enrolled, in words
-    score: Enrolment
-    tune: Enrolment
-    pairs: list[Pair] | None = None  # then `score` holds their first and second pictures, and nobody is searched for
+    test: Enrolment
+    calibration: Enrolment  # to fit thresholds on; empty: none are fitted
+    pairs: list[Pair] | None = None  # then `test` holds their first and second pictures, and nobody is searched for
 
     def notes(self) -> list[str]:
-        """Who is only enrolled, and who is only searched for."""
+        """Sentences about people who are only enrolled or only searched for."""
         if self.pairs is not None:
             return []
-        enrolled = {row.identity for row in self.score.gallery}
-        probed = {row.identity for row in self.score.probes}
+        enrolled = {row.identity for row in self.test.gallery}
+        probed = {row.identity for row in self.test.probes}
         found = []
         if distractors := sorted(enrolled - probed):
-            found.append(f"{len(distractors)} people are enrolled and have no probe ({_some(distractors)})")
+            found.append(f"{len(distractors)} identities are enrolled and have no probe ({_some(distractors)})")
         if others := sorted(probed - enrolled):
-            found.append(f"{len(others)} people have probes and are not enrolled: non-mated ({_some(others)})")
+            found.append(f"{len(others)} identities have probes and are not enrolled: non-mated ({_some(others)})")
         if not others:
-            found.append("everyone is enrolled: non-mated searches are those of all probes, each without its mate")
+            found.append("everyone is enrolled: the non-mated searches are those of all probes, each without its mate")
         return found
 
 
@@ -85,11 +85,12 @@ class GalleryRule:
     recording: str = NEUTRAL
 
     def __call__(self, rows: Sequence[FaceRow]) -> tuple[Enrolment, str]:
-        """By Multi-PIE names the first that was taken so, else the first by name of who has two or more; and in words.
+        """Gallery and probes of one set of pictures, and the rule in words. rows: at least one.
 
-        All other pictures are probes, but by Multi-PIE names those of who has no picture to enrol. Whose role in
-        splits.json is `nonmated` is searched for and never enrolled. rows: at least one. Raises InputError if by
-        Multi-PIE names nobody has a picture to enrol.
+        With Multi-PIE names, each identity's first picture of this camera, illumination and recording is enrolled, and
+        identities without one are left out. Otherwise the first picture by name of every identity with two or more is
+        enrolled. All other pictures are probes. Identities whose role in splits.json is `nonmated` are never enrolled.
+        Raises InputError if all names are Multi-PIE ones and no picture can be enrolled.
         """
         by_name = all(MultiPieName.parse(row.path.name) for row in rows)
         several = Counter(row.identity for row in rows)
@@ -111,16 +112,16 @@ class GalleryRule:
         return Enrolment(list(enrolled.values()), probes), rule
 
     def _suits(self, row: FaceRow) -> bool:
-        told = MultiPieName.parse(row.path.name)
-        assert told is not None
-        return (told.camera, told.illumination, told.recording) == (self.camera, self.illumination, self.recording)
+        name = MultiPieName.parse(row.path.name)
+        assert name is not None
+        return (name.camera, name.illumination, name.recording) == (self.camera, self.illumination, self.recording)
 
 
 def from_dataset(root: str, rule: GalleryRule, calibration_fraction: float, seed: int) -> Protocol:
-    """Of a prepared set, its test people score and its val people tune; of any other set of faces, a part tunes.
+    """The test and validation identities of a prepared set; of any other set, a share is kept for calibration.
 
     root: a prepared set, its test_processed, or what earface.data.face_rows.read_faces takes.
-    calibration_fraction: of the people, in [0, 1); 0: nobody tunes. Raises InputError.
+    calibration_fraction: of the identities, in [0, 1); 0: no thresholds are fitted. Raises InputError.
     """
     path = Path(root)
     if path.name in ("", ".."):  # the folder above it has to be known
@@ -128,33 +129,33 @@ def from_dataset(root: str, rule: GalleryRule, calibration_fraction: float, seed
     whole = (path / split_folder("test") / HR_FOLDER).is_dir()
     if whole or (path / HR_FOLDER).is_dir():
         inside = path if whole else path.parent
-        scored = read_faces(path, ("test",))
+        test_rows = read_faces(path, ("test",))
         has_val = (inside / split_folder("val") / HR_FOLDER).is_dir() and path != inside / split_folder("val")
-        calibration = read_faces(inside, ("val",)) if has_val else []
-        score, said = rule(scored)
-        tune = rule(calibration)[0] if calibration else Enrolment([], [])
+        calibration_rows = read_faces(inside, ("val",)) if has_val else []
+        test, words = rule(test_rows)
+        calibration = rule(calibration_rows)[0] if calibration_rows else Enrolment([], [])
         folder = split_folder("test") if whole else path.name
-        where = f"people of {SPLITS_FILE}" if (inside / SPLITS_FILE).is_file() else folder
-        return Protocol(f"{said}; {where}", score, tune)
+        where = f"identities of {SPLITS_FILE}" if (inside / SPLITS_FILE).is_file() else folder
+        return Protocol(f"{words}; {where}", test, calibration)
     require_face_set(root)
-    tune_rows, score_rows = _dealt(read_faces(path), calibration_fraction, seed)
-    score, said = rule(score_rows)
-    return Protocol(said, score, rule(tune_rows)[0] if tune_rows else Enrolment([], []))
+    calibration_rows, test_rows = _split_by_identity(read_faces(path), calibration_fraction, seed)
+    test, words = rule(test_rows)
+    return Protocol(words, test, rule(calibration_rows)[0] if calibration_rows else Enrolment([], []))
 
 
 def from_lists(gallery: str, probes: str, calibration_fraction: float, seed: int) -> Protocol:
-    """All pictures of the one are enrolled, those of the other searched for; of those enrolled some people tune.
+    """All pictures of `gallery` are enrolled, those of `probes` searched for; some enrolled identities calibrate.
 
-    gallery, probes: a CSV of file and identity, or a folder, each. calibration_fraction: as above. Raises InputError.
+    gallery, probes: each a CSV of file and identity, or a folder. calibration_fraction: as above. Raises InputError.
     """
     enrolled, searched = read_faces(gallery), read_faces(probes)
     people = [row.identity for row in enrolled]
     if not set(people) & {row.identity for row in searched}:
         raise InputError(f"`probes` {probes}: nobody in it is in `gallery` {gallery}")
-    tune = {row.identity for row in _dealt(enrolled, calibration_fraction, seed)[0]}
-    score = Enrolment(*([row for row in rows if row.identity not in tune] for rows in (enrolled, searched)))
-    fitted = Enrolment(*([row for row in rows if row.identity in tune] for rows in (enrolled, searched)))
-    return Protocol(f"{Path(gallery).name} against {Path(probes).name}", score, fitted)
+    chosen = {row.identity for row in _split_by_identity(enrolled, calibration_fraction, seed)[0]}
+    test = Enrolment(*([row for row in rows if row.identity not in chosen] for rows in (enrolled, searched)))
+    calibration = Enrolment(*([row for row in rows if row.identity in chosen] for rows in (enrolled, searched)))
+    return Protocol(f"{Path(gallery).name} against {Path(probes).name}", test, calibration)
 
 
 def from_pairs(root: str, pairs: str) -> Protocol:
@@ -208,17 +209,17 @@ def _lfw_picture(folder: DataRoot, name: str, number: int) -> FaceRow:
     return FaceRow(found[0], f"{name}/{found[0].name}", name)
 
 
-def _dealt(rows: Sequence[FaceRow], fraction: float, seed: int) -> tuple[list[FaceRow], list[FaceRow]]:
-    """The rows of people for thresholds, and the others. Raises InputError where either side would be empty."""
+def _split_by_identity(rows: Sequence[FaceRow], fraction: float, seed: int) -> tuple[list[FaceRow], list[FaceRow]]:
+    """Those of the calibration identities, and the others. Raises InputError where either side would be empty."""
     if fraction == 0:
         return [], list(rows)
     try:
-        tuning = split_by_subject([row.identity for row in rows], fraction, seed)
+        calibrating = split_by_subject([row.identity for row in rows], fraction, seed)
     except InputError as error:
-        raise InputError(f"`calibration_fraction`: {error}; with 0 nobody tunes") from None
+        raise InputError(f"`calibration_fraction`: {error}; with 0 no thresholds are fitted") from None
     return (
-        [row for row, chosen in zip(rows, tuning, strict=True) if chosen],
-        [row for row, chosen in zip(rows, tuning, strict=True) if not chosen],
+        [row for row, chosen in zip(rows, calibrating, strict=True) if chosen],
+        [row for row, chosen in zip(rows, calibrating, strict=True) if not chosen],
     )
 
 

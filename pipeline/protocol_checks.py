@@ -1,4 +1,4 @@
-"""What of a protocol can be measured: the pictures that can be read, and whether they are enough."""
+"""Whether a protocol can be evaluated: which pictures can be read, and whether they are enough."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from earface.data.face_sizes import VLRSize
 from pipeline.protocol import Enrolment, Protocol
 
 
-def check_people(protocol: Protocol) -> None:
+def check_identities(protocol: Protocol) -> None:
     """Raise InputError where there is nothing to measure."""
-    if not protocol.score.probes:
-        raise InputError("no probes: everyone has one picture, which is enrolled; two or more of each person wanted")
-    if not any(protocol.score.mated):
+    if not protocol.test.probes:
+        raise InputError("no probes: everyone has a single picture, which is enrolled; two or more each wanted")
+    if not any(protocol.test.mated):
         raise InputError("no probe shows anyone who is enrolled: two or more pictures of a person wanted")
-    people = {row.identity for row in protocol.score.rows}
+    people = {row.identity for row in protocol.test.rows}
     if len(people) == 1:
-        raise InputError(f"one person, {min(people)}: nobody to be told apart from; two or more wanted")
+        raise InputError(f"one person, {min(people)}: at least two are needed")
 
 
-def readable(protocol: Protocol, vlr: VLRSize | None) -> tuple[Protocol, list[str]]:
+def keep_readable(protocol: Protocol, vlr: VLRSize | None) -> tuple[Protocol, list[str]]:
     """Without the pictures that cannot be read, and a line for each that is left out.
 
-    The probes of someone whose enrolled pictures all cannot be read go too: they would count as non-mated. vlr: the
-    size of the probes' own VLR pictures, where these are used.
+    Probes of a person none of whose enrolled pictures can be read are left out too: they would count as non-mated.
+    vlr: the size of the probes' own VLR pictures, where these are used.
     Raises InputError as usable_faces does, for one of a pair, and where there is nothing left to measure.
     """
-    parts = (protocol.score, protocol.tune)
+    parts = (protocol.test, protocol.calibration)
     enrolled = [row for part in parts for row in part.gallery]
     searched = [row for part in parts for row in part.probes]
     if vlr is None:
@@ -44,13 +44,13 @@ def readable(protocol: Protocol, vlr: VLRSize | None) -> tuple[Protocol, list[st
         for row in searched
         if row in kept and row.identity in lost
     ]
-    score, tune = (
+    test, calibration = (
         Enrolment(
             [row for row in part.gallery if row in kept],
             [row for row in part.probes if row in kept and row.identity not in lost],
         )
         for part in parts
     )
-    left = replace(protocol, score=score, tune=tune)
-    check_people(left)
+    left = replace(protocol, test=test, calibration=calibration)
+    check_identities(left)
     return left, left_out

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: report.json, probes.csv, PNG curves, a self-contained report.html, TensorBoard events."""
+"""What an evaluation writes: report.json, probes.csv, PNG plots, a self-contained report.html, TensorBoard events."""
 
 from __future__ import annotations
 
@@ -16,25 +16,35 @@ from torch.utils.tensorboard import SummaryWriter
 from earface.core.errors import as_flags
 from earface.core.files import atomic_write, results_in
 from earface.metrics.plots import as_bytes
-from pipeline.configuration_metrics import MEASURES
+from pipeline.configuration_metrics import METRICS
 from pipeline.configurations import FaceLoader
 from pipeline.evaluation import ConditionResult
 from pipeline.options import EVENTS, REPORT, RESULTS
 from pipeline.plots import draw
-from pipeline.report_data import INSUFFICIENT, About, Plot, Plots, answer, as_plain, cell, given, write_probes
+from pipeline.report_data import (
+    INSUFFICIENT,
+    About,
+    Plot,
+    Plots,
+    answer,
+    as_plain,
+    cell,
+    errors_at_threshold,
+    write_probes,
+)
 from pipeline.report_page import write_page
 
 
 def write_report(out: Path, about: About, results: Sequence[ConditionResult], faces: FaceLoader) -> list[str]:
-    """All that an evaluation leaves, in the place of an earlier one; other files stay. Returns the answers.
+    """Write everything, in place of an earlier evaluation; other files stay. Returns the answers in words.
 
-    report.json goes first and comes last: where it is, everything is there and of one evaluation.
+    report.json is removed first and written last: where it exists, the results are complete and of one evaluation.
     """
     for stale in results_in(out, RESULTS):
         stale.unlink()
     plots = {
         result.condition: {
-            name: Plot(as_bytes(figure, "png"), as_bytes(figure, "svg")) for name, figure in draw(result.rows).items()
+            name: Plot(as_bytes(plot, "png"), as_bytes(plot, "svg")) for name, plot in draw(result.results).items()
         }
         for result in results
     }
@@ -52,13 +62,13 @@ def write_report(out: Path, about: About, results: Sequence[ConditionResult], fa
 
 
 def write_events(folder: Path, results: Sequence[ConditionResult], plots: Plots, answers: Sequence[str]) -> None:
-    """TensorBoard: a scalar each measure, condition and row, and the curves."""
+    """TensorBoard: a scalar for each metric, condition and configuration, and the plots."""
     with SummaryWriter(str(folder), filename_suffix=EVENTS) as writer:
         for result in results:
-            for row in result.rows:
-                for name, figure in row.measured.items():
-                    if figure.value is not None:
-                        writer.add_scalar(f"{name}/{result.condition.slug}/{row.name}", figure.value, 0)
+            for each in result.results:
+                for name, estimate in each.metrics.items():
+                    if estimate.value is not None:
+                        writer.add_scalar(f"{name}/{result.condition.slug}/{each.name}", estimate.value, 0)
             for name, plot in plots[result.condition].items():
                 pixels = np.asarray(Image.open(io.BytesIO(plot.png)).convert("RGB"))
                 writer.add_image(f"{name}/{result.condition.slug}", pixels, dataformats="HWC")
@@ -66,18 +76,23 @@ def write_events(folder: Path, results: Sequence[ConditionResult], plots: Plots,
 
 
 def print_report(console: Console, about: About, results: Sequence[ConditionResult], answers: Sequence[str]) -> None:
-    """The notes, the grid of every condition, and the answers."""
+    """The notes, a table for each condition, and the answers."""
     lines = list(about.notes)
     if about.left_out:
         lines.append(f"pictures left out: {len(about.left_out)}, such as {about.left_out[0]}")
     _print_lines(console, lines)
     for result in results:
-        names = [name for name in MEASURES if any(name in row.measured for row in result.rows)]
-        table = Table(str(result.condition), *(MEASURES[name][0] for name in names), box=None, header_style="bold")
-        for row in result.rows:
-            table.add_row(row.name, *(cell(row.measured[name]) for name in names))
+        names = [name for name in METRICS if any(name in each.metrics for each in result.results)]
+        table = Table(box=None, header_style="bold")
+        table.add_column(str(result.condition), no_wrap=True)
+        for name in names:
+            table.add_column(METRICS[name][0])
+        for each in result.results:
+            table.add_row(each.name, *(cell(each.metrics[name]) for name in names))
         console.print(table)
-        console.print(as_flags(f"at `threshold` {about.threshold:g}: {given(result.rows)}"), highlight=False)
+        console.print(
+            as_flags(f"at `threshold` {about.threshold:g}: {errors_at_threshold(result.results)}"), highlight=False
+        )
         console.print()
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in about.seconds.items())
     _print_lines(console, [*answers, seconds])

@@ -1,4 +1,4 @@
-"""What a report of the evaluation says, as plain values and tables."""
+"""The content of an evaluation's report, as plain values and tables."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from earface.data.tables import write_csv
-from pipeline.configuration_metrics import MEASURES, AtThreshold, ConfigurationResult
-from pipeline.configurations import Condition, Grids, about_recognizer, about_upsampler
+from pipeline.configuration_metrics import METRICS, AtThreshold, ConfigurationResult
+from pipeline.configurations import Condition, Configurations, describe_recognizer, describe_upsampler
 from pipeline.evaluation import ConditionResult, Difference
-from pipeline.metrics import LEVEL, Figure
+from pipeline.metrics import LEVEL, Estimate
 from pipeline.protocol import Protocol
 
 CONVENTION = (
-    "ISO/IEC 19795-1. The gallery is HR, one template a person; a score is the cosine. A score matches from the "
-    "threshold on; of equal scores another person's ranks before the mate's. FNIR is of the first rank. FNIR at an "
-    "FPIR and TAR at a FAR are measured where the same scores have that rate; fitted thresholds are other people's. "
-    f"Intervals: middle {LEVEL:.0%} of replicates in which subjects are drawn again, the same in all rows."
+    "ISO/IEC 19795-1. The gallery is HR, with one template per person; a score is a cosine. A score equal to the "
+    "threshold matches; of equal scores another person's ranks before the mate's. FNIR is at rank 1. FNIR at an FPIR "
+    "and TAR at a FAR are measured where the same scores have that rate; fitted thresholds come from the calibration "
+    f"identities. Intervals: middle {LEVEL:.0%} of replicates that resample subjects, the same for all configurations."
 )
 INSUFFICIENT = "insufficient data"
 JPEG_QUALITY = 92
@@ -28,16 +28,16 @@ PROBE_COLUMNS = (
     *("vlr_size", "degradation", "row", "file", "identity", "enrolled", "rank", "mated_score", "best_other"),
     *("best_other_score", "session", "camera", "illumination"),
 )
-SHOWN_DIFFERENCES = (  # later row, earlier row: the questions that the grid answers
+SHOWN_DIFFERENCES = (  # a configuration, and the one that it is compared with
     ("DSR + pretrained", "bicubic + pretrained"),
-    ("bicubic + tuned", "bicubic + pretrained"),
-    ("DSR + tuned", "bicubic + tuned"),
-    ("DSR + tuned", "bicubic + pretrained"),
+    ("bicubic + fine-tuned", "bicubic + pretrained"),
+    ("DSR + fine-tuned", "bicubic + fine-tuned"),
+    ("DSR + fine-tuned", "bicubic + pretrained"),
 )
 
 
 class Plot(NamedTuple):
-    """The same drawing twice."""
+    """One plot in two formats."""
 
     png: bytes
     svg: bytes
@@ -54,58 +54,62 @@ class About:
     protocol: Protocol
     threshold: float
     bootstrap: int
-    options: Mapping[str, object]  # all that was given or is the default; plain values
+    options: Mapping[str, object]  # all of them, as given or by default; plain values
     models: Mapping[str, Mapping[str, str]]  # name -> kind, digest, contract
     notes: Sequence[str]
-    left_out: Sequence[str]  # pictures that could not be read or leaked, and why
+    left_out: Sequence[str]  # pictures that cannot be read or leak, and why
     seconds: Mapping[str, float]
 
     def counts(self) -> dict[str, int]:
-        score, tune = self.protocol.score, self.protocol.tune
+        test, calibration = self.protocol.test, self.protocol.calibration
         return {
-            "people enrolled": len({row.identity for row in score.gallery}),
-            "pictures enrolled": len(score.gallery),
-            "mated probes": sum(score.mated),
-            "non-mated probes": len(score.probes) - sum(score.mated),
-            "people to fit thresholds": len({row.identity for row in tune.rows}),
-            "pictures to fit thresholds": len(tune.rows),
+            "identities enrolled": len({row.identity for row in test.gallery}),
+            "pictures enrolled": len(test.gallery),
+            "mated probes": sum(test.mated),
+            "non-mated probes": len(test.probes) - sum(test.mated),
+            "calibration identities": len({row.identity for row in calibration.rows}),
+            "calibration pictures": len(calibration.rows),
             "pictures left out": len(self.left_out),
         } | ({} if self.protocol.pairs is None else {"pairs": len(self.protocol.pairs)})
 
 
-def models_told(grids: Grids) -> dict[str, dict[str, str]]:
-    """Of each model that takes part, by its name: kind, digest, contract."""
-    told: dict[str, dict[str, str]] = {}
-    for row in (row for own in grids.values() for row in own):
-        own = row.recognizer
-        told[own.name] = {"kind": about_recognizer(own), "digest": own.digest, "contract": own.contract.id}
-        if row.upsampler.source:
-            told[row.upsampler.source] = {
-                "kind": about_upsampler(row.upsampler),
-                "digest": row.upsampler.origin,
+def describe_models(configurations: Configurations) -> dict[str, dict[str, str]]:
+    """Name -> kind, digest and contract, of each model that takes part."""
+    models: dict[str, dict[str, str]] = {}
+    for each in (each for own in configurations.values() for each in own):
+        recognizer, upsampler = each.recognizer, each.upsampler
+        models[recognizer.name] = {
+            "kind": describe_recognizer(recognizer),
+            "digest": recognizer.digest,
+            "contract": recognizer.contract.id,
+        }
+        if upsampler.source:
+            models[upsampler.source] = {
+                "kind": describe_upsampler(upsampler),
+                "digest": upsampler.origin,
                 "contract": "",
             }
-    return told
+    return models
 
 
 def answer(result: ConditionResult) -> list[str]:
-    """In words, what super-resolution and tuning change at rank 1, or in verification where nobody is searched for."""
-    measure = "rank1" if any("rank1" in row.measured for row in result.rows) else "tar_at_far_0.001"
-    told = []
-    for difference in _shown_differences(result, measure):
-        figure, interval = difference.figure, difference.figure.interval()
-        if figure.value is None or interval is None:
+    """In words, what super-resolution and fine-tuning change: rank-1, or of pairs TAR at FAR 1e-3."""
+    metric = "rank1" if any("rank1" in each.metrics for each in result.results) else "tar_at_far_0.001"
+    sentences = []
+    for difference in shown_differences(result, metric):
+        estimate, interval = difference.estimate, difference.estimate.interval()
+        if estimate.value is None or interval is None:
             continue
         better, worse = interval[0] > 0, interval[1] < 0
-        verdict = "is better than" if better else "is worse than" if worse else "is not told apart from"
+        verdict = "is better than" if better else "is worse than" if worse else "does not differ significantly from"
         span = f"{interval[0] * 100:+.1f} to {interval[1] * 100:+.1f}"
-        by = f"{figure.value * 100:+.1f} points of {MEASURES[measure][0]} (95 %: {span})"
-        told.append(f"{result.condition}: {difference.of} {verdict} {difference.to}, {by}")
-    return told
+        by = f"{estimate.value * 100:+.1f} points of {METRICS[metric][0]} (95 %: {span})"
+        sentences.append(f"{result.condition}: {difference.of} {verdict} {difference.to}, {by}")
+    return sentences
 
 
-def _shown_differences(result: ConditionResult, measure: str) -> list[Difference]:
-    found = {(each.of, each.to): each for each in result.differences if each.measure == measure}
+def shown_differences(result: ConditionResult, metric: str) -> list[Difference]:
+    found = {(each.of, each.to): each for each in result.differences if each.metric == metric}
     return [found[pair] for pair in SHOWN_DIFFERENCES if pair in found]
 
 
@@ -137,52 +141,52 @@ def _plain_condition(result: ConditionResult) -> dict[str, Any]:
         "degradation": result.condition.degradation,
         "rows": [
             {
-                "name": row.name,
+                "name": each.name,
                 "upsampler": own.upsampler.name,
                 "recognizer": own.recognizer.name,
-                "measured": {name: _plain(figure) for name, figure in row.measured.items()},
-                "thresholds": [_plain_threshold(each) for each in row.thresholds],
-                "cmc": row.cmc.tolist(),
+                "measured": {name: _plain(estimate) for name, estimate in each.metrics.items()},
+                "thresholds": [_plain_threshold(threshold) for threshold in each.thresholds],
+                "cmc": each.cmc.tolist(),
                 "breakdown": {
-                    kind: {value: _plain(figure) for value, figure in values.items()}
-                    for kind, values in row.breakdown.items()
+                    kind: {value: _plain(estimate) for value, estimate in values.items()}
+                    for kind, values in each.breakdown.items()
                 },
             }
-            for own, row in zip(result.grid, result.rows, strict=True)
+            for own, each in zip(result.configurations, result.results, strict=True)
         ],
         "differences": [
-            {"of": each.of, "to": each.to, "measure": each.measure, **_plain(each.figure)}
+            {"of": each.of, "to": each.to, "measure": each.metric, **_plain(each.estimate)}
             for each in result.differences
         ],
     }
 
 
-def _plain(figure: Figure) -> dict[str, Any]:
-    if figure.value is None:
-        return {"value": None, "insufficient_data": figure.reason}
-    low, high = figure.interval() or (None, None)
-    return {"value": figure.value, "low": low, "high": high, "samples": figure.samples}
+def _plain(estimate: Estimate) -> dict[str, Any]:
+    if estimate.value is None:
+        return {"value": None, "insufficient_data": estimate.reason}
+    low, high = estimate.interval() or (None, None)
+    return {"value": estimate.value, "low": low, "high": high, "samples": estimate.samples}
 
 
 def _plain_threshold(each: AtThreshold) -> dict[str, Any]:
     negative, positive = ("fnir", "fpir") if each.kind == "identification" else ("fnmr", "fmr")
-    told = {"kind": each.kind, "threshold": each.threshold, "from": each.named}
-    return told | {negative: _plain(each.false_negative), positive: _plain(each.false_positive)}
+    plain = {"kind": each.kind, "threshold": each.threshold, "from": each.origin}
+    return plain | {negative: _plain(each.false_negative), positive: _plain(each.false_positive)}
 
 
 def write_probes(path: Path, protocol: Protocol, results: Sequence[ConditionResult]) -> None:
-    """CSV: one row a probe, condition and row of the grid."""
-    names = list(dict.fromkeys(row.identity for row in protocol.score.gallery))
+    """CSV: one row for each probe, condition and configuration."""
+    names = list(dict.fromkeys(row.identity for row in protocol.test.gallery))
     rows = []
-    for result, row in ((each, row) for each in results for row in each.rows):
-        found = row.searches
+    for result, each in ((condition, own) for condition in results for own in condition.results):
+        found = each.searches
         if found is None:
             continue
-        for place, (probe, mated) in enumerate(zip(protocol.score.probes, protocol.score.mated, strict=True)):
+        for place, (probe, mated) in enumerate(zip(protocol.test.probes, protocol.test.mated, strict=True)):
             cells: dict[str, object] = {
                 "vlr_size": result.condition.vlr_size,
                 "degradation": result.condition.degradation,
-                "row": row.name,
+                "row": each.name,
                 "file": probe.name,
                 "identity": probe.identity,
                 "enrolled": int(mated),
@@ -198,22 +202,23 @@ def write_probes(path: Path, protocol: Protocol, results: Sequence[ConditionResu
     write_csv(path, PROBE_COLUMNS, rows)
 
 
-def given(rows: Sequence[ConfigurationResult]) -> str:
-    told = []
-    for row in rows:
-        at = {each.kind: each for each in row.thresholds if each.named == "given"}
+def errors_at_threshold(results: Sequence[ConfigurationResult]) -> str:
+    """Both error rates of each configuration at the user's threshold, in one line."""
+    parts = []
+    for each in results:
+        at = {threshold.kind: threshold for threshold in each.thresholds if threshold.origin == "given"}
         negative, positive = ("FNIR", "FPIR") if "identification" in at else ("FNMR", "FMR")
-        chosen = at.get("identification") or at["verification"]
-        told.append(f"{row.name} {negative} {_share(chosen.false_negative)} {positive} {_share(chosen.false_positive)}")
-    return "; ".join(told)
+        given = at.get("identification") or at["verification"]
+        parts.append(f"{each.name} {negative} {_share(given.false_negative)} {positive} {_share(given.false_positive)}")
+    return "; ".join(parts)
 
 
-def _share(figure: Figure) -> str:
-    return "?" if figure.value is None else f"{figure.value:.1%}"
+def _share(estimate: Estimate) -> str:
+    return "?" if estimate.value is None else f"{estimate.value:.1%}"
 
 
-def cell(figure: Figure) -> str:
-    if figure.value is None:
+def cell(estimate: Estimate) -> str:
+    if estimate.value is None:
         return "insufficient"
-    interval = figure.interval()
-    return f"{figure.value:.1%}" + ("" if interval is None else f"\n{interval[0]:.1%} - {interval[1]:.1%}")
+    interval = estimate.interval()
+    return f"{estimate.value:.1%}" + ("" if interval is None else f"\n{interval[0]:.1%} - {interval[1]:.1%}")

@@ -1,11 +1,11 @@
-"""The evaluation's page: one HTML file with everything in it."""
+"""The evaluation's report as one HTML file with everything in it."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import cv2
 import torch
@@ -16,12 +16,17 @@ from earface.data.face_sizes import FACE_SIZE
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_uint8
 from earface.nn.upsampler import NONE, UPSAMPLER_NAMES
-from pipeline.configuration_metrics import MEASURES
+from pipeline.configuration_metrics import METRICS
 from pipeline.configurations import FaceLoader
 from pipeline.evaluation import COMPARED, ConditionResult, Failure
-from pipeline.report_data import CONVENTION, INSUFFICIENT, JPEG_QUALITY, About, Plots, _shown_differences
+from pipeline.report_data import CONVENTION, INSUFFICIENT, JPEG_QUALITY, About, Plots, shown_differences
 
-# -- the page ----------------------------------------------------------------------------------------------------------
+
+class ShownFailure(NamedTuple):
+    """A failure with its pictures, by caption, as data URIs."""
+
+    failure: Failure
+    pictures: dict[str, str]
 
 
 def write_page(
@@ -32,8 +37,8 @@ def write_page(
     answers: Sequence[str],
     faces: FaceLoader,
 ) -> None:
-    """HTML that needs no other file. faces: as the probes of the failures are read again."""
-    drawn = {
+    """HTML that needs no other file. faces: to read the probes of the failures again."""
+    embedded = {
         condition: {name: _data_uri(plot.svg, "svg+xml") for name, plot in own.items()}
         for condition, own in plots.items()
     }
@@ -41,9 +46,11 @@ def write_page(
         result.condition: [_failure_shown(failure, result, faces) for failure in result.failures] for result in results
     }
     html = _environment().get_template("report.html.jinja").render(
-        about=about, results=results, plots=drawn, failures=shown, answers=answers, measures=MEASURES,
-        convention=CONVENTION, differences=_shown_differences,
-        row_names=list(dict.fromkeys(row.name for result in results for row in result.rows)),
+        about=about, results=results, plots=embedded, failures=shown, answers=answers,
+        titles={name: title for name, (title, _) in METRICS.items()},
+        higher_is_better={name: higher for name, (_, higher) in METRICS.items()},
+        convention=CONVENTION, differences=shown_differences,
+        names=list(dict.fromkeys(each.name for result in results for each in result.results)),
     )  # fmt: skip
     with atomic_write(path) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
@@ -65,18 +72,19 @@ def _data_uri(content: bytes, kind: str) -> str:
 
 
 def _picture(pixels: Pixels) -> str:
-    """PNG of a VLR face, whose pixels are shown one by one; of others JPEG, a fifth of the bytes."""
+    """PNG of a VLR face, whose single pixels are shown; JPEG of others, a fifth of the bytes."""
     kind = "png" if max(pixels.shape[:2]) < FACE_SIZE else "jpeg"
     options = [] if kind == "png" else [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     return _data_uri(cv2.imencode(f".{kind}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1].tobytes(), kind)
 
 
 @torch.no_grad()
-def _failure_shown(failure: Failure, result: ConditionResult, faces: FaceLoader) -> dict[str, Any]:
-    """The probe as each upsampler shows it, and the two people it was compared with."""
+def _failure_shown(failure: Failure, result: ConditionResult, faces: FaceLoader) -> ShownFailure:
+    """The probe, VLR and enlarged by each upsampler, beside its mate and the person it was taken for."""
     batch = next(iter(faces.batches([failure.probe], result.condition)))
-    vlr = faces.ready(batch, result.condition)["vlr"]
-    upsamplers = {row.upsampler.name: row.upsampler for row in result.grid if row.upsampler.name != NONE}
+    vlr = faces.vlr(batch, result.condition)
+    upsamplers = {each.upsampler.name: each.upsampler for each in result.configurations}
+    upsamplers.pop(NONE, None)
     pictures = {f"probe, {result.condition.vlr_size} px": to_uint8(vlr[0]).cpu().numpy()}
     pictures |= {
         UPSAMPLER_NAMES[name]: to_uint8(upsampler.enlarge(vlr)[0]).cpu().numpy()
@@ -85,4 +93,4 @@ def _failure_shown(failure: Failure, result: ConditionResult, faces: FaceLoader)
     pictures["HR"] = read_image(failure.probe.path)
     pictures[f"taken for {failure.wrong.identity}"] = read_image(failure.wrong.path)
     pictures[f"is {failure.right.identity}"] = read_image(failure.right.path)
-    return {"failure": failure, "pictures": {name: _picture(pixels) for name, pixels in pictures.items()}}
+    return ShownFailure(failure, {name: _picture(pixels) for name, pixels in pictures.items()})

@@ -20,19 +20,19 @@ BLOCK = {
     "cpu": (32, 2048),
     "cuda": (128, 16384),
 }  # probes x templates of one product; a block of templates stays in cache
-MAX_COMPARISONS = 5_000_000  # non-mated ones that are kept; beyond it each probe's are a sample
+MAX_COMPARISONS = 5_000_000  # non-mated ones that are kept; if there are more, a sample for each probe
 NOBODY = -1  # the template of a probe that is not enrolled
 
 
 def score_chunks(probes: Tensor, templates: Tensor, scores: int = CHUNK_SCORES) -> Iterator[tuple[int, Tensor]]:
-    """The number of the first probe, and its and the next probes' scores (n, T), until all are dealt with.
+    """The number of the first probe of each chunk, and the scores (n, T) of its probes, for all probes.
 
     probes (P, D), templates (T, D) of length 1, float32, on one device. scores: about how many at once, at least those
-    of one block of probes. A score is the same bit for bit in any chunk; another place in the list may change its last
-    bit. Raises InputError for embeddings that are not finite: NaN is no lower than any score, so it would rank first.
+    of one block of probes. A score is the same bit for bit in any chunk; at another place in the list its last bit may
+    differ. Raises InputError for embeddings that are not finite: NaN, not lower than any score, would rank first.
     """
     block = block_shape(probes.device)[0]
-    rows = max(1, scores // max(1, *templates.shape) // block) * block  # D: few templates, a long chunk
+    rows = max(1, scores // max(1, *templates.shape) // block) * block  # D: with few templates chunks are long
     for start in range(0, len(probes), rows):
         found = products(probes[start : start + rows], templates)
         if not found.isfinite().all():
@@ -64,7 +64,7 @@ def products(probes: Tensor, templates: Tensor) -> Tensor:
 def top_candidates(
     probes: Tensor, templates: Tensor, count: int, *, scores: int = CHUNK_SCORES
 ) -> tuple[Tensor, Tensor]:
-    """The `count` best templates of each probe: scores (P, K) falling, and rows (P, K); K = count or all there are.
+    """The `count` best templates of each probe, or all if there are fewer: scores (P, K), falling, and rows (P, K).
 
     Of equal scores the lower row comes first.
     """
@@ -77,7 +77,7 @@ def top_candidates(
 
 
 def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """topk alone leaves the order of equal scores open: one whole number of score and row decides it."""
+    """topk leaves the order of equal scores open; a whole number made of score and row decides it."""
     bits = (scores + 0.0).contiguous().view(torch.int32)  # + 0.0: -0 is 0
     bits ^= (bits >> 31) & 0x7FFFFFFF  # a negative number's bits fall where it rises
     rows = torch.arange(scores.shape[1], device=scores.device)
@@ -88,9 +88,9 @@ def _best(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def top_candidates_faiss(probes: Tensor, templates: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """`top_candidates` by FAISS's exact index, where it is installed; it leaves the order of equal scores open.
+    """`top_candidates` by FAISS's exact index, which leaves the order of equal scores open.
 
-    Raises InputError where it is not.
+    Raises InputError if FAISS is not installed.
     """
     if importlib.util.find_spec("faiss") is None:
         raise InputError("`search` faiss: FAISS is not installed; pip install faiss-cpu, or use `search` exact")
@@ -104,12 +104,12 @@ def top_candidates_faiss(probes: Tensor, templates: Tensor, count: int) -> tuple
 
 @dataclass(frozen=True)
 class Searches:
-    """What P searches in one gallery gave; the P probes in their order. float32."""
+    """The results of P searches in one gallery, in the order of the probes."""
 
-    rank: NDArray[np.int64]  # (P,) of the mate, from 1; 0 for who is not enrolled. Equal scores of others come before
-    mated: NDArray[np.float32]  # (P,) the mate's score; NaN for who is not enrolled
-    best: NDArray[np.float32]  # (P,) the best score of anyone else; -inf where there is nobody else
-    best_row: NDArray[np.int64]  # (P,) whose; NOBODY where there is nobody else
+    rank: NDArray[np.int64]  # (P,) of the mate, from 1; 0 if not enrolled. Equal scores of others come before
+    mated: NDArray[np.float32]  # (P,) the mate's score; NaN if not enrolled
+    best: NDArray[np.float32]  # (P,) the best score of anyone else; -inf if there is nobody else
+    best_row: NDArray[np.int64]  # (P,) whose it is; NOBODY if there is nobody else
     impostor: NDArray[np.float32]  # (M,) scores with other people's templates: all, or a sample of max_comparisons
     impostor_of: NDArray[np.int64]  # (M,) the probe of each
     sampled: bool
@@ -127,8 +127,8 @@ def search(
     """Every probe in the gallery.
 
     mates: (P,) the row of each probe's own template, or NOBODY. seed: of the sample of comparisons, in which each probe
-    has equally many, none twice; the same for all rows of a grid. Raises ValueError for a row that there is not and for
-    an empty gallery, and InputError like score_chunks.
+    has equally many, none twice; the same for all configurations. Raises ValueError for a row that does not exist and
+    for an empty gallery, and InputError like score_chunks.
     """
     count, size = len(probes), len(templates)
     if size == 0 or mates.shape != (count,) or ((mates < NOBODY) | (mates >= size)).any():

@@ -57,7 +57,12 @@ def lively(network: nn.Module) -> nn.Module:
 
 def ear_vae(encoder: str, path: int) -> EarVAE:
     options = {"base_channels": 4, "latent_dim": 8, "image_size": 64, "linear_path_size": path}
-    return lively(EarVAE(encoder=encoder, **options))  # type: ignore[return-value]
+    model = EarVAE(encoder=encoder, **options)  # type: ignore[arg-type]
+    if encoder in ("dinov2", "sam"):  # two blocks, one of which has SAM's global attention, stand for twelve
+        blocks = model.encoder.backbone.net.blocks
+        for index in {*range(len(blocks))} - {1, 2}:
+            blocks[index] = nn.Identity()
+    return lively(model)  # type: ignore[return-value]
 
 
 def edgeface() -> EdgeFace:
@@ -102,7 +107,7 @@ def assert_same_in_any_batch(function: Function, rows: Tensor) -> None:
 PROMISES: dict[str, tuple[Callable[[], Function], Callable[[], Tensor]]] = {
     **{
         f"an ear's latents, {encoder}": (lambda encoder=encoder: ear_vae(encoder, 16).encode, ears)
-        for encoder in ("conv", "resnet18", "timm:convnext_atto", "timm:test_vit")
+        for encoder in ("conv", "resnet18", "timm:convnext_atto", "timm:test_vit", "dinov2", "sam")
     },
     "an ear's logvar": (lambda: logvar_by(ear_vae("conv", 0)), ears),
     "a face's embedding": (lambda: partial(embed_faces, edgeface(), contract=FaceContract()), faces),

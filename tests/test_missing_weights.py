@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import timm
 from huggingface_hub import constants
+from safetensors.torch import save_file
 
 from earface.commands import main
+from earface.synthetic.scene_set import SceneSet, write_scene_set
 from tests.conftest import TINY, VLR, only_line
 
 pytestmark = pytest.mark.runs
@@ -30,11 +33,11 @@ PROGRAMS = {  # words, and what is missing with the way to give it
     ),
     "faces finetune": (
         "--dataset-root {broken}",
-        (("edgeface_xxs", "--weights FILE"), ("", "dsr/checkpoints/last.ckpt: no such checkpoint")),
+        (("edgeface_xxs", "--recognizer FILE"), ("", "dsr/checkpoints/last.ckpt: no such checkpoint")),
     ),
     "faces evaluate": (
-        "--dataset-root {broken} --weights edgeface_xxs edgeface_base",
-        (("edgeface_xxs", "--weights FILE"), ("edgeface_base", "--weights FILE")),
+        "--dataset-root {broken} --recognizer edgeface_xxs edgeface_base",
+        (("edgeface_xxs", "--recognizer FILE"), ("edgeface_base", "--recognizer FILE")),
     ),
     "faces embed": ("--input {broken} --variant edgeface_xxs", (("edgeface_xxs", "give a file of the authors"),)),
     "faces prepare": ("--images {broken} --out {tmp}/out", (("YuNet", "--detector"),)),
@@ -101,6 +104,55 @@ def test_what_the_line_advises_is_enough(ear_set: Path, tmp_path: Path, capsys: 
     assert "or none" in line
     assert "--perceptual-weight 0" in line
     assert main([*given, *advised]) == 0
+
+
+def training_from_file(program: str, ears: Path, folder: Path) -> tuple[list[str], Path]:
+    """Words of a run of an epoch, checkpoints in folder/checkpoints, and the encoder's weights that it starts from."""
+    weights = folder / "encoder.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), weights)
+    if program == "ears train":
+        data = ("--train-npy", str(ears / "train_teacher.npy"), "--val-npy", str(ears / "val_teacher.npy"))
+        own = (*TINY, "--perceptual-weight", "0")
+    else:
+        drawn = [folder / split / "annotations.json" for split in ("train", "val")]
+        for seed, file in enumerate(drawn):
+            write_scene_set(file.parent, SceneSet(4, 96, 72, seed=seed))
+        data = ("--train-json", str(drawn[0]), "--val-json", str(drawn[1]))
+        own = ("--image-size", "64", "--crop-size", "32", *FEW)
+    given = [*program.split(), *data, *own, "--encoder", "timm:test_vit", "--encoder-weights", str(weights)]
+    given += ["--batch-size", "4", "--log-every-n-steps", "1", "--epochs", "1"]
+    return [*given, "--checkpoint-dir", str(folder / "checkpoints")], weights
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize("program", ["ears train", "ears detector train"])
+def test_a_checkpoint_holds_the_weights_of_the_encoder(
+    program: str, ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that continues one, or starts from one, does not look for what the first started from."""
+    given, weights = training_from_file(program, ear_set, tmp_path)
+    assert main(given) == 0
+    weights.unlink()
+    assert main([*given, "--epochs", "2"]) == 0
+    first = (tmp_path / "checkpoints" / "last.ckpt").rename(tmp_path / "first.ckpt")
+    assert main([*given, "--epochs", "3", "--resume", str(first)]) == 0
+    assert main([*given, "--init-from", str(first), "--checkpoint-dir", str(tmp_path / "new")]) == 0
+    capsys.readouterr()
+    assert main([*given, "--checkpoint-dir", str(tmp_path / "another")]) == 2
+    assert weights.name in only_line(capsys)
+
+
+@pytest.mark.usefixtures("offline")
+def test_a_detector_without_landmarks_holds_no_landmarkers_encoder(
+    ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given, weights = training_from_file("ears detector train", ear_set, tmp_path)
+    assert main([*given, "--num-landmarks", "0"]) == 0
+    weights.unlink()
+    capsys.readouterr()
+    start = ("--init-from", str(tmp_path / "checkpoints" / "last.ckpt"), "--checkpoint-dir", str(tmp_path / "new"))
+    assert main([*given, *start]) == 2
+    assert weights.name in only_line(capsys)
 
 
 def started(arguments: Sequence[str], cache: Path) -> subprocess.CompletedProcess[str]:

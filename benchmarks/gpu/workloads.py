@@ -133,7 +133,8 @@ def dsr(context: Context, flags: Sequence[str]) -> Workload:
     torch.manual_seed(0)
     recognizer = load_frozen_recognizer("--recognizer", config.recognizer, config.crop)
     module = DSRLightning(config, recognizer, None, load_perceptual(config))
-    batch = {"image": pictures(config.batch_size, 128), "index": torch.arange(config.batch_size)}
+    index = torch.arange(config.batch_size)
+    batch = {"hr_pixels": pictures(config.batch_size, 128), "identity": index, "index": index}
     return Workload(
         module,
         batch,
@@ -156,9 +157,9 @@ def edgeface(context: Context, flags: Sequence[str], identities: int = 1000) -> 
     argv = [f"--recognizer={Assets.of(context).edgeface}", "--progress=none", *flags]
     config = parse_options(EdgeFaceTrainingConfig, argv, prog="workload", aliases=ALIASES).of_stage(2)
     torch.manual_seed(0)
-    module = EdgeFaceLightning(config, load_edgeface(config.weights), [str(each) for each in range(identities)])
+    module = EdgeFaceLightning(config, load_edgeface(config.recognizer), [str(each) for each in range(identities)])
     count = config.batch_size
-    batch = {"image": pictures(count, 128), "label": torch.arange(count) % identities, "index": torch.arange(count)}
+    batch = {"pixels": pictures(count, 128), "label": torch.arange(count) % identities, "index": torch.arange(count)}
 
     def forward(batch: dict[str, Any]) -> Any:
         if config.compile:
@@ -173,7 +174,7 @@ def edgeface(context: Context, flags: Sequence[str], identities: int = 1000) -> 
     return Workload(
         module,
         batch,
-        lambda batch: {**batch, "image": to_model_range(batch["image"])},
+        lambda batch: {"image": to_model_range(batch["pixels"]), "label": batch["label"], "index": batch["index"]},
         forward,
         losses,
     )

@@ -238,6 +238,12 @@ class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=
         return f"all weights are those of {path}, but {len(anew)} of the landmarker's start anew"
 
 
+def holds_encoders(path: str, config: EarDetectorConfig) -> bool:
+    """Whether the checkpoint of a detector holds the encoders of all networks of `config`: the landmarker's, too."""
+    state = network_state(read_checkpoint(path))
+    return not config.num_landmarks or any(name.startswith("landmarks.backbone.") for name in state)
+
+
 def _fits(state: dict[str, Tensor], own: dict[str, Tensor], name: str) -> bool:
     return name in state and state[name].shape == own[name].shape
 

@@ -197,7 +197,6 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
         ]
         grid = photograph_grid(pictures, min(GRID_COLUMNS, len(pictures)))
         path = self.log_dir / "detections" / f"epoch_{self.current_epoch:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, grid)
         for writer in self.tensorboard():
             writer.add_image("detections", grid, self.global_step, dataformats="HWC")

@@ -29,7 +29,7 @@ def train(config: EarDetectorTrainingConfig) -> int:
     with first_imports():
         from ear_teacher.detector.annotated_photographs import AnnotatedPhotographs
         from ear_teacher.detector.datamodule import EarDetectorDataModule
-        from ear_teacher.detector.model import EarDetector, vae_options
+        from ear_teacher.detector.model import EarDetector, holds_encoders, vae_options
         from ear_teacher.detector.module import EarDetectorLightning
         from ear_teacher.encoders import require_backbone
         from earface.training.resume import Run
@@ -44,8 +44,10 @@ def train(config: EarDetectorTrainingConfig) -> int:
     config = config.resolved(annotated.num_landmarks, stored)
 
     def build(config: EarDetectorTrainingConfig, _: EarDetectorDataModule, run: Run) -> EarDetectorLightning:
-        weights = "none" if config.vae_checkpoint or config.init_from or run.checkpoint else config.encoder_weights
-        model = EarDetector(config.model_config(*annotated.landmarks), weights)
+        shape = config.model_config(*annotated.landmarks)
+        start = config.init_from
+        held = config.vae_checkpoint or run.checkpoint or (start and holds_encoders(start, shape))
+        model = EarDetector(shape, "none" if held else config.encoder_weights)
         if config.vae_checkpoint:
             model.load_encoder(config.vae_checkpoint)
         return EarDetectorLightning(config, model)

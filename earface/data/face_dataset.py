@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict, cast
 
 import numpy as np
 import torch
@@ -23,12 +23,40 @@ from earface.data.images import read_ahead, read_image
 from earface.data.pixels import to_model_range, to_uint8
 
 
-class FaceDataset(Dataset[dict[str, Any]]):
-    """Items by (epoch, index): `image` (128, 128, 3) uint8; `key`, three numbers that its degradation depends on;
-    `identity`, `index`; and `vlr` (h, w, 3) uint8 where `files` or `realistic_size`.
+class FaceItem(TypedDict):
+    """One face of a FaceDataset."""
 
-    With `files` the two are mirrored together and changed in no other way. realistic_size: of VLR faces that are
-    degraded here, by the loader's workers: their recipes are numbers of the CPU, for which a device would wait.
+    hr_pixels: Tensor  # (128, 128, 3) uint8
+    vlr_pixels: NotRequired[Tensor]  # (h, w, 3) uint8, with `files` or `realistic_size`
+    key: Tensor  # (3,) int64: what its degradation depends on
+    identity: int
+    index: int
+
+
+class FacePixels(TypedDict):
+    """A batch of FaceItems, as the loader collates them."""
+
+    hr_pixels: Tensor  # (B, 128, 128, 3) uint8
+    vlr_pixels: NotRequired[Tensor]  # (B, h, w, 3) uint8
+    key: Tensor  # (B, 3) int64
+    identity: Tensor  # (B,) int64
+    index: Tensor  # (B,) int64
+
+
+class FaceBatch(TypedDict):
+    """The same on its device, as a network takes it: float32 in [-1, 1]."""
+
+    hr: Tensor  # (B, 3, 128, 128)
+    vlr: Tensor  # (B, 3, h, w)
+    identity: Tensor  # (B,)
+    index: Tensor  # (B,)
+
+
+class FaceDataset(Dataset[FaceItem]):
+    """Items by (epoch, index), or by index alone.
+
+    With `files` HR and VLR are mirrored together and changed in no other way. realistic_size: of VLR faces that are
+    degraded here, by the loader's workers: the random recipes are computed on the CPU, for which a device would wait.
     """
 
     def __init__(
@@ -48,7 +76,7 @@ class FaceDataset(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+    def __getitem__(self, key: tuple[int, int] | int) -> FaceItem:
         epoch, index = key if isinstance(key, tuple) else (0, key)
         row = self.rows[index]
         pictures = [read_image(row.path)]
@@ -58,10 +86,18 @@ class FaceDataset(Dataset[dict[str, Any]]):
         if self.augmentation is not None:
             pictures = self.augmentation(pictures, (self.seed, epoch, index))
             degradation = (self.seed, epoch + 1, index)  # a picture's own keys have 0 there
-        item = {name: torch.from_numpy(pixels) for name, pixels in zip(("image", "vlr"), pictures, strict=False)}
+        hr, *own_vlr = map(torch.from_numpy, pictures)
+        item: FaceItem = {
+            "hr_pixels": hr,
+            "key": torch.tensor(degradation),
+            "identity": int(self.identities[index]),
+            "index": index,
+        }
         if self.realistic_size is not None:
-            item["vlr"] = _realistic_pixels(item["image"], self.realistic_size, degradation)
-        return {**item, "key": torch.tensor(degradation), "identity": int(self.identities[index]), "index": index}
+            item["vlr_pixels"] = _realistic_pixels(hr, self.realistic_size, degradation)
+        elif own_vlr:
+            (item["vlr_pixels"],) = own_vlr
+        return item
 
 
 def _realistic_pixels(image: Tensor, size: VLRSize, key: tuple[int, int, int]) -> Tensor:
@@ -70,13 +106,20 @@ def _realistic_pixels(image: Tensor, size: VLRSize, key: tuple[int, int, int]) -
     return to_uint8(vlr)
 
 
-def with_vlr(batch: dict[str, Any], degradation: str, size: VLRSize) -> dict[str, Any]:
-    """A batch of FaceDataset with `hr` and `vlr` in [-1, 1] on its device; `vlr` is made of `hr` unless it is there."""
-    hr = to_model_range(batch["image"])
-    if "vlr" in batch:
-        return {**batch, "hr": hr, "vlr": to_model_range(batch["vlr"])}
-    keys = batch["key"].tolist() if degradation == "realistic" else [()] * len(hr)
-    return {**batch, "hr": hr, "vlr": degrade(degradation, hr, size, keys)}
+def on_device(batch: FacePixels, device: str) -> FacePixels:
+    """Every tensor of the batch on the device."""
+    return cast(FacePixels, {name: cast(Tensor, value).to(device, non_blocking=True) for name, value in batch.items()})
+
+
+def with_vlr(batch: FacePixels, degradation: str, size: VLRSize) -> FaceBatch:
+    """The batch in [-1, 1], on its device. VLR faces are made of the HR ones unless the batch has their pixels."""
+    hr = to_model_range(batch["hr_pixels"])
+    if "vlr_pixels" in batch:
+        vlr = to_model_range(batch["vlr_pixels"])
+    else:
+        keys = batch["key"].tolist() if degradation == "realistic" else [()] * len(hr)
+        vlr = degrade(degradation, hr, size, keys)
+    return {"hr": hr, "vlr": vlr, "identity": batch["identity"], "index": batch["index"]}
 
 
 def training_faces(dataset_root: str, need_vlr: bool) -> tuple[list[FaceRow], list[FaceRow]]:

@@ -84,7 +84,8 @@ class TrainedModel(nn.Module, ModelHubMixin, Generic[Config]):
     def load_weights(self, checkpoint: Mapping[str, Any], path: str | Path, weights: str = "averaged") -> None:
         """The weights of a checkpoint into this model. Raises InputError when shapes or names differ."""
         stored = checkpoint.get("hyper_parameters", {})
-        made_with = stored.get("model" if "kind" in stored else self.old_key) or {}
+        options = stored.get("model" if "kind" in stored else self.old_key) or {}
+        made_with = {name: tuples(value) for name, value in options.items()}
         load_fitting(self, network_state(checkpoint, weights), path, made_with)
 
     def load_extras(self, checkpoint: Mapping[str, Any]) -> None:

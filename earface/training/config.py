@@ -140,11 +140,16 @@ class RunOptions:
     def check_files(self) -> None:
         """Raise InputError where what a new run reads is not there. Of each trainer."""
 
+    def check_init_from(self, path: str) -> None:
+        """Raise InputError where there is nothing to take weights from. Of each trainer."""
+        require_checkpoint(path)
+
     def check_paths(self) -> None:
         """Raise InputError where a checkpoint, or what a new run reads, is not there: before anything is imported."""
-        for path in (self.resume, self.init_from):
-            if path not in (None, "auto", "never"):
-                require_checkpoint(str(path))
+        if self.resume not in ("auto", "never"):
+            require_checkpoint(self.resume)
+        if self.init_from is not None:
+            self.check_init_from(self.init_from)
         if self.is_new:
             self.check_files()
 

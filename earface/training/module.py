@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
@@ -13,7 +13,7 @@ from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from earface.core.errors import as_flags
+from earface.core.errors import InputError, as_flags
 from earface.core.options import to_plain
 from earface.nn.checkpoint import read_checkpoint
 from earface.training.config import RunOptions
@@ -179,6 +179,15 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
             logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=self.global_step)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **options: Any) -> Self:
+        """Refused where a module needs networks that its checkpoint does not hold. Raises InputError."""
+        model = cls.__name__.removesuffix("Lightning")
+        raise InputError(
+            f"{checkpoint_path}: {cls.__name__} also needs the networks of its loss, which are in no checkpoint; "
+            f"{model}.load_from_checkpoint gives the trained model, and the training command continues the run"
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["terms"] = self.terms.state_dict()

@@ -120,6 +120,7 @@ def ear_teacher(files: Files, **options: Any) -> Case:
     """All seven terms of the loss, 64 px."""
     from ear_teacher.config import EarVAETrainingConfig
     from ear_teacher.datamodule import EarVAEDataModule
+    from ear_teacher.losses import build_loss
     from ear_teacher.module import EarVAELightning
 
     shape = {"encoder": "conv", "image_size": 64, "latent_dim": 16, "base_channels": 8, "linear_path_size": 16}
@@ -129,7 +130,8 @@ def ear_teacher(files: Files, **options: Any) -> Case:
     datamodule = EarVAEDataModule(config)
     datamodule.setup()
     with patch("earface.nn.perceptual.load_timm_backbone", _untrained):
-        return _case(EarVAELightning(config), datamodule)
+        loss = build_loss(config)
+    return _case(EarVAELightning(config, loss=loss), datamodule)
 
 
 def detector(files: Files, **options: Any) -> Case:
@@ -175,18 +177,18 @@ def dsr(files: Files, **options: Any) -> Case:
 
 def edgeface(files: Files, stage: Any, **options: Any) -> Case:
     """A stage of the fine-tuning on interpolated faces."""
-    from dsr.upsampler import enlarging
+    from dsr.upsampler import build_upsamplers
     from facial_rec.config import EdgeFaceTrainingConfig
     from facial_rec.datamodule import EdgeFaceDataModule
     from facial_rec.module import EdgeFaceLightning
     from facial_rec.recognizer import load_edgeface
 
-    data = {"dataset_root": str(files.faces), "inputs": "bicubic", "vlr_size": "16"}
-    paths = {"weights": str(files.edgeface), "cache_dir": str(files.folder / "cache")}
+    data = {"dataset_root": str(files.faces), "upsampler": "bicubic", "vlr_size": "16"}
+    paths = {"recognizer": str(files.edgeface), "cache_dir": str(files.folder / "cache")}
     config = EdgeFaceTrainingConfig(**{**data, **paths, **options}).of_stage(stage)
-    datamodule = EdgeFaceDataModule(config, enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size))
+    datamodule = EdgeFaceDataModule(config, build_upsamplers(config.mixture, config.dsr_checkpoint, config.vlr_size))
     datamodule.setup()
-    return _case(EdgeFaceLightning(config, load_edgeface(config.weights), datamodule.classes), datamodule)
+    return _case(EdgeFaceLightning(config, load_edgeface(config.recognizer), datamodule.classes), datamodule)
 
 
 def _vae(**options: Any) -> Callable[[Files], Case]:

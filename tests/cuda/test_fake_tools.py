@@ -16,7 +16,7 @@ from dsr.inference import super_resolve
 from dsr.metrics import measure as measure_faces
 from dsr.model import DSR
 from dsr.upsampler import build_upsampler
-from dsr.upscaling import SmallFaces, write_faces, write_sheet
+from dsr.upscaling import SmallFaces, write_comparison, write_faces
 from ear_teacher.detector.model import EarDetector
 from ear_teacher.metrics.baselines import PixelPCA
 from ear_teacher.metrics.reconstruction import decode_unit, encode_all, encode_posteriors, latent_use, measure
@@ -240,7 +240,7 @@ def test_faces_are_upscaled_into_files(dsr: DSR, tmp_path: Path) -> None:
     with fake_cuda(), torch.no_grad():
         on_cuda(dsr)
         write_faces(dsr, faces, targets, "cuda", "32", 2)
-        write_sheet(dsr, faces, tmp_path / "sheet.png", "cuda", "32")
+        write_comparison(dsr, faces, tmp_path / "sheet.png", "cuda", "32")
     assert all(read_image(path).shape == (128, 128, 3) for path in targets.values())
 
 

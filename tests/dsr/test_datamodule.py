@@ -19,7 +19,7 @@ from dsr.datamodule import DSRDataModule
 from dsr.train_dsr import main
 from earface.core.errors import InputError
 from earface.data.degradation import bicubic, picture_key, realistic
-from earface.data.face_dataset import FaceDataset, usable_faces, with_vlr
+from earface.data.face_dataset import FaceBatch, FaceDataset, usable_faces, with_vlr
 from earface.data.face_rows import read_faces
 from earface.data.images import read_image
 from earface.data.pixels import to_model_range
@@ -36,7 +36,7 @@ def module_of(root: Path, **changes: Any) -> DSRDataModule:
     return datamodule
 
 
-def first_batch(datamodule: DSRDataModule, epoch: int = 0) -> dict[str, Any]:
+def first_batch(datamodule: DSRDataModule, epoch: int = 0) -> FaceBatch:
     loader = datamodule.train_dataloader()
     loader.set_epoch(epoch)
     return datamodule.on_after_batch_transfer(next(iter(loader)), 0)
@@ -93,8 +93,8 @@ def test_validation_without_vlr_files_makes_the_very_same(face_set: Path, copied
         assert torch.equal(vlr, from_file(face_set / "val_processed" / "vlr_images" / name))
 
 
-def test_realistic_validation_faces_are_drawn_by_name_and_alike_in_every_epoch(face_set: Path) -> None:
-    """As data.prepare_faces draws them."""
+def test_realistic_validation_faces_depend_on_the_name_and_are_equal_in_every_epoch(face_set: Path) -> None:
+    """As data.prepare_faces makes them."""
     datamodule = module_of(face_set, degradation="realistic", seed=7)
     batch = datamodule.on_after_batch_transfer(next(iter(datamodule.val_dataloader())), 0)
     rows = datamodule.val_set.rows
@@ -114,7 +114,7 @@ def test_vlr_is_made_of_the_augmented_face(face_set: Path, vlr_size: str, augmen
     assert torch.equal(batch["vlr"], bicubic(batch["hr"], datamodule.config.vlr))
 
 
-def test_realistic_pairs_are_registered_and_drawn_anew_in_every_epoch(face_set: Path) -> None:
+def test_realistic_pairs_are_registered_and_differ_between_epochs(face_set: Path) -> None:
     datamodule = module_of(face_set, degradation="realistic", batch_size=19, seed=5)
     for epoch in (0, 3):
         batch = first_batch(datamodule, epoch)
@@ -146,10 +146,10 @@ def test_augmentation_is_a_function_of_seed_epoch_and_index(face_set: Path) -> N
     first, again = (FaceDataset(rows, seed=1, augment="light") for _ in range(2))
     view = first[(2, 4)]
     for _ in range(2):  # whatever was asked for before
-        assert torch.equal(again[(2, 4)]["image"], view["image"])
+        assert torch.equal(again[(2, 4)]["hr_pixels"], view["hr_pixels"])
         again[(0, 0)]
     others = [first[(3, 4)], FaceDataset(rows, seed=2, augment="light")[(2, 4)], FaceDataset([*rows], seed=1)[4]]
-    assert not any(torch.equal(other["image"], view["image"]) for other in others)
+    assert not any(torch.equal(other["hr_pixels"], view["hr_pixels"]) for other in others)
     assert view["key"].tolist() == [1, 3, 4]
 
 
@@ -164,11 +164,11 @@ def test_workers_do_not_matter(face_set: Path, degradation: str) -> None:
             loader.set_epoch(epoch)
             epochs.append(list(loader))
         batches.append(epochs)
-    made = {"vlr"} if degradation == "realistic" else set()
+    made = {"vlr_pixels"} if degradation == "realistic" else set()
     for alone, shared in zip(batches[0], batches[1], strict=True):
         assert len(set(torch.cat([batch["index"] for batch in alone]).tolist())) == 16  # of 19, in whole batches
         for one, other in zip(alone, shared, strict=True):
-            assert one.keys() == other.keys() == {"image", "key", "identity", "index"} | made
+            assert one.keys() == other.keys() == {"hr_pixels", "key", "identity", "index"} | made
             assert all(torch.equal(one[name], other[name]) for name in one)
     (first, *_), (second, *_) = batches[0]
     assert first["index"].tolist() != second["index"].tolist()
@@ -184,7 +184,7 @@ def test_grey_and_transparent_faces_become_rgb(copied: Path, mode: str) -> None:
     if mode == "RGBA":
         picture.putalpha(0)
     picture.save(path)
-    item = module_of(copied).val_set[0]["image"]
+    item = module_of(copied).val_set[0]["hr_pixels"]
     assert item.shape == (128, 128, 3)
     grey = np.asarray(picture.convert("L")) if mode == "L" else np.full((128, 128), 255)  # on white
     assert torch.equal(item, torch.from_numpy(np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)))
@@ -205,11 +205,11 @@ def test_unreadable_faces_are_left_out_and_named_and_over_5_percent_stop(
 
 
 def test_a_batch_of_files_keeps_its_vlr_whatever_the_degradation_is_called(face_set: Path) -> None:
-    """What evaluates needs no dataset of its own."""
+    """Evaluation needs no dataset of its own."""
     dataset = FaceDataset(read_faces(face_set, ("val",)), seed=0, files=True)
     batch = default_collate([dataset[index] for index in range(3)])
     config = DSRTrainingConfig(vlr_size="16")
-    assert torch.equal(with_vlr(batch, "files", config.vlr)["vlr"], to_model_range(batch["vlr"]))
+    assert torch.equal(with_vlr(batch, "files", config.vlr)["vlr"], to_model_range(batch["vlr_pixels"]))
 
 
 # Sets that are wrong
@@ -265,7 +265,7 @@ def without_faces(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "degradation", "told"),
+    ("change", "degradation", "message"),
     [
         (without_vlr_of_one, "bicubic", "missing, but "),
         (without_vlr, "files", "vlr_images: no such folder; --degradation bicubic or realistic makes VLR faces"),
@@ -285,13 +285,13 @@ def test_a_wrong_set_is_one_line(
     capsys: pytest.CaptureFixture[str],
     change: Change,
     degradation: str,
-    told: str,
+    message: str,
 ) -> None:
     change(copied)
     run = copied.parent / "run"
     capsys.readouterr()
     assert main(arguments(run, *ALONE, "--dataset-root", str(copied), "--degradation", degradation)) == 2
-    assert told in only_line(capsys)
+    assert message in only_line(capsys)
     assert not list(run.rglob("*.ckpt"))
 
 

@@ -1,4 +1,4 @@
-"""The figures of dsr.evaluate against scikit-image and loops over faces, and what it refuses to measure."""
+"""The metrics of dsr.evaluate against scikit-image and loops over faces, and what it refuses to evaluate."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from dsr import DSR
 from dsr.evaluate import main
-from dsr.evaluation import names_of
-from dsr.metrics import MeasuredFaces, figures, identified
+from dsr.evaluation import short_names
+from dsr.metrics import MeasuredFaces, identified, mean_metrics
 from earface.core.errors import InputError
 from earface.data.images import read_image
 from earface.nn.checkpoint import read_checkpoint
@@ -116,7 +116,7 @@ def slow_rank1(probes: list[dict[str, Any]], gallery_faces: list[dict[str, Any]]
     return hits / tried
 
 
-def test_the_figures_are_those_of_one_face_at_a_time(
+def test_the_metrics_are_those_of_one_face_at_a_time(
     measured: Path, edgeface: Path, by_hand: dict[str, list[dict[str, Any]]]
 ) -> None:
     content = json.loads((measured / "metrics.json").read_text())
@@ -149,10 +149,10 @@ def test_each_face_has_its_row(measured: Path, by_hand: dict[str, list[dict[str,
         assert float(row["cosine[edgeface_xxs]"]) == pytest.approx(face["embedding"] @ truth["embedding"], rel=1e-4)
 
 
-def test_the_sheet_shows_vlr_bicubic_each_method_and_hr(measured: Path) -> None:
-    sheet = read_image(measured / "faces.png")
-    assert sheet.shape[0] == 4 * (128 + 2)
-    assert sheet.shape[1] > 7 * 128
+def test_the_image_grid_shows_vlr_bicubic_each_method_and_hr(measured: Path) -> None:
+    grid = read_image(measured / "faces.png")
+    assert grid.shape[0] == 4 * (128 + 2)
+    assert grid.shape[1] > 7 * 128
 
 
 def test_a_run_says_of_its_validation_faces_what_evaluating_them_says(
@@ -194,7 +194,7 @@ def embeddings(seed: int) -> torch.Tensor:
 def test_rank_1_of_each_gallery_is_a_loops(seed: int) -> None:
     truth, found = embeddings(seed), embeddings(seed + 100) * 0.3 + embeddings(seed)
     found = found / found.norm(dim=1, keepdim=True)
-    values = figures(MeasuredFaces({"net": found}, {}), MeasuredFaces({"net": truth}, {}), PEOPLE)
+    values = mean_metrics(MeasuredFaces({"net": found}, {}), MeasuredFaces({"net": truth}, {}), PEOPLE)
     galleries = {"rank1": {"a": 0, "b": 1}, "rank1_all": {"a": 0, "b": 1, "c": 3, "d": 6}}
     for name, gallery in galleries.items():
         hits = [
@@ -205,7 +205,7 @@ def test_rank_1_of_each_gallery_is_a_loops(seed: int) -> None:
     assert values["cosine[net]"] == pytest.approx(float((truth * found).sum(1).mean()), rel=1e-6)
 
 
-def test_somebody_with_one_face_can_be_mistaken_for_others() -> None:
+def test_an_identity_with_a_single_face_can_be_confused_with_others() -> None:
     truth = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [0.8, 0.6]])
     faces = truth.clone()
     faces[1] = faces[4]  # a's probe looks like e, who is in no gallery of people with several faces
@@ -217,14 +217,14 @@ def test_somebody_with_one_face_can_be_mistaken_for_others() -> None:
 @pytest.mark.parametrize("identities", [["a", "a", "a"], ["a", "b", "c"], ["a", "a"]])
 def test_where_there_is_nobody_to_confuse_there_is_no_rank_1(identities: list[str]) -> None:
     rows = embeddings(0)[: len(identities)]
-    values = figures(MeasuredFaces({"net": rows}, {}), MeasuredFaces({"net": rows}, {}), identities)
+    values = mean_metrics(MeasuredFaces({"net": rows}, {}), MeasuredFaces({"net": rows}, {}), identities)
     assert values.keys() == {"cosine[net]"}
 
 
 # What is refused
 
 
-def test_a_model_is_not_measured_on_whom_it_knows(
+def test_a_model_is_not_evaluated_on_identities_it_was_trained_on(
     finished: Path, face_set: Path, edgeface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert evaluate(finished, face_set, edgeface, tmp_path / "out", "--split", "train") == 2
@@ -246,7 +246,7 @@ def test_what_cannot_be_measured_is_one_line(
 ) -> None:
     path = finished / "checkpoints" / "last.ckpt"
     wider = read_checkpoint(path)
-    wider["hyper_parameters"]["dsr"]["vlr_size"] = "14x16"
+    wider["hyper_parameters"]["model"]["vlr_size"] = "14x16"
     torch.save(wider, tmp_path / "wider.ckpt")
     broken = read_checkpoint(path)
     for values in broken["state_dict"].values():
@@ -255,7 +255,7 @@ def test_what_cannot_be_measured_is_one_line(
     (tmp_path / "file").touch()
     cases = [
         (["--checkpoint", str(tmp_path / "broken.ckpt")], "broken: gives values that are not finite"),
-        (["--checkpoint", str(path), str(tmp_path / "wider.ckpt")], "measure each size by itself"),
+        (["--checkpoint", str(path), str(tmp_path / "wider.ckpt")], "give one size at a time"),
         (["--checkpoint", str(path), str(path)], "is given twice"),
         (["--checkpoint", str(tmp_path / "none.ckpt")], "none.ckpt: no such checkpoint"),
         (["--dataset-root", str(tmp_path)], "holds no pictures"),
@@ -263,16 +263,16 @@ def test_what_cannot_be_measured_is_one_line(
         (["--out", str(tmp_path / "file")], "is a file; give a folder"),
         (["--device", "cuda"], "--device cuda: PyTorch sees no GPU here"),
     ]
-    for extra, told in cases:
+    for extra, message in cases:
         assert evaluate(finished, face_set, edgeface, tmp_path / "out", *extra) == 2, extra
-        assert told in only_line(capsys)
+        assert message in only_line(capsys)
         assert not (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_checkpoints_are_named_by_what_tells_them_apart() -> None:
-    assert names_of([Path("a/x.ckpt"), Path("a/y.ckpt")]) == ["x", "y"]
-    assert names_of([Path("r/1/c/last.ckpt"), Path("r/2/c/last.ckpt")]) == ["1", "2"]
-    assert names_of([Path("r/1/c/last.ckpt"), Path("r/2/d/last.ckpt")]) == ["c", "d"]
-    assert names_of([Path("r/1/c/last.ckpt")]) == ["last"]
+def test_checkpoints_are_named_by_what_distinguishes_them() -> None:
+    assert short_names([Path("a/x.ckpt"), Path("a/y.ckpt")]) == ["x", "y"]
+    assert short_names([Path("r/1/c/last.ckpt"), Path("r/2/c/last.ckpt")]) == ["1", "2"]
+    assert short_names([Path("r/1/c/last.ckpt"), Path("r/2/d/last.ckpt")]) == ["c", "d"]
+    assert short_names([Path("r/1/c/last.ckpt")]) == ["last"]
     with pytest.raises(InputError, match="given twice"):
-        names_of([Path("a/x.ckpt")] * 2)
+        short_names([Path("a/x.ckpt")] * 2)

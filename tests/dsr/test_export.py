@@ -124,11 +124,11 @@ def test_push_to_hub_uploads_the_folder(model: DSR, monkeypatch: pytest.MonkeyPa
         ("model", {"heads": 4}, r"config\.json: unknown fields heads"),
         ("model", {"vlr_size": 16}, r"config\.json: vlr_size 16 is not of type str"),
         ("model", {"residual_blocks": True}, r"config\.json: residual_blocks True is not of type int"),
-        ("model", {"vlr_size": "16x"}, r"config\.json: --vlr-size: VLR size '16x': 32, 24, 16 or 14x16"),
-        ("model", {"base_channels": 4}, r"config\.json: --base-channels 4: must be at least 8"),
+        ("model", {"vlr_size": "16x"}, r"config\.json: `vlr_size`: VLR size '16x': 32, 24, 16 or 14x16"),
+        ("model", {"base_channels": 4}, r"config\.json: `base_channels` 4: must be at least 8"),
         ("model", {"base_channels": 16}, r"saved: \d+ tensors do not fit this model"),
         ("model", {"residual_blocks": 2}, r"saved: 2 tensors do not fit this model"),
-        # the same tensors serve this size: only the faces tell
+        # the same tensors serve this size: only the faces show it
         ("model", {"vlr_size": "16"}, r"config\.json: its images are not those of this version \(width\)"),
         ("image", {"range": [0.0, 1.0]}, r"config\.json: its images are not those of this version \(range\)"),
     ],

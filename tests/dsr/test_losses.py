@@ -30,13 +30,13 @@ from facial_rec.contract import FaceContract
 SHAPE = (2, 3, 5, 7)
 
 
-def drawn(*shape: int, seed: int = 0) -> Tensor:
+def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
 
 
 def faces(count: int = 2, seed: int = 0) -> Tensor:
     """Smooth ones (count, 3, 128, 128)."""
-    coarse = drawn(count, 3, 9, 9, seed=seed).float()
+    coarse = random(count, 3, 9, 9, seed=seed).float()
     return nn.functional.interpolate(coarse, (128, 128), mode="bicubic").clamp(-1, 1)
 
 
@@ -83,7 +83,7 @@ ORACLES: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], Callable[[np.ndarra
 def test_each_term_is_its_oracles_in_every_dtype(name: str, dtype: torch.dtype) -> None:
     """Half precision goes in rounded and is worked on in float32."""
     fast, slow = ORACLES[name]
-    sr, hr = drawn(*SHAPE).to(dtype), drawn(*SHAPE, seed=1).to(dtype)
+    sr, hr = random(*SHAPE).to(dtype), random(*SHAPE, seed=1).to(dtype)
     with torch.autocast("cpu", torch.bfloat16):
         found = fast(sr, hr)
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -91,8 +91,8 @@ def test_each_term_is_its_oracles_in_every_dtype(name: str, dtype: torch.dtype) 
 
 
 def test_feature_matching_weighs_each_stage_alike() -> None:
-    found = [drawn(2, 3, 4, 5), drawn(2, 7, 2, 2)]
-    wanted = [drawn(2, 3, 4, 5, seed=1) * 3, drawn(2, 7, 2, 2, seed=1)]
+    found = [random(2, 3, 4, 5), random(2, 7, 2, 2)]
+    wanted = [random(2, 3, 4, 5, seed=1) * 3, random(2, 7, 2, 2, seed=1)]
     stages = []
     for one, other in zip(found, wanted, strict=True):
         distances = [abs(float(one[place] - other[place])) for place in np.ndindex(one.shape)]
@@ -285,7 +285,7 @@ def test_hr_faces_are_embedded_in_the_first_whole_epoch_only(recognizer: FrozenR
             for index in torch.arange(4).split(2)[:batches]:
                 memory.add(index, sr[index], hr[index], None)
             if memory.count == 4:
-                found.append(memory.figures(identities, lambda table: table))
+                found.append(memory.metrics(identities, lambda table: table))
     hook.remove()
     assert len(passes) == 2 + 4 + 2
     for seed, row in zip((2, 3), found, strict=True):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dsr import DSR, DSRConfig
 from dsr.config import HR_SIZE, PRESETS
 from dsr.hub import Provenance
+from dsr.module import DSRLightning
 from earface.core.errors import InputError
 from earface.data.identity_split import identity_digests
 from earface.data.pixels import interpolate
@@ -162,7 +163,7 @@ def test_14x16_is_width_by_height() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "told"),
+    ("shape", "message"),
     [
         ({"vlr_size": "70"}, "`vlr_size`: VLR size '70' is out of range"),
         ({"vlr_size": "tiny"}, "`vlr_size`: VLR size 'tiny'"),
@@ -170,8 +171,8 @@ def test_14x16_is_width_by_height() -> None:
         ({"residual_blocks": 0}, "`residual_blocks` 0: must be at least 1"),
     ],
 )
-def test_shapes_that_cannot_be_built_are_refused(shape: dict[str, object], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_shapes_that_cannot_be_built_are_refused(shape: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         DSR(DSRConfig(**shape))  # type: ignore[arg-type]
 
 
@@ -213,24 +214,25 @@ def test_a_pattern_gives_its_newest_match(finished: Path, tmp_path: Path) -> Non
 
 def test_a_checkpoint_of_something_else_is_refused(finished: Path, tmp_path: Path) -> None:
     checkpoint = read_checkpoint(finished / "checkpoints" / "last.ckpt")
-    checkpoint["hyper_parameters"]["ear_vae"] = checkpoint["hyper_parameters"].pop("dsr")
+    stored = checkpoint["hyper_parameters"]
+    stored["kind"] = "earface.EarVAE"
     torch.save(checkpoint, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"other\.ckpt: this checkpoint holds no DSR"):
         DSR.load_from_checkpoint(tmp_path / "other.ckpt")
-    checkpoint["hyper_parameters"]["dsr"] = checkpoint["hyper_parameters"]["ear_vae"] | {"attention": True}
+    checkpoint["hyper_parameters"] |= {"kind": "earface.DSR", "model": stored["model"] | {"attention": True}}
     torch.save(checkpoint, tmp_path / "newer.ckpt")
     with pytest.raises(InputError, match="holds no DSR"):
         DSR.load_from_checkpoint(tmp_path / "newer.ckpt")
 
 
 @pytest.mark.parametrize(
-    ("shape", "told"), [({"base_channels": 16}, "base_channels 8"), ({"residual_blocks": 2}, "residual_blocks 1")]
+    ("shape", "message"), [({"base_channels": 16}, "base_channels 8"), ({"residual_blocks": 2}, "residual_blocks 1")]
 )
-def test_weights_of_another_shape_are_refused_by_name(finished: Path, shape: dict[str, int], told: str) -> None:
+def test_weights_of_another_shape_are_refused_by_name(finished: Path, shape: dict[str, int], message: str) -> None:
     path = finished / "checkpoints" / "last.ckpt"
     model = DSR(replace(TINY, **shape))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(InputError, match=rf"last\.ckpt: .* fit this model; it was made with {told}$"):
+    with pytest.raises(InputError, match=rf"last\.ckpt: .* fit this model; it was made with {message}$"):
         model.load_weights(read_checkpoint(path), path)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -241,3 +243,9 @@ def test_a_checkpoint_without_one_of_its_weights_is_refused(finished: Path, tmp_
     torch.save(checkpoint, tmp_path / "part.ckpt")
     with pytest.raises(InputError, match="fit this model"):
         DSR.load_from_checkpoint(tmp_path / "part.ckpt")
+
+
+def test_a_module_is_not_rebuilt_from_a_checkpoint_alone(finished: Path) -> None:
+    path = finished / "checkpoints" / "last.ckpt"
+    with pytest.raises(InputError, match=r"last\.ckpt: DSRLightning also needs .*; DSR\.load_from_checkpoint gives"):
+        DSRLightning.load_from_checkpoint(path)

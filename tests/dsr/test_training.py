@@ -85,9 +85,9 @@ def test_a_run_writes_checkpoints_metrics_pictures_and_its_options(finished: Pat
     assert [row["step"] for row in rows if "train/loss_step" in row] == [2, 4]
     assert all(math.isfinite(value) for row in rows for value in row.values())
     for epoch in (0, 1):
-        sheet = cv2.imread(str(logs / "faces" / f"epoch_{epoch:03d}.png"))
-        assert sheet is not None
-        assert sheet.shape[0] == 4 * (128 + 2)  # VLR, bicubic, DSR, HR
+        grid = cv2.imread(str(logs / "faces" / f"epoch_{epoch:03d}.png"))
+        assert grid is not None
+        assert grid.shape[0] == 4 * (128 + 2)  # VLR, bicubic, DSR, HR
     assert list(logs.glob("events*"))
     assert (finished / "checkpoints" / "last.ckpt").is_file()
     assert len(list((finished / "checkpoints").glob("dsr-epoch=*-val_loss=*.ckpt"))) == 2
@@ -244,8 +244,8 @@ def test_a_recogniser_that_is_not_there_is_one_line(
     tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str], flag: str
 ) -> None:
     assert main(arguments(tmp_path, flag, "nowhere.pt")) == 2
-    told = f"{flag.replace('second-', 'second_')}: nowhere.pt: neither a file nor one of edgeface_xxs, "
-    assert told in only_line(capsys)
+    message = f"{flag}: nowhere.pt: neither a file nor one of edgeface_xxs, "
+    assert message in only_line(capsys)
 
 
 def test_weights_of_another_network_are_no_recogniser(
@@ -265,7 +265,7 @@ def test_a_recogniser_with_a_layer_missing_is_one_line(
     assert "not the weights of edgeface_xxs: missing model.head.fc.bias" in only_line(capsys)
 
 
-def test_a_perceptual_network_that_cannot_be_had_is_one_line(
+def test_a_perceptual_network_that_is_not_available_is_one_line(
     tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
 ) -> None:
     random = ("--lambda-perceptual", "0.1", "--perceptual-backbone", PERCEPTUAL, "--perceptual-weights", "none")
@@ -282,7 +282,7 @@ def test_without_a_recogniser_its_losses_must_be_0(
 ) -> None:
     for weights in ((), ("--lambda-identity", "0"), ("--lambda-feature-match", "0")):
         assert main(arguments(tmp_path, "--recognizer", "none", *weights)) == 2
-        assert "--recognizer none: then also --lambda-identity 0 --lambda-feature-match 0" in only_line(capsys)
+        assert "--recognizer none: also give --lambda-identity 0 --lambda-feature-match 0" in only_line(capsys)
     assert main(arguments(tmp_path, *ALONE, "--epochs", "1")) == 0
     (row,) = [row for row in metric_rows(tmp_path) if "val/loss" in row]
     assert not any("cosine" in name or "rank1" in name or "identity" in name for name in row)
@@ -305,17 +305,17 @@ def test_a_second_recogniser_measures_and_takes_no_part(
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (["--lambda-identity", "-1"], "--lambda-identity -1.0: must be at least 0"),
         (["--vlr-size", "100"], "--vlr-size: VLR size '100' is out of range"),
         (["--degradation", "blurry"], "--degradation blurry: choose one of bicubic, realistic, files"),
         (["--recognizer-jitter", "2"], "--recognizer-jitter 2.0: must be at least 0 and at most 0.5"),
-        (["--lambda-gan", "1"], "lambda_gan"),
+        (["--lambda-gan", "1"], "unrecognized arguments: --lambda-gan; did you mean --lambda-"),
     ],
 )
 def test_wrong_options_are_one_line(
-    tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str], given: list[str], told: str
+    tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str], given: list[str], message: str
 ) -> None:
     assert main(arguments(tmp_path, *given)) == 2
-    assert told in only_line(capsys)
+    assert message in only_line(capsys)

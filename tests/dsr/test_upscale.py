@@ -154,13 +154,13 @@ def test_a_picture_of_the_right_size_is_taken_as_it_is(size: tuple[int, int]) ->
 
 def test_compare_shows_vlr_bicubic_and_dsr(checkpoint: Path, small: Path, tmp_path: Path) -> None:
     assert upscale(checkpoint, small, tmp_path / "out", "--compare") == 0
-    sheet = read_image(tmp_path / "out" / "compare.png")
-    assert sheet.shape == (3 * 130, LABEL_WIDTH + COUNT * 130, 3)
+    grid = read_image(tmp_path / "out" / "compare.png")
+    assert grid.shape == (3 * 130, LABEL_WIDTH + COUNT * 130, 3)
     first = slice(LABEL_WIDTH, LABEL_WIDTH + 128)
     dsr = read_image(tmp_path / "out" / "p0" / "0.png")
-    assert np.abs(sheet[260:388, first].astype(int) - dsr).max() <= 1
+    assert np.abs(grid[260:388, first].astype(int) - dsr).max() <= 1
     enlarged = cv2.resize(read_image(small / "p0" / "0.png"), (128, 128), interpolation=cv2.INTER_CUBIC)
-    assert np.abs(sheet[130:258, first].astype(int) - enlarged).max() <= 1
+    assert np.abs(grid[130:258, first].astype(int) - enlarged).max() <= 1
 
 
 def test_raw_weights_are_the_last_steps(checkpoint: Path, small: Path, tmp_path: Path) -> None:
@@ -228,11 +228,11 @@ def test_nothing_is_overwritten_unless_asked(
 
 
 @pytest.mark.parametrize(
-    ("names", "extra", "told"),
+    ("names", "extra", "message"),
     [
         (["a.png", "a.jpg"], [], "would become OUT/a.png, as would"),
         (["b/a.png", "b/A.png"], [], "rename one of them"),
-        (["compare.jpg"], ["--compare"], "as would the sheet of --compare"),
+        (["compare.jpg"], ["--compare"], "as would the image grid of --compare"),
     ],
 )
 def test_two_pictures_never_become_one_file(
@@ -241,7 +241,7 @@ def test_two_pictures_never_become_one_file(
     capsys: pytest.CaptureFixture[str],
     names: Sequence[str],
     extra: list[str],
-    told: str,
+    message: str,
 ) -> None:
     given, out = tmp_path / "given", tmp_path / "out"
     for name in names:
@@ -250,7 +250,7 @@ def test_two_pictures_never_become_one_file(
     if len({path.name for path in given.rglob("*.*")}) < len(names):
         pytest.skip("this file system takes A.png for a.png")
     assert upscale(checkpoint, given, out, *extra) == 2
-    assert told.replace("OUT", str(out)) in only_line(capsys)
+    assert message.replace("OUT", str(out)) in only_line(capsys)
     assert not out.exists()
 
 
@@ -258,13 +258,13 @@ def test_pictures_that_are_read_are_never_replaced(
     checkpoint: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = {path: path.read_bytes() for path in small.rglob("*.png")}
-    for given, out, told in (
+    for given, out, message in (
         (small, small / "out", "lies in --input"),
         (small, small, "lies in --input"),
         (small / "p0" / "0.png", small / "p0", "is one of the pictures that are read"),
     ):
         assert upscale(checkpoint, given, out, "--overwrite") == 2
-        assert told in only_line(capsys)
+        assert message in only_line(capsys)
     assert {path: path.read_bytes() for path in small.rglob("*.png")} == before
 
 
@@ -278,7 +278,7 @@ def test_weights_that_are_not_finite_are_one_line(
 
 
 @pytest.mark.parametrize(
-    ("extra", "told"),
+    ("extra", "message"),
     [
         (["--input", ""], "--input: give a picture or a folder of faces"),
         (["--out", ""], "--out: give a folder"),
@@ -296,11 +296,11 @@ def test_weights_that_are_not_finite_are_one_line(
     ],
 )
 def test_what_cannot_be_done_is_one_line(
-    checkpoint: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], told: str
+    checkpoint: Path, small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").touch()
     given = [word.format(here=tmp_path) for word in extra]
     assert upscale(checkpoint, small, tmp_path / "out", *given) == 2
-    assert told in only_line(capsys)
+    assert message in only_line(capsys)
     assert not (tmp_path / "out").exists()

@@ -170,7 +170,7 @@ def spoil(folder: Path, what: str) -> None:
         ("no encoder", r'config\.json: "model" lacks the field encoder'),
         ("unknown field", r"config\.json: unknown fields heads"),
         ("text for a number", r"config\.json: latent_dim '8' is not of type int"),
-        ("out of range", r"config\.json: --image-size 65: must be a multiple of 32"),
+        ("out of range", r"config\.json: `image_size` 65: must be a multiple of 32"),
         ("other weights", r"saved: \d+ tensors do not fit this model"),
         ("other images", r"config\.json: its images are not those of this version \(range\)"),
     ],

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from earface.data.face_sizes import HR
 from earface.nn.margin_head import Margin, MarginHead, margin_loss
 from facial_rec.config import EdgeFaceTrainingConfig
 from facial_rec.model import EdgeFace
@@ -83,7 +82,7 @@ def test_a_training_step_in_half_precision_is_one_graph(
     names, results = list(module.state_dict()), []
     batch = {"image": noise(2, 3, 128, 128), "label": torch.tensor([2, 0]), "index": torch.arange(2)}
     if "keep_weight" in options:
-        batch[HR] = noise(2, 3, 128, 128, seed=1)
+        batch["hr"] = noise(2, 3, 128, 128, seed=1)
     for _ in range(2):
         module.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
@@ -92,6 +91,6 @@ def test_a_training_step_in_half_precision_is_one_graph(
         gradients = {name: each.grad for name, each in module.named_parameters() if each.requires_grad}
         results.append(({"total": result.total, **result.terms}, gradients))
         module.compile_networks(**ONE_GRAPH)
-    assert len(results[0][0]) == (4 if HR in batch else 2)
+    assert len(results[0][0]) == (4 if "hr" in batch else 2)
     torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-5)
     assert list(module.state_dict()) == names

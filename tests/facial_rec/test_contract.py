@@ -135,7 +135,7 @@ def test_half_precision_becomes_float32(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("crops", "told"),
+    ("crops", "message"),
     [
         (torch.zeros(1, 3, 128, 128, dtype=torch.uint8), r"float crops in \[-1, 1\] wanted, not torch.uint8"),
         (torch.zeros(1, 1, 128, 128), "square RGB crops"),
@@ -145,8 +145,8 @@ def test_half_precision_becomes_float32(dtype: torch.dtype) -> None:
         (torch.zeros(1, 3, 0, 0), "square RGB crops"),
     ],
 )
-def test_other_input_is_refused(crops: Tensor, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_other_input_is_refused(crops: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         FaceContract()(crops)
 
 

@@ -42,7 +42,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(weights: Path, given: Path, out: Path, *extra: str) -> int:
-    return main(["--input", str(given), "--weights", str(weights), "--out", str(out), "--device", "cpu", *extra])
+    return main(["--input", str(given), "--recognizer", str(weights), "--out", str(out), "--device", "cpu", *extra])
 
 
 @pytest.mark.parametrize("crop", ["arcface", "center"])
@@ -132,13 +132,13 @@ def test_unreadable_and_unaligned_pictures_are_left_out_and_listed(
 
 
 @pytest.mark.parametrize(
-    ("extra", "told"),
+    ("extra", "message"),
     [
         (["--input", "NOWHERE"], "NOWHERE: no such file or folder"),
         (["--input", ""], "--input: give a picture or a folder"),
         (["--input", "WEIGHTS"], "neither a folder nor a picture"),
-        (["--weights", "none"], "--weights none: random weights recognise nobody"),
-        (["--weights", "nowhere.pt"], "nowhere.pt: no such weights file; give a file of the authors"),
+        (["--recognizer", "none"], "--recognizer none: random weights recognise nobody"),
+        (["--recognizer", "nowhere.pt"], "nowhere.pt: neither a file nor one of edgeface_xxs"),
         (["--variant", "edgeface_base"], "holds edgeface_xxs, not edgeface_base"),
         (["--variant", "tiny"], "--variant tiny: choose one of edgeface_xxs"),
         (["--out", "table.csv"], "table.csv: unknown extension '.csv'; use .npz"),
@@ -149,12 +149,12 @@ def test_unreadable_and_unaligned_pictures_are_left_out_and_listed(
     ],
 )
 def test_what_cannot_be_done_is_one_line(
-    edgeface: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], told: str
+    edgeface: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], message: str
 ) -> None:
-    options = {"--input": str(people), "--weights": str(edgeface), "--out": str(tmp_path / "e.npz")}
+    options = {"--input": str(people), "--recognizer": str(edgeface), "--out": str(tmp_path / "e.npz")}
     options[extra[0]] = str(edgeface) if extra[1] == "WEIGHTS" else extra[1]
     assert main([part for pair in options.items() for part in pair]) == 2
-    assert told in only_line(capsys)
+    assert message in only_line(capsys)
     assert not (tmp_path / "e.npz").exists()
 
 

@@ -1,4 +1,4 @@
-"""Recognisers measured on unseen people, and a fine-tuned one written for others."""
+"""Recognisers evaluated on unseen identities, and the export of a fine-tuned one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.runs
 
 @pytest.fixture(scope="module")
 def finetuned(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fine-tuned folder that knows nobody of face_set."""
+    """A fine-tuned folder, trained on no identity of face_set."""
     folder = tmp_path_factory.mktemp("tuned")
     model = EdgeFace.from_weights(edgeface)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def finetuned(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def by_hand(weights: Path, face_set: Path) -> dict[str, Any]:
-    """One face after the other; the gallery is the first HR face of who has two or more, the probes are the others."""
+    """One face after the other: the first HR face of each identity with two or more against its others."""
     model, contract = EdgeFace.from_weights(weights), FaceContract("arcface")
     rows = read_faces(face_set, ("test",))
     people = [row.identity for row in rows]
@@ -63,23 +63,22 @@ def by_hand(weights: Path, face_set: Path) -> dict[str, Any]:
     return {upsampler: count / len(probes) for upsampler, count in hits.items()}
 
 
-def test_rank_1_of_each_recogniser_and_route_is_that_of_a_loop(
+def test_rank_1_of_each_recogniser_and_upsampler_is_that_of_a_loop(
     edgeface: Path, finetuned: Path, face_set: Path, tmp_path: Path
 ) -> None:
     arguments = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--out", str(tmp_path), "--num-workers", "0"]
-    assert evaluate([*arguments, "--weights", str(edgeface), str(finetuned), "--batch-size", "3"]) == 0
+    assert evaluate([*arguments, "--recognizer", str(edgeface), str(finetuned), "--batch-size", "3"]) == 0
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found["faces"] == len(read_faces(face_set, ("test",)))
     for name, weights in ((str(edgeface), edgeface), (str(finetuned), finetuned / "model.safetensors")):
         for upsampler, rate in by_hand(weights, face_set).items():
             assert found["figures"][name][f"rank1_{upsampler}"] == pytest.approx(rate), (name, upsampler)
-    assert (
-        "tar_hr" not in found["figures"][str(finetuned)]
-    )  # a dozen impostor scores tell nothing about one in a thousand
+    # a dozen impostor scores do not support a rate of one in a thousand
+    assert "tar_hr" not in found["figures"][str(finetuned)]
 
 
 @pytest.mark.parametrize("given", ["leaky", "leaky/model.safetensors"])
-def test_a_recogniser_is_not_measured_on_whom_it_knows(
+def test_a_recogniser_is_not_evaluated_on_identities_it_was_trained_on(
     given: str, finetuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--out", str(tmp_path / "out")]
@@ -87,7 +86,7 @@ def test_a_recogniser_is_not_measured_on_whom_it_knows(
     someone = read_faces(face_set, ("test",))[0].identity
     model.provenance = replace(model.provenance, trained_on=tuple(identity_digests([someone])))
     model.save_pretrained(tmp_path / "leaky")
-    assert evaluate([*arguments, "--weights", str(tmp_path / given)]) == 2
+    assert evaluate([*arguments, "--recognizer", str(tmp_path / given)]) == 2
     assert f"{given}: was trained on 1 of the 3 identities of test (such as {someone})" in only_line(capsys)
     assert not (tmp_path / "out" / "metrics.json").exists()
 
@@ -96,47 +95,50 @@ def test_a_recogniser_is_not_measured_on_whom_it_knows(
 def test_a_super_resolver_that_knows_them_is_refused_too(
     split: str, finetuned: Path, edgeface: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In evaluation those who are scored, in fine-tuning those who choose."""
+    """Evaluation refuses test identities, fine-tuning validation identities."""
     people = {row.identity for row in read_faces(face_set, (split,))}
     config = DSRConfig(8, 1, VLR)
     state = {f"model.{name}": value for name, value in DSR(config).state_dict().items()}
     content = {"state_dict": state, "hyper_parameters": {"dsr": asdict(config)}, "trained_on": identity_digests(people)}
     torch.save(content, tmp_path / "dsr.ckpt")
-    shared = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--inputs", "dsr"]
+    shared = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--upsampler", "dsr"]
     shared += ["--dsr-checkpoint", str(tmp_path / "dsr.ckpt")]
     if split == "test":
-        assert evaluate([*shared, "--weights", str(finetuned), "--out", str(tmp_path / "out")]) == 2
+        assert evaluate([*shared, "--recognizer", str(finetuned), "--out", str(tmp_path / "out")]) == 2
     else:
         folders = ["--checkpoint-dir", str(tmp_path / "c"), "--log-dir", str(tmp_path / "l")]
-        assert finetune([*shared, *folders, "--weights", str(edgeface), "--cache-dir", str(tmp_path / "cache")]) == 2
+        assert finetune([*shared, *folders, "--recognizer", str(edgeface), "--cache-dir", str(tmp_path / "cache")]) == 2
     assert f"dsr.ckpt: was trained on {len(people)} of the {len(people)} identities of {split}" in only_line(capsys)
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (["--upsampler", "none"], "--upsampler none: bicubic, dsr, or both with a comma"),
-        (["--weights", "nowhere"], "nowhere: neither a file nor one of"),
+        (["--recognizer", "nowhere"], "nowhere: neither a file nor one of"),
         (
-            ["--weights", "TUNED", "--face-crop", "center"],
+            ["--recognizer", "FINETUNED", "--crop", "center"],
             "was fine-tuned on arcface crops, not center: give that crop",
         ),
-        (["--weights", "TUNED", "--inputs", "dsr", "--dsr-checkpoint", "none.ckpt"], "none.ckpt: no such checkpoint"),
+        (
+            ["--recognizer", "FINETUNED", "--upsampler", "dsr", "--dsr-checkpoint", "none.ckpt"],
+            "none.ckpt: no such checkpoint",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(
-    given: list[str], told: str, finetuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: list[str], message: str, finetuned: Path, face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [str(finetuned) if word == "TUNED" else word for word in given]
+    given = [str(finetuned) if word == "FINETUNED" else word for word in given]
     arguments = ["--dataset-root", str(face_set), "--vlr-size", VLR, "--out", str(tmp_path / "out")]
     assert evaluate([*arguments, *given]) == 2
-    assert told in only_line(capsys)
+    assert message in only_line(capsys)
 
 
-# For others
+# Export
 
 
-def test_both_formats_give_the_tuned_embeddings(finetuned: Path, tmp_path: Path) -> None:
+def test_both_formats_give_the_fine_tuned_embeddings(finetuned: Path, tmp_path: Path) -> None:
     """Cross-covariance attention included: onnxruntime beside PyTorch, at sizes it was not exported with."""
     assert export(["--checkpoint", str(finetuned), "--out", str(tmp_path)]) == 0
     model, again = EdgeFace.load(finetuned), EdgeFace.load(tmp_path)
@@ -152,7 +154,7 @@ def test_both_formats_give_the_tuned_embeddings(finetuned: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"kind": "earface.DSR"}, "describes no fine-tuned EdgeFace"),
         ({"contract": "another"}, "its faces are not those of this version (contract another)"),
@@ -162,7 +164,7 @@ def test_both_formats_give_the_tuned_embeddings(finetuned: Path, tmp_path: Path)
     ],
 )
 def test_a_folder_that_was_tampered_with_is_one_line(
-    change: dict[str, Any], told: str, finetuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    change: dict[str, Any], message: str, finetuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     EdgeFace.load(finetuned).save_pretrained(tmp_path / "folder")
     config = tmp_path / "folder" / "config.json"
@@ -171,7 +173,7 @@ def test_a_folder_that_was_tampered_with_is_one_line(
         {"kind": content, "variant": content["model"]}.get(name, content["provenance"])[name] = value
     config.write_text(json.dumps(content))
     assert export(["--checkpoint", str(tmp_path / "folder"), "--out", str(tmp_path / "out")]) == 2
-    assert told in only_line(capsys)
+    assert message in only_line(capsys)
     assert not (tmp_path / "out").exists()
 
 
@@ -181,5 +183,5 @@ def test_vlr_files_that_are_not_there_are_not_made_up(
     bare = tmp_path / "set" / "test_processed" / "hr_images"
     shutil.copytree(face_set / "test_processed" / "hr_images", bare)
     arguments = ["--dataset-root", str(tmp_path / "set"), "--vlr-size", VLR, "--degradation", "files"]
-    assert evaluate([*arguments, "--weights", str(finetuned), "--out", str(tmp_path / "out")]) == 2
+    assert evaluate([*arguments, "--recognizer", str(finetuned), "--out", str(tmp_path / "out")]) == 2
     assert "vlr_images: no such folder; --degradation bicubic or realistic makes" in only_line(capsys)

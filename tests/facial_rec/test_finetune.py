@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +12,7 @@ import torch
 
 from dsr.config import DSRConfig
 from dsr.model import DSR
-from dsr.upsampler import enlarging
+from dsr.upsampler import build_upsamplers
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError
 from earface.core.stopping import EXIT_PAUSED
@@ -30,11 +27,10 @@ from facial_rec.model import EdgeFace
 from facial_rec.module import EdgeFaceLightning
 from facial_rec.recognizer import load_edgeface
 from tests.conftest import VLR, only_line
+from tests.facial_rec.conftest import Arguments, last, metric_rows
 from tests.support.training import assert_same
 
 pytestmark = pytest.mark.runs
-
-Arguments = Callable[..., list[str]]
 
 GUIDE = {  # ../shared/reference/vlr_32x32_guide.md
     "stage2-epochs": 25,
@@ -47,39 +43,6 @@ GUIDE = {  # ../shared/reference/vlr_32x32_guide.md
     "label-smoothing": 0.08,
     "early-stop-patience": 10,
 }
-
-
-@pytest.fixture(scope="session")
-def options_of(face_set: Path, edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Arguments:
-    """`options_of(folder, *extra)`: one epoch of each stage, two steps an epoch."""
-    cache = tmp_path_factory.mktemp("cache")
-
-    def of(folder: Path, *extra: str) -> list[str]:
-        return [
-            *("--dataset-root", str(face_set), "--weights", str(edgeface), "--inputs", "bicubic"),
-            *("--vlr-size", VLR, "--cache-dir", str(cache), "--stage1-epochs", "1", "--stage2-epochs", "1"),
-            *("--checkpoint-dir", str(folder / "checkpoints"), "--log-dir", str(folder / "logs"), "--batch-size", "4"),
-            *("--backbone-lr", "1e-4", "--precision", "32", "--num-workers", "0", "--progress", "none", *extra),
-        ]
-
-    return of
-
-
-@pytest.fixture(scope="session")
-def finished(options_of: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finetuned")
-    assert main(options_of(folder, "--keep-weight", "1", "--lambda-align", "1")) == 0
-    return folder
-
-
-def last(folder: Path, stage: int) -> dict[str, Any]:
-    return torch.load(folder / "checkpoints" / f"stage{stage}" / "last.ckpt", weights_only=True)
-
-
-def rows(folder: Path, stage: int) -> list[dict[str, float]]:
-    path = folder / "logs" / f"edgeface_stage{stage}" / "version_0" / "metrics.csv"
-    with path.open(newline="") as file:
-        return [{key: float(text) for key, text in row.items() if text} for row in csv.DictReader(file)]
 
 
 def test_every_flag_of_the_guide_has_its_default() -> None:
@@ -131,39 +94,39 @@ def test_groups_have_the_rates_asked_for(finished: Path) -> None:
 
 
 def test_what_is_logged_adds_up(finished: Path) -> None:
-    losses = [row for row in rows(finished, 2) if "train/loss" in row]
+    losses = [row for row in metric_rows(finished, 2) if "train/loss" in row]
     assert losses
     for row in losses:
         assert row["train/loss"] == pytest.approx(
             row["train/arcface"] + row["train/align"] + row["train/keep"], rel=1e-4
         )
-    measured = [row for row in rows(finished, 2) if "val/loss" in row][-1]
+    measured = [row for row in metric_rows(finished, 2) if "val/loss" in row][-1]
     assert {
         f"val/{name}_{upsampler}" for name in ("rank1", "eer") for upsampler in ("hr", "bicubic")
     } <= measured.keys()
     forgotten = measured["val/rank1_pretrained_hr"] - measured["val/rank1_hr"] > 0.003
     assert measured["val/loss"] == pytest.approx(1 - measured["val/rank1_bicubic"] + forgotten)
-    assert [row["val/loss"] for row in rows(finished, 1) if "val/loss" in row] == [
-        row["val/cross_entropy"] for row in rows(finished, 1) if "val/loss" in row
+    assert [row["val/loss"] for row in metric_rows(finished, 1) if "val/loss" in row] == [
+        row["val/cross_entropy"] for row in metric_rows(finished, 1) if "val/loss" in row
     ]
 
 
 @torch.no_grad()
 def test_classification_is_measured_on_held_out_pictures_alone(finished: Path, options_of: Arguments) -> None:
-    """Those of training identities, among people who have no class."""
+    """Those of training identities; the others have no class."""
     config = parse_options(EdgeFaceTrainingConfig, options_of(finished), prog="finetune").of_stage(1)
     data = data_of(options_of(finished))
-    module = EdgeFaceLightning(config, load_edgeface(config.weights), data.classes).eval()
+    module = EdgeFaceLightning(config, load_edgeface(config.recognizer), data.classes).eval()
     module.load_state_dict(last(finished, 1)["state_dict"])
     losses, hits = [], []
     for item in data.val_set:
         if item["label"] != UNSEEN:
-            crop = to_model_range(item["bicubic"][None])
+            crop = to_model_range(item["all_pixels"]["bicubic"][None])
             logits = module.head(module.model(module.contract(crop)))
             losses.append(float(-logits.log_softmax(dim=1)[0, item["label"]]))
             hits.append(int(logits.argmax()) == item["label"])
     assert 0 < len(losses) < len(data.val_set)
-    (row,) = [row for row in rows(finished, 1) if "val/loss" in row]
+    (row,) = [row for row in metric_rows(finished, 1) if "val/loss" in row]
     assert row["val/cross_entropy"] == pytest.approx(np.mean(losses), rel=1e-4)
     assert row["val/accuracy"] == pytest.approx(np.mean(hits))
 
@@ -177,34 +140,34 @@ def test_the_checkpoint_is_chosen_by_rank_1_and_tar_and_not_if_hr_is_forgotten()
         "rank1_bicubic": 0.5,
     }
     upsamplers = ["dsr", "bicubic"]
-    told = selection_loss(found, upsamplers, "hr", max_forgetting=0.02)
-    assert told == pytest.approx(1 - (0.8 + 0.5 + 0.5) / 3)
-    assert selection_loss(found | {"tar_dsr": 0.6}, upsamplers, "hr", 0.02) < told
-    assert selection_loss(found, upsamplers, "hr", max_forgetting=0.005) == pytest.approx(told + 1)
-    assert selection_loss(found | {"rank1_hr": 0.97}, upsamplers, "hr", max_forgetting=0) == pytest.approx(told)
+    loss = selection_loss(found, upsamplers, "hr", max_forgetting=0.02)
+    assert loss == pytest.approx(1 - (0.8 + 0.5 + 0.5) / 3)
+    assert selection_loss(found | {"tar_dsr": 0.6}, upsamplers, "hr", 0.02) < loss
+    assert selection_loss(found, upsamplers, "hr", max_forgetting=0.005) == pytest.approx(loss + 1)
+    assert selection_loss(found | {"rank1_hr": 0.97}, upsamplers, "hr", max_forgetting=0) == pytest.approx(loss)
 
 
-def test_the_tuned_folder_is_the_best_checkpoint_and_embeds(finished: Path, face_set: Path, tmp_path: Path) -> None:
+def test_the_folder_of_a_run_is_its_best_checkpoint_and_embeds(finished: Path, face_set: Path, tmp_path: Path) -> None:
     from earface.nn.inference import weights_digest
     from facial_rec.embed import main as embed
     from facial_rec.embedding_table import read_embeddings
 
     folder = finished / "checkpoints" / "tuned"
     model = EdgeFace.load(folder)
-    tuning = model.provenance
+    provenance = model.provenance
     best = EdgeFace.load(finished / "checkpoints" / "stage2" / "edgeface_stage2-*.ckpt")
     assert_same(model.state_dict(), best.state_dict())
-    assert tuning.trained_on == tuple(last(finished, 2)["trained_on"])
-    assert json.loads((folder / "config.json").read_text())["provenance"]["contract"] == tuning.contract
+    assert provenance.trained_on == tuple(last(finished, 2)["trained_on"])
+    assert json.loads((folder / "config.json").read_text())["provenance"]["contract"] == provenance.contract
     out = tmp_path / "e.npz"
     pictures = str(face_set / "test_processed" / "hr_images")
     found = []
     for weights in (folder, folder / "model.safetensors"):
-        assert embed(["--input", pictures, "--weights", str(weights), "--out", str(out), "--overwrite"]) == 0
-        found.append(read_embeddings(out, contract=tuning.contract, digest=weights_digest(model)).embeddings)
+        assert embed(["--input", pictures, "--recognizer", str(weights), "--out", str(out), "--overwrite"]) == 0
+        found.append(read_embeddings(out, contract=provenance.contract, digest=weights_digest(model)).embeddings)
     np.testing.assert_array_equal(*found)
     other = ["--crop", "center", "--out", str(tmp_path / "other.npz")]
-    assert embed(["--input", pictures, "--weights", str(folder), *other]) == 2
+    assert embed(["--input", pictures, "--recognizer", str(folder), *other]) == 2
 
 
 def test_a_stopped_run_ends_as_one_never_stopped(
@@ -216,10 +179,19 @@ def test_a_stopped_run_ends_as_one_never_stopped(
     """
     answers = iter([1, 1])
     monkeypatch.setattr(resume, "automatic_threads", lambda: (next(answers), "as this test wants them"))
-    plan = ("--stage1-epochs", "2", "--stage2-epochs", "2", "--keep-weight", "1", "--inputs", "bicubic=.6,hr=.4")
+    options = (
+        "--stage1-epochs",
+        "2",
+        "--stage2-epochs",
+        "2",
+        "--keep-weight",
+        "1",
+        "--upsampler",
+        "bicubic=.6,none=.4",
+    )
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert main(options_of(whole, *plan, "--ema-decay", "0.9", "--balanced")) == 0
-    again = options_of(parts, *plan, "--ema-decay", "0.9", "--balanced")
+    assert main(options_of(whole, *options, "--ema-decay", "0.9", "--balanced")) == 0
+    again = options_of(parts, *options, "--ema-decay", "0.9", "--balanced")
     for code in (EXIT_PAUSED, EXIT_PAUSED):  # in stage 1; stage 1 to its end, then in stage 2
         assert main([*again, "--stop-after-epoch", "1", "--num-workers", "1"]) == code
     assert main(again) == 0
@@ -227,9 +199,22 @@ def test_a_stopped_run_ends_as_one_never_stopped(
         one, other = last(whole, stage), last(parts, stage)
         for key in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "terms", "classes"):
             assert_same(one[key], other[key])
-        assert rows(whole, stage) == rows(parts, stage)
+        assert metric_rows(whole, stage) == metric_rows(parts, stage)
     weights = [path / "checkpoints" / "tuned" / "model.safetensors" for path in (whole, parts)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_checkpoint_of_either_stage_can_be_resumed_by_its_path(
+    stage: int, options_of: Arguments, tmp_path: Path
+) -> None:
+    """Paused in stage 1, stage 2 follows; paused in stage 2, stage 1 stays as it is."""
+    given = options_of(tmp_path, "--stage1-epochs", "2", "--stage2-epochs", "2")
+    for _ in range(stage):
+        assert main([*given, "--stop-after-epoch", "1"]) == EXIT_PAUSED
+    path = tmp_path / "checkpoints" / f"stage{stage}" / "last.ckpt"
+    assert main([*given, "--resume", str(path)]) == 0
+    assert [last(tmp_path, each)["run"]["epochs_done"] for each in (1, 2)] == [2, 2]
 
 
 def test_adapters_alone_learn_and_are_merged_in_what_comes_out(
@@ -254,24 +239,24 @@ def test_adapters_alone_learn_and_are_merged_in_what_comes_out(
 
 def data_of(arguments: list[str], upsamplers: list[Upsampler] | None = None) -> EdgeFaceDataModule:
     config = parse_options(EdgeFaceTrainingConfig, arguments, prog="finetune")
-    made = enlarging(config.mixture, config.dsr_checkpoint, config.vlr_size)
+    made = build_upsamplers(config.mixture, config.dsr_checkpoint, config.vlr_size)
     data = EdgeFaceDataModule(config, made if upsamplers is None else upsamplers)
     data.prepare_data()
     data.setup()
     return data
 
 
-def test_a_mixture_shows_each_route_by_its_share(options_of: Arguments, tmp_path: Path) -> None:
-    data = data_of(options_of(tmp_path, "--inputs", "bicubic=1,hr=3", "--augment", "false"))
+def test_a_mixture_shows_each_upsampler_by_its_share(options_of: Arguments, tmp_path: Path) -> None:
+    data = data_of(options_of(tmp_path, "--upsampler", "bicubic=1,none=3", "--augment", "none"))
     faces, shown = data.train_set.faces, []
     for epoch in range(60):
         item = data.train_set[(epoch, 0)]
-        is_hr = torch.equal(item["image"], torch.from_numpy(faces.picture("hr", item["index"])))
-        low = torch.equal(item["image"], torch.from_numpy(faces.picture("bicubic", item["index"])))
+        is_hr = torch.equal(item["pixels"], torch.from_numpy(faces.image("hr", item["index"])))
+        low = torch.equal(item["pixels"], torch.from_numpy(faces.image("bicubic", item["index"])))
         assert is_hr != low
         shown.append(is_hr)
     assert 35 <= sum(shown) <= 55  # of 60 draws at .75: within three deviations
-    assert parse_mixture("bicubic=1,hr=3") == {"bicubic": 0.25, "hr": 0.75}
+    assert parse_mixture("bicubic=1,none=3") == {"bicubic": 0.25, "none": 0.75}
 
 
 def test_balanced_shows_every_identity_equally_often(options_of: Arguments, tmp_path: Path) -> None:
@@ -317,12 +302,12 @@ def test_inputs_are_made_once_and_again_for_another_super_resolver(options_of: A
 def test_dsr_inputs_are_what_the_checkpoint_makes(options_of: Arguments, tmp_path: Path) -> None:
     torch.manual_seed(0)
     DSR(DSRConfig(8, 1, VLR)).save_pretrained(tmp_path / "dsr")
-    data = data_of(options_of(tmp_path, "--inputs", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr")))
+    data = data_of(options_of(tmp_path, "--upsampler", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr")))
     model = DSR.from_pretrained(tmp_path / "dsr")
     batch = next(iter(data._batches(data.train_set.faces.rows)))
     with torch.no_grad():
         wanted = ((model(batch["vlr"])[0] + 1) * 127.5).round().permute(1, 2, 0)
-    got = torch.from_numpy(data.train_set.faces.picture("dsr", 0)).float()
+    got = torch.from_numpy(data.train_set.faces.image("dsr", 0)).float()
     assert (got - wanted).abs().max() <= 1
 
 
@@ -330,22 +315,22 @@ def test_dsr_inputs_are_what_the_checkpoint_makes(options_of: Arguments, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
-        (["--inputs", "dsr=1,blur=2"], "--inputs dsr=1,blur=2: dsr, interpolation, hr"),
-        (["--inputs", "hr=0"], "--inputs hr=0: dsr, interpolation, hr"),
-        (["--min-images", "9"], "fewer than two of its 7 training identities have 9 or more pictures"),
-        (["--weights", "nowhere.pt"], "nowhere.pt: neither a file nor one of"),
-        (["--inputs", "dsr", "--dsr-checkpoint", "none.ckpt"], "none.ckpt: no such checkpoint"),
+        (["--upsampler", "dsr=1,blur=2"], "--upsampler dsr=1,blur=2: dsr, bicubic, none"),
+        (["--upsampler", "none=0"], "--upsampler none=0: dsr, bicubic, none"),
+        (["--min-images", "9"], "fewer than two of its 7 training identities have 9 or more images"),
+        (["--recognizer", "nowhere.pt"], "nowhere.pt: neither a file nor one of"),
+        (["--upsampler", "dsr", "--dsr-checkpoint", "none.ckpt"], "none.ckpt: no such checkpoint"),
         (["--lora-rank", "4000"], "--lora-rank 4000: no linear layer is larger"),
-        (["--lambda-arcface", "0"], "--lambda-arcface 0: then --lambda-align or --keep-weight above 0"),
+        (["--lambda-arcface", "0"], "--lambda-arcface 0: give --lambda-align or --keep-weight above 0"),
     ],
 )
 def test_wrong_options_are_one_line(
-    given: list[str], told: str, options_of: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: list[str], message: str, options_of: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(options_of(tmp_path, "--stage1-epochs", "0", *given)) == 2
-    assert told in only_line(capsys)
+    assert message in only_line(capsys)
 
 
 def test_without_a_picture_to_hold_out_there_is_one_line(
@@ -357,14 +342,14 @@ def test_without_a_picture_to_hold_out_there_is_one_line(
         if sum(other.name[:3] == path.name[:3] for other in pictures[:place]) > 1:  # two remain of each
             path.unlink()
     assert main(options_of(tmp_path, "--dataset-root", str(tmp_path / "set"))) == 2
-    assert "no training identity has three or more pictures" in only_line(capsys)
+    assert "no training identity has three or more images" in only_line(capsys)
 
 
 def test_a_super_resolver_of_another_size_is_one_line(
     options_of: Arguments, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     DSR(DSRConfig(8, 1, "24")).save_pretrained(tmp_path / "dsr")
-    assert main(options_of(tmp_path, "--inputs", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr"))) == 2
+    assert main(options_of(tmp_path, "--upsampler", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr"))) == 2
     assert "takes 24 px, not 16: give --vlr-size 24" in only_line(capsys)
 
 
@@ -373,8 +358,8 @@ def test_other_classes_are_no_continuation(
 ) -> None:
     config = parse_options(EdgeFaceTrainingConfig, options_of(tmp_path), prog="finetune").of_stage(2)
     module = EdgeFaceLightning(config, EdgeFace("edgeface_xxs"), ["somebody", "else"])
-    with pytest.raises(InputError, match=r"was trained on \d+ identities, and .* has 2 with 2 or more pictures"):
-        module.take_head(finished / "checkpoints" / "stage1" / "last.ckpt")
+    with pytest.raises(InputError, match=r"was trained on \d+ identities, and .* has 2 with 2 or more images"):
+        module.start_from_stage1(finished / "checkpoints" / "stage1" / "last.ckpt")
 
 
 def test_a_loss_that_is_not_finite_names_files_and_keeps_what_was_there(
@@ -384,7 +369,7 @@ def test_a_loss_that_is_not_finite_names_files_and_keeps_what_was_there(
     state = torch.load(edgeface, weights_only=True)
     state["model.head.fc.weight"].sign_().mul_(3e38)
     torch.save(state, tmp_path / "large.pt")
-    assert main(options_of(tmp_path, "--weights", str(tmp_path / "large.pt"), "--precision", "bf16-mixed")) == 2
+    assert main(options_of(tmp_path, "--recognizer", str(tmp_path / "large.pt"), "--precision", "bf16-mixed")) == 2
     error = only_line(capsys)
     assert "step 0: loss, arcface not finite on " in error
     assert ".png" in error

@@ -337,12 +337,12 @@ CHANGES: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_file_must_fit_tensor_by_tensor(change: str, tmp_path: Path, xxs: tuple[AuthorsWrapper, Path]) -> None:
     state = {key: value.clone() for key, value in xxs[0].state_dict().items()}
-    alter, told = CHANGES[change]
+    alter, message = CHANGES[change]
     alter(state)
     torch.save(state, tmp_path / "changed.pt")
     with pytest.raises(InputError, match=r"changed\.pt: ") as caught:
         EdgeFace.from_weights(tmp_path / "changed.pt")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

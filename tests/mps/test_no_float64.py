@@ -18,6 +18,7 @@ from ear_teacher.metrics.reconstruction import encode_all, encode_posteriors, la
 from ear_teacher.model import EarVAE
 from earface.core.errors import InputError
 from earface.data.degradation import degrade
+from earface.data.face_dataset import FaceBatch
 from earface.data.face_sizes import parse_vlr_size
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.inference import choose_device
@@ -96,7 +97,10 @@ def test_faces_are_measured_and_embedded() -> None:
     recognizer = FrozenRecognizer(face_model.eval(), FaceContract(), "xxs")
     with fake_cuda():
         on_cuda(dsr)
-        measure_faces({"DSR": dsr}, [{"vlr": fake(3, 3, 16, 16), "hr": fake(3, 3, 128, 128)}], {"xxs": recognizer}, 8)
+        index = torch.arange(3)
+        faces = {"vlr": fake(3, 3, 16, 16), "hr": fake(3, 3, 128, 128)}
+        batch = FaceBatch(**faces, identity=index, index=index)
+        measure_faces({"DSR": dsr}, [batch], {"xxs": recognizer}, 8)
         assert embed_faces(on_cuda(face_model), fake(3, 3, 128, 128), FaceContract(), flip=True).device == CUDA
 
 

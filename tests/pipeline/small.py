@@ -1,4 +1,4 @@
-"""Small real models, sets and evaluations that the tests of the evaluation share; and an evaluation's slow loop."""
+"""Small real models, sets and evaluations that the evaluation's tests share, and the slow loops they compare with."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SEED = 42
 def dsr_folder(
     folder: Path, size: str, *, seed: int = 0, people: Iterable[str] = ("stranger",), degradation: str = "bicubic"
 ) -> Path:
-    """A super-resolver of random weights that visibly changes a face, and was trained on these people."""
+    """A super-resolver of random weights that visibly changes a face and was trained on these identities."""
     torch.manual_seed(seed)
     model = DSR(DSRConfig(8, 1, size))
     with torch.no_grad():
@@ -57,7 +57,7 @@ def finetuned_folder(
     degradation: str = "bicubic",
     crop: Literal["arcface", "center"] = "arcface",
 ) -> Path:
-    """The weights with another head, finetuned on these people."""
+    """The weights with another head, fine-tuned on these identities."""
     model = EdgeFace.from_weights(weights)
     noise = torch.randn(model.model.head.fc.weight.shape, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
@@ -67,17 +67,17 @@ def finetuned_folder(
     return folder
 
 
-def drawn(folder: Path, subjects: int, pictures: int, seed: int = 3) -> Path:
-    """A folder of faces with Multi-PIE names."""
+def draw_faces(folder: Path, subjects: int, pictures: int, seed: int = 3) -> Path:
+    """A folder of synthetic faces with Multi-PIE names."""
     write_face_set(folder, FaceSet(subjects, pictures, 128, seed=seed))
     return folder / "images"
 
 
 def arguments(dataset: Path | str, weights: Path, out: Path, *more: str | Path) -> list[str]:
-    """Of a quick evaluation without models but the pretrained one."""
+    """Of a quick evaluation with the pretrained recogniser alone."""
     given = ["--dataset-root", str(dataset), "--recognizer", str(weights), "--out", str(out), "--num-workers", "0"]
     given += ["--bootstrap", "100", "--device", "cpu"]
-    for flag in ("--tuned", "--dsr-checkpoint"):
+    for flag in ("--finetuned", "--dsr-checkpoint"):
         given += [] if flag in more else [flag, "none"]
     return given + list(map(str, more))
 
@@ -105,24 +105,24 @@ def evaluated(
 ) -> tuple[list[ConditionResult], FaceLoader]:
     """The results without a report."""
     faces = FaceLoader(SEED, 16, 0, "cpu")
-    grids = {condition: models.rows_of(condition) for condition in conditions}
+    configurations = {condition: models.configurations_of(condition) for condition in conditions}
     settings = Settings(0.35, replicates, SEED, failures)
-    return evaluate(protocol, grids, EmbeddingCache(faces), settings, Stages()), faces
+    return evaluate(protocol, configurations, EmbeddingCache(faces), settings, Stages()), faces
 
 
-# -- the slow loop: one face after the other, by the parts that the rows are put together of ---------------------------
+# -- the slow loop: one face after the other, by the parts of each configuration ---------------------------------------
 
 
 def slow_embeddings(
     rows: Sequence[FaceRow], weights: Path, upsampler: str, condition: Condition | None = None, dsr: Path | None = None
 ) -> NDArray[np.float32]:
-    """(N, 512). upsampler: hr, interpolation or dsr."""
+    """(N, 512). upsampler: none, bicubic or dsr."""
     model, contract = EdgeFace.from_weights(weights), FaceContract("arcface")
     resolver = DSR.from_pretrained(dsr) if dsr is not None else None
     found = []
     for row in rows:
         face = to_model_range(torch.from_numpy(read_image(row.path)[None]))
-        if condition is not None and upsampler != "hr":
+        if condition is not None and upsampler != "none":
             size, keys = parse_vlr_size(condition.vlr_size), [picture_key(SEED, row.path.stem)]
             face = degrade(condition.degradation, face, size, keys)
             with torch.no_grad():
@@ -153,12 +153,12 @@ def slow_equal_error_rate(mated: Sequence[float], impostor: Sequence[float]) -> 
 
 
 def slow_best_threshold(scores: Sequence[float], same: Sequence[bool]) -> float:
-    """Halfway below the lowest of the scores, or infinity, that decides most pairs rightly."""
+    """Halfway below the lowest of the scores, or infinity, that classifies most pairs correctly."""
 
-    def rightly(threshold: float) -> int:
+    def correct(threshold: float) -> int:
         return sum((score >= threshold) == own for score, own in zip(scores, same, strict=True))
 
-    best = max(sorted({*scores, float("inf")}), key=rightly)
+    best = max(sorted({*scores, float("inf")}), key=correct)
     below = max((score for score in scores if score < best), default=best)
     return best if best == float("inf") else (best + below) / 2
 

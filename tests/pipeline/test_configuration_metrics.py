@@ -1,6 +1,6 @@
-"""The figures of a row are those of slow loops over its scores. Embeddings here are drawn; the search is the real one.
+"""The metrics of a configuration against slow loops over its scores. Embeddings are random; the search is the real one.
 
-`Figure`s, intervals and the search have tests of their own.
+`Estimate`s, intervals and the search have tests of their own.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def unit(rows: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """People and pictures of them; probes of -1 are of nobody who is enrolled."""
+class Sample:
+    """Templates and probes of people; the mate of a probe is its template's row, or NOBODY."""
 
     templates: Tensor
     probes: Tensor
@@ -64,39 +64,43 @@ class Drawn:
         return mated, impostor, ranks, best
 
 
-def draw(people: int, probes_each: int, strangers: int, seed: int, noise: float = 0.35) -> Drawn:
+def sample_of(people: int, probes_each: int, strangers: int, seed: int, noise: float = 0.35) -> Sample:
     generator = torch.Generator().manual_seed(seed)
     centres = unit(torch.randn(people, DIMENSIONS, generator=generator))
     near = centres.repeat(probes_each, 1)
     near = unit(near + noise * torch.randn(near.shape, generator=generator))
     others = unit(torch.randn(strangers, DIMENSIONS, generator=generator))
     mates = np.concatenate([np.tile(np.arange(people), probes_each), np.full(strangers, NOBODY)])
-    return Drawn(centres, torch.cat([near, others]), mates)
+    return Sample(centres, torch.cat([near, others]), mates)
 
 
-def trials_of(drawn: Drawn, groups: Mapping[str, Sequence[str]] | None = None) -> Trials:
-    subjects = [f"stranger {place}" if mate == NOBODY else str(mate) for place, mate in enumerate(drawn.mates.tolist())]
-    return Trials(drawn.mates != NOBODY, Resampling(subjects, 100), groups or {}, len(drawn.templates))
+def trials_of(sample: Sample, groups: Mapping[str, Sequence[str]] | None = None) -> Trials:
+    subjects = [
+        f"stranger {place}" if mate == NOBODY else str(mate) for place, mate in enumerate(sample.mates.tolist())
+    ]
+    return Trials(sample.mates != NOBODY, Resampling(subjects, 100), groups or {}, len(sample.templates))
 
 
-def row_of(drawn: Drawn, tune: Drawn | None, groups: Mapping[str, Sequence[str]] | None = None) -> ConfigurationResult:
-    fitting, size = (None, 0) if tune is None else (tune.searches, len(tune.templates))
-    return of_searches("row", drawn.searches, trials_of(drawn, groups), fitting, size, GIVEN)
-
-
-@pytest.fixture(scope="module")
-def score() -> Drawn:
-    return draw(people=12, probes_each=10, strangers=150, seed=0)
-
-
-@pytest.fixture(scope="module")
-def tune() -> Drawn:
-    return draw(people=30, probes_each=20, strangers=0, seed=1)
+def measure(
+    sample: Sample, calibration: Sample | None, groups: Mapping[str, Sequence[str]] | None = None
+) -> ConfigurationResult:
+    fitting, size = (None, 0) if calibration is None else (calibration.searches, len(calibration.templates))
+    return of_searches("name", sample.searches, trials_of(sample, groups), fitting, size, GIVEN)
 
 
 @pytest.fixture(scope="module")
-def row(score: Drawn, tune: Drawn) -> ConfigurationResult:
-    return row_of(score, tune)
+def probed() -> Sample:
+    return sample_of(people=12, probes_each=10, strangers=150, seed=0)
+
+
+@pytest.fixture(scope="module")
+def calibration() -> Sample:
+    return sample_of(people=30, probes_each=20, strangers=0, seed=1)
+
+
+@pytest.fixture(scope="module")
+def result(probed: Sample, calibration: Sample) -> ConfigurationResult:
+    return measure(probed, calibration)
 
 
 def share(events: Sequence[bool]) -> float:
@@ -106,34 +110,34 @@ def share(events: Sequence[bool]) -> float:
 # Identification
 
 
-def test_rank_and_cmc_are_those_of_a_loop(score: Drawn, row: ConfigurationResult) -> None:
-    _, _, ranks, _ = score.split()
-    assert 0.2 < share([rank == 1 for rank in ranks]) < 0.95  # the loop has something to tell
+def test_rank_and_cmc_are_those_of_a_loop(probed: Sample, result: ConfigurationResult) -> None:
+    _, _, ranks, _ = probed.split()
+    assert 0.2 < share([rank == 1 for rank in ranks]) < 0.95  # neither trivially right nor wrong
     for limit in (1, 5, 10):
-        assert row.measured[f"rank{limit}"].value == pytest.approx(share([rank <= limit for rank in ranks]))
-        assert row.measured[f"rank{limit}"].samples == len(ranks)
-    assert row.cmc.tolist() == pytest.approx([share([rank <= limit for rank in ranks]) for limit in range(1, 13)])
+        assert result.metrics[f"rank{limit}"].value == pytest.approx(share([rank <= limit for rank in ranks]))
+        assert result.metrics[f"rank{limit}"].samples == len(ranks)
+    assert result.cmc.tolist() == pytest.approx([share([rank <= limit for rank in ranks]) for limit in range(1, 13)])
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.01])
-def test_fnir_at_an_fpir_is_that_of_a_loop(rate: float, score: Drawn, row: ConfigurationResult) -> None:
-    mated, _, ranks, best = score.split()
-    strangers = [value for value, mate in zip(best, score.mates, strict=True) if mate == NOBODY]
+def test_fnir_at_an_fpir_is_that_of_a_loop(rate: float, probed: Sample, result: ConfigurationResult) -> None:
+    mated, _, ranks, best = probed.split()
+    strangers = [value for value, mate in zip(best, probed.mates, strict=True) if mate == NOBODY]
     limit = slow_limit(strangers, rate)
-    told = row.measured[f"fnir_at_fpir_{rate:g}"]
+    result = result.metrics[f"fnir_at_fpir_{rate:g}"]
     if limit is None:
-        assert told.value is None
-        assert told.reason == "0.01 of 150 non-mated searches are 1, fewer than 10"
+        assert result.value is None
+        assert result.reason == "0.01 of 150 non-mated searches are 1, fewer than 10"
     else:
         found = [rank == 1 and value > limit for value, rank in zip(mated, ranks, strict=True)]
-        assert told.value == pytest.approx(1 - share(found))
+        assert result.value == pytest.approx(1 - share(found))
 
 
-def test_the_given_threshold_has_the_errors_of_a_loop(score: Drawn, row: ConfigurationResult) -> None:
-    mated, impostor, ranks, best = score.split()
-    strangers = [value for value, mate in zip(best, score.mates, strict=True) if mate == NOBODY]
-    one_to_many, one_to_one = row.thresholds[-2:]
-    assert [(each.kind, each.named, each.threshold) for each in (one_to_many, one_to_one)] == [
+def test_the_given_threshold_has_the_errors_of_a_loop(probed: Sample, result: ConfigurationResult) -> None:
+    mated, impostor, ranks, best = probed.split()
+    strangers = [value for value, mate in zip(best, probed.mates, strict=True) if mate == NOBODY]
+    one_to_many, one_to_one = result.thresholds[-2:]
+    assert [(each.kind, each.origin, each.threshold) for each in (one_to_many, one_to_one)] == [
         ("identification", "given", GIVEN),
         ("verification", "given", GIVEN),
     ]
@@ -144,64 +148,64 @@ def test_the_given_threshold_has_the_errors_of_a_loop(score: Drawn, row: Configu
     assert one_to_one.false_positive.value == pytest.approx(share([value >= GIVEN for value in impostor]))
 
 
-def test_where_all_are_enrolled_each_search_counts_once_more_without_its_mate(tune: Drawn) -> None:
-    mated, _, ranks, best = tune.split()
-    told = row_of(tune, None)
+def test_where_all_are_enrolled_each_search_counts_once_more_without_its_mate(calibration: Sample) -> None:
+    mated, _, ranks, best = calibration.split()
+    result = measure(calibration, None)
     limit = slow_limit(best, 0.1)
     assert limit is not None
     found = [rank == 1 and value > limit for value, rank in zip(mated, ranks, strict=True)]
-    assert told.measured["fnir_at_fpir_0.1"].value == pytest.approx(1 - share(found))
-    assert told.thresholds[-2].false_positive.samples == len(tune.probes)
+    assert result.metrics["fnir_at_fpir_0.1"].value == pytest.approx(1 - share(found))
+    assert result.thresholds[-2].false_positive.samples == len(calibration.probes)
 
 
 def test_an_equal_score_of_another_is_no_hit() -> None:
     """The probe is as near to a stranger's template as to its own."""
     templates = unit(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-    drawn = Drawn(templates, unit(torch.tensor([[1.0, 1.0], [1.0, 0.2]])), np.array([0, 0]))
-    told = row_of(drawn, None)
-    assert told.measured["rank1"].value == 0.5
-    assert told.thresholds[-2].false_negative.value == 0.5
-    assert told.thresholds[-1].false_negative.value == 0.0  # verification has no rank
+    sample = Sample(templates, unit(torch.tensor([[1.0, 1.0], [1.0, 0.2]])), np.array([0, 0]))
+    result = measure(sample, None)
+    assert result.metrics["rank1"].value == 0.5
+    assert result.thresholds[-2].false_negative.value == 0.5
+    assert result.thresholds[-1].false_negative.value == 0.0  # verification has no rank
 
 
 # Verification
 
 
 @pytest.mark.parametrize("rate", [1e-3, 1e-4])
-def test_tar_at_a_far_is_that_of_a_loop(rate: float, tune: Drawn) -> None:
-    mated, impostor, _, _ = tune.split()
+def test_tar_at_a_far_is_that_of_a_loop(rate: float, calibration: Sample) -> None:
+    mated, impostor, _, _ = calibration.split()
     assert len(impostor) == 600 * 29
     limit = slow_limit(impostor, rate)
-    told = row_of(tune, None).measured[f"tar_at_far_{rate:g}"]
+    result = measure(calibration, None).metrics[f"tar_at_far_{rate:g}"]
     if limit is None:
-        assert told.value is None
-        assert "0.0001 of 17,400 non-mated comparisons are 1, fewer than 10" in told.reason
+        assert result.value is None
+        assert "0.0001 of 17,400 non-mated comparisons are 1, fewer than 10" in result.reason
     else:
-        assert told.value == pytest.approx(share([value > limit for value in mated]))
+        assert result.value == pytest.approx(share([value > limit for value in mated]))
 
 
-def test_the_eer_is_where_the_loop_s_lines_cross(score: Drawn, row: ConfigurationResult) -> None:
-    mated, impostor, _, _ = score.split()
-    assert row.measured["eer"].value == pytest.approx(slow_equal_error_rate(mated, impostor))
+def test_the_eer_is_where_the_loop_s_lines_cross(probed: Sample, result: ConfigurationResult) -> None:
+    mated, impostor, _, _ = probed.split()
+    assert result.metrics["eer"].value == pytest.approx(slow_equal_error_rate(mated, impostor))
 
 
-# Thresholds that others fit
+# Thresholds fitted on the calibration identities
 
 
-def test_fitted_thresholds_are_a_loop_s_over_those_who_tune(
-    score: Drawn, tune: Drawn, row: ConfigurationResult
+def test_fitted_thresholds_are_a_loop_s_over_the_calibration_identities(
+    probed: Sample, calibration: Sample, result: ConfigurationResult
 ) -> None:
-    _, impostor, _, best = tune.split()
-    in_their_gallery = 1 - (1 - 0.1) ** ((30 - 1) / 12)  # they search among 29 others, who score among 12
+    _, impostor, _, best = calibration.split()
+    in_their_gallery = 1 - (1 - 0.1) ** ((30 - 1) / 12)  # calibration probes have 29 others, test probes 12
     wanted = {
         "fitted for FPIR 0.1": slow_limit(best, in_their_gallery),
         "fitted for FMR 0.001": slow_limit(impostor, 1e-3),
     }
-    mated, others, ranks, top = score.split()
-    strangers = [value for value, mate in zip(top, score.mates, strict=True) if mate == NOBODY]
-    found = {each.named: each for each in row.thresholds}
-    for named, limit in wanted.items():
-        each = found[named]
+    mated, others, ranks, top = probed.split()
+    strangers = [value for value, mate in zip(top, probed.mates, strict=True) if mate == NOBODY]
+    found = {each.origin: each for each in result.thresholds}
+    for origin, limit in wanted.items():
+        each = found[origin]
         assert limit is not None
         assert each.threshold == np.nextafter(np.float32(limit), np.float32(np.inf))
         if each.kind == "identification":
@@ -209,14 +213,14 @@ def test_fitted_thresholds_are_a_loop_s_over_those_who_tune(
             errors = 1 - share(hits), share([value > limit for value in strangers])
         else:
             errors = share([value <= limit for value in mated]), share([value > limit for value in others])
-        assert (each.false_negative.value, each.false_positive.value) == pytest.approx(errors), named
+        assert (each.false_negative.value, each.false_positive.value) == pytest.approx(errors), origin
 
 
 def test_a_threshold_fitted_in_a_small_gallery_keeps_its_fpir_in_a_large_one() -> None:
     """Directions at random: comparisons are as independent as the correction takes them to be."""
-    few, many = draw(20, 200, 0, seed=2, noise=1.0), draw(200, 1, 2000, seed=3, noise=1.0)
-    fitted = row_of(many, few).thresholds[0]
-    assert fitted.named == "fitted for FPIR 0.1"
+    few, many = sample_of(20, 200, 0, seed=2, noise=1.0), sample_of(200, 1, 2000, seed=3, noise=1.0)
+    fitted = measure(many, few).thresholds[0]
+    assert fitted.origin == "fitted for FPIR 0.1"
     assert fitted.false_positive.value == pytest.approx(0.1, abs=0.03)
     uncorrected = slow_limit(few.split()[3], 0.1)
     assert uncorrected is not None
@@ -224,26 +228,28 @@ def test_a_threshold_fitted_in_a_small_gallery_keeps_its_fpir_in_a_large_one() -
     assert (strangers > uncorrected).mean() > 0.4  # without the correction
 
 
-def test_only_those_who_tune_move_a_fitted_threshold(score: Drawn, tune: Drawn, row: ConfigurationResult) -> None:
-    def thresholds(told: ConfigurationResult) -> list[float | None]:
-        return [each.threshold for each in told.thresholds if each.named != "given"]
+def test_only_calibration_identities_move_a_fitted_threshold(
+    probed: Sample, calibration: Sample, result: ConfigurationResult
+) -> None:
+    def thresholds(result: ConfigurationResult) -> list[float | None]:
+        return [each.threshold for each in result.thresholds if each.origin != "given"]
 
-    assert thresholds(row_of(draw(12, 10, 150, seed=5), tune)) == thresholds(row)
-    moved = thresholds(row_of(score, draw(30, 20, 0, seed=6)))
-    assert [a == b for a, b in zip(moved, thresholds(row), strict=True)] == [False, False, False, True]
+    assert thresholds(measure(sample_of(12, 10, 150, seed=5), calibration)) == thresholds(result)
+    moved = thresholds(measure(probed, sample_of(30, 20, 0, seed=6)))
+    assert [a == b for a, b in zip(moved, thresholds(result), strict=True)] == [False, False, False, True]
     assert moved[3] is None  # for FMR 0.0001 they are too few either way
 
 
 @pytest.mark.parametrize(
     ("people", "reason"),
-    [(0, "nobody to fit a threshold on"), (1, "nobody to fit a threshold on"), (4, "of those who tune, ")],
+    [(0, "no calibration identities"), (1, "no calibration identities"), (4, "of the calibration identities, ")],
 )
-def test_too_few_people_who_tune_fit_no_threshold_and_the_reason_is_told(
-    people: int, reason: str, score: Drawn
+def test_too_few_calibration_identities_fit_no_threshold_and_the_reason_is_reported(
+    people: int, reason: str, probed: Sample
 ) -> None:
-    told = row_of(score, draw(people, 2, 0, seed=7) if people else None)
-    fitted = [each for each in told.thresholds if each.named != "given"]
-    assert [each.named for each in fitted] == [
+    result = measure(probed, sample_of(people, 2, 0, seed=7) if people else None)
+    fitted = [each for each in result.thresholds if each.origin != "given"]
+    assert [each.origin for each in fitted] == [
         *("fitted for FPIR 0.1", "fitted for FPIR 0.01"),
         *("fitted for FMR 0.001", "fitted for FMR 0.0001"),
     ]
@@ -256,28 +262,28 @@ def test_too_few_people_who_tune_fit_no_threshold_and_the_reason_is_told(
 # By condition of the picture
 
 
-def test_rank_1_by_group_is_that_of_a_loop_in_the_order_of_the_angles(score: Drawn) -> None:
-    angles = [("+15°", "-15°", "0°", "", "081")[place % 5] for place in range(len(score.probes))]
-    flashes = [f"{place % 3:02d}" for place in range(len(score.probes))]
-    told = row_of(score, None, {"camera angle": angles, "illumination": flashes, "session": [""] * len(angles)})
-    assert list(told.breakdown) == ["camera angle", "illumination"]  # nobody's session is known
-    assert list(told.breakdown["camera angle"]) == ["-15°", "0°", "+15°", "081"]
-    assert list(told.breakdown["illumination"]) == ["00", "01", "02"]
-    _, _, ranks, _ = score.split()  # the mated probes come first
+def test_rank_1_by_group_is_that_of_a_loop_in_the_order_of_the_angles(probed: Sample) -> None:
+    angles = [("+15°", "-15°", "0°", "", "081")[place % 5] for place in range(len(probed.probes))]
+    flashes = [f"{place % 3:02d}" for place in range(len(probed.probes))]
+    result = measure(probed, None, {"camera angle": angles, "illumination": flashes, "session": [""] * len(angles)})
+    assert list(result.breakdown) == ["camera angle", "illumination"]  # nobody's session is known
+    assert list(result.breakdown["camera angle"]) == ["-15°", "0°", "+15°", "081"]
+    assert list(result.breakdown["illumination"]) == ["00", "01", "02"]
+    _, _, ranks, _ = probed.split()  # the mated probes come first
     for kind, values in (("camera angle", angles), ("illumination", flashes)):
-        for value, figure in told.breakdown[kind].items():
+        for value, estimate in result.breakdown[kind].items():
             own = [rank == 1 for rank, each in zip(ranks, values, strict=False) if each == value]
-            assert (figure.value, figure.samples) == (pytest.approx(share(own)), len(own)), (kind, value)
+            assert (estimate.value, estimate.samples) == (pytest.approx(share(own)), len(own)), (kind, value)
 
 
 # Histograms and curves
 
 
-def test_histograms_count_every_comparison_once(score: Drawn, row: ConfigurationResult) -> None:
-    mated, impostor, _, _ = score.split()
+def test_histograms_count_every_comparison_once(probed: Sample, result: ConfigurationResult) -> None:
+    mated, impostor, _, _ = probed.split()
     edges = [-1 + 0.02 * place for place in range(101)]
     for name, scores in (("mated", mated), ("non-mated", impostor)):
-        counts = row.histograms[name]
+        counts = result.histograms[name]
         assert counts.sum() == len(scores)
         for place in range(100):
             inside = sum(edges[place] <= score < edges[place + 1] for score in scores)
@@ -301,42 +307,44 @@ def test_fold_accuracy_is_that_of_a_loop(seed: int) -> None:
     generator = np.random.default_rng(seed)
     scores, same = generator.integers(-5, 6, 60) / 8, generator.random(60) < 0.5
     fold = np.repeat(np.arange(4), 15)
-    told = fold_accuracy(scores.astype(np.float32), same, fold, Resampling([str(p) for p in range(60)], 100))
-    assert told.value == pytest.approx(slow_fold_accuracy(scores.tolist(), same.tolist(), fold.tolist()))
+    result = fold_accuracy(scores.astype(np.float32), same, fold, Resampling([str(p) for p in range(60)], 100))
+    assert result.value == pytest.approx(slow_fold_accuracy(scores.tolist(), same.tolist(), fold.tolist()))
 
 
 def test_one_fold_leaves_no_others_to_fit_on() -> None:
-    told = fold_accuracy(np.array([0.1, 0.9]), np.array([False, True]), np.array([0, 0]), Resampling(["a", "b"], 100))
-    assert (told.value, told.reason) == (None, "one fold: no others to fit a threshold on")
+    result = fold_accuracy(np.array([0.1, 0.9]), np.array([False, True]), np.array([0, 0]), Resampling(["a", "b"], 100))
+    assert (result.value, result.reason) == (None, "one fold: no other to fit a threshold on")
 
 
-def test_figures_of_pairs_are_those_of_a_loop(score: Drawn) -> None:
+def test_metrics_of_pairs_are_those_of_a_loop(probed: Sample) -> None:
     generator = np.random.default_rng(8)
     places = [tuple(map(int, generator.integers(0, limit, 1))) for limit in (12, 120) * 400]
     pairs = [
-        Pair(a, b, bool(score.mates[b] == a), place // 100)
+        Pair(a, b, bool(probed.mates[b] == a), place // 100)
         for place, ((a,), (b,)) in enumerate(zip(places[::2], places[1::2], strict=True))
     ]
-    pairs += [Pair(int(score.mates[b]), b, True, b % 4) for b in range(120)]
-    told = of_pairs("row", score.templates, score.probes, pairs, Resampling(list(map(str, range(520))), 100), GIVEN)
-    scores = [float(score.templates[pair.first] @ score.probes[pair.second]) for pair in pairs]
+    pairs += [Pair(int(probed.mates[b]), b, True, b % 4) for b in range(120)]
+    result = of_pairs(
+        "name", probed.templates, probed.probes, pairs, Resampling(list(map(str, range(520))), 100), GIVEN
+    )
+    scores = [float(probed.templates[pair.first] @ probed.probes[pair.second]) for pair in pairs]
     mated = [value for value, pair in zip(scores, pairs, strict=True) if pair.same]
     others = [value for value, pair in zip(scores, pairs, strict=True) if not pair.same]
-    (given,) = told.thresholds
+    (given,) = result.thresholds
     assert (given.kind, given.threshold) == ("verification", GIVEN)
     assert given.false_negative.value == pytest.approx(share([value < GIVEN for value in mated]))
     assert given.false_positive.value == pytest.approx(share([value >= GIVEN for value in others]))
-    assert set(told.measured) == {"tar_at_far_0.001", "tar_at_far_0.0001", "eer", "fold_accuracy"}
-    assert told.measured["tar_at_far_0.001"].value is None  # some 370 impostors
+    assert set(result.metrics) == {"tar_at_far_0.001", "tar_at_far_0.0001", "eer", "fold_accuracy"}
+    assert result.metrics["tar_at_far_0.001"].value is None  # some 370 impostors
     wanted = slow_fold_accuracy(scores, [pair.same for pair in pairs], [pair.fold for pair in pairs])
-    assert told.measured["fold_accuracy"].value == pytest.approx(wanted, abs=1 / len(pairs))
-    assert told.searches is told.identification is None
-    assert len(told.cmc) == 0
+    assert result.metrics["fold_accuracy"].value == pytest.approx(wanted, abs=1 / len(pairs))
+    assert result.searches is result.identification is None
+    assert len(result.cmc) == 0
 
 
-def test_probes_of_nobody_enrolled_make_no_mated_figure(score: Drawn) -> None:
-    strangers = replace(score, probes=score.probes[120:], mates=score.mates[120:])
-    told = row_of(strangers, None)
-    assert told.measured["rank1"].value is None
-    assert told.measured["eer"].reason == "no mated comparisons"
-    assert told.thresholds[-2].false_positive.value is not None  # what the given threshold lets through is told
+def test_non_mated_probes_alone_give_no_mated_metric(probed: Sample) -> None:
+    strangers = replace(probed, probes=probed.probes[120:], mates=probed.mates[120:])
+    result = measure(strangers, None)
+    assert result.metrics["rank1"].value is None
+    assert result.metrics["eer"].reason == "no mated comparisons"
+    assert result.thresholds[-2].false_positive.value is not None  # at the given threshold

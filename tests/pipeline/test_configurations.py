@@ -1,4 +1,4 @@
-"""Which rows an evaluation has, and that their embeddings are those of a slow loop."""
+"""Which configurations an evaluation has, and that their embeddings are those of a slow loop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from dsr import DSR, DSRConfig
-from dsr.upsampler import super_resolution
+from dsr.upsampler import build_dsr_upsampler
 from earface.core.errors import InputError
 from earface.data.face_rows import FaceRow, read_faces
 from facial_rec.recognizer import FaceRecognizer, load_recognizer
 from pipeline.configurations import Condition, Configuration, EmbeddingCache, FaceLoader, Models, conditions_of
 from pipeline.evaluate_dataset import USUAL_DSR, USUAL_FINETUNED, PipelineEvaluationOptions, load_models
-from pipeline.evaluation import embeddings_wanted
+from pipeline.evaluation import count_embeddings
 from pipeline.protocol import Enrolment, Protocol
 from tests.conftest import VLR
 from tests.pipeline.small import SEED, dsr_folder, finetuned_folder, slow_embeddings
@@ -24,7 +24,7 @@ from tests.pipeline.small import SEED, dsr_folder, finetuned_folder, slow_embedd
 pytestmark = pytest.mark.runs
 
 BICUBIC, REALISTIC = Condition(VLR, "bicubic"), Condition(VLR, "realistic")
-FIVE = ["HR", "bicubic + pretrained", "bicubic + tuned", "DSR + pretrained", "DSR + tuned"]
+FIVE = ["HR", "bicubic + pretrained", "bicubic + fine-tuned", "DSR + pretrained", "DSR + fine-tuned"]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def shelf(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     finetuned_folder(folder / "both16", edgeface, "dsr=.5,bicubic=.5", VLR)
     finetuned_folder(folder / "dsr-only16", edgeface, "dsr", VLR, seed=2)
     finetuned_folder(folder / "realistic16", edgeface, "bicubic", VLR, seed=3, degradation="realistic")
-    finetuned_folder(folder / "both14x16", edgeface, "dsr,interpolation", "14x16")
+    finetuned_folder(folder / "both14x16", edgeface, "dsr,bicubic", "14x16")
     return folder
 
 
@@ -52,31 +52,31 @@ def models(
     return Models(
         pretrained,
         [load_recognizer(str(shelf / name), "arcface") for name in finetuned],
-        [super_resolution(str(shelf / name)) for name in resolvers],
+        [build_dsr_upsampler(str(shelf / name)) for name in resolvers],
     )
 
 
-def names(rows: list[Configuration]) -> list[str]:
-    return [row.name for row in rows]
+def names(configurations: list[Configuration]) -> list[str]:
+    return [each.name for each in configurations]
 
 
-# Which rows
+# Which configurations
 
 
-def test_five_rows_in_the_order_of_the_question(shelf: Path, pretrained: FaceRecognizer) -> None:
+def test_the_five_configurations_are_in_order(shelf: Path, pretrained: FaceRecognizer) -> None:
     made = models(shelf, pretrained, ("both16",), ("dsr16",))
-    rows = made.rows_of(BICUBIC)
-    assert names(rows) == FIVE
-    assert [row.upsampler.name for row in rows] == ["hr", "bicubic", "bicubic", "dsr", "dsr"]
+    found = made.configurations_of(BICUBIC)
+    assert names(found) == FIVE
+    assert [each.upsampler.name for each in found] == ["none", "bicubic", "bicubic", "dsr", "dsr"]
     finetuned = made.finetuned[0]
-    assert [row.recognizer for row in rows] == [
+    assert [each.recognizer for each in found] == [
         pretrained,
         pretrained,
         finetuned,
         pretrained,
         finetuned,
     ]  # a mixture serves both its upsamplers
-    assert made.notes({BICUBIC: rows}) == []
+    assert made.notes({BICUBIC: found}) == []
 
 
 @pytest.mark.parametrize(
@@ -85,27 +85,27 @@ def test_five_rows_in_the_order_of_the_question(shelf: Path, pretrained: FaceRec
         ((), (), FIVE[:2]),
         (("both16",), (), FIVE[:3]),
         ((), ("dsr16",), [*FIVE[:2], "DSR + pretrained"]),
-        (("dsr-only16",), ("dsr16",), [*FIVE[:2], "DSR + pretrained", "DSR + tuned"]),
+        (("dsr-only16",), ("dsr16",), [*FIVE[:2], "DSR + pretrained", "DSR + fine-tuned"]),
         (("realistic16",), ("dsr16",), FIVE[:4]),
     ],
 )
-def test_rows_without_a_model_are_left_out_and_told(
+def test_configurations_without_a_model_are_left_out_and_reported(
     finetuned: tuple[str, ...], resolvers: tuple[str, ...], wanted: list[str], shelf: Path, pretrained: FaceRecognizer
 ) -> None:
     made = models(shelf, pretrained, finetuned, resolvers)
-    rows = made.rows_of(BICUBIC)
-    assert names(rows) == wanted
+    found = made.configurations_of(BICUBIC)
+    assert names(found) == wanted
     absent = [name for name in FIVE if name not in wanted]
-    assert f"{BICUBIC}: no model for {', '.join(absent)}" in made.notes({BICUBIC: rows})
+    assert f"{BICUBIC}: no model for {', '.join(absent)}" in made.notes({BICUBIC: found})
 
 
 def test_each_condition_takes_the_models_made_for_it(shelf: Path, pretrained: FaceRecognizer) -> None:
     made = models(shelf, pretrained, ("both16", "realistic16"), ("dsr24", "dsr16", "dsr16-realistic"))
     sources = {}
     for condition in conditions_of(["16", "24"], ["bicubic", "realistic"]):
-        rows = {row.name: row for row in made.rows_of(condition)}
-        resolver = rows["DSR + pretrained"].upsampler.source
-        finetuned = rows["bicubic + tuned"].recognizer.name if "bicubic + tuned" in rows else ""
+        found = {each.name: each for each in made.configurations_of(condition)}
+        resolver = found["DSR + pretrained"].upsampler.source
+        finetuned = found["bicubic + fine-tuned"].recognizer.name if "bicubic + fine-tuned" in found else ""
         sources[str(condition)] = (Path(resolver).name, Path(finetuned).name)
     assert sources == {
         "16 px, bicubic": ("dsr16", "both16"),
@@ -118,33 +118,37 @@ def test_each_condition_takes_the_models_made_for_it(shelf: Path, pretrained: Fa
 def test_two_models_for_one_condition_are_one_line_with_both(shelf: Path, pretrained: FaceRecognizer) -> None:
     twins = models(shelf, pretrained, ("both16", "dsr-only16"), ("dsr16",))
     with pytest.raises(InputError, match=r"both16 and .*dsr-only16 are both for 16 px, bicubic: give one of them"):
-        twins.rows_of(BICUBIC)
+        twins.configurations_of(BICUBIC)
     with pytest.raises(InputError, match=r"dsr16 and .*dsr16 are both for 16 px, bicubic"):
-        models(shelf, pretrained, (), ("dsr16", "dsr16")).rows_of(BICUBIC)
+        models(shelf, pretrained, (), ("dsr16", "dsr16")).configurations_of(BICUBIC)
 
 
-def test_a_model_that_knows_another_degradation_is_used_and_told(shelf: Path, pretrained: FaceRecognizer) -> None:
+def test_a_model_trained_on_another_degradation_is_used_and_reported(shelf: Path, pretrained: FaceRecognizer) -> None:
     made = models(shelf, pretrained, ("both16",), ("dsr16",))
-    rows = made.rows_of(REALISTIC)
-    assert names(rows) == FIVE
-    assert made.notes({REALISTIC: rows}) == [
+    found = made.configurations_of(REALISTIC)
+    assert names(found) == FIVE
+    assert made.notes({REALISTIC: found}) == [
         f"{REALISTIC}: {shelf / 'dsr16'} was trained on bicubic faces",
         f"{REALISTIC}: {shelf / 'both16'} was trained on bicubic faces",
     ]
 
 
-def test_a_super_resolver_that_does_not_tell_its_people_is_told(pretrained: FaceRecognizer, tmp_path: Path) -> None:
-    silent = super_resolution(str(dsr_folder(tmp_path, "16", people=())))
+def test_a_super_resolver_without_training_identities_is_reported(pretrained: FaceRecognizer, tmp_path: Path) -> None:
+    silent = build_dsr_upsampler(str(dsr_folder(tmp_path, "16", people=())))
     made = Models(pretrained, [], [silent])
-    (note,) = (each for each in made.notes({BICUBIC: made.rows_of(BICUBIC)}) if str(tmp_path) in each)
-    assert note == f"{tmp_path} does not tell whom it was trained on: that it knows nobody here cannot be checked"
+    (note,) = (each for each in made.notes({BICUBIC: made.configurations_of(BICUBIC)}) if str(tmp_path) in each)
+    assert note == (
+        f"{tmp_path} does not say which identities it was trained on: whether it knows any of these cannot be checked"
+    )
 
 
-def test_a_model_for_no_evaluated_size_is_told(shelf: Path, pretrained: FaceRecognizer) -> None:
+def test_a_model_of_a_size_that_is_not_evaluated_is_reported(shelf: Path, pretrained: FaceRecognizer) -> None:
     made = models(shelf, pretrained, ("both14x16",), ("dsr16", "dsr24"))
-    notes = made.notes({BICUBIC: made.rows_of(BICUBIC)})
-    assert f"{shelf / 'dsr24'} is in no row: super-resolver, 24 px, bicubic" in notes
-    assert any(note.startswith(f"{shelf / 'both14x16'} is in no row: ") and "14x16 px" in note for note in notes)
+    notes = made.notes({BICUBIC: made.configurations_of(BICUBIC)})
+    assert f"{shelf / 'dsr24'} is in no configuration: super-resolver, 24 px, bicubic" in notes
+    assert any(
+        note.startswith(f"{shelf / 'both14x16'} is in no configuration: ") and "14x16 px" in note for note in notes
+    )
     assert not any(note.startswith(f"{shelf / 'dsr16'} ") for note in notes)
 
 
@@ -166,7 +170,7 @@ def test_files_of_several_sizes_are_refused() -> None:
     assert conditions_of(["16", "16x16"], ["files"]) == [Condition("16", "files")]
 
 
-def test_auto_takes_what_training_left_and_none_takes_nothing(
+def test_auto_takes_the_models_where_training_puts_them_and_none_takes_nothing(
     edgeface: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -201,21 +205,21 @@ def embeddings(batch_size: int = 4, workers: int = 0) -> EmbeddingCache:
 
 
 @pytest.mark.parametrize("condition", [BICUBIC, REALISTIC, Condition("24", "bicubic")], ids=str)
-def test_every_row_is_embedded_as_a_loop_does(
+def test_every_configuration_is_embedded_as_by_a_loop(
     condition: Condition, shelf: Path, pretrained: FaceRecognizer, edgeface: Path, faces: list[FaceRow]
 ) -> None:
     dsr = shelf / ("dsr16" if condition.vlr_size == VLR else "dsr24")
     made = models(shelf, pretrained, ("both16",), (dsr.name,))
-    rows = made.rows_of(condition)
-    assert names(rows) == (FIVE if condition.vlr_size == VLR else [*FIVE[:2], "DSR + pretrained"])
-    found = embeddings().of_rows(rows, faces, condition)
-    weights = {"pretrained": edgeface, "tuned": shelf / "both16" / "model.safetensors"}
-    upsamplers = {"HR": "hr", "bicubic": "bicubic", "DSR": "dsr"}
-    for name in names(rows):
+    found = made.configurations_of(condition)
+    assert names(found) == (FIVE if condition.vlr_size == VLR else [*FIVE[:2], "DSR + pretrained"])
+    tables = embeddings().of_configurations(found, faces, condition)
+    weights = {"pretrained": edgeface, "fine-tuned": shelf / "both16" / "model.safetensors"}
+    upsamplers = {"HR": "none", "bicubic": "bicubic", "DSR": "dsr"}
+    for name in names(found):
         upsampler, _, recognizer = name.partition(" + ")
         wanted = slow_embeddings(faces, weights[recognizer or "pretrained"], upsamplers[upsampler], condition, dsr)
-        np.testing.assert_allclose(found[name].numpy(), wanted, atol=1e-5, err_msg=name)
-    different = [table for name, table in found.items() if name != "HR"]
+        np.testing.assert_allclose(tables[name].numpy(), wanted, atol=1e-5, err_msg=name)
+    different = [table for name, table in tables.items() if name != "HR"]
     assert all((one - other).abs().max() > 1e-2 for i, one in enumerate(different) for other in different[:i])
 
 
@@ -223,32 +227,32 @@ def test_hr_faces_are_embedded_once_over_all_conditions(
     shelf: Path, pretrained: FaceRecognizer, faces: list[FaceRow]
 ) -> None:
     made = models(shelf, pretrained, ("both16",), ("dsr16",))
-    grids = {condition: made.rows_of(condition) for condition in (BICUBIC, REALISTIC)}
+    configurations = {condition: made.configurations_of(condition) for condition in (BICUBIC, REALISTIC)}
     counts: list[int] = []
     table = EmbeddingCache(FaceLoader(SEED, 4, 0, "cpu"), counts.append)
     protocol = Protocol("", Enrolment(faces[:3], faces[3:]), Enrolment([], []))
-    for condition, rows in grids.items():
-        table.of_rows(rows, faces[3:], condition)
+    for condition, own in configurations.items():
+        table.of_configurations(own, faces[3:], condition)
         for recognizer in (pretrained, made.finetuned[0]):
             table.hr(recognizer, faces[:3])
-    gallery, probes = 3 * 2, len(faces[3:]) * (1 + 2 * 4)  # by both recognisers; HR once, and four rows twice
-    assert sum(counts) == gallery + probes == embeddings_wanted(protocol, grids)
+    gallery, probes = 3 * 2, len(faces[3:]) * (1 + 2 * 4)  # by both recognisers; HR once, and four configurations twice
+    assert sum(counts) == gallery + probes == count_embeddings(protocol, configurations)
 
 
 def test_batch_size_and_workers_change_no_bit(shelf: Path, pretrained: FaceRecognizer, faces: list[FaceRow]) -> None:
-    rows = models(shelf, pretrained, ("both16",), ("dsr16",)).rows_of(REALISTIC)
-    wanted = embeddings().of_rows(rows, faces, REALISTIC)
+    configurations = models(shelf, pretrained, ("both16",), ("dsr16",)).configurations_of(REALISTIC)
+    wanted = embeddings().of_configurations(configurations, faces, REALISTIC)
     for other in (embeddings(batch_size=3), embeddings(batch_size=64, workers=2)):
-        found = other.of_rows(rows, faces, REALISTIC)
+        found = other.of_configurations(configurations, faces, REALISTIC)
         assert all(torch.equal(found[name], wanted[name]) for name in FIVE)
 
 
 def test_files_are_the_set_s_own_vlr_pictures(shelf: Path, pretrained: FaceRecognizer, faces: list[FaceRow]) -> None:
     """face_set was prepared with bicubic at this size and this seed."""
     made, files = models(shelf, pretrained, (), ("dsr16",)), Condition(VLR, "files")
-    found = embeddings().of_rows(made.rows_of(files), faces, files)
-    wanted = embeddings().of_rows(made.rows_of(BICUBIC), faces, BICUBIC)
+    found = embeddings().of_configurations(made.configurations_of(files), faces, files)
+    wanted = embeddings().of_configurations(made.configurations_of(BICUBIC), faces, BICUBIC)
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     swapped = [FaceRow(row.path, row.name, row.identity, faces[0].vlr_path) for row in faces]
-    low = embeddings().of_rows(made.rows_of(files), swapped, files)["bicubic + pretrained"]
+    low = embeddings().of_configurations(made.configurations_of(files), swapped, files)["bicubic + pretrained"]
     assert torch.equal(low, low[:1].expand_as(low))  # they are read, not made

@@ -46,7 +46,7 @@ Enrol = Callable[..., int]
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three drawn faces of 128x128 of each of NAMES, in a folder for each."""
+    """Three synthetic faces of 128x128 of each of NAMES, in a folder for each."""
     folder = tmp_path_factory.mktemp("people")
     faces = synthesize_faces(FaceSet(len(NAMES), PICTURES, 128, seed=3))[0]
     for place, face in enumerate(faces):
@@ -141,7 +141,7 @@ def check_scores(rows: list[Row], wanted: dict[str, dict[str, float]]) -> None:
 def test_the_scores_are_those_of_a_loop_over_faces(
     crop: str, people: Path, enrol: Enrol, edgeface: Path, tmp_path: Path
 ) -> None:
-    """The crop of the gallery is the probes' without being told."""
+    """The crop of the gallery is the probes' without an option."""
     assert enrol(people, tmp_path / "g.npz", "--crop", crop) == 0
     assert search(people / "cy", tmp_path / "g.npz", tmp_path / "out", "--top-k", "5") == 0
     model, contract = EdgeFace.from_weights(edgeface), FaceContract(crop)  # type: ignore[arg-type]
@@ -205,7 +205,7 @@ def test_faiss_writes_the_same_candidates(people: Path, gallery: Path, tmp_path:
 def test_a_table_of_embeddings_is_searched_as_a_gallery(
     people: Path, gallery: Path, edgeface: Path, tmp_path: Path
 ) -> None:
-    given = ["--input", str(people), "--weights", str(edgeface), "--out", str(tmp_path / "e.npz"), "--device", "cpu"]
+    given = ["--input", str(people), "--recognizer", str(edgeface), "--out", str(tmp_path / "e.npz"), "--device", "cpu"]
     assert embed(given) == 0
     for name, path in (("table", tmp_path / "e.npz"), ("gallery", gallery)):
         assert search(people / "al", path, tmp_path / name) == 0
@@ -281,7 +281,7 @@ def test_a_table_of_embeddings_grows_but_not_by_its_own_pictures(
     """Its paths are relative."""
     part_of(people, tmp_path / "first", [0])
     monkeypatch.chdir(tmp_path)
-    assert embed(["--input", "first", "--weights", str(edgeface), "--out", "e.npz", "--device", "cpu"]) == 0
+    assert embed(["--input", "first", "--recognizer", str(edgeface), "--out", "e.npz", "--device", "cpu"]) == 0
     capsys.readouterr()
     assert enrol(Path("first"), Path("e.npz"), "--add") == 2
     assert "e.npz: 5 of the pictures are enrolled in it already" in only_line(capsys)
@@ -292,7 +292,7 @@ def test_a_table_of_embeddings_grows_but_not_by_its_own_pictures(
 def test_what_was_enrolled_is_told(
     people: Path, enrol: Enrol, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """People, pictures, who is enrolled by several, and what is left out."""
+    """People, pictures, how many have several, and what is left out."""
     given = Path(shutil.copytree(people, tmp_path / "given"))
     for number in range(PICTURES):
         Image.fromarray(read_image(given / "ed" / f"{number}.png")[:100]).save(given / "ed" / f"{number}.png")
@@ -325,9 +325,9 @@ def test_the_recogniser_is_found_from_another_folder(
 
 
 REFUSED_TO_ENROL: list[tuple[list[str], str]] = [
-    ([], "gallery.npz: is there already: --add enrols more people in it"),
+    ([], "gallery.npz: exists already: --add enrols more people in it"),
     (["--add"], "gallery.npz: 15 of the pictures are enrolled in it already (PEOPLE/al/0.png)"),
-    (["--add", "--input", "PEOPLE/al"], "PEOPLE/al: 3 of 3 pictures lie in no folder, so nobody tells whose they are"),
+    (["--add", "--input", "PEOPLE/al"], "PEOPLE/al: 3 of 3 pictures lie in no folder, so their identities are unknown"),
     (["--add", "--input", "MORE", "--recognizer", "OTHER"], "gallery.npz: was enrolled with other weights"),
     (["--add", "--input", "MORE", "--crop", "center"], "gallery.npz: was enrolled under another face contract"),
     (["--add", "--input", "MORE", "--recognizer", "nowhere.pt"], "nowhere.pt: neither a file nor one of"),
@@ -374,14 +374,14 @@ def make_what_is_named(given: list[str], places: dict[str, str], edgeface: Path)
     if "OTHER" in given:
         random_edgeface(Path(places["OTHER"]), 1)
     if "NAMELESS" in given:
-        flat = ["--input", f"{places['PEOPLE']}/al", "--weights", str(edgeface), "--out", places["NAMELESS"]]
+        flat = ["--input", f"{places['PEOPLE']}/al", "--recognizer", str(edgeface), "--out", places["NAMELESS"]]
         assert embed([*flat, "--device", "cpu"]) == 0
 
 
-@pytest.mark.parametrize(("given", "told"), REFUSED_TO_ENROL)
+@pytest.mark.parametrize(("given", "message"), REFUSED_TO_ENROL)
 def test_what_cannot_be_enrolled_is_one_line_and_changes_nothing(
     given: list[str],
-    told: str,
+    message: str,
     people: Path,
     enrol: Enrol,
     gallery: Path,
@@ -395,7 +395,7 @@ def test_what_cannot_be_enrolled_is_one_line_and_changes_nothing(
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     capsys.readouterr()
     assert enrol(people, tmp_path / "gallery.npz", *(placed(word, places) for word in given)) == 2
-    assert placed(told, places) in only_line(capsys)
+    assert placed(message, places) in only_line(capsys)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
@@ -424,10 +424,10 @@ REFUSED_TO_IDENTIFY: list[tuple[list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("given", "told"), REFUSED_TO_IDENTIFY)
+@pytest.mark.parametrize(("given", "message"), REFUSED_TO_IDENTIFY)
 def test_what_cannot_be_identified_is_one_line_and_writes_nothing(
     given: list[str],
-    told: str,
+    message: str,
     people: Path,
     gallery: Path,
     edgeface: Path,
@@ -439,7 +439,7 @@ def test_what_cannot_be_identified_is_one_line_and_writes_nothing(
     before = {path: path.read_bytes() for path in (gallery, *tmp_path.rglob("*")) if path.is_file()}
     capsys.readouterr()
     assert search(people, gallery, tmp_path / "out", *(placed(word, places) for word in given)) == 2
-    assert placed(told, places) in only_line(capsys)
+    assert placed(message, places) in only_line(capsys)
     assert not (tmp_path / "out").exists()
     assert {path: path.read_bytes() for path in (gallery, *tmp_path.rglob("*")) if path.is_file()} == before
 
@@ -453,13 +453,13 @@ def test_a_recogniser_that_was_moved_is_asked_for(
     (tmp_path / "weights.pt").rename(tmp_path / "moved.pt")
     capsys.readouterr()
     assert search(people, tmp_path / "g.npz", tmp_path / "out") == 2
-    told = only_line(capsys)
-    assert f"{tmp_path / 'weights.pt'}: neither a file nor one of" in told
-    assert f"--gallery {tmp_path / 'g.npz'} was enrolled with it: give --recognizer" in told
+    line = only_line(capsys)
+    assert f"{tmp_path / 'weights.pt'}: neither a file nor one of" in line
+    assert f"--gallery {tmp_path / 'g.npz'} was enrolled with it: give --recognizer" in line
     assert search(people, tmp_path / "g.npz", tmp_path / "out", "--recognizer", str(tmp_path / "moved.pt")) == 0
 
 
-# Routes
+# Upsamplers
 
 
 @pytest.fixture
@@ -519,20 +519,20 @@ def test_small_faces_are_found_by_super_resolution(
 # candidates.png
 
 
-def sheet_of(out: Path, rows: int, columns: int) -> Pixels:
-    sheet = read_image(out / "candidates.png")
+def grid_of(out: Path, rows: int, columns: int) -> Pixels:
+    grid = read_image(out / "candidates.png")
     wanted = rows * (INCHES + CAPTION) * DPI, columns * INCHES * DPI
-    assert np.abs(np.subtract(sheet.shape[:2], wanted)).max() <= 1
-    return sheet
+    assert np.abs(np.subtract(grid.shape[:2], wanted)).max() <= 1
+    return grid
 
 
-def shown_at(sheet: Pixels, row: int, column: int) -> Pixels:
+def shown_at(grid: Pixels, row: int, column: int) -> Pixels:
     """The middle of a shown face, 96x96 of its 128x128 pixels."""
     side = 0.9 * INCHES * DPI / 128  # shown for one of the face
     left = column * INCHES * DPI + 0.05 * INCHES * DPI
     top = row * (INCHES + CAPTION) * DPI + CAPTION * DPI + 0.05 * INCHES * DPI
     box = (left + 16 * side, top + 16 * side, left + 112 * side, top + 112 * side)
-    return np.asarray(Image.fromarray(sheet).resize((96, 96), Image.Resampling.BILINEAR, box))
+    return np.asarray(Image.fromarray(grid).resize((96, 96), Image.Resampling.BILINEAR, box))
 
 
 def alike(shown: Pixels, face: Pixels) -> bool:
@@ -542,17 +542,17 @@ def alike(shown: Pixels, face: Pixels) -> bool:
 def test_pictures_stand_beside_their_candidates(
     people: Path, enrol: Enrol, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As many as asked for; of who was enrolled, the first picture, grey where it was deleted since."""
+    """As many as asked for; the first enrolled picture of each candidate, grey if it was deleted since."""
     enrolled = Path(shutil.copytree(people, tmp_path / "enrolled"))
     assert enrol(enrolled, tmp_path / "g.npz") == 0
     shutil.rmtree(enrolled / "bo")
     assert search(people / "al", tmp_path / "g.npz", tmp_path / "out", "--pictures", "2") == 0
     assert "candidates.csv and candidates.png" in capsys.readouterr().out
-    sheet, rows = sheet_of(tmp_path / "out", 2, 1 + len(NAMES)), rows_in(tmp_path / "out")
+    grid, rows = grid_of(tmp_path / "out", 2, 1 + len(NAMES)), rows_in(tmp_path / "out")
     for place, path in enumerate(list_images(people / "al")[:2]):
-        assert alike(shown_at(sheet, place, 0), read_image(path))
+        assert alike(shown_at(grid, place, 0), read_image(path))
         for row in (row for row in rows if row["file"] == str(path)):
-            shown = shown_at(sheet, place, int(row["rank"]))
+            shown = shown_at(grid, place, int(row["rank"]))
             if row["identity"] == "bo":
                 assert (shown[: len(shown) // 4] == 225).all()  # words stand in the middle
                 assert shown.min() < 128
@@ -566,8 +566,8 @@ def test_one_picture_of_two_people_is_refused(
     enrolled = Path(shutil.copytree(people, tmp_path / "enrolled"))
     shutil.copy(enrolled / "al" / "0.png", enrolled / "bo" / "again.png")
     assert enrol(enrolled, tmp_path / "g.npz") == 2
-    told = only_line(capsys)
-    assert f"{enrolled / 'al' / '0.png'} of al and {enrolled / 'bo' / 'again.png'} of bo are one picture" in told
+    line = only_line(capsys)
+    assert f"{enrolled / 'al' / '0.png'} of al and {enrolled / 'bo' / 'again.png'} of bo are one picture" in line
     assert not (tmp_path / "g.npz").exists()
     shutil.move(enrolled / "bo" / "again.png", enrolled / "al" / "again.png")  # of one person it does no harm
     assert enrol(enrolled, tmp_path / "g.npz") == 0
@@ -582,12 +582,12 @@ def test_an_enlarged_face_stands_beside_the_small_one(small: Path, gallery: Path
     dsr = tiny_dsr(tmp_path / "dsr", "16")
     given = ["--upsampler", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr"), "--top-k", "1", "--pictures", "1"]
     assert search(small / "al.png", gallery, tmp_path / "out", *given) == 0
-    sheet, vlr = sheet_of(tmp_path / "out", 1, 3), read_image(small / "al.png")
-    assert alike(shown_at(sheet, 0, 0), vlr.repeat(8, 0).repeat(8, 1))
+    grid, vlr = grid_of(tmp_path / "out", 1, 3), read_image(small / "al.png")
+    assert alike(shown_at(grid, 0, 0), vlr.repeat(8, 0).repeat(8, 1))
     with torch.no_grad():
         enlarged = (dsr(model_face(vlr))[0].permute(1, 2, 0).numpy() + 1) * 127.5
-    assert alike(shown_at(sheet, 0, 1), enlarged)
-    assert not alike(shown_at(sheet, 0, 0), enlarged)
+    assert alike(shown_at(grid, 0, 1), enlarged)
+    assert not alike(shown_at(grid, 0, 0), enlarged)
 
 
 def test_any_number_of_candidates_and_any_names_can_be_shown(people: Path, enrol: Enrol, tmp_path: Path) -> None:
@@ -598,7 +598,7 @@ def test_any_number_of_candidates_and_any_names_can_be_shown(people: Path, enrol
         shutil.copy(path, tmp_path / "given" / name / "$x_$y.png")
     assert enrol(tmp_path / "given", tmp_path / "g.npz") == 0
     assert search(tmp_path / "given", tmp_path / "g.npz", tmp_path / "out", "--top-k", "99", "--pictures", "3") == 0
-    sheet_of(tmp_path / "out", 3, 1 + MOST_CANDIDATES)
+    grid_of(tmp_path / "out", 3, 1 + MOST_CANDIDATES)
     rows = rows_in(tmp_path / "out")
     assert len(rows) == len(names) ** 2
     escaped = {name.encode(errors="backslashreplace").decode() for name in names}
@@ -613,7 +613,7 @@ def test_any_number_of_candidates_and_any_names_can_be_shown(people: Path, enrol
 def test_faces_are_found_in_photographs(
     detector: str, people: Path, edgeface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In synthetic ones, of grey around a face. Who has only a photograph without one is not enrolled."""
+    """Synthetic ones, of a face on grey. People whose only photograph has no face are not enrolled."""
     file = YUNET
     if detector == "marks":  # which the faces get
         file, people = write_yunet(tmp_path / "marks.onnx"), Path(shutil.copytree(people, tmp_path / "marked"))
@@ -642,8 +642,8 @@ def test_faces_are_found_in_photographs(
         out = tmp_path / f"out_{aligned}"
         extra = ["--pictures", "1", "--detector", str(file), "--top-k", "5"]
         assert search(probes, tmp_path / "g.npz", out, *extra, aligned=aligned) == 0
-        sheet = sheet_of(out, 1, 6)
+        grid = grid_of(out, 1, 6)
         first = rows_in(out)[0]
         assert first["decision"] == "al"
-        assert np.abs(shown_at(sheet, 0, 1).astype(float) - shown_at(sheet, 0, 0)).mean() < 40
-        assert (shown_at(sheet, 0, 1) != 225).any()
+        assert np.abs(shown_at(grid, 0, 1).astype(float) - shown_at(grid, 0, 0)).mean() < 40
+        assert (shown_at(grid, 0, 1) != 225).any()

@@ -66,7 +66,7 @@ def test_a_table_of_embeddings_is_a_gallery(edgeface: Path, face_set: Path, tmp_
         own.mkdir(parents=True, exist_ok=True)
         (own / path.name).write_bytes(path.read_bytes())
     out = tmp_path / "g.npz"
-    given = ["--input", str(tmp_path / "faces"), "--weights", str(edgeface), "--out", str(out), "--device", "cpu"]
+    given = ["--input", str(tmp_path / "faces"), "--recognizer", str(edgeface), "--out", str(out), "--device", "cpu"]
     assert embed(given) == 0
     gallery, table = Gallery.load(out), read_embeddings(out)
     assert gallery.identities == ["p0", "p1"]

@@ -1,4 +1,4 @@
-"""The figures of ISO/IEC 19795-1 against slow loops and scikit-learn; the bootstrap against closed forms, a bootstrap
+"""The metrics of ISO/IEC 19795-1 against slow loops and scikit-learn; the bootstrap against closed forms, a bootstrap
 that repeats the scores themselves, and the coverage of simulated subjects."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sklearn.metrics import roc_curve, top_k_accuracy_score
 
 from earface.metrics.verification import FEWEST_FALSE_ACCEPTS, equal_error_rate, true_accept_rate
 from pipeline import metrics
-from pipeline.metrics import LEVEL, Figure, Resampling, TradeOff, fpir_in_gallery, too_few
+from pipeline.metrics import LEVEL, Estimate, Resampling, TradeOff, fpir_in_gallery, too_few
 from pipeline.search import search
 
 RATES = [0.1, 0.25]
@@ -28,7 +28,7 @@ class Trials:
     subjects: list[str]
 
     @classmethod
-    def drawn(cls, seed: int, decimals: int = 8, absent: float = 0.0, kind: type = np.float32) -> Trials:
+    def random(cls, seed: int, decimals: int = 8, absent: float = 0.0, kind: type = np.float32) -> Trials:
         """absent: the share of mates that are not among the best R."""
         rng = np.random.default_rng(seed)
         of = [*rng.integers(0, 12, 60), *rng.integers(12, 20, 100)]
@@ -98,29 +98,29 @@ def test_a_share_and_its_replicates_are_those_of_a_loop_over_trials(seed: int, c
     subjects = [f"s{number}" for number in rng.integers(0, 9, 80)]
     events, trials = rng.random(80) < 0.6, rng.random(80) < chosen
     resampling = Resampling(subjects, 20, seed)
-    figure = resampling.share(events, None if chosen == 1 else trials)
+    estimate = resampling.share(events, None if chosen == 1 else trials)
 
     def share(weight: dict[str, float]) -> float:
         of = [(weight[subject], event) for subject, event, own in zip(subjects, events, trials, strict=True) if own]
         return sum(times * event for times, event in of) / sum(times for times, _ in of)
 
     names = sorted(set(subjects))
-    assert figure.value == pytest.approx(share(dict.fromkeys(names, 1.0)), abs=1e-12)
+    assert estimate.value == pytest.approx(share(dict.fromkeys(names, 1.0)), abs=1e-12)
     expected = [share(dict(zip(names, weights, strict=True))) for weights in resampling.weights.tolist()]
-    assert figure.replicates == pytest.approx(expected, abs=1e-12)
-    assert figure.samples == trials.sum()
+    assert estimate.replicates == pytest.approx(expected, abs=1e-12)
+    assert estimate.samples == trials.sum()
 
 
 @pytest.mark.filterwarnings("error")
 def test_a_replicate_without_any_subject_that_counts_is_left_out() -> None:
     resampling = Resampling([str(number) for number in range(30)], 200)
-    figure = resampling.share(np.arange(30) == 3, np.isin(np.arange(30), [3, 5]))
+    estimate = resampling.share(np.arange(30) == 3, np.isin(np.arange(30), [3, 5]))
     first, second = resampling.weights[:, [23, 25]].T  # "3" and "5" among the sorted names
-    told = first + second > 0
-    assert 0 < told.sum() < 200
-    assert np.isnan(figure.replicates[~told]).all()
-    assert figure.replicates[told] == pytest.approx(first[told] / (first + second)[told])
-    assert figure.interval() == pytest.approx(tuple(np.quantile(figure.replicates[told], [0.025, 0.975])))
+    known = first + second > 0
+    assert 0 < known.sum() < 200
+    assert np.isnan(estimate.replicates[~known]).all()
+    assert estimate.replicates[known] == pytest.approx(first[known] / (first + second)[known])
+    assert estimate.interval() == pytest.approx(tuple(np.quantile(estimate.replicates[known], [0.025, 0.975])))
 
 
 @pytest.mark.parametrize("rank", [1, 3, 11])
@@ -130,9 +130,9 @@ def test_the_shares_of_a_cmc_are_scikit_learns_top_k_accuracy(rank: int) -> None
     mates = np.random.default_rng(0).integers(0, 12, 90)
     probes = gallery[mates] + 2 * torch.randn(90, 6, generator=generator)
     found = search(probes, mates, gallery)
-    figure = Resampling([str(own) for own in mates], 2).share(found.rank <= rank, found.rank > 0)
+    estimate = Resampling([str(own) for own in mates], 2).share(found.rank <= rank, found.rank > 0)
     scores = (probes @ gallery.T).numpy()
-    assert figure.value == pytest.approx(top_k_accuracy_score(mates, scores, k=rank, labels=range(12)), abs=1e-12)
+    assert estimate.value == pytest.approx(top_k_accuracy_score(mates, scores, k=rank, labels=range(12)), abs=1e-12)
 
 
 def test_a_mate_with_the_same_score_as_another_is_not_at_rank_1() -> None:
@@ -151,7 +151,7 @@ def test_a_mate_with_the_same_score_as_another_is_not_at_rank_1() -> None:
 def test_errors_at_a_threshold_and_their_replicates_are_those_of_a_loop(
     absent: float, decimals: int, threshold: float
 ) -> None:
-    trials = Trials.drawn(1, decimals, absent)
+    trials = Trials.random(1, decimals, absent)
     resampling = Resampling(trials.subjects, 15)
     negatives, positives = trials.trade_off(resampling).at(threshold)
     assert negatives.value == pytest.approx(missed(trials.positive, threshold), abs=1e-12)
@@ -164,15 +164,15 @@ def test_errors_at_a_threshold_and_their_replicates_are_those_of_a_loop(
 
 @pytest.mark.parametrize("decimals", [1, 8])
 def test_errors_of_comparisons_are_scikit_learns_roc_curve(decimals: int) -> None:
-    trials = Trials.drawn(2, decimals)
+    trials = Trials.random(2, decimals)
     scores = np.concatenate([trials.positive, trials.negative])
     false_match, true_match, thresholds = roc_curve(np.arange(160) < 60, scores, drop_intermediate=False)
-    found = [[figure.value for figure in trials.trade_off().at(threshold)] for threshold in thresholds]
+    found = [[estimate.value for estimate in trials.trade_off().at(threshold)] for threshold in thresholds]
     assert np.array(found) == pytest.approx(np.stack([1 - true_match, false_match], axis=1), abs=1e-12)
 
 
 def test_without_a_threshold_the_mates_that_are_not_among_the_best_are_missed() -> None:
-    trials = Trials.drawn(0, absent=0.3)
+    trials = Trials.random(0, absent=0.3)
     absent = np.isneginf(trials.positive)
     assert 0 < absent.mean() < 1
     assert trials.trade_off().at(-np.inf)[0].value == pytest.approx(absent.mean(), abs=1e-12)
@@ -189,13 +189,13 @@ def test_false_negatives_at_a_rate_and_their_replicates_are_those_of_a_sweep(
     seed: int, absent: float, decimals: int, rate: float
 ) -> None:
     """The threshold is chosen anew from the scores that a replicate holds."""
-    trials = Trials.drawn(seed, decimals, absent)
+    trials = Trials.random(seed, decimals, absent)
     resampling = Resampling(trials.subjects, 15, seed)
-    figure = trials.trade_off(resampling).false_negatives_at_rate(rate)
-    assert figure.value == pytest.approx(missed_at_rate(trials.positive, trials.negative, rate), abs=1e-12)
+    estimate = trials.trade_off(resampling).false_negatives_at_rate(rate)
+    assert estimate.value == pytest.approx(missed_at_rate(trials.positive, trials.negative, rate), abs=1e-12)
     expected = [missed_at_rate(*trials.repeated(resampling, number), rate) for number in range(15)]
-    assert figure.replicates == pytest.approx(expected, abs=1e-12)
-    assert figure.samples == 60
+    assert estimate.replicates == pytest.approx(expected, abs=1e-12)
+    assert estimate.samples == 60
 
 
 @pytest.mark.parametrize("rate", [0.001, 0.01, 0.1])
@@ -210,27 +210,27 @@ def test_false_non_matches_at_a_rate_are_what_the_true_accept_rate_leaves(decima
 
 
 def test_replicates_of_many_scores_are_near_those_of_a_sweep() -> None:
-    """Of more scores than thresholds are drawn."""
+    """More scores than thresholds of the curve."""
     rng = np.random.default_rng(0)
     of = np.sort(rng.integers(0, 10, 33_000))
     scores = rng.normal(size=33_000) + rng.normal(0, 0.3, 10)[of]
     own = rng.random(33_000) < 1 / 11
     resampling = Resampling([str(number) for number in of], 30)
     trade_off = TradeOff(scores[own] + 2, np.flatnonzero(own), scores[~own], np.flatnonzero(~own), resampling)
-    figure, equal = trade_off.false_negatives_at_rate(0.001), trade_off.equal_error_rate()
-    assert figure.replicates is not None
+    estimate, equal = trade_off.false_negatives_at_rate(0.001), trade_off.equal_error_rate()
+    assert estimate.replicates is not None
     assert equal.replicates is not None
     for number, weights in enumerate(resampling.weights.astype(int)):
         genuine, impostor = (np.repeat(scores[which], weights[of[which]]) for which in (own, ~own))
         accepted = true_accept_rate(genuine + 2, impostor, 0.001)
-        assert figure.replicates[number] == pytest.approx(1 - accepted, abs=0.003)
+        assert estimate.replicates[number] == pytest.approx(1 - accepted, abs=0.003)
         assert equal.replicates[number] == pytest.approx(equal_error_rate(genuine + 2, impostor), abs=1e-3)
 
 
 def test_a_replicate_full_of_the_highest_negatives_still_has_a_threshold_above_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also where the lowest rate of the drawn thresholds is that of several scores, as it is of millions."""
+    """Also where the lowest rate of the curve's thresholds is that of several scores, as it is of millions."""
     monkeypatch.setattr(metrics, "LOWEST_RATE", 0.02)
     negative, positive = np.linspace(1, 0, 200), np.linspace(0.5, 1.4, 10)
     resampling = Resampling(["highest"] * 5 + ["lower"] * 195 + ["mated"] * 10, 1)
@@ -246,18 +246,18 @@ def test_a_replicate_full_of_the_highest_negatives_still_has_a_threshold_above_t
 @pytest.mark.parametrize("decimals", [1, 8])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_equal_error_rate_and_its_replicates_are_those_of_a_sweep(seed: int, decimals: int) -> None:
-    trials = Trials.drawn(seed, decimals)
+    trials = Trials.random(seed, decimals)
     resampling = Resampling(trials.subjects, 15, seed)
-    figure = trials.trade_off(resampling).equal_error_rate()
-    assert figure.value == equal_error_rate(trials.positive, trials.negative)
+    estimate = trials.trade_off(resampling).equal_error_rate()
+    assert estimate.value == equal_error_rate(trials.positive, trials.negative)
     expected = [slow_eer(*trials.repeated(resampling, number)) for number in range(15)]
-    assert figure.replicates == pytest.approx(expected, abs=1e-9)
-    assert figure.samples == 60
+    assert estimate.replicates == pytest.approx(expected, abs=1e-9)
+    assert estimate.samples == 60
 
 
 def test_an_equal_error_rate_is_not_that_of_mates_without_a_score() -> None:
     with pytest.raises(ValueError, match="infinity"):
-        Trials.drawn(0, absent=0.3).trade_off().equal_error_rate()
+        Trials.random(0, absent=0.3).trade_off().equal_error_rate()
 
 
 # What the bootstrap is
@@ -266,14 +266,14 @@ def test_an_equal_error_rate_is_not_that_of_mates_without_a_score() -> None:
 @pytest.mark.parametrize("decimals", [1, 8])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_replicate_that_holds_every_subject_once_is_the_value(seed: int, decimals: int) -> None:
-    trials = Trials.drawn(seed, decimals)
+    trials = Trials.random(seed, decimals)
     resampling = each_once(trials.subjects)
     trade_off = trials.trade_off(resampling)
     events = np.random.default_rng(seed).random(160) < 0.3
-    figures = [resampling.share(events), *trade_off.at(0.5), trade_off.equal_error_rate()]
-    figures += [trade_off.false_negatives_at_rate(rate) for rate in RATES]
-    for figure in figures:
-        assert figure.replicates == pytest.approx([figure.value] * 2, abs=1e-12)
+    estimates = [resampling.share(events), *trade_off.at(0.5), trade_off.equal_error_rate()]
+    estimates += [trade_off.false_negatives_at_rate(rate) for rate in RATES]
+    for estimate in estimates:
+        assert estimate.replicates == pytest.approx([estimate.value] * 2, abs=1e-12)
 
 
 def test_a_replicate_holds_as_many_subjects_as_there_are_each_as_likely() -> None:
@@ -299,8 +299,8 @@ def test_the_standard_error_of_a_mean_of_shares_is_the_closed_form() -> None:
     rng = np.random.default_rng(0)
     events = rng.random((25, 8)) < rng.beta(1, 1, (25, 1))
     shares = events.mean(axis=1)
-    figure = Resampling(np.repeat(np.arange(25), 8).astype(str).tolist(), 20_000).share(events.ravel())
-    assert np.std(figure.replicates) == pytest.approx(np.sqrt(np.square(shares - shares.mean()).sum()) / 25, rel=0.03)
+    estimate = Resampling(np.repeat(np.arange(25), 8).astype(str).tolist(), 20_000).share(events.ravel())
+    assert np.std(estimate.replicates) == pytest.approx(np.sqrt(np.square(shares - shares.mean()).sum()) / 25, rel=0.03)
 
 
 def test_intervals_hold_the_rate_of_subjects_whose_trials_go_together() -> None:
@@ -309,11 +309,11 @@ def test_intervals_hold_the_rate_of_subjects_whose_trials_go_together() -> None:
     resampling = Resampling(np.repeat(np.arange(40), 12).astype(str).tolist(), 2000)
     held, held_if_independent = 0, 0
     for _ in range(1000):
-        figure = resampling.share((rng.random((40, 12)) < rng.beta(0.6, 1.4, (40, 1))).ravel())
-        low, high = figure.interval()
+        estimate = resampling.share((rng.random((40, 12)) < rng.beta(0.6, 1.4, (40, 1))).ravel())
+        low, high = estimate.interval()
         held += low <= 0.3 <= high
-        error = 1.96 * (figure.value * (1 - figure.value) / 480) ** 0.5
-        held_if_independent += abs(figure.value - 0.3) <= error
+        error = 1.96 * (estimate.value * (1 - estimate.value) / 480) ** 0.5
+        held_if_independent += abs(estimate.value - 0.3) <= error
     assert 0.91 < held / 1000 < 0.97  # a little under .95, as percentiles of 40 subjects are
     assert held_if_independent / 1000 < 0.75
 
@@ -346,7 +346,7 @@ def test_the_difference_of_two_rows_has_the_error_of_paired_shares(correlated: b
     assert difference.value == pytest.approx(paired.mean(), abs=1e-12)
     error = np.sqrt(np.square(paired - paired.mean()).sum()) / 40
     assert np.std(difference.replicates) == pytest.approx(error, rel=0.03)
-    widths = [high - low for low, high in (figure.interval() for figure in (difference, one, other))]
+    widths = [high - low for low, high in (estimate.interval() for estimate in (difference, one, other))]
     apart = np.hypot(*widths[1:])  # of two rows that were measured with different people
     assert widths[0] < 0.25 * apart if correlated else widths[0] > 0.8 * apart
 
@@ -357,41 +357,41 @@ def test_the_difference_of_two_rows_has_the_error_of_paired_shares(correlated: b
 @pytest.mark.parametrize("level", [0.5, 0.9])
 def test_an_interval_is_the_middle_of_the_replicates(level: float) -> None:
     replicates = np.random.default_rng(0).permutation(np.linspace(0, 1, 1001))
-    assert Figure(0.4, replicates).interval(level) == pytest.approx((0.5 - level / 2, 0.5 + level / 2), abs=1e-9)
+    assert Estimate(0.4, replicates).interval(level) == pytest.approx((0.5 - level / 2, 0.5 + level / 2), abs=1e-9)
 
 
-@pytest.mark.parametrize(("lost", "told"), [(49, True), (50, False), (100, False)])
-def test_an_interval_takes_more_than_half_of_the_replicates(lost: int, told: bool) -> None:
+@pytest.mark.parametrize(("lost", "known"), [(49, True), (50, False), (100, False)])
+def test_an_interval_takes_more_than_half_of_the_replicates(lost: int, known: bool) -> None:
     """A replicate without any subject that counts is NaN."""
     replicates = np.linspace(0, 1, 100)
     replicates[:lost] = np.nan
-    assert (Figure(0.4, replicates).interval() is not None) == told
+    assert (Estimate(0.4, replicates).interval() is not None) == known
 
 
 @pytest.mark.parametrize("replicates", [np.empty(0), np.zeros(100), None])
 def test_replicates_that_never_differ_give_no_interval(replicates: np.ndarray | None) -> None:
     """No errors of ten people: up to three in ten may make them. An interval of no width would say that none does."""
-    assert Figure(0.0, replicates).interval() is None
+    assert Estimate(0.0, replicates).interval() is None
 
 
 def test_one_subject_has_values_and_no_intervals() -> None:
-    trials = Trials.drawn(0)
+    trials = Trials.random(0)
     for subjects in (["a"] * 160, ["a"] * 60 + ["b"] * 100):
         resampling = Resampling(subjects, 30)
         trade_off = trials.trade_off(resampling)
-        figures = [resampling.share(trials.subjects == np.array("s3"), np.arange(160) < 60), *trade_off.at(0.5)]
-        figures += [trade_off.false_negatives_at_rate(0.1), trade_off.equal_error_rate()]
-        assert [(figure.replicates, figure.interval()) for figure in figures] == [(None, None)] * 5
-        assert all(0 < figure.value < 1 for figure in figures)
+        estimates = [resampling.share(trials.subjects == np.array("s3"), np.arange(160) < 60), *trade_off.at(0.5)]
+        estimates += [trade_off.false_negatives_at_rate(0.1), trade_off.equal_error_rate()]
+        assert [(estimate.replicates, estimate.interval()) for estimate in estimates] == [(None, None)] * 5
+        assert all(0 < estimate.value < 1 for estimate in estimates)
         assert np.isnan(trade_off.curve().band).all()
 
 
 def test_without_replicates_there_are_values_and_no_intervals() -> None:
-    trials = Trials.drawn(0)
+    trials = Trials.random(0)
     trade_off = trials.trade_off(Resampling(trials.subjects, 0))
-    figure = trade_off.false_negatives_at_rate(0.1)
-    assert figure.value == missed_at_rate(trials.positive, trials.negative, 0.1)
-    assert figure.interval() is None
+    estimate = trade_off.false_negatives_at_rate(0.1)
+    assert estimate.value == missed_at_rate(trials.positive, trials.negative, 0.1)
+    assert estimate.interval() is None
     assert np.isnan(trade_off.curve().band).all()
 
 
@@ -401,8 +401,8 @@ def test_without_replicates_there_are_values_and_no_intervals() -> None:
 @pytest.mark.parametrize("subjects", [[], ["a", "b"]])
 def test_the_share_of_no_trials_is_not_told(subjects: list[str]) -> None:
     none = np.zeros(len(subjects), bool)
-    figure = Resampling(subjects).share(none, none)
-    assert (figure.value, figure.interval(), figure.reason) == (None, None, "no such searches")
+    estimate = Resampling(subjects).share(none, none)
+    assert (estimate.value, estimate.interval(), estimate.reason) == (None, None, "no such searches")
 
 
 @pytest.mark.parametrize(
@@ -412,20 +412,20 @@ def test_the_share_of_no_trials_is_not_told(subjects: list[str]) -> None:
 def test_figures_of_no_scores_are_not_told(mated: int, others: int, reason: str) -> None:
     trials = Trials(np.zeros(mated), np.zeros(others), [str(number) for number in range(mated + others)])
     trade_off = trials.trade_off()
-    for figure in (trade_off.false_negatives_at_rate(0.1), trade_off.equal_error_rate()):
-        assert (figure.value, figure.interval(), figure.reason) == (None, None, reason)
-    for figure, count in zip(trade_off.at(0.0), (mated, others), strict=True):
-        assert (figure.value is None, figure.reason) == (count == 0, "" if count else reason)
+    for estimate in (trade_off.false_negatives_at_rate(0.1), trade_off.equal_error_rate()):
+        assert (estimate.value, estimate.interval(), estimate.reason) == (None, None, reason)
+    for estimate, count in zip(trade_off.at(0.0), (mated, others), strict=True):
+        assert (estimate.value is None, estimate.reason) == (count == 0, "" if count else reason)
     assert trade_off.curve() is None
 
 
 def test_a_rate_that_too_few_scores_decide_is_not_told() -> None:
-    trials = Trials.drawn(0)
+    trials = Trials.random(0)
     trade_off = trials.trade_off()
     assert trade_off.false_negatives_at_rate(0.1).value is not None  # 10 of 100
-    figure = trade_off.false_negatives_at_rate(0.0999)
-    assert (figure.value, figure.interval()) == (None, None)
-    assert figure.reason == "0.0999 of 100 non-mated searches are 9, fewer than 10"
+    estimate = trade_off.false_negatives_at_rate(0.0999)
+    assert (estimate.value, estimate.interval()) == (None, None)
+    assert estimate.reason == "0.0999 of 100 non-mated searches are 9, fewer than 10"
     assert FEWEST_FALSE_ACCEPTS == 10
 
 
@@ -434,23 +434,23 @@ def test_the_reason_never_names_as_many_as_are_wanted() -> None:
 
 
 def test_a_difference_from_a_figure_that_is_not_told_has_its_reason() -> None:
-    told, other = Figure(0.5, np.array([0.4, 0.6])), Figure(None, reason="no such searches")
-    for figure in (told - other, other - told):
-        assert (figure.value, figure.interval(), figure.reason) == (None, None, "no such searches")
-    alone = told - Figure(0.2)
+    known, other = Estimate(0.5, np.array([0.4, 0.6])), Estimate(None, reason="no such searches")
+    for estimate in (known - other, other - known):
+        assert (estimate.value, estimate.interval(), estimate.reason) == (None, None, "no such searches")
+    alone = known - Estimate(0.2)
     assert (alone.value, alone.interval()) == (pytest.approx(0.3), None)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, 1.5, -0.1, np.nan])
 def test_what_is_no_rate_is_refused(rate: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
-        Trials.drawn(0).trade_off().false_negatives_at_rate(rate)
+        Trials.random(0).trade_off().false_negatives_at_rate(rate)
 
 
 @pytest.mark.parametrize(("kind", "value"), [(0, np.nan), (0, np.inf), (1, np.nan), (1, np.inf), (1, -np.inf)])
 def test_scores_that_are_no_numbers_are_refused(kind: int, value: float) -> None:
     """NaN would count as the highest: a mate that is always found."""
-    trials = Trials.drawn(0)
+    trials = Trials.random(0)
     (trials.positive, trials.negative)[kind][3] = value
     with pytest.raises(ValueError, match="finite"):
         trials.trade_off()
@@ -460,11 +460,11 @@ def test_scores_that_are_no_numbers_are_refused(kind: int, value: float) -> None
 
 
 def test_of_one_score_for_all_everybody_matches_or_nobody() -> None:
-    trials = Trials(np.full(60, 0.5), np.full(100, 0.5), Trials.drawn(0).subjects)
+    trials = Trials(np.full(60, 0.5), np.full(100, 0.5), Trials.random(0).subjects)
     trade_off = trials.trade_off()
     assert trade_off.equal_error_rate().value == pytest.approx(0.5)
     assert trade_off.false_negatives_at_rate(0.25).value == 1.0
-    assert [figure.value for figure in trade_off.at(0.5)] == [0.0, 1.0]
+    assert [estimate.value for estimate in trade_off.at(0.5)] == [0.0, 1.0]
     curve = trade_off.curve()
     assert (curve.false_positive.tolist(), curve.false_negative.tolist()) == ([1.0, 0.0], [0.0, 1.0])
 
@@ -477,9 +477,9 @@ def test_scores_of_both_kinds_are_compared_without_rounding(kinds: tuple[type, t
         positive = np.full(5, score, kinds[0])
         trials = Trials(positive, negative, [str(number) for number in range(106)])
         expected = float(float(positive[0]) <= float(negative[-1]))
-        figure = trials.trade_off(each_once(trials.subjects)).false_negatives_at_rate(0.1)
-        assert figure.value == expected
-        assert figure.replicates == pytest.approx([expected] * 2)
+        estimate = trials.trade_off(each_once(trials.subjects)).false_negatives_at_rate(0.1)
+        assert estimate.value == expected
+        assert estimate.replicates == pytest.approx([expected] * 2)
 
 
 # Curves
@@ -488,7 +488,7 @@ def test_scores_of_both_kinds_are_compared_without_rounding(kinds: tuple[type, t
 @pytest.mark.parametrize("decimals", [1, 8])
 @pytest.mark.parametrize("absent", [0.0, 0.3])
 def test_a_curve_runs_over_all_rates_and_is_monotone(absent: float, decimals: int) -> None:
-    curve = Trials.drawn(0, decimals, absent).trade_off().curve()
+    curve = Trials.random(0, decimals, absent).trade_off().curve()
     assert (np.diff(curve.thresholds) > 0).all()
     assert (np.diff(curve.false_positive) <= 0).all()
     assert (np.diff(curve.false_negative) >= 0).all()
@@ -497,7 +497,7 @@ def test_a_curve_runs_over_all_rates_and_is_monotone(absent: float, decimals: in
 
 @pytest.mark.parametrize("absent", [0.0, 0.3])
 def test_a_curve_holds_the_errors_at_its_thresholds(absent: float) -> None:
-    trials = Trials.drawn(0, 1, absent)
+    trials = Trials.random(0, 1, absent)
     curve = trials.trade_off().curve()
     assert curve.false_negative == pytest.approx([missed(trials.positive, one) for one in curve.thresholds], abs=1e-12)
     assert curve.false_positive == pytest.approx([matched(trials.negative, one) for one in curve.thresholds], abs=1e-12)
@@ -511,7 +511,7 @@ def test_a_curve_is_drawn_as_finely_at_rare_false_positives_as_at_common_ones() 
 
 
 def test_the_band_of_a_curve_is_the_interval_at_its_rates_and_lies_around_it() -> None:
-    trials = Trials.drawn(0)
+    trials = Trials.random(0)
     trade_off = trials.trade_off(Resampling(trials.subjects, 400))
     curve = trade_off.curve()
     first = np.unique(curve.false_positive, return_index=True)[1]  # the lowest threshold of each rate
@@ -523,12 +523,12 @@ def test_the_band_of_a_curve_is_the_interval_at_its_rates_and_lies_around_it() -
         assert trade_off.false_negatives_at_rate(rate).interval(LEVEL) == pytest.approx((low[place], high[place]))
 
 
-@pytest.mark.parametrize(("nobody", "told"), [(1, True), (2, False)])
-def test_a_band_takes_more_than_half_of_the_replicates(nobody: int, told: bool) -> None:
-    trials = Trials.drawn(0)
+@pytest.mark.parametrize(("nobody", "known"), [(1, True), (2, False)])
+def test_a_band_takes_more_than_half_of_the_replicates(nobody: int, known: bool) -> None:
+    trials = Trials.random(0)
     resampling = Resampling(trials.subjects, 4)
     resampling.weights[:nobody] = 0
-    assert np.isfinite(trials.trade_off(resampling).curve().band).all() == told
+    assert np.isfinite(trials.trade_off(resampling).curve().band).all() == known
 
 
 # FPIR in galleries of other sizes

@@ -1,4 +1,4 @@
-"""Who is enrolled, who is searched for and who tunes, by every way to say it; and photographs on two sides."""
+"""Gallery, probes and calibration identities from every kind of input; and leakage."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Alteration = Callable[[Path, Path], None]
 
 @pytest.fixture(scope="module")
 def faces() -> list[Pixels]:
-    """Three drawn faces of each of six people."""
+    """Three synthetic faces of each of six people."""
     return list(synthesize_faces(FaceSet(PEOPLE, PICTURES, 128, seed=5))[0])
 
 
@@ -46,7 +46,7 @@ def put(faces: list[Pixels], tmp_path: Path) -> Put:
     return write
 
 
-def names_of(rows: Iterable[FaceRow]) -> list[str]:
+def short_names(rows: Iterable[FaceRow]) -> list[str]:
     return sorted(row.name for row in rows)
 
 
@@ -81,24 +81,24 @@ POSES = {
 def test_by_multi_pie_names_the_first_session_of_the_chosen_view_is_enrolled(
     put: Put, rule: GalleryRule, enrolled: list[str]
 ) -> None:
-    """The other pictures of who is enrolled are probes; who has no such picture is left out."""
+    """The other pictures of enrolled identities are probes; identities without such a picture are left out."""
     root = put("pie", [pie(f"{subject}_{pose}") for subject, poses in POSES.items() for pose in poses])
     protocol = from_dataset(str(root), rule, 0, 0)
-    assert names_of(protocol.score.gallery) == list(map(pie, enrolled))
+    assert short_names(protocol.test.gallery) == list(map(pie, enrolled))
     everything = {f"{subject}_{pose}" for subject, poses in POSES.items() for pose in poses}
     others = {code for code in everything if code[:3] in {name[:3] for name in enrolled}} - set(enrolled)
-    assert names_of(protocol.score.probes) == sorted(map(pie, others))
+    assert short_names(protocol.test.probes) == sorted(map(pie, others))
     assert all(code in protocol.rule for code in (rule.camera, rule.illumination, rule.recording))
-    assert all(protocol.score.mated)
+    assert all(protocol.test.mated)
 
 
 def test_without_any_picture_of_the_view_the_line_names_the_pattern(put: Put) -> None:
     root = put("pie", [pie(f"001_{pose}") for pose in POSES["001"]])
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         from_dataset(str(root), GalleryRule("240", "11"), 0, 0)
-    assert str(told.value).startswith(f"{root}: no picture of camera 240, illumination 11, recording 01 to enrol; ")
-    assert "SUBJECT_SESSION_RECORDING_CAMERA_ILLUMINATION" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert str(caught.value).startswith(f"{root}: no picture of camera 240, illumination 11, recording 01 to enrol; ")
+    assert "SUBJECT_SESSION_RECORDING_CAMERA_ILLUMINATION" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 # Prepared sets
@@ -108,8 +108,8 @@ def test_a_prepared_set_is_the_same_by_its_root_and_by_its_test_folder(
     face_set: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = from_dataset(str(face_set), GalleryRule(), 0.2, 0)
-    assert wanted.score.probes
-    assert wanted.tune.probes
+    assert wanted.test.probes
+    assert wanted.calibration.probes
     assert from_dataset(str(face_set / "test_processed"), GalleryRule(), 0.2, 0) == wanted
     for folder, root in (
         (face_set, "."),
@@ -119,16 +119,16 @@ def test_a_prepared_set_is_the_same_by_its_root_and_by_its_test_folder(
     ):
         monkeypatch.chdir(folder)
         found = from_dataset(root, GalleryRule(), 0.2, 0)
-        for part, other in ((found.score, wanted.score), (found.tune, wanted.tune)):
+        for part, other in ((found.test, wanted.test), (found.calibration, wanted.calibration)):
             assert [(row.name, row.role) for row in part.rows] == [(row.name, row.role) for row in other.rows]
 
 
 def test_who_scores_and_who_tunes_is_what_splits_json_says(face_set: Path) -> None:
     roles = read_splits(face_set / "splits.json").roles
     protocol = from_dataset(str(face_set), GalleryRule(), 0.9, 0)
-    assert people_of(protocol.score.gallery) == {name for name, role in roles.items() if role == "score"}
-    assert people_of(protocol.tune.rows) == {name for name, role in roles.items() if role == "tune"}
-    assert people_of(protocol.score.rows) <= {name for name, role in roles.items() if SPLIT_OF_ROLE[role] == "test"}
+    assert people_of(protocol.test.gallery) == {name for name, role in roles.items() if role == "score"}
+    assert people_of(protocol.calibration.rows) == {name for name, role in roles.items() if role == "tune"}
+    assert people_of(protocol.test.rows) <= {name for name, role in roles.items() if SPLIT_OF_ROLE[role] == "test"}
 
 
 @pytest.mark.parametrize("name", ["{}_{:02d}_01_051_07_crop_128.png", "{}__{}.png"])
@@ -141,24 +141,24 @@ def test_nonmated_people_are_searched_for_and_never_enrolled(put: Put, name: str
         root = put("set", [f"{SPLIT_OF_ROLE[role]}_processed/hr_images/{each}" for each in names])
     (root / "splits.json").write_text(json.dumps({"roles": roles}))
     protocol = from_dataset(str(root), GalleryRule(), 0.5, 0)
-    assert people_of(protocol.score.gallery) == {"001", "002"}
-    assert names_of(protocol.score.probes) == sorted(
+    assert people_of(protocol.test.gallery) == {"001", "002"}
+    assert short_names(protocol.test.probes) == sorted(
         [name.format("001", 2), name.format("002", 2), name.format("003", 1)]
         + [name.format("004", number) for number in (1, 2)]
     )
-    assert protocol.score.mated == [row.identity in ("001", "002") for row in protocol.score.probes]
-    assert (names_of(protocol.tune.gallery), names_of(protocol.tune.probes)) == (
+    assert protocol.test.mated == [row.identity in ("001", "002") for row in protocol.test.probes]
+    assert (short_names(protocol.calibration.gallery), short_names(protocol.calibration.probes)) == (
         [name.format("005", 1)],
         [name.format("005", 2)],
     )
-    assert protocol.notes() == ["2 people have probes and are not enrolled: non-mated (003, 004)"]
+    assert protocol.notes() == ["2 identities have probes and are not enrolled: non-mated (003, 004)"]
 
 
 def test_the_people_of_val_alone_score_and_nobody_tunes(face_set: Path) -> None:
     protocol = from_dataset(str(face_set / "val_processed"), GalleryRule(), 0.5, 0)
     roles = read_splits(face_set / "splits.json").roles
-    assert people_of(protocol.score.rows) == {name for name, role in roles.items() if role == "tune"}
-    assert protocol.tune == Enrolment([], [])
+    assert people_of(protocol.test.rows) == {name for name, role in roles.items() if role == "tune"}
+    assert protocol.calibration == Enrolment([], [])
 
 
 # Plain folders
@@ -167,32 +167,32 @@ def test_the_people_of_val_alone_score_and_nobody_tunes(face_set: Path) -> None:
 def test_the_first_picture_of_everyone_with_two_is_enrolled_and_the_others_are_probes(put: Put) -> None:
     root = put("plain", ["al/c.png", "al/a.png", "al/b.png", "bo/z.png", "cy/2.png", "cy/1.png"])
     protocol = from_dataset(str(root), GalleryRule(), 0, 0)
-    assert names_of(protocol.score.gallery) == ["al/a.png", "cy/1.png"]
-    probes = dict(zip((row.name for row in protocol.score.probes), protocol.score.mated, strict=True))
+    assert short_names(protocol.test.gallery) == ["al/a.png", "cy/1.png"]
+    probes = dict(zip((row.name for row in protocol.test.probes), protocol.test.mated, strict=True))
     assert probes == {"al/b.png": True, "al/c.png": True, "cy/2.png": True, "bo/z.png": False}
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.4, 0.9])
-def test_who_tunes_does_not_score(put: Put, fraction: float) -> None:
+def test_calibration_identities_are_no_test_identities(put: Put, fraction: float) -> None:
     names = [f"p{person}/{picture}.png" for person in range(5) for picture in range(2)]
     root = put("plain", names)
     dealt = {}
     for seed in range(4):
         protocol = from_dataset(str(root), GalleryRule(), fraction, seed)
-        tune, score = people_of(protocol.tune.rows), people_of(protocol.score.rows)
-        assert tune & score == set()
-        assert names_of([*protocol.tune.rows, *protocol.score.rows]) == names
-        assert len(tune) == min(4, max(1, round(fraction * 5)))
-        assert len(protocol.tune.gallery) == len(tune)
-        dealt[seed] = frozenset(tune)
+        calibration, test = people_of(protocol.calibration.rows), people_of(protocol.test.rows)
+        assert calibration & test == set()
+        assert short_names([*protocol.calibration.rows, *protocol.test.rows]) == names
+        assert len(calibration) == min(4, max(1, round(fraction * 5)))
+        assert len(protocol.calibration.gallery) == len(calibration)
+        dealt[seed] = frozenset(calibration)
     assert len(set(dealt.values())) > 1
 
 
 def test_with_fraction_0_nobody_tunes(put: Put) -> None:
     names = [f"p{person}/{picture}.png" for person in range(3) for picture in range(2)]
     protocol = from_dataset(str(put("plain", names)), GalleryRule(), 0, 0)
-    assert protocol.tune == Enrolment([], [])
-    assert names_of(protocol.score.rows) == names
+    assert protocol.calibration == Enrolment([], [])
+    assert short_names(protocol.test.rows) == names
 
 
 def test_a_plain_folder_is_the_same_by_a_dot(put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,9 +202,9 @@ def test_a_plain_folder_is_the_same_by_a_dot(put: Put, monkeypatch: pytest.Monke
     assert from_dataset(".", GalleryRule(), 0.5, 0) == wanted
 
 
-def test_one_person_cannot_both_tune_and_score(put: Put) -> None:
+def test_one_identity_cannot_be_for_both_test_and_calibration(put: Put) -> None:
     with pytest.raises(
-        InputError, match=r"`calibration_fraction`: 1 subject.* cannot be split .*; with 0 nobody tunes"
+        InputError, match=r"`calibration_fraction`: 1 subject.* cannot be split .*; with 0 no thresholds are fitted"
     ):
         from_dataset(str(put("plain", ["al/1.png", "al/2.png"])), GalleryRule(), 0.2, 0)
 
@@ -229,14 +229,14 @@ def lists(put: Put) -> tuple[str, str]:
     return str(root / "gallery.csv"), str(root / "probes.csv")
 
 
-def test_who_is_only_enrolled_and_who_is_only_searched_for_is_told(lists: tuple[str, str]) -> None:
+def test_identities_that_are_only_enrolled_or_only_searched_for_are_reported(lists: tuple[str, str]) -> None:
     protocol = from_lists(*lists, 0, 0)
-    assert [row.name for row in protocol.score.gallery] == ["al1.png", "bo1.png", "bo2.png", "cy1.png", "di1.png"]
-    assert [row.name for row in protocol.score.probes] == ["al2.png", "al3.png", "bo3.png", "cy2.png", "ed2.png"]
-    assert protocol.score.mated == [True, True, True, True, False]
+    assert [row.name for row in protocol.test.gallery] == ["al1.png", "bo1.png", "bo2.png", "cy1.png", "di1.png"]
+    assert [row.name for row in protocol.test.probes] == ["al2.png", "al3.png", "bo3.png", "cy2.png", "ed2.png"]
+    assert protocol.test.mated == [True, True, True, True, False]
     assert protocol.notes() == [
-        "1 people are enrolled and have no probe (di)",
-        "1 people have probes and are not enrolled: non-mated (ed)",
+        "1 identities are enrolled and have no probe (di)",
+        "1 identities have probes and are not enrolled: non-mated (ed)",
     ]
     assert protocol.rule == "gallery.csv against probes.csv"
 
@@ -244,14 +244,14 @@ def test_who_is_only_enrolled_and_who_is_only_searched_for_is_told(lists: tuple[
 def test_some_of_those_enrolled_tune_with_their_probes(lists: tuple[str, str]) -> None:
     for seed in range(4):
         protocol, whole = from_lists(*lists, 0.5, seed), from_lists(*lists, 0, 0)
-        tune = people_of(protocol.tune.rows)
-        assert len(people_of(protocol.tune.gallery)) == 2
-        assert tune & people_of(protocol.score.rows) == set()
+        calibration = people_of(protocol.calibration.rows)
+        assert len(people_of(protocol.calibration.gallery)) == 2
+        assert calibration & people_of(protocol.test.rows) == set()
         for side in ("gallery", "probes"):
-            rows = getattr(whole.score, side)
-            assert getattr(protocol.tune, side) == [row for row in rows if row.identity in tune]
-            assert getattr(protocol.score, side) == [row for row in rows if row.identity not in tune]
-        assert "ed" in people_of(protocol.score.probes)
+            rows = getattr(whole.test, side)
+            assert getattr(protocol.calibration, side) == [row for row in rows if row.identity in calibration]
+            assert getattr(protocol.test, side) == [row for row in rows if row.identity not in calibration]
+        assert "ed" in people_of(protocol.test.probes)
 
 
 def test_probes_of_nobody_in_the_gallery_are_refused(put: Put) -> None:
@@ -290,26 +290,26 @@ def test_pairs_are_lfws(lfw: Path, header: str, folds: int, between: str) -> Non
     assert len(protocol.pairs) == 6 * folds
     for place, (pair, line) in enumerate(zip(protocol.pairs, lines, strict=True)):
         name, number, other, other_number = line if len(line) == 4 else (line[0], line[1], line[0], line[2])
-        first, second = protocol.score.gallery[pair.first], protocol.score.probes[pair.second]
+        first, second = protocol.test.gallery[pair.first], protocol.test.probes[pair.second]
         assert (first.identity, second.identity) == (name, other)
         assert (first.path.stem, second.path.stem) == (f"{name}_{number:04d}", f"{other}_{other_number:04d}")
         assert first.path.is_file()
         assert first.path.suffix in (".jpg", ".png")
         assert pair.same == (name == other)
         assert pair.fold == place // 6
-    assert len(protocol.score.gallery) == len({line[:2] for line in lines})
-    assert protocol.tune.rows == []
+    assert len(protocol.test.gallery) == len({line[:2] for line in lines})
+    assert protocol.calibration.rows == []
     assert protocol.notes() == []
 
 
 def test_between_tabs_a_name_may_hold_spaces(put: Put) -> None:
     root = put("lfw", ["A B/A B_0001.png", "C/C_0001.png"])
     protocol = from_pairs(str(root), pairs_file(root, "1\t1", ["A B\t1\tC\t1", "C\t1\tA B\t1"]))
-    assert [row.identity for row in protocol.score.gallery] == ["A B", "C"]
+    assert [row.identity for row in protocol.test.gallery] == ["A B", "C"]
 
 
 @pytest.mark.parametrize(
-    ("header", "lines", "told"),
+    ("header", "lines", "message"),
     [
         ("10 300", [], r"pairs.txt: 0 pairs, but 10 folds of 2 x 300 wanted"),
         ("1 1", ["Al 1 2", "Al 1 Cy 1", "Al 1 Cy 2"], r"pairs.txt: 3 pairs, but 1 folds of 2 x 1 wanted"),
@@ -331,8 +331,8 @@ def test_between_tabs_a_name_may_hold_spaces(put: Put) -> None:
         ("1 1", ["Al 1 2", "Al 1 Al 1"], r"pairs.txt line 3: 'Al 1 Al 1': a picture is compared with itself"),
     ],
 )
-def test_what_is_no_pairs_file_is_an_input_error(lfw: Path, header: str, lines: list[str], told: str) -> None:
-    with pytest.raises(InputError, match=told) as error:
+def test_what_is_no_pairs_file_is_an_input_error(lfw: Path, header: str, lines: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as error:
         from_pairs(str(lfw), pairs_file(lfw, header, lines))
     assert "\n" not in str(error.value)
 
@@ -375,16 +375,18 @@ ALTERATIONS = [
 
 
 def protocol_in(folder: Path, form: str = "p{}_{}.png") -> Protocol:
-    """Of PEOPLE people with three pictures each the last two tune. Everybody's first picture is enrolled."""
+    """Of PEOPLE people with three pictures each the last two calibrate. Everybody's first picture is enrolled."""
 
     def rows(people: Iterable[int], pictures: Iterable[int]) -> list[FaceRow]:
         names = [(form.format(person, picture), person) for person in people for picture in pictures]
         return [FaceRow(folder / name, name, f"{person:03d}") for name, person in names]
 
-    score, tune = range(PEOPLE - 2), range(PEOPLE - 2, PEOPLE)
+    test, calibration = range(PEOPLE - 2), range(PEOPLE - 2, PEOPLE)
     first, others = [0], range(1, PICTURES)
     return Protocol(
-        "", Enrolment(rows(score, first), rows(score, others)), Enrolment(rows(tune, first), rows(tune, others))
+        "",
+        Enrolment(rows(test, first), rows(test, others)),
+        Enrolment(rows(calibration, first), rows(calibration, others)),
     )
 
 
@@ -395,7 +397,7 @@ def clean(put: Put) -> Protocol:
 
 
 def row_named(protocol: Protocol, name: str) -> FaceRow:
-    return next(row for row in (*protocol.score.rows, *protocol.tune.rows) if row.name == name)
+    return next(row for row in (*protocol.test.rows, *protocol.calibration.rows) if row.name == name)
 
 
 def pairs_in(leaks: Iterable[Leak]) -> list[tuple[str, str]]:
@@ -424,7 +426,7 @@ def test_different_pictures_do_not_leak(clean: Protocol) -> None:
 def test_a_photograph_on_two_sides_is_found_and_dropped_or_refused(
     clean: Protocol, alter: Alteration, what: str, stays: str, goes: str, uses: str
 ) -> None:
-    """Between gallery and probes, and between who tunes and who scores."""
+    """Between gallery and probes, and between test and calibration identities."""
     kept, probe = row_named(clean, stays), row_named(clean, goes)
     alter(kept.path, probe.path)
     leaks = find_leaks(clean)
@@ -432,13 +434,13 @@ def test_a_photograph_on_two_sides_is_found_and_dropped_or_refused(
     assert leaks[0].reason.startswith(what)
     assert leaks[0].reason.endswith(f", {uses}")
     dropped = without_leaks(clean, leaks, "drop")
-    for part, whole in ((dropped.score, clean.score), (dropped.tune, clean.tune)):
+    for part, whole in ((dropped.test, clean.test), (dropped.calibration, clean.calibration)):
         assert part.gallery == whole.gallery
         assert part.probes == [row for row in whole.probes if row != probe]
     assert find_leaks(dropped) == []
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         without_leaks(clean, leaks, "refuse")
-    assert str(told.value) == (
+    assert str(caught.value) == (
         f"leakage (1 in all): {kept.path} and {probe.path}: {leaks[0].reason}; `leakage` drop leaves such probes out"
     )
 
@@ -451,7 +453,7 @@ def test_all_leaks_are_found_at_once(clean: Protocol) -> None:
     leaks = find_leaks(clean)
     assert pairs_in(leaks) == [("p0_0.png", "p0_1.png"), ("p1_0.png", "p1_1.png"), ("p4_0.png", "p2_1.png")]
     dropped = without_leaks(clean, leaks, "drop")
-    gone = {row.name for row in clean.score.probes} - {row.name for row in dropped.score.probes}
+    gone = {row.name for row in clean.test.probes} - {row.name for row in dropped.test.probes}
     assert gone == {"p0_1.png", "p1_1.png", "p2_1.png"}
     assert find_leaks(dropped) == []
 
@@ -470,15 +472,15 @@ def test_one_photograph_enrolled_of_two_people_cannot_be_dropped(clean: Protocol
     same_pixels(row_named(clean, "p2_0.png").path, row_named(clean, "p2_1.png").path)
     leaks = find_leaks(clean)
     for policy in ("drop", "refuse"):
-        with pytest.raises(InputError) as told:
+        with pytest.raises(InputError) as caught:
             without_leaks(clean, leaks, policy)
-        assert f"leakage (2 in all): {one.path} and {other.path}: " in str(told.value)
-        assert str(told.value).endswith("; take one of them away")
+        assert f"leakage (2 in all): {one.path} and {other.path}: " in str(caught.value)
+        assert str(caught.value).endswith("; remove one of them")
 
 
 def test_one_person_by_multi_pie_names_may_look_alike_but_not_be_one_picture(clean: Protocol) -> None:
     """Another flash or camera took it, as its name says; another person's picture it may not be."""
-    folder, form = clean.score.gallery[0].path.parent, "00{}_0{}_01_051_07_crop_128.png"
+    folder, form = clean.test.gallery[0].path.parent, "00{}_0{}_01_051_07_crop_128.png"
     for person in range(PEOPLE):
         for picture in range(PICTURES):
             (folder / f"p{person}_{picture}.png").rename(folder / form.format(person, picture))
@@ -495,18 +497,20 @@ def test_one_person_by_multi_pie_names_may_look_alike_but_not_be_one_picture(cle
 
 @pytest.mark.parametrize("policy", ["drop", "refuse"])
 def test_someone_who_tunes_and_scores_is_refused(clean: Protocol, policy: str) -> None:
-    both = replace(clean.tune.probes[0], identity="001")
-    protocol = replace(clean, tune=Enrolment(clean.tune.gallery, [both]))
+    both = replace(clean.calibration.probes[0], identity="001")
+    protocol = replace(clean, calibration=Enrolment(clean.calibration.gallery, [both]))
     leaks = find_leaks(protocol)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as caught:
         without_leaks(protocol, leaks, policy)  # type: ignore[arg-type]
-    assert f"p1_0.png and {both.path}: 001 tunes the threshold and scores; take one of them away" in str(told.value)
+    assert f"p1_0.png and {both.path}: 001 is both a test and a calibration identity; remove one of them" in str(
+        caught.value
+    )
 
 
 def test_a_pair_may_share_its_picture_with_another(lfw: Path) -> None:
     lines = ["Al 1 2", "Al 2 10", "Al 2 Cy 1", "Cy 1 Al 1"]
     protocol = from_pairs(str(lfw), pairs_file(lfw, "2", lines))
-    assert {row.path for row in protocol.score.gallery} & {row.path for row in protocol.score.probes}
+    assert {row.path for row in protocol.test.gallery} & {row.path for row in protocol.test.probes}
     assert find_leaks(protocol) == []
 
 
@@ -514,8 +518,8 @@ def test_a_prepared_set_of_drawn_faces_does_not_leak(face_set: Path, tmp_path: P
     """Until one of its pictures is copied under another name."""
     assert find_leaks(from_dataset(str(face_set), GalleryRule(), 0, 0)) == []
     copied = Path(shutil.copytree(face_set, tmp_path / "set"))
-    score = from_dataset(str(copied), GalleryRule(), 0, 0).score
-    shutil.copyfile(score.gallery[0].path, score.probes[0].path)
+    test = from_dataset(str(copied), GalleryRule(), 0, 0).test
+    shutil.copyfile(test.gallery[0].path, test.probes[0].path)
     (leak,) = find_leaks(from_dataset(str(copied), GalleryRule(), 0, 0))
-    assert (leak.first, leak.second) == (score.gallery[0], score.probes[0])
+    assert (leak.first, leak.second) == (test.gallery[0], test.probes[0])
     assert leak.reason == "the same pixels, enrolled and searched for"

@@ -1,4 +1,4 @@
-"""What an evaluation leaves on the disk: numbers that add up, pictures that decode, a page that needs nothing else."""
+"""What an evaluation writes: numbers that add up, images that decode, a page that needs no other file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dsr.upsampler import super_resolution
+from dsr.upsampler import build_dsr_upsampler
 from earface.data.face_rows import FaceRow
 from earface.data.images import read_image
 from facial_rec.recognizer import load_recognizer
@@ -25,7 +25,7 @@ from pipeline.protocol import Enrolment, GalleryRule, Protocol, from_dataset
 from pipeline.report import print_report, write_report
 from pipeline.report_data import About, write_probes
 from tests.conftest import VLR
-from tests.pipeline.small import drawn, dsr_folder, evaluated, read_probes, read_report
+from tests.pipeline.small import draw_faces, dsr_folder, evaluated, read_probes, read_report
 
 pytestmark = pytest.mark.runs
 
@@ -45,13 +45,13 @@ class Made:
 @pytest.fixture(scope="module")
 def made(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("report")
-    protocol = from_dataset(str(drawn(folder / "people", 8, 3)), GalleryRule(), 0.25, 42)
-    resolver = super_resolution(str(dsr_folder(folder / "dsr", VLR)))
+    protocol = from_dataset(str(draw_faces(folder / "people", 8, 3)), GalleryRule(), 0.25, 42)
+    resolver = build_dsr_upsampler(str(dsr_folder(folder / "dsr", VLR)))
     models = Models(load_recognizer(str(edgeface), "arcface"), [], [resolver])
     results, faces = evaluated(protocol, models, conditions_of([VLR, "24"], ["bicubic"]), failures=FAILURES)
-    models_told = {"pretrained.pt": {"kind": "recogniser, as published", "digest": "0" * 64, "contract": ""}}
-    told = models_told, ["a note"], ["gone.png: cannot be read"], {"search": 0.1}
-    about = About("people", protocol, 0.35, 100, {"seed": 1}, *told)
+    models_of = {"pretrained.pt": {"kind": "recogniser, pretrained", "digest": "0" * 64, "contract": ""}}
+    rest = models_of, ["a note"], ["gone.png: cannot be read"], {"search": 0.1}
+    about = About("people", protocol, 0.35, 100, {"seed": 1}, *rest)
     write_report(folder / "out", about, results, faces)
     return Made(about, results, faces, folder / "out")
 
@@ -91,23 +91,23 @@ class Page(HTMLParser):
 # Numbers
 
 
-def test_report_json_is_plain_json_with_the_figures(made: Made) -> None:
-    told = read_report(made.out)  # refuses NaN and Infinity
-    for condition, result in zip(told["conditions"], made.results, strict=True):
+def test_report_json_is_plain_json_with_the_metrics(made: Made) -> None:
+    report = read_report(made.out)  # refuses NaN and Infinity
+    for condition, result in zip(report["conditions"], made.results, strict=True):
         assert (condition["vlr_size"], condition["degradation"]) == (result.condition.vlr_size, "bicubic")
-        for row, own in zip(condition["rows"], result.rows, strict=True):
+        for row, own in zip(condition["rows"], result.results, strict=True):
             assert row["name"] == own.name
             assert {name: each["value"] for name, each in row["measured"].items()} == {
-                name: figure.value for name, figure in own.measured.items()
+                name: estimate.value for name, estimate in own.metrics.items()
             }
             for name, each in row["measured"].items():
                 if each["value"] is not None:
-                    assert (each["low"], each["high"]) == (own.measured[name].interval() or (None, None))
-                    assert each["samples"] == own.measured[name].samples
-    assert told["left_out"] == ["gone.png: cannot be read"]
+                    assert (each["low"], each["high"]) == (own.metrics[name].interval() or (None, None))
+                    assert each["samples"] == own.metrics[name].samples
+    assert report["left_out"] == ["gone.png: cannot be read"]
 
 
-def test_differences_are_the_later_row_s_less_the_earlier_one_s(made: Made) -> None:
+def test_differences_are_the_later_configuration_s_minus_the_earlier_one_s(made: Made) -> None:
     (condition, _) = read_report(made.out)["conditions"]
     rank1 = {row["name"]: row["measured"]["rank1"]["value"] for row in condition["rows"]}
     found = {(each["of"], each["to"]): each["value"] for each in condition["differences"] if each["measure"] == "rank1"}
@@ -120,22 +120,22 @@ def test_differences_are_the_later_row_s_less_the_earlier_one_s(made: Made) -> N
 def test_the_counts_are_those_of_the_pictures(made: Made) -> None:
     counts = read_report(made.out)["counts"]
     names = sorted(path.name for path in (made.out.parent / "people" / "images").iterdir())
-    tuning = {row.identity for row in made.about.protocol.tune.rows}
-    score = [name for name in names if name[:3] not in tuning]
+    calibrating = {row.identity for row in made.about.protocol.calibration.rows}
+    tested = [name for name in names if name[:3] not in calibrating]
     assert counts == {
-        "people enrolled": len({name[:3] for name in score}),
-        "pictures enrolled": sum("_01_01_051_07_" in name for name in score),
-        "mated probes": sum("_01_01_051_07_" not in name for name in score),
+        "identities enrolled": len({name[:3] for name in tested}),
+        "pictures enrolled": sum("_01_01_051_07_" in name for name in tested),
+        "mated probes": sum("_01_01_051_07_" not in name for name in tested),
         "non-mated probes": 0,
-        "people to fit thresholds": 2,
-        "pictures to fit thresholds": 6,
+        "calibration identities": 2,
+        "calibration pictures": 6,
         "pictures left out": 1,
     }
 
 
-def test_probes_csv_has_a_line_a_probe_and_row(made: Made) -> None:
-    lines, probes = read_probes(made.out), made.about.protocol.score.probes
-    assert len(lines) == len(probes) * sum(len(result.rows) for result in made.results)
+def test_probes_csv_has_a_line_for_each_probe_and_configuration(made: Made) -> None:
+    lines, probes = read_probes(made.out), made.about.protocol.test.probes
+    assert len(lines) == len(probes) * sum(len(result.results) for result in made.results)
     keys = {(line["vlr_size"], line["degradation"], line["row"], line["file"]) for line in lines}
     assert len(keys) == len(lines)
     for line in lines:
@@ -144,14 +144,14 @@ def test_probes_csv_has_a_line_a_probe_and_row(made: Made) -> None:
         assert line["best_other"] != line["identity"]
 
 
-def test_a_probe_that_has_no_mate_has_no_rank_and_one_with_nobody_else_no_other(made: Made, tmp_path: Path) -> None:
+def test_a_probe_without_mate_has_no_rank_and_one_with_nobody_else_no_other(made: Made, tmp_path: Path) -> None:
     """One person is enrolled, and a stranger searched for."""
-    score = made.about.protocol.score
-    alone = score.gallery[:1]
-    own = [row for row in score.probes if row.identity == alone[0].identity]
-    stranger = next(row for row in score.probes if row.identity != alone[0].identity)
+    test = made.about.protocol.test
+    alone = test.gallery[:1]
+    own = [row for row in test.probes if row.identity == alone[0].identity]
+    stranger = next(row for row in test.probes if row.identity != alone[0].identity)
     protocol = Protocol("", Enrolment(alone, [*own, stranger]), Enrolment([], []))
-    models = Models(made.results[0].grid[0].recognizer)
+    models = Models(made.results[0].configurations[0].recognizer)
     results, _ = evaluated(protocol, models, conditions_of([VLR], ["bicubic"]))
     write_probes(tmp_path / "probes.csv", protocol, results)
     for line in read_probes(tmp_path):
@@ -166,10 +166,10 @@ def test_tensorboard_reads_the_scalars_back(made: Made) -> None:
     events = EventAccumulator(str(made.out / "tensorboard"))
     events.Reload()
     wanted = {
-        f"{measure}/{condition['vlr_size']}_{condition['degradation']}/{row['name']}": each["value"]
+        f"{metric}/{condition['vlr_size']}_{condition['degradation']}/{row['name']}": each["value"]
         for condition in read_report(made.out)["conditions"]
         for row in condition["rows"]
-        for measure, each in row["measured"].items()
+        for metric, each in row["measured"].items()
         if each["value"] is not None
     }
     found = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
@@ -189,7 +189,7 @@ def test_every_plot_is_a_png_that_decodes(made: Made) -> None:
         pixels = read_image(path)
         assert path.suffix == ".png"
         assert min(pixels.shape[:2]) > 200
-        assert pixels.std() > 5  # something is drawn
+        assert pixels.std() > 5  # it shows something
 
 
 def test_the_page_needs_no_other_file_and_runs_nothing(made: Made) -> None:
@@ -216,19 +216,19 @@ def test_the_page_s_links_lead_to_its_conditions(made: Made) -> None:
 
 def test_the_page_begins_with_all_conditions_side_by_side(made: Made) -> None:
     text = Page(made.out / "report.html").text
-    first = text[text.index("rank-1") : text.index("people enrolled")]
+    first = text[text.index("rank-1") : text.index("identities enrolled")]
     for result in made.results:
         assert str(result.condition) in first
-        for row in result.rows:
-            assert f"{row.measured['rank1'].value:.1%}" in first
+        for each in result.results:
+            assert f"{each.metrics['rank1'].value:.1%}" in first
 
 
-def test_the_page_shows_every_row_and_every_failure(made: Made) -> None:
+def test_the_page_shows_every_configuration_and_every_failure(made: Made) -> None:
     page = Page(made.out / "report.html")
     for result in made.results:
-        for row in result.rows:
-            assert row.name in page.text
-            assert f"{row.measured['rank1'].value:.1%}" in page.text
+        for each in result.results:
+            assert each.name in page.text
+            assert f"{each.metrics['rank1'].value:.1%}" in page.text
         assert len(result.failures) == FAILURES
         for failure in result.failures:
             assert failure.probe.name in page.text
@@ -240,10 +240,10 @@ def test_the_page_shows_every_row_and_every_failure(made: Made) -> None:
     assert "gone.png: cannot be read" in page.text
 
 
-def test_the_failures_are_the_worst_misses_of_the_last_row(made: Made) -> None:
+def test_the_failures_are_the_worst_misses_of_the_last_configuration(made: Made) -> None:
     for result in made.results:
         lines = [line for line in read_probes(made.out) if line["vlr_size"] == result.condition.vlr_size]
-        lines = [line for line in lines if line["row"] == result.rows[-1].name and line["rank"] != "1"]
+        lines = [line for line in lines if line["row"] == result.results[-1].name and line["rank"] != "1"]
         lines.sort(key=lambda line: float(line["mated_score"]) - float(line["best_other_score"]))
         assert [failure.probe.name for failure in result.failures] == [line["file"] for line in lines[:FAILURES]]
         for failure, line in zip(result.failures, lines, strict=False):
@@ -261,8 +261,9 @@ def bare(results: list[ConditionResult]) -> list[ConditionResult]:
     return [
         replace(
             each,
-            rows=[
-                replace(row, cmc=row.cmc[:0], verification=None, identification=None, breakdown={}) for row in each.rows
+            results=[
+                replace(own, cmc=own.cmc[:0], verification=None, identification=None, breakdown={})
+                for own in each.results
             ],
         )
         for each in results
@@ -280,14 +281,14 @@ def hostile(made: Made) -> tuple[About, list[ConditionResult]]:
         replace(each, probe=renamed(each.probe), right=renamed(each.right), wrong=renamed(each.wrong))
         for each in result.failures
     ]
-    rows = [replace(row, name=f"{SCRIPT} {place}") for place, row in enumerate(result.rows)]
-    figure = rows[0].measured["rank1"]
-    rows = [replace(row, breakdown={IMAGE: {SCRIPT: figure}}) for row in rows]
-    score = made.about.protocol.score
-    protocol = Protocol(SCRIPT, Enrolment(score.gallery, [renamed(row) for row in score.probes]), Enrolment([], []))
+    renamed_results = [replace(own, name=f"{SCRIPT} {place}") for place, own in enumerate(result.results)]
+    estimate = renamed_results[0].metrics["rank1"]
+    renamed_results = [replace(own, breakdown={IMAGE: {SCRIPT: estimate}}) for own in renamed_results]
+    test = made.about.protocol.test
+    protocol = Protocol(SCRIPT, Enrolment(test.gallery, [renamed(row) for row in test.probes]), Enrolment([], []))
     models = {SCRIPT: {"kind": IMAGE, "digest": SCRIPT, "contract": ""}}
     about = replace(made.about, dataset=IMAGE, protocol=protocol, models=models, notes=[SCRIPT], left_out=[IMAGE])
-    return about, [replace(result, rows=rows, failures=failures)]
+    return about, [replace(result, results=renamed_results, failures=failures)]
 
 
 def test_names_that_look_like_html_stay_text(made: Made, tmp_path: Path) -> None:
@@ -310,17 +311,17 @@ def test_names_that_look_like_markup_are_printed_as_they_are(made: Made, capsys:
     printed = capsys.readouterr().out
     assert "[/b] is a person" in printed
     assert "pictures left out: 1, such as a[/b].png: [bold]cannot be read" in printed
-    assert all(row.name in printed for result in made.results for row in result.rows)
+    assert all(each.name in printed for result in made.results for each in result.results)
 
 
-def test_a_sample_of_the_comparisons_is_told(made: Made) -> None:
+def test_a_sample_of_the_comparisons_is_reported(made: Made) -> None:
     assert notes_of(made.results) == []
-    row = made.results[0].rows[0]
-    assert row.searches is not None
-    sampled = replace(row, searches=replace(row.searches, sampled=True))
-    count = len(row.searches.impostor)
-    notes = notes_of([replace(made.results[0], rows=[sampled])])
-    assert notes == [f"one-to-one figures rest on a sample of {count} non-mated comparisons"]
+    own = made.results[0].results[0]
+    assert own.searches is not None
+    sampled = replace(own, searches=replace(own.searches, sampled=True))
+    count = len(own.searches.impostor)
+    notes = notes_of([replace(made.results[0], results=[sampled])])
+    assert notes == [f"verification metrics rest on a sample of {count} non-mated comparisons"]
 
 
 # Whole or not at all

@@ -30,7 +30,7 @@ from pipeline.search import (
 from tests.row_dependent import RowDependentKernels
 
 CHUNKS = [1, 300, CHUNK_SCORES]
-ROWS, COLUMNS = BLOCK["cpu"]
+CONFIGURATIONS, COLUMNS = BLOCK["cpu"]
 
 
 def directions(count: int, dim: int, seed: int) -> Tensor:
@@ -117,8 +117,8 @@ def in_loops(probes: Tensor, mates: np.ndarray, templates: Tensor) -> Searches:
         best.append(others.get(best_row[-1], -np.inf))
         impostor += others.values()
         impostor_of += [number] * len(others)
-    figures = [np.array(mated, np.float32), np.array(best, np.float32), np.array(best_row)]
-    return Searches(np.array(rank), *figures, np.array(impostor, np.float32), np.array(impostor_of, np.int64), False)
+    estimates = [np.array(mated, np.float32), np.array(best, np.float32), np.array(best_row)]
+    return Searches(np.array(rank), *estimates, np.array(impostor, np.float32), np.array(impostor_of, np.int64), False)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
@@ -161,7 +161,7 @@ def test_a_score_does_not_depend_on_a_kernel_that_rounds_by_its_number_of_rows()
         assert same(search(probes, mates, templates, scores=1), search(probes, mates, templates))
 
 
-@pytest.mark.parametrize("count", [1, ROWS - 1, ROWS, ROWS + 1])
+@pytest.mark.parametrize("count", [1, CONFIGURATIONS - 1, CONFIGURATIONS, CONFIGURATIONS + 1])
 @pytest.mark.parametrize("templates", [1, COLUMNS, COLUMNS + 1])
 def test_products_in_blocks_are_the_whole_product(count: int, templates: int) -> None:
     probes, gallery = whole(count, 0), whole(templates, 1)
@@ -220,7 +220,7 @@ def test_embeddings_that_are_no_numbers_are_refused(broken: int, value: float) -
 
 
 def of_whom(probes: int, mates: np.ndarray, size: int, **options: Any) -> list[list[int]]:
-    """The templates of each probe's sample. The only number of a template is its row, so a score tells whose it is."""
+    """The templates of each probe's sample. The only number of a template is its row, so a score shows whose it is."""
     gallery = torch.arange(size, dtype=torch.float32)[:, None]
     found = search(torch.ones(probes, 1), mates, gallery, **options)
     assert found.sampled
@@ -240,10 +240,10 @@ def test_each_probe_has_as_many_comparisons_with_different_other_people(limit: i
 def test_every_other_template_is_as_likely_in_a_sample(own: int) -> None:
     rows = of_whom(6000, np.full(6000, own), 7, max_comparisons=6000 * 2)
     others = [row for row in range(7) if row != own]
-    drawn = Counter(row for of_one in rows for row in of_one)
-    assert sorted(drawn) == others
+    counted = Counter(row for of_one in rows for row in of_one)
+    assert sorted(counted) == others
     expected = 12000 / len(others)
-    assert max(abs(count - expected) for count in drawn.values()) < 5 * expected**0.5  # standard deviations
+    assert max(abs(count - expected) for count in counted.values()) < 5 * expected**0.5  # standard deviations
 
 
 @pytest.mark.parametrize("enrolled", [True, False])
@@ -282,7 +282,7 @@ def test_memory_does_not_grow_with_the_templates_or_the_probes(probes: int, temp
     """A whole matrix would be 16 or 6 million scores."""
     rows, gallery = torch.full((probes, 8), 0.5), torch.full((templates, 8), 0.5)
     mates = np.zeros(probes, np.int64)
-    chunk = max(2**20, ROWS * templates)
+    chunk = max(2**20, CONFIGURATIONS * templates)
     tracemalloc.start()
     try:
         with Largest() as largest:
@@ -292,4 +292,4 @@ def test_memory_does_not_grow_with_the_templates_or_the_probes(probes: int, temp
     finally:
         tracemalloc.stop()
     assert chunk / 2 < largest.numbers <= chunk
-    assert peak < 4 * chunk + 100 * probes  # bytes of NumPy: no whole matrix, and what each probe is told
+    assert peak < 4 * chunk + 100 * probes  # bytes of NumPy: no whole matrix, and the result of each probe
