@@ -266,8 +266,8 @@ def test_the_snippets_of_the_packages_folder_work_where_nothing_is_installed(che
 @pytest.mark.parametrize(
     ("folder", "script", "option"),
     [
-        (".", "ear_teacher/train.py", "--latent_dim"),
-        ("ear_teacher", "train.py", "--latent_dim"),
+        (".", "ear_teacher/train.py", "--latent-dim"),
+        ("ear_teacher", "train.py", "--latent-dim"),
         (".", "ear_teacher/eigenears/create_eigenears.py", "--sigmas"),
         ("ear_teacher", "eigenears/create_eigenears.py", "--sigmas"),
         ("ear_teacher/eigenears", "create_eigenears.py", "--sigmas"),
