@@ -8,7 +8,8 @@ from typing import Any
 
 from dsr.config import HR_SIZE, DSRConfig
 from earface.core.errors import InputError
-from earface.nn.pretrained_folder import CONFIG, PROVENANCE, PretrainedFormat
+from earface.core.files import CONFIG
+from earface.nn.pretrained_folder import PROVENANCE, PretrainedFormat
 
 RESIZE = "an aligned face, each axis by itself: bicubic with antialiasing, as Pillow's BICUBIC"
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from earface.core.errors import InputError
-from earface.data.face_sizes import FACE_SIZE, parse_vlr_size
+from earface.data.face_sizes import FACE_SIZE, NONE, parse_vlr_size
 from earface.data.pixels import interpolate
 from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.inference import weights_digest
 from earface.nn.precision import Precision
-from earface.nn.upsampler import ENLARGING, NO_UPSAMPLER, NONE, Upsampler
+from earface.nn.upsampler import ENLARGING, NO_UPSAMPLER, Upsampler
 
 INTERPOLATION_BATCH = 8  # faces at once
 

@@ -13,10 +13,9 @@ from torch.utils.data import DataLoader
 from earface.core.progress import tracked
 from earface.data.face_dataset import FaceDataset, on_device, with_vlr
 from earface.data.face_rows import FaceRow
-from earface.data.face_sizes import parse_vlr_size
+from earface.data.face_sizes import HR, parse_vlr_size
 from earface.nn.inference import choose_device
 from earface.nn.upsampler import Upsampler
-from facial_rec.datamodule import HR
 from facial_rec.metrics import metrics_by_upsampler
 from facial_rec.options import EdgeFaceEvaluationOptions
 from facial_rec.recognizer import FaceRecognizer

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from earface.core.errors import InputError
+from earface.core.files import CONFIG
 from earface.core.spellings import current_options
-from earface.nn.pretrained_folder import CONFIG, PROVENANCE, PretrainedFormat
+from earface.nn.pretrained_folder import PROVENANCE, PretrainedFormat
 from facial_rec.config import EdgeFaceConfig
 from facial_rec.contract import SIZE, Crop, FaceContract
 

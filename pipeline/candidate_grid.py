@@ -14,9 +14,10 @@ from matplotlib.figure import Figure
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.data.face_sizes import NONE
 from earface.data.images import Pixels, resize_image
 from earface.data.pixels import to_uint8
-from earface.nn.upsampler import NONE, UPSAMPLER_NAMES, Upsampler
+from earface.nn.upsampler import UPSAMPLER_NAMES, Upsampler
 from facial_rec.contract import FaceContract
 from pipeline.embedding import Reader, prepare
 from pipeline.options import MOST_CANDIDATES

@@ -18,9 +18,9 @@ from dsr.upsampler import build_upsampler
 from earface.core.errors import InputError
 from earface.data.face_dataset import FaceDataset, FaceItem, FacePixels, on_device, with_vlr
 from earface.data.face_rows import FaceRow
-from earface.data.face_sizes import VLRSize, parse_vlr_size
+from earface.data.face_sizes import NONE, VLRSize, parse_vlr_size
 from earface.data.pixels import to_model_range
-from earface.nn.upsampler import NO_UPSAMPLER, NONE, Upsampler
+from earface.nn.upsampler import NO_UPSAMPLER, Upsampler
 from facial_rec.config import parse_mixture
 from facial_rec.model import EMBEDDING_DIM
 from facial_rec.recognizer import FaceRecognizer

@@ -14,10 +14,10 @@ from earface.core.errors import InputError
 from earface.core.progress import progress
 from earface.data.face_detection import FaceDetector, detector_file
 from earface.data.face_inspection import FaceFinder
-from earface.data.face_sizes import FACE_SIZE
+from earface.data.face_sizes import FACE_SIZE, NONE
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import interpolate, to_model_range
-from earface.nn.upsampler import NONE, Upsampler
+from earface.nn.upsampler import Upsampler
 from facial_rec.contract import FaceContract
 from facial_rec.embedding import Embedded, FaceFile, embed_each
 from facial_rec.recognizer import FaceRecognizer

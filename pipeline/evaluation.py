@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earface.data.face_rows import FaceRow
+from earface.data.face_sizes import NONE
 from earface.data.multipie import CAMERA_YAW
-from earface.nn.upsampler import NONE
 from pipeline.configuration_metrics import ConfigurationResult, Trials, of_pairs, of_searches
 from pipeline.configurations import Condition, Configuration, Configurations, EmbeddingCache
 from pipeline.gallery import templates_of

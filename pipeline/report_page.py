@@ -12,10 +12,10 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from earface.core.files import atomic_write
-from earface.data.face_sizes import FACE_SIZE
+from earface.data.face_sizes import FACE_SIZE, NONE
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_uint8
-from earface.nn.upsampler import NONE, UPSAMPLER_NAMES
+from earface.nn.upsampler import UPSAMPLER_NAMES
 from pipeline.configuration_metrics import METRICS
 from pipeline.configurations import FaceLoader
 from pipeline.evaluation import COMPARED, ConditionResult, Failure

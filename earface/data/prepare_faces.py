@@ -122,7 +122,7 @@ def _report(
 ) -> dict[str, object]:
     import numpy as np
 
-    from earface.data.face_rows import split_folder
+    from earface.data.face_folders import split_folder
     from earface.data.identity_split import SPLIT_OF_ROLE
 
     identities: dict[str, set[str]] = defaultdict(set)
@@ -187,7 +187,7 @@ def _print_summary(
     from rich.console import Console
     from rich.table import Table
 
-    from earface.data.face_rows import split_folder
+    from earface.data.face_folders import split_folder
     from earface.data.identity_split import SPLIT_OF_ROLE
 
     table = Table("role", "identities", "pictures", "folder", title="faces")

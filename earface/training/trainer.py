@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.strategies import FSDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
@@ -131,7 +132,7 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-    except (pl.utilities.exceptions.MisconfigurationException, ImportError, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, ImportError, ValueError, RuntimeError) as error:
         raise InputError(
             f"`accelerator` {options.accelerator} `devices` {options.devices} `strategy` {options.strategy} "
             f"`precision` {options.precision}: {error}"
