@@ -329,13 +329,13 @@ def test_faces_travel_to_a_started_worker_as_a_files_name(face_set: Path, tmp_pa
     from facial_rec.datamodule import EdgeFaceDataModule
 
     config = EdgeFaceTrainingConfig(
-        dataset_root=str(face_set), cache_dir=str(tmp_path), inputs="interpolation", vlr_size="16", min_images=1
+        dataset_root=str(face_set), cache_dir=str(tmp_path), upsampler="bicubic", vlr_size="16", min_images=1
     )
-    module = EdgeFaceDataModule(config.of_stage(1), [Upsampler("interpolation", torch.nn.Upsample(128))])
+    module = EdgeFaceDataModule(config.of_stage(1), [Upsampler("bicubic", torch.nn.Upsample(128))])
     module.setup()
-    (images,) = module.train_set.faces.inputs.values()
+    (images,) = module.train_set.faces.enlarged.values()
     for dataset in (module.train_set, module.val_set):
-        assert_small(dataset, images, lambda each: next(iter(each.faces.inputs.values())))
+        assert_small(dataset, images, lambda each: next(iter(each.faces.enlarged.values())))
 
 
 def assert_small(dataset: Any, images: np.ndarray, of: Callable[[Any], np.ndarray]) -> None:
