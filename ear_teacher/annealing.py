@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
-from earface.core.errors import InputError
+from ear_teacher.config import EarVAETrainingConfig
+from earface.core.options import check_field
 
 Strategy = Literal["threshold", "epoch", "linear", "monotonic", "cyclic", "none"]
 
@@ -59,18 +60,19 @@ class KLAnnealing:
     start_epoch: int | None = field(default=None, init=False)  # of the threshold's ramp, once known
 
     def __post_init__(self) -> None:
-        if self.strategy not in get_args(Strategy):
-            raise InputError(f"`kl_anneal_strategy` {self.strategy!r}: choose one of {', '.join(get_args(Strategy))}")
-        _check_range("kl_weight", self.weight, low=0)
-        _check_range("epochs", self.total_epochs, low=1)
-        _check_range("kl_anneal_start", self.start, low=0)
-        _check_range("kl_anneal_end", self.end, low=0)
-        _check_range("kl_anneal_epochs", self.epochs, low=0)
-        _check_range("kl_anneal_cycles", self.cycles, low=1)
-        _check_range("kl_anneal_ratio", self.ratio, low=0, high=1)
-        _check_range("kl_anneal_threshold_psnr", self.threshold_psnr, low=0)
-        if self.latest_epoch is not None:
-            _check_range("kl_anneal_latest_epoch", self.latest_epoch, low=0)
+        for name, value in (
+            ("kl_anneal_strategy", self.strategy),
+            ("kl_weight", self.weight),
+            ("epochs", self.total_epochs),
+            ("kl_anneal_start", self.start),
+            ("kl_anneal_end", self.end),
+            ("kl_anneal_epochs", self.epochs),
+            ("kl_anneal_cycles", self.cycles),
+            ("kl_anneal_ratio", self.ratio),
+            ("kl_anneal_threshold_psnr", self.threshold_psnr),
+            *([] if self.latest_epoch is None else [("kl_anneal_latest_epoch", self.latest_epoch)]),
+        ):
+            check_field(EarVAETrainingConfig, name, value)
 
     @property
     def final_weight(self) -> float:
@@ -139,9 +141,3 @@ class KLAnnealing:
         if self.strategy == "monotonic":
             return cosine_ramp(progress / self.total_epochs)
         return cyclic_ramp(progress / self.total_epochs, self.cycles, self.ratio)
-
-
-def _check_range(field_name: str, value: float, low: float, high: float = math.inf) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        bounds = f"at least {low:g}" + ("" if high == math.inf else f" and at most {high:g}")
-        raise InputError(f"`{field_name}` {value}: must be {bounds}")

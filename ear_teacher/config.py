@@ -100,7 +100,7 @@ class EarVAETrainingConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
         "threshold", "how the KL weight rises"
     )
     kl_anneal_epochs: int = option(10, "length of the ramp for threshold and epoch; 0: full weight at once", low=0)
-    kl_anneal_threshold_psnr: float = option(24.0, "validation PSNR in dB at which the threshold ramp starts")
+    kl_anneal_threshold_psnr: float = option(24.0, "validation PSNR in dB at which the threshold ramp starts", low=0)
     kl_anneal_latest_epoch: int = option(30, "the threshold ramp starts here at the latest, with a warning", low=0)
     kl_anneal_cycles: int = option(4, "cycles of the cyclic strategy", low=1)
     kl_anneal_ratio: float = option(0.5, "rising share of each cycle", above=0, high=1)

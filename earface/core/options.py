@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from earface.core.errors import InputError
@@ -39,23 +41,32 @@ class HelpLayout(NamedTuple):
 
 def check_options(options: Any) -> None:
     """Raise InputError for the first field that is outside its range or not one of its choices."""
-    hints = get_type_hints(type(options))
     for field in dataclasses.fields(options):
-        value, meta = getattr(options, field.name), field.metadata
-        choices = literal_choices(hints[field.name])
-        if choices and value not in choices:
-            raise InputError(f"`{field.name}` {value!r}: choose one of {', '.join(map(str, choices))}")
-        if value is None or isinstance(value, (str, bool)):
-            continue
-        low, high, above = meta.get("low"), meta.get("high"), meta.get("above")
-        outside = (
-            value != value
-            or (low is not None and value < low)
-            or (high is not None and value > high)
-            or (above is not None and value <= above)
-        )
-        if outside:
-            raise InputError(f"`{field.name}` {value}: must be {range_text(meta)}")
+        check_field(type(options), field.name, getattr(options, field.name))
+
+
+def check_field(options_type: type, name: str, value: Any) -> None:
+    """Raise InputError where `value` is outside the range of the field `name`, or not one of its choices."""
+    meta = next(field.metadata for field in dataclasses.fields(options_type) if field.name == name)
+    choices = literal_choices(_hints(options_type)[name])
+    if choices and value not in choices:
+        raise InputError(f"`{name}` {value!r}: choose one of {', '.join(map(str, choices))}")
+    if value is None or not isinstance(value, (int, float)) or isinstance(value, bool):
+        return
+    low, high, above = meta.get("low"), meta.get("high"), meta.get("above")
+    outside = (
+        not math.isfinite(value)
+        or (low is not None and value < low)
+        or (high is not None and value > high)
+        or (above is not None and value <= above)
+    )
+    if outside:
+        raise InputError(f"`{name}` {value}: must be {range_text(meta)}")
+
+
+@cache
+def _hints(options_type: type) -> dict[str, Any]:
+    return get_type_hints(options_type)
 
 
 def range_text(meta: Any) -> str:

@@ -183,7 +183,7 @@ def test_a_threshold_warms_up_until_its_ramp_is_over():
         ("end", math.inf, "`kl_anneal_end` inf"),
         ("epochs", -1, "`kl_anneal_epochs` -1: must be at least 0"),
         ("cycles", 0, "`kl_anneal_cycles` 0: must be at least 1"),
-        ("ratio", 1.5, "`kl_anneal_ratio` 1.5: must be at least 0 and at most 1"),
+        ("ratio", 1.5, "`kl_anneal_ratio` 1.5: must be above 0 and at most 1"),
         ("threshold_psnr", -3.0, "`kl_anneal_threshold_psnr` -3.0: must be at least 0"),
         ("latest_epoch", -1, "`kl_anneal_latest_epoch` -1: must be at least 0"),
         ("total_epochs", 0, "`epochs` 0: must be at least 1"),
