@@ -19,7 +19,7 @@ from earface.nn.inference import weights_digest
 CHECK_SEED = 7
 
 
-def write_onnx(folder: Path, model: DSR, tolerance: float) -> list[Difference]:
+def write_onnx(folder: Path, model: DSR, tolerance: float, half: bool = False) -> list[Difference]:
     """dsr.onnx: vlr (N, 3, h, w) -> sr (N, 3, 128, 128), both RGB in [-1, 1]. model: in evaluation mode, on the CPU.
 
     The image contract and the weights' digest are kept in the file. Raises InputError as `write_parts` does.
@@ -30,7 +30,7 @@ def write_onnx(folder: Path, model: DSR, tolerance: float) -> list[Difference]:
         "digest": weights_digest(model, str(model.config.vlr)),
     }
     part = OnnxPart(ONNX_FILE, model, examples(model.config.vlr, max(BATCHES)), "vlr", ("sr",))
-    return write_parts(folder, [part], tolerance, about)
+    return write_parts(folder, [part], tolerance, about, half)
 
 
 def examples(size: VLRSize, count: int) -> Tensor:

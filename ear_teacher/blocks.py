@@ -43,7 +43,8 @@ class ChannelAttention(nn.Module):
         self.mlp = nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
-        mean, highest = maps.mean((2, 3), keepdim=True), maximum(maps.flatten(2), 2)[:, :, None, None]
+        mean = maps.mean((2, 3), keepdim=True)
+        highest = maximum(maps.flatten(2), 2).view_as(mean)  # OpenCV 4 cannot add two axes at once
         return maps * torch.sigmoid(self.mlp(mean) + self.mlp(highest))
 
 

@@ -22,8 +22,8 @@ ENCODERS = {  # name: the class of its backbone, imported when one is built
 
 
 @dataclass(frozen=True)
-class EarVAEConfig:
-    """The model's shape: what a checkpoint needs to rebuild it."""
+class EarVAEShape:
+    """What a training chooses of an EarVAEConfig."""
 
     encoder: str = option("resnet50", "resnet18/34/50/101/152, dinov2, sam, conv, or timm:NAME")
     image_size: int = option(128, "side of the square image; a multiple of 32", low=32, high=1024)
@@ -68,7 +68,14 @@ class EarVAEConfig:
 
 
 @dataclass(frozen=True)
-class EarVAETrainingConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
+class EarVAEConfig(EarVAEShape):
+    """The model's shape, which a checkpoint needs to rebuild it, and the ears that it takes."""
+
+    contract: str = option("stretch", "EarContract.id of its training ears, which decides the form of new ones")
+
+
+@dataclass(frozen=True)
+class EarVAETrainingConfig(EarVAEShape, BackboneOptions, TrainerOptions):
     """Train an ear VAE: `earface ears train`. The defaults are the resnet recipe; other encoders bring their own."""
 
     train_npy: str = option("data/preprocessed/train_teacher.npy", "training images: NPY or NPZ, paths or pixels")
@@ -113,8 +120,9 @@ class EarVAETrainingConfig(EarVAEConfig, BackboneOptions, TrainerOptions):
     grid_images: int = option(8, "validation ears shown each epoch", low=1, high=64, affects_result=False)
 
     def model_config(self) -> EarVAEConfig:
+        """The form of the ears is set later: the data has it."""
         values = asdict(self)
-        return EarVAEConfig(**{field.name: values[field.name] for field in fields(EarVAEConfig)})
+        return EarVAEConfig(**{field.name: values[field.name] for field in fields(EarVAEShape)})
 
     def check_files(self) -> None:
         """Raise InputError for a missing NPY file."""

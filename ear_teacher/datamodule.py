@@ -17,6 +17,7 @@ from ear_teacher.config import EarVAETrainingConfig
 from earface.core.errors import InputError
 from earface.core.progress import progress, tracked
 from earface.data.augmentation import Augmentation, Strength
+from earface.data.ear_contract import STRETCH, EarContract
 from earface.data.image_cache import ImageCache, open_image_cache
 from earface.data.images import Pixels
 from earface.data.npy import TeacherData, read_teacher_npy
@@ -67,10 +68,11 @@ class EarDataset(Dataset[EarSample]):
         augment: Strength = "none",
         denoise: bool = False,
         seed: int = 0,
+        mirror: bool = True,
     ) -> None:
-        """images: (N, S, S, C). subjects: (N,), -1 if unknown."""
+        """images: (N, S, S, C). subjects: (N,), -1 if unknown. mirror: whether views may be mirrored."""
         self.images, self.subjects = images, subjects
-        self.augmentation = Augmentation(augment, denoise)
+        self.augmentation = Augmentation(augment, denoise, mirror)
         self.denoise, self.seed = denoise, seed
 
     def __len__(self) -> int:
@@ -108,6 +110,17 @@ class EarVAEDataModule(TrainingDataModule[EarVAETrainingConfig]):
     def val_ears(self) -> tuple[TeacherData, ImageCache]:
         return self._open(self.config.val_npy)
 
+    @property
+    def contract(self) -> str:
+        """EarContract.id of the ears. Raises InputError where training and validation ears are in different forms."""
+        train, val = (data.contract or STRETCH for data, _ in (self.train_ears, self.val_ears))
+        if train != val:
+            raise InputError(
+                f"{self.config.val_npy}: its ears are in the form {val}, those of {self.config.train_npy} in {train}: "
+                "prepare both alike"
+            )
+        return train
+
     def setup(self, stage: str | None = None) -> None:
         config = self.config
         train, self.train_cache = self.train_ears
@@ -127,6 +140,7 @@ class EarVAEDataModule(TrainingDataModule[EarVAETrainingConfig]):
             config.augment,
             config.denoise,
             config.seed,
+            mirror=EarContract.parse(self.contract).fit != "canonical",
         )
         self.val_set = EarDataset(self.val_cache.images, _subject_ids(val, self.val_cache, names))
 

@@ -29,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     trained = load_trained(options.checkpoint, choose_device("cpu"), options.weights)
     model = trained.model
     about = {"digest": trained.digest, "encoder": model.config.encoder}
-    export_model(options, model.save_pretrained, lambda out: write_onnx(out, model, options.tolerance, **about))
+    export_model(
+        options, model.save_pretrained, lambda out: write_onnx(out, model, options.tolerance, options.half, **about)
+    )
     return 0
 
 

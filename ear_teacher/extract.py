@@ -17,7 +17,7 @@ from earface.core.first_imports import first_imports
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EarEmbeddingOptions, argv, prog="earface ears extract")
-    for path in filter(None, (*options.input, *options.embeddings, options.search)):
+    for path in filter(None, (*options.input, *options.embeddings, options.search, *options.networks)):
         require_path(path)
     require_trained(options.checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             shown,
         )
         from ear_teacher.embeddings.plots import thumbnail_side, write_projector
-        from ear_teacher.embeddings.sources import sources_of
+        from ear_teacher.embeddings.sources import EarReader, sources_of
         from ear_teacher.embeddings.table import is_table, joined, write_embeddings
         from ear_teacher.loading import load_trained
         from earface.nn.inference import choose_device
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = check_places(options)
     device = choose_device(options.device)
     trained = load_trained(options.checkpoint, device, options.weights)
+    reader = EarReader(trained.model.config, *options.networks)
     tables = read_tables(options.embeddings, trained, options.logvar)
     crop = (
         options.crop_to_bbox if options.crop_to_bbox is not None or trained.run is None else trained.run["crop_to_bbox"]
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console()
     if sources:
         logvar = options.logvar or (bool(tables) and all(table.logvar is not None for table in tables))
-        tables.append(encode(trained, sources, device, options.batch_size, logvar, console))
+        tables.append(encode(trained, sources, reader, device, options.batch_size, logvar, console))
     table = joined(tables, describe(trained, tables))
     if options.folder_subjects and table.subjects is None:
         say(console, "note: --folder-subjects found no pictures in subfolders, so no subjects are known")
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(console, f"projector: tensorboard --logdir {options.projector}")
     if options.search:
         picture = search_picture(out, options.search)
-        search(trained, table, options.search, options.top_k, picture, device, console)
+        search(trained, table, options.search, reader, options.top_k, picture, device, console)
     return 0
 
 

@@ -27,7 +27,9 @@ mu = model.encode(images)  # images as config.json says; equal bit for bit in an
 def image_contract(config: EarVAEConfig) -> dict[str, Any]:
     """The images that the model takes; pixels in [0, 1], minus mean, divided by std, are in range."""
     channels = config.in_channels
+    form = {} if config.contract == "stretch" else {"ears": config.contract}  # as folders of before have it
     return {
+        **form,
         "size": config.image_size,
         "channels": "RGB" if channels == 3 else "grey",
         "resize": RESIZE,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ear_teacher.model import EarVAE
 from earface.core.errors import InputError
 from earface.core.files import is_exported
+from earface.data.ear_contract import STRETCH
 from earface.data.image_cache import open_image_cache
 from earface.data.npy import read_teacher_npy
 from earface.nn.checkpoint import find_checkpoint, read_checkpoint
@@ -50,6 +51,7 @@ def open_ears(
         raise InputError(f"{npy}: no such file; give the ears by {flag}")
     root = data_root or run["data_root"]
     data = read_teacher_npy(npy, root)
+    check_contract(npy, data.contract, model.config.contract)
     cache = open_image_cache(
         data,
         image_size=model.config.image_size,
@@ -67,6 +69,15 @@ def open_ears(
         subjects=None if data.subjects is None else [data.subjects[row] for row in cache.kept],
         skipped=len(cache.skipped),
     )
+
+
+def check_contract(source: str, found: str, wanted: str) -> None:
+    """Raise InputError where ears of `source` are in another form than those that a model was trained on."""
+    if (found or STRETCH) != wanted:
+        raise InputError(
+            f"{source}: its ears are in the form {found or STRETCH}, the model was trained on {wanted}: prepare them "
+            f"with earface ears prepare --fit {wanted.partition(':')[0]} and the same landmarker, or give the pictures"
+        )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cached_property
 from typing import Any, Self
 
@@ -15,6 +16,8 @@ from ear_teacher.datamodule import EarVAEBatch, EarVAEDataModule
 from ear_teacher.losses import EarVAELoss, build_loss
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import AggregatePosterior, LatentMoments
+from earface.core.errors import InputError
+from earface.core.options import to_plain
 from earface.core.progress import progress
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import to_model_range, to_unit
@@ -55,6 +58,9 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
     # -- training ----------------------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.model.config = dataclasses.replace(self.model.config, contract=self.datamodule.contract)
+            self.hparams["model"] = to_plain(self.model.config)
         fresh = stage == "fit" and not self._resuming and not self.config.init_from
         if self.model.linear_path is not None and fresh:
             rows = self.datamodule.linear_path_rows(self.model.linear_path.downsample)
@@ -186,6 +192,12 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
+        stored, own = EarVAE.stored_config(checkpoint, "the checkpoint").contract, self.datamodule.contract
+        if stored != own:
+            raise InputError(
+                f"{self.config.train_npy}: its ears are in the form {own}, and the run began with {stored}: start "
+                "another, or prepare the ears again as they were"
+            )
         self.annealing.load_state_dict(checkpoint["annealing"])
         self.model.load_extras(checkpoint)
 

@@ -49,8 +49,17 @@ class EarEmbeddingOptions(ModelOptions):
     projector: str | None = option(None, "folder for a TensorBoard projector")
     data_root: str | None = option(None, "folder that relative paths in an NPY start from; default: the NPY's own")
     crop_to_bbox: bool | None = option(None, "crop the pictures of an NPY to their boxes; default: as in training")
+    landmarker: str | None = option(
+        None, "of a model of canonical ears: landmarks.onnx that its ears were aligned by; default: earface's own"
+    )
+    detector: str | None = option(None, "boxes.onnx of earface export detector: finds the ears of whole photographs")
     folder_subjects: bool = option(False, "the subfolders of a folder are the subjects, as in earface ears prepare")
     batch_size: int = option(64, "images sent to the device at once; does not change the embeddings", low=1)
+
+    @property
+    def networks(self) -> tuple[str | None, str | None]:
+        """That bring photographs into the model's form."""
+        return self.landmarker, self.detector
 
     def check(self) -> None:
         check_options(self)

@@ -27,7 +27,7 @@ class Embedder(torch.nn.Module):
         return unit(self.model(faces))
 
 
-def write_onnx(folder: Path, model: EdgeFace, tolerance: float) -> list[Difference]:
+def write_onnx(folder: Path, model: EdgeFace, tolerance: float, half: bool = False) -> list[Difference]:
     """edgeface.onnx: faces (N, 3, 112, 112), as the contract gives them -> embeddings (N, 512) of length 1.
 
     The contract and the weights' digest are kept in the file. model: in evaluation mode, on the CPU.
@@ -38,4 +38,4 @@ def write_onnx(folder: Path, model: EdgeFace, tolerance: float) -> list[Differen
     faces = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear")
     about = {"contract": model.provenance.contract, "variant": model.variant, "digest": weights_digest(model)}
     part = OnnxPart(ONNX_FILE, Embedder(model).eval(), faces, "faces", ("embeddings",))
-    return write_parts(folder, [part], tolerance, about)
+    return write_parts(folder, [part], tolerance, about, half)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from earface.metrics.plots import STYLE
+from earface.core.plots import STYLE
 from pipeline.configuration_metrics import BIN_EDGES, ConfigurationResult
 from pipeline.metrics import Curve
 

@@ -95,8 +95,10 @@ class EarDetectorTrainingConfig(BackboneOptions, TrainerOptions):
     gradient_checkpointing: bool = option(
         False, "recompute transformer blocks in the backward pass, to save memory", affects_result=False
     )
-    augment: Literal["none", "light", "full"] = option(
-        "full", "none; light: small movements and mirroring; full: zoom .5 to 2.5, 20 degrees, colour, noise, blur"
+    augment: Literal["none", "light", "full", "strong"] = option(
+        "full",
+        "none; light: small movements and mirroring; full: zoom .5 to 2.5, 20 degrees, colour, noise, blur; strong: "
+        "tight crops, occlusions, low resolution, any colours too, for synthetic ears alone",
     )
     box_weight: float = option(2.0, "of 1 - CIoU; the quality focal loss of the score has 1", low=0)
     heatmap_weight: float = option(0.5, "of the cross-entropy of the heat maps", low=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NotRequired, TypedDict
 
@@ -13,26 +14,29 @@ from torch.utils.data import Dataset
 
 from ear_teacher.detector.annotated_photographs import AnnotatedPhotographs, readable
 from ear_teacher.detector.config import EarDetectorConfig, EarDetectorTrainingConfig
+from ear_teacher.detector.crops_without_ears import picture_without_ear
 from ear_teacher.detector.landmarker import MARGIN
-from earface.data.affine import AffineMap, crop_around, hide_outside
+from ear_teacher.detector.losses import ABSENT
+from earface.data.affine import PAD, AffineMap, crop_around, hide_outside
 from earface.data.annotations import Floats, Photograph
-from earface.data.augmentation import PixelAugmentation, Strength
+from earface.data.augmentation import PixelAugmentation, PixelStrength
 from earface.data.detection_augmentation import SceneAugmentation
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_model_range
 from earface.training.datamodule import TrainingDataModule
 
 MIN_CROPPED = 12.0  # pixels of an ear's longer side, below which its landmarks cannot be distinguished
-SHIFT, ZOOM = 0.08, 1.15  # of training crops: how far a detected box is off, in sides, and in size
+ABSENT_SHARE = 0.15
+TIGHT = 0.5  # of the strong training crops: cut out along the ear's box, like the pictures of most ear data sets
 
 
 class PhotographSample(TypedDict):
     """One photograph of the data set, fitted into a square, with a crop around each of its L ears with landmarks."""
 
-    pixels: Tensor  # (S, S, C) uint8
-    boxes: Tensor  # (N, 4) corners of its ears
-    unclear: Tensor  # (M, 4) corners of what remains of ears that are cut off
-    complete: bool  # whether all ears are annotated
+    pixels: NotRequired[Tensor]  # (S, S, C) uint8; where boxes are learned, as the next three
+    boxes: NotRequired[Tensor]  # (N, 4) corners of its ears
+    unclear: NotRequired[Tensor]  # (M, 4) corners of what remains of ears that are cut off
+    complete: NotRequired[bool]  # whether all ears are annotated
     crop_pixels: NotRequired[Tensor]  # (L, s, s, C) uint8; in data sets with landmarks
     keypoints: NotRequired[Tensor]  # (L, K, 3) in the crops
     index: int
@@ -41,10 +45,10 @@ class PhotographSample(TypedDict):
 class EarDetectorPixelBatch(TypedDict):
     """B samples as they leave the loader; boxes that a photograph does not have are NaN."""
 
-    pixels: Tensor  # (B, S, S, C) uint8
-    boxes: Tensor  # (B, N, 4), N > 0
-    unclear: Tensor  # (B, M, 4), M > 0
-    complete: Tensor  # (B,) bool
+    pixels: NotRequired[Tensor]  # (B, S, S, C) uint8
+    boxes: NotRequired[Tensor]  # (B, N, 4), N > 0
+    unclear: NotRequired[Tensor]  # (B, M, 4), M > 0
+    complete: NotRequired[Tensor]  # (B,) bool
     crop_pixels: NotRequired[Tensor]  # (L, s, s, C) uint8, of all photographs
     keypoints: NotRequired[Tensor]  # (L, K, 3)
     index: Tensor  # (B,) int64
@@ -53,10 +57,10 @@ class EarDetectorPixelBatch(TypedDict):
 class EarDetectorBatch(TypedDict):
     """The same on the device: what a training step gets."""
 
-    image: Tensor  # (B, C, S, S) float32 in [-1, 1]
-    boxes: Tensor
-    unclear: Tensor
-    complete: Tensor
+    image: NotRequired[Tensor]  # (B, C, S, S) float32 in [-1, 1]
+    boxes: NotRequired[Tensor]
+    unclear: NotRequired[Tensor]
+    complete: NotRequired[Tensor]
     crops: NotRequired[Tensor]  # (L, C, s, s) float32 in [-1, 1]
     keypoints: NotRequired[Tensor]
     index: Tensor
@@ -65,7 +69,8 @@ class EarDetectorBatch(TypedDict):
 class PhotographDataset(Dataset[PhotographSample]):
     """Samples by (epoch, index).
 
-    landmarks: whether to cut a crop around each ear that has any.
+    boxes: whether to show the photograph and the boxes in it. landmarks: whether to cut a crop around each ear that has
+    any.
     """
 
     def __init__(
@@ -76,11 +81,12 @@ class PhotographDataset(Dataset[PhotographSample]):
         crop_size: int,
         channels: int,
         landmarks: bool,
-        augment: Strength = "none",
+        boxes: bool = True,
+        augment: PixelStrength = "none",
         seed: int = 0,
     ) -> None:
         self.photographs, self.channels, self.seed = list(photographs), channels, seed
-        self.scenes = SceneAugmentation(augment, image_size)
+        self.scenes = SceneAugmentation(augment, image_size) if boxes else None
         self.crops = EarCrops(augment, crop_size) if landmarks else None
 
     def __len__(self) -> int:
@@ -90,51 +96,99 @@ class PhotographDataset(Dataset[PhotographSample]):
         epoch, index = key if isinstance(key, tuple) else (0, key)
         photograph = self.photographs[index]
         image = read_image(photograph.path, self.channels)
-        scene = self.scenes(photograph, image, (self.seed, epoch, index))
-        sample: PhotographSample = {
-            "pixels": torch.from_numpy(scene.image),
-            "boxes": torch.from_numpy(_corners(scene.boxes)),
-            "unclear": torch.from_numpy(_corners(scene.dropped)),
-            "complete": photograph.has_boxes,
-            "index": index,
-        }
+        sample: PhotographSample = {"index": index}
+        if self.scenes is not None:
+            scene = self.scenes(photograph, image, (self.seed, epoch, index))
+            sample["pixels"], sample["complete"] = torch.from_numpy(scene.image), photograph.has_boxes
+            sample["boxes"] = torch.from_numpy(_corners(scene.boxes))
+            sample["unclear"] = torch.from_numpy(_corners(scene.dropped))
         if self.crops is not None:
             crops, keypoints = self.crops(photograph, image, (self.seed, epoch, index))
             sample["crop_pixels"], sample["keypoints"] = torch.from_numpy(crops), torch.from_numpy(keypoints)
         return sample
 
 
+@dataclass(frozen=True)
+class _Moves:
+    """Of training crops: rotation in degrees either way; how far a detected box is off, in sides and in size; the
+    widths of ears seen askew; the share of tight crops; how many crops without an ear come with each photograph."""
+
+    turn: float
+    shift: float = 0.08
+    zoom: float = 1.15
+    width: tuple[float, float] = (1.0, 1.0)
+    tight: float = 0.0
+    absent: float = 0.0
+
+
+_MOVES: dict[PixelStrength, _Moves] = {
+    "light": _Moves(10.0),
+    "full": _Moves(25.0),
+    "strong": _Moves(30.0, 0.12, 1.3, (0.55, 1.25), TIGHT, ABSENT_SHARE),
+}
+
+
 class EarCrops:
     """`(photograph, image, key) -> crops (L, s, s, C), keypoints (L, K, 3)` of the ears that have landmarks.
 
     Augmentation mirrors, rotates, shifts and zooms them by as much as a detected box may be off; `none` does not.
+    `strong` adds crops without an ear, whose landmarks are ABSENT.
     """
 
-    def __init__(self, strength: Strength, size: int) -> None:
-        self.size = size
-        self.turn = {"none": 0.0, "light": 10.0, "full": 25.0}[strength]  # degrees, either way
+    def __init__(self, strength: PixelStrength, size: int) -> None:
+        self.size, self.moves = size, _MOVES.get(strength)
         self.pixels = PixelAugmentation(strength)
 
     def __call__(self, photograph: Photograph, image: Pixels, key: Sequence[int]) -> tuple[Pixels, Floats]:
         crops, keypoints = [], []
         for ear, points in with_landmarks(photograph):
-            placement = self._placement(photograph.boxes[ear], image, np.random.default_rng([*key, ear, 3]))
-            crops.append(self.pixels(placement.image(image), (*key, ear, 4)))
+            rng = np.random.default_rng([*key, ear, 3])
+            placement, shown = self._placed(photograph.boxes[ear], image, rng)
+            crops.append(self.pixels(placement.image(shown), (*key, ear, 4)))
             keypoints.append(hide_outside(placement.points(points), self.size, self.size))
+        if self.moves is not None and self.moves.absent:
+            rng = np.random.default_rng([*key, 5])
+            if rng.random() < self.moves.absent:
+                crops.append(self.pixels(picture_without_ear(image, photograph.boxes, self.size, rng), (*key, 6)))
+                keypoints.append(np.full((photograph.keypoints.shape[1], 3), (0, 0, ABSENT), np.float32))
         if not crops:
             count = photograph.keypoints.shape[1]
             return np.empty((0, self.size, self.size, image.shape[2]), np.uint8), np.empty((0, count, 3), np.float32)
         return np.stack(crops), np.stack(keypoints)
 
-    def _placement(self, box: Floats, image: Pixels, rng: np.random.Generator) -> AffineMap:
-        size = image.shape[1], image.shape[0]
-        if not self.turn:
-            return crop_around(box, size, self.size, MARGIN)
-        zoom = np.exp(rng.uniform(-1, 1, 2) * np.log(ZOOM))
-        shift = rng.uniform(-SHIFT, SHIFT, 2) * max(box[2:])
+    def _placed(self, box: Floats, image: Pixels, rng: np.random.Generator) -> tuple[AffineMap, Pixels]:
+        """Where the crop lies, and the photograph, or what a tight crop leaves of it."""
+        moves, size = self.moves, (image.shape[1], image.shape[0])
+        if moves is None:
+            return crop_around(box, size, self.size, MARGIN), image
+        zoom = np.exp(rng.uniform(-1, 1, 2) * np.log(moves.zoom))
+        shift = rng.uniform(-moves.shift, moves.shift, 2) * max(box[2:])
         moved = np.concatenate([box[:2] + box[2:] * (1 - zoom) / 2 + shift, box[2:] * zoom]).astype(np.float32)
-        turn = float(rng.uniform(-self.turn, self.turn))
-        return crop_around(moved, size, self.size, MARGIN, turn, mirrored=bool(rng.random() < 0.5))
+        turn, mirrored = float(rng.uniform(-moves.turn, moves.turn)), bool(rng.random() < 0.5)
+        if moves.width == (1.0, 1.0):
+            return crop_around(moved, size, self.size, MARGIN, turn, mirrored), image
+        if rng.random() < moves.tight:
+            image, moved, turn = _tight(image, box, rng), box, turn / 4  # its edges lie along the crop's
+        width = float(np.exp(rng.uniform(*np.log(moves.width))))
+        return narrowed(crop_around(moved, size, self.size, MARGIN, turn, mirrored), width), image
+
+
+def _tight(image: Pixels, box: Floats, rng: np.random.Generator) -> Pixels:
+    """`PAD` outside the box (4,) x y width height, each side of which is up to a tenth further in or out."""
+    low, high = box[:2] - box[2:] * rng.uniform(-0.05, 0.1, 2), box[:2] + box[2:] * (1 + rng.uniform(-0.05, 0.1, 2))
+    (left, top), (right, bottom) = low.round().clip(0).astype(int), high.round().clip(0).astype(int)
+    alone = np.full_like(image, PAD)
+    alone[top:bottom, left:right] = image[top:bottom, left:right]
+    return alone
+
+
+def narrowed(placement: AffineMap, width: float) -> AffineMap:
+    """`placement` with the crop's width times `width`, about its middle."""
+    change = np.diag([width, 1.0])
+    middle = placement.size / 2
+    offset = change @ (placement.matrix[:, 2] - middle) + middle
+    matrix = np.column_stack([change @ placement.matrix[:, :2], offset])
+    return AffineMap(matrix, placement.photograph, placement.size)
 
 
 def with_landmarks(photograph: Photograph) -> list[tuple[int, Floats]]:
@@ -144,13 +198,12 @@ def with_landmarks(photograph: Photograph) -> list[tuple[int, Floats]]:
 
 
 def collate_photographs(samples: Sequence[PhotographSample]) -> EarDetectorPixelBatch:
-    batch: EarDetectorPixelBatch = {
-        "pixels": torch.stack([sample["pixels"] for sample in samples]),
-        "boxes": _padded([sample["boxes"] for sample in samples]),
-        "unclear": _padded([sample["unclear"] for sample in samples]),
-        "complete": torch.tensor([sample["complete"] for sample in samples]),
-        "index": torch.tensor([sample["index"] for sample in samples]),
-    }
+    batch: EarDetectorPixelBatch = {"index": torch.tensor([sample["index"] for sample in samples])}
+    if "pixels" in samples[0]:
+        batch["pixels"] = torch.stack([sample["pixels"] for sample in samples])
+        batch["boxes"] = _padded([sample["boxes"] for sample in samples])
+        batch["unclear"] = _padded([sample["unclear"] for sample in samples])
+        batch["complete"] = torch.tensor([sample["complete"] for sample in samples])
     if "crop_pixels" in samples[0]:
         batch["crop_pixels"] = torch.cat([sample["crop_pixels"] for sample in samples])
         batch["keypoints"] = torch.cat([sample["keypoints"] for sample in samples])
@@ -171,7 +224,7 @@ class EarDetectorDataModule(TrainingDataModule[EarDetectorTrainingConfig]):
     def best(self) -> dict[str, Literal["min", "max"]]:
         """The metrics that these validation photographs allow, and whether low or high is good."""
         photographs = [photograph for each in self.annotated.val for photograph in each.photographs]
-        ears = any(p.has_boxes and len(p.boxes) for p in photographs)
+        ears = self.config.train_boxes and any(p.has_boxes and len(p.boxes) for p in photographs)
         boxes: dict[str, Literal["min", "max"]] = {"ap": "max"} if ears else {}
         landmarks = self.config.num_landmarks and any(
             (points[:, 2] > 0).sum() > 1 for p in photographs for _, points in with_landmarks(p)
@@ -189,18 +242,15 @@ class EarDetectorDataModule(TrainingDataModule[EarDetectorTrainingConfig]):
             landmarks=config.num_landmarks > 0,
         )
         train, val = (readable(each, config.num_landmarks) for each in (self.annotated.train, self.annotated.val))
-        self.train_set = data_set(train, augment=config.augment, seed=config.seed)
+        self.train_set = data_set(train, boxes=config.train_boxes, augment=config.augment, seed=config.seed)
         self.val_set = data_set(val)
 
     def on_after_batch_transfer(self, batch: EarDetectorPixelBatch, dataloader_idx: int) -> EarDetectorBatch:
         """uint8 (B, S, S, C) to float32 (B, C, S, S) in [-1, 1], on the device."""
-        moved: EarDetectorBatch = {
-            "image": to_model_range(batch["pixels"]),
-            "boxes": batch["boxes"],
-            "unclear": batch["unclear"],
-            "complete": batch["complete"],
-            "index": batch["index"],
-        }
+        moved: EarDetectorBatch = {"index": batch["index"]}
+        if "pixels" in batch:
+            moved["image"], moved["complete"] = to_model_range(batch["pixels"]), batch["complete"]
+            moved["boxes"], moved["unclear"] = batch["boxes"], batch["unclear"]
         if "crop_pixels" in batch:
             moved["crops"], moved["keypoints"] = to_model_range(batch["crop_pixels"]), batch["keypoints"]
         return moved

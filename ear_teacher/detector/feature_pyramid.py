@@ -76,5 +76,6 @@ def _resized(maps: Tensor, grid: int) -> Tensor:
     if maps.shape[-1] > grid:
         return F.adaptive_avg_pool2d(maps, grid)
     if grid % maps.shape[-1] == 0:
-        return F.interpolate(maps, (grid, grid), mode="nearest")
+        # by a factor: OpenCV 4 does not read a size that a free batch is part of
+        return F.interpolate(maps, scale_factor=grid // maps.shape[-1], mode="nearest")
     return F.interpolate(maps, (grid, grid), mode="bilinear")

@@ -15,6 +15,7 @@ from ear_teacher.detector.landmarker import cell_centres
 from earface.nn.losses import LossResult
 
 HEAT_SIGMA = 1.0  # cells
+ABSENT = -1  # of landmarks, beside COCO's visibility: the crop shows no ear
 
 
 @dataclass(frozen=True)
@@ -107,16 +108,17 @@ def landmark_losses(
 
     points: (B, K, 2) and keypoints: (B, K, 3) in crop pixels; visibility: (B, K) logits; heat: (B, K, G, G) logits.
     heatmap: cross-entropy with a Gaussian of HEAT_SIGMA cells around the landmark, minus its entropy; landmark: mean
-    distance in crop sides. Landmarks that are not labelled, 0, do not count; hidden ones, 1, do.
+    distance in crop sides. Landmarks that are not labelled, 0, do not count; hidden ones, 1, do. Those of a crop
+    without an ear, ABSENT, count as not visible and have no place.
     """
     labelled = keypoints[..., 2] > 0
-    number = labelled.sum().clamp(min=1)
+    judged = labelled | (keypoints[..., 2] == ABSENT)
     target = gaussian_heat(keypoints[..., :2], heat.shape[-1], crop_size)
     entropy = F.kl_div(heat.float().flatten(2).log_softmax(dim=-1), target, reduction="none").sum(dim=-1)
     distance = torch.linalg.vector_norm(points.float() - keypoints[..., :2], dim=-1) / crop_size
     seen = F.binary_cross_entropy_with_logits(visibility.float(), (keypoints[..., 2] == 2).float(), reduction="none")
-    terms = {"heatmap": entropy, "landmark": distance, "visibility": seen}
-    return {name: (term * labelled).sum() / number for name, term in terms.items()}
+    terms = {"heatmap": (entropy, labelled), "landmark": (distance, labelled), "visibility": (seen, judged)}
+    return {name: (term * counted).sum() / counted.sum().clamp(min=1) for name, (term, counted) in terms.items()}
 
 
 def gaussian_heat(points: Tensor, grid: int, crop_size: int) -> Tensor:

@@ -14,6 +14,8 @@ from ear_teacher.detector.hub import image_contract, provenance
 from ear_teacher.detector.landmarker import Landmarker
 from ear_teacher.detector.model import EarDetector
 from ear_teacher.detector.options import ONNX_FILES
+from earface.data.ear_networks import check_picture
+from earface.data.pixels import to_model_range
 from earface.export.onnx_export import BATCHES, Difference, OnnxPart, write_parts
 
 CHECK_SEED = 7
@@ -43,7 +45,7 @@ class LandmarksPart(nn.Module):
         return points, visibility.sigmoid()
 
 
-def write_onnx(folder: Path, model: EarDetector, tolerance: float) -> list[Difference]:
+def write_onnx(folder: Path, model: EarDetector, tolerance: float, half: bool = False) -> list[Difference]:
     """boxes.onnx and, where there are landmarks, landmarks.onnx; both or neither.
 
     model: in evaluation mode, on the CPU. The files keep the image contract, the landmarks' names and the provenance.
@@ -57,12 +59,22 @@ def write_onnx(folder: Path, model: EarDetector, tolerance: float) -> list[Diffe
         outputs = ("points", "visibility")
         parts.append(OnnxPart(ONNX_FILES[1], LandmarksPart(model.landmarks), crops, "crops", outputs))
     made = provenance(model.digest, model.score_threshold, model.suppression)
-    kept = {"image": image_contract(config), "landmark_names": config.landmark_names, **made}
+    checks = {part.file: check_values(part) for part in parts}
+    kept = {"image": image_contract(config), "landmark_names": config.landmark_names, "check": checks, **made}
     metadata = {name: each if isinstance(each, str) else json.dumps(each) for name, each in kept.items()}
-    differences = write_parts(folder, parts, tolerance, metadata)
+    differences = write_parts(folder, parts, tolerance, metadata, half)
     if model.landmarks is None:
         (folder / ONNX_FILES[1]).unlink(missing_ok=True)
     return differences
+
+
+@torch.no_grad()
+def check_values(part: OnnxPart) -> list[list[float]]:
+    """Mean and standard deviation of each output for `check_picture`: what reads the file elsewhere can compare."""
+    _, channels, side, _ = part.examples.shape
+    picture = to_model_range(torch.from_numpy(check_picture(side, channels))[None])
+    outputs = part.network.eval()(picture)
+    return [[round(float(output.mean()), 4), round(float(output.std(correction=0)), 4)] for output in outputs]
 
 
 def examples(channels: int, side: int, count: int) -> Tensor:

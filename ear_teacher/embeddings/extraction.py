@@ -15,7 +15,14 @@ from rich.console import Console
 
 from ear_teacher.embeddings.neighbors import MEASURE, center_of, cluster, most_similar
 from ear_teacher.embeddings.plots import CLUSTER_COLUMNS, PROJECTOR, Shown, save_clusters, save_neighbors
-from ear_teacher.embeddings.sources import EarSource, encode_sources, image_sources, read_ears, sources_of_table
+from ear_teacher.embeddings.sources import (
+    EarReader,
+    EarSource,
+    encode_sources,
+    image_sources,
+    read_ears,
+    sources_of_table,
+)
 from ear_teacher.embeddings.table import Embeddings, check_extension, read_embeddings
 from ear_teacher.loading import TrainedEarVAE
 from ear_teacher.options import DEFAULT_OUT, EarEmbeddingOptions
@@ -48,12 +55,20 @@ def read_tables(paths: Sequence[str], trained: TrainedEarVAE, logvar: bool) -> l
 
 
 def encode(
-    trained: TrainedEarVAE, sources: Sequence[EarSource], device: str, batch_size: int, logvar: bool, console: Console
+    trained: TrainedEarVAE,
+    sources: Sequence[EarSource],
+    reader: EarReader,
+    device: str,
+    batch_size: int,
+    logvar: bool,
+    console: Console,
 ) -> Embeddings:
     """The table of the readable pictures; prints the speed and the unreadable ones."""
     start = time.perf_counter()
     with progress("encoding ears", len(sources)) as state:
-        found = encode_sources(trained.model, sources, batch_size=batch_size, device=device, progress=state.update)
+        found = encode_sources(
+            trained.model, sources, batch_size=batch_size, device=device, reader=reader, progress=state.update
+        )
     seconds = time.perf_counter() - start
     rate = f"{len(found.kept)} ears in {seconds:.1f} s, {len(found.kept) / seconds:.0f} images/s on {device}"
     say(console, rate)
@@ -83,6 +98,7 @@ def describe(trained: TrainedEarVAE, parts: Sequence[Embeddings]) -> dict[str, A
         "image_size": config.image_size,
         "in_channels": config.in_channels,
         "latent_dim": config.latent_dim,
+        "contract": config.contract,
         "skipped": [entry for part in parts for entry in part.metadata.get("skipped", [])],
     }
 
@@ -95,7 +111,14 @@ def shown(table: Embeddings, rows: NDArray[np.int64], channels: int) -> list[Sho
 
 
 def search(
-    trained: TrainedEarVAE, table: Embeddings, query: str, top_k: int, out: Path, device: str, console: Console
+    trained: TrainedEarVAE,
+    table: Embeddings,
+    query: str,
+    reader: EarReader,
+    top_k: int,
+    out: Path,
+    device: str,
+    console: Console,
 ) -> None:
     """Print the `top_k` ears most similar to a picture, or as many as there are, and draw them.
 
@@ -109,7 +132,7 @@ def search(
         asked, mu = shown(table, np.array([row]), channels)[0], table.embeddings[row]
     else:
         source = image_sources([Path(query)], Path(query))
-        mu = encode_sources(trained.model, source, batch_size=1, device=device).mu[0]
+        mu = encode_sources(trained.model, source, batch_size=1, device=device, reader=reader).mu[0]
         asked = Shown(source[0].read(channels), query, "")
     top_k = min(top_k, int(np.count_nonzero(~own)))
     if top_k == 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ear_teacher.config import EarVAEConfig
 from ear_teacher.model import EarVAE
 from earface.core.errors import InputError
+from earface.data.ear_contract import STRETCH, EarAligner, EarContract
+from earface.data.ear_networks import EAR_LANDMARKS, EarBoxes, EarLandmarker
+from earface.data.ear_writing import contract_of_folder
 from earface.data.image_cache import MAX_UNREADABLE, read_picture
 from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, resize_image
 from earface.data.npy import TeacherData, read_teacher_npy
@@ -47,9 +52,23 @@ class EarSource:
         """x y width height in pixels; NaN for a whole picture."""
         return self.data.bboxes[self.row] if self.crop and self.data.bboxes is not None else WHOLE
 
+    @property
+    def own_box(self) -> NDArray[np.float32] | None:
+        """The ear's box in `photograph`; None if it is not known."""
+        return None if self.data.bboxes is None else self.data.bboxes[self.row]
+
+    def photograph(self, channels: int) -> Pixels:
+        """(H, W, channels) uint8, uncropped. Raises InputError."""
+        return read_picture(self.data, self.row, channels=channels)
+
     def read(self, channels: int) -> Pixels:
         """(H, W, channels) uint8 at its own size. Raises InputError."""
         return read_picture(self.data, self.row, channels=channels, crop_to_bbox=self.crop)
+
+    @property
+    def contract(self) -> str:
+        """EarContract.id of the picture."""
+        return self.data.contract or STRETCH
 
 
 @dataclass(frozen=True)
@@ -62,9 +81,63 @@ class Encoded:
     skipped: list[tuple[str, str]]  # name, reason
 
 
+class NoEarError(InputError):
+    """A picture that can be read, and in which no ear is found."""
+
+
+class EarReader:
+    """`source -> (size, size, channels)`: the ear in the form that a model takes; any number of threads may call it.
+
+    A picture that has the form already is resized; any other is brought into it, and a prepared one in another form is
+    refused.
+    """
+
+    def __init__(self, config: EarVAEConfig, landmarker: str | None = None, detector: str | None = None) -> None:
+        """landmarker, detector: landmarks.onnx and boxes.onnx of an export; by default earface's landmarker, and no
+        detector: each picture is an ear. Raises InputError if this is not the landmarker of the model's ears.
+        """
+        self.size, self.channels, self.contract = config.image_size, config.in_channels, config.contract
+        self.fit = EarContract.parse(config.contract).fit
+        self.boxes = None if detector is None else EarBoxes(Path(detector))
+        self._landmarker = landmarker
+        if landmarker is not None:
+            _ = self.aligner
+
+    @cached_property
+    def aligner(self) -> EarAligner:
+        landmarker = None
+        if self.fit == "canonical":
+            path = EAR_LANDMARKS if self._landmarker is None else Path(self._landmarker)
+            landmarker = EarLandmarker(path) if path.is_file() else None
+            if landmarker is None or EarContract.canonical(landmarker).id != self.contract:
+                raise InputError(
+                    f"`landmarker` {path}: not the one that the model's ears were aligned by ({self.contract})"
+                )
+        return EarAligner(self.fit, landmarker)
+
+    def __call__(self, source: EarSource) -> Pixels:
+        """Raises InputError for what cannot be read, and for a picture whose ear cannot be found."""
+        if source.contract == self.contract and self.boxes is None:
+            return resize_image(source.read(self.channels), self.size)
+        if source.contract != STRETCH:
+            raise InputError(f"{source.name}: is in the form {source.contract}, the model takes {self.contract}")
+        photograph = source.photograph(self.channels)
+        box = source.own_box
+        if box is None and self.boxes is not None:
+            found, _ = self.boxes(photograph)
+            if not len(found):
+                raise NoEarError(f"{source.name}: no ear found")
+            box = found[0]
+        located = self.aligner.locate(photograph, box)
+        if located.problem:
+            raise NoEarError(f"{source.name}: {located.problem}")
+        return self.aligner.image(photograph, located, self.size)
+
+
 def image_sources(paths: Sequence[Path], origin: Path, subjects: list[str] | None = None) -> list[EarSource]:
     """Whole pictures; origin: the file or folder that they were named by."""
-    data = TeacherData(origin, list(paths), None, None, subjects, None)
+    folder = origin if origin.is_dir() else origin.parent
+    data = TeacherData(origin, list(paths), None, None, subjects, None, contract=contract_of_folder(folder) or "")
     return [EarSource(data, row, crop=False) for row in range(len(paths))]
 
 
@@ -148,17 +221,19 @@ def encode_sources(
     *,
     batch_size: int,
     device: str,
+    reader: EarReader | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Encoded:
-    """Read, resize and encode one batch at a time; the embeddings do not depend on its size.
+    """Read, bring into form and encode one batch at a time; the embeddings do not depend on its size.
 
-    progress: called with the number of sources processed. Raises InputError when more than 5 % cannot be read.
+    progress: called with the number of sources processed. Raises InputError when more than 5 % cannot be read, or no
+    ear is found at all.
     """
-    size, channels = model.config.image_size, model.config.in_channels
+    form = reader or EarReader(model.config)
 
     def read(source: EarSource) -> Pixels | InputError:
         try:
-            return resize_image(source.read(channels), size)
+            return form(source)
         except InputError as error:
             return error
 
@@ -166,11 +241,13 @@ def encode_sources(
     batch: list[Pixels] = []
     parts: list[tuple[Tensor, Tensor]] = []
     skipped: list[tuple[str, str]] = []
+    unreadable = 0
     for index, picture in enumerate(read_ahead(read, sources)):
         if isinstance(picture, InputError):
             name = sources[index].name
             skipped.append((name, str(picture).removeprefix(f"{name}: ")))
-            if len(skipped) > MAX_UNREADABLE * len(sources):
+            unreadable += not isinstance(picture, NoEarError)
+            if unreadable > MAX_UNREADABLE * len(sources) or len(skipped) == len(sources):
                 raise InputError(_too_many(skipped, len(sources)))
         else:
             kept.append(index)

@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 
 Strength = Literal["none", "light", "full"]
+PixelStrength = Literal[Strength, "strong"]
+DOWN_AND_UP = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_CUBIC}
 
 
 def geometric(strength: Strength) -> list[Any]:
@@ -126,11 +128,48 @@ class FaceAugmentation:
         return [_run(self.steps, picture, key) for picture in pictures]
 
 
+def any_camera() -> list[Any]:
+    """Light, colours, cameras and occlusions far beyond what photographs have: from synthetic pictures to real ones.
+
+    Nothing that moves a landmark.
+    """
+    return [
+        A.OneOf(
+            [
+                A.ColorJitter(brightness=(0.5, 1.5), contrast=(0.5, 1.5), saturation=(0.2, 1.8), hue=(-0.1, 0.1)),
+                A.RandomToneCurve(scale=0.3, per_channel=True),
+                A.RandomGamma(gamma_limit=(50, 180)),
+                A.CLAHE(clip_limit=(1, 6)),
+                A.ChannelShuffle(),
+            ],
+            p=0.8,
+        ),
+        A.RandomShadow(shadow_roi=(0, 0, 1, 1), p=0.15),
+        A.CoarseDropout(
+            num_holes_range=(1, 4),
+            hole_height_range=(0.08, 0.3),
+            hole_width_range=(0.08, 0.3),
+            fill="random_uniform",
+            p=0.35,
+        ),
+        A.OneOf([A.Sharpen(), A.UnsharpMask(), A.Posterize(num_bits=(3, 6))], p=0.15),
+        A.Downscale(scale_range=(0.12, 0.6), interpolation_pair=DOWN_AND_UP, p=0.5),
+        A.OneOf(
+            [A.GaussianBlur(blur_limit=(3, 9)), A.MotionBlur((3, 11), allow_shifted=False, direction_range=(0, 0))],
+            p=0.25,
+        ),
+        A.GaussNoise(std_range=(0.01, 0.1), p=0.35),
+        A.ImageCompression(quality_range=(15, 95), p=0.4),
+        A.ToGray(p=0.15),
+    ]
+
+
 class PixelAugmentation:
     """`(image, key) -> image`, (H, W, C) uint8: light, colour, blur, noise and JPEG; every pixel stays in its place."""
 
-    def __init__(self, strength: Strength) -> None:
-        self.steps = A.Compose([*photometric(strength), *camera(strength)])
+    def __init__(self, strength: PixelStrength) -> None:
+        steps = any_camera() if strength == "strong" else [*photometric(strength), *camera(strength)]
+        self.steps = A.Compose(steps)
 
     def __call__(self, image: np.ndarray, key: Sequence[int]) -> np.ndarray:
         channels = image.shape[2]
@@ -147,8 +186,10 @@ class Augmentation:
     the view itself.
     """
 
-    def __init__(self, strength: Strength, denoise: bool = False) -> None:
-        clean = [*geometric(strength), *photometric(strength)]
+    def __init__(self, strength: Strength, denoise: bool = False, mirror: bool = True) -> None:
+        """mirror: False keeps sides apart, where pictures are mirrored to one side already."""
+        moves = [step for step in geometric(strength) if mirror or not isinstance(step, A.HorizontalFlip)]
+        clean = [*moves, *photometric(strength)]
         spoil = degrading(strength)
         self.view = A.Compose(clean if denoise or strength != "full" else [*clean, *spoil])
         self.spoil = A.Compose(spoil) if denoise else None

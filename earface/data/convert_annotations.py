@@ -2,6 +2,7 @@
 
     earface ears annotations --boxes boxes.csv --out annotations.json
     earface ears annotations --pts FOLDER --out annotations.json
+    earface ears annotations --points landmarks.npz --out annotations.json
     earface ears annotations --coco FILE --images FOLDER --out annotations.json
 
 Beside annotations.json it writes annotations_train.json and annotations_val.json, which share no photograph; for
@@ -33,12 +34,15 @@ def read_source(options: AnnotationOptions) -> Annotations:
     """The annotations of the one source that is given."""
     from earface.data.annotations import read_boxes_csv, read_pts_folder
     from earface.data.coco import read_coco
+    from earface.data.points_npz import read_points_npz
 
     if options.boxes:
         return read_boxes_csv(options.boxes, options.images)
     if options.coco:
         return read_coco(options.coco, options.images)
-    assert options.pts, "the options have one of the three"
+    if options.points:
+        return read_points_npz(options.points, options.images)
+    assert options.pts, "the options have one of the four"
     return read_pts_folder(options.pts)
 
 
@@ -52,7 +56,7 @@ def split_paths(out: Path, fold: int | None = None) -> tuple[Path, Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, split, write; 0, or 2 with one line on stderr."""
     options = parse_options(AnnotationOptions, argv, prog="earface ears annotations")
-    for file in filter(None, (options.boxes, options.coco)):
+    for file in filter(None, (options.boxes, options.points, options.coco)):
         require_file(file)
     for folder in filter(None, (options.pts, options.images)):
         require_folder(folder)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from earface.data.affine import AffineMap, clipped_boxes, hide_outside, letterbox
 from earface.data.annotations import Floats, Photograph
-from earface.data.augmentation import PixelAugmentation, Strength
+from earface.data.augmentation import PixelAugmentation, PixelStrength
 from earface.data.images import Pixels
 
 MIN_SHARE = 0.35  # of the box's area
@@ -46,7 +46,8 @@ class _Range:
     rotation: float
 
 
-_RANGES = {"light": _Range((0.8, 1.25), 1.05, 5.0), "full": _Range((0.5, 2.5), 1.3, 20.0)}
+_FULL = _Range((0.5, 2.5), 1.3, 20.0)
+_RANGES: dict[PixelStrength, _Range] = {"light": _Range((0.8, 1.25), 1.05, 5.0), "full": _FULL, "strong": _FULL}
 
 
 class SceneAugmentation:
@@ -56,7 +57,7 @@ class SceneAugmentation:
     `none` letterboxes and changes no pixel.
     """
 
-    def __init__(self, strength: Strength, size: int) -> None:
+    def __init__(self, strength: PixelStrength, size: int) -> None:
         self.size = size
         self.range = _RANGES.get(strength)
         self.pixels = PixelAugmentation(strength)

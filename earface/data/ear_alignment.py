@@ -31,7 +31,9 @@ FRAME_WIDTH = 5 / 8
 RESIDUAL_SIDE = 128  # residuals are in pixels of a frame this high
 OVERSAMPLING = 2  # a crop is sampled so much finer, then averaged
 LMEDS_PAIRS = 400  # similarities that are tried, each from two landmarks
-INLIER_SCALE = 2.5 * 1.4826  # of the median residual; 1.4826 makes it a Gaussian's deviation (Rousseeuw 1984)
+# Tukey's biweight, in deviations: 95 % as good as least squares without outliers, and nothing of those beyond. On 640
+# ears it is 9 % nearer to the fit of other landmarks than the inliers of the median alone.
+BIWEIGHT, BIWEIGHT_STEPS = 4.685, 6
 
 # The mean of 9,600 ears, in thousandths of the frame's height from its middle. Order as ibug: 0-19 outer helix,
 # 20-34 inner helix, 35-49 tragus, concha and inferior crus, 50-54 superior crus.
@@ -48,14 +50,22 @@ MEAN_EAR_55 = (
     *((-58, -20), (-46, -68), (-16, -104), (23, -126), (67, -146)),
     *((-123, -76), (-116, -137), (-106, -191), (-97, -242), (-85, -289)),
 )
+# The same for the landmarks of synthetic ears (`earface.synthetic.ear_anatomy.EAR_LANDMARKS`), in that frame.
+MEAN_EAR_17 = (
+    *((127, -222), (57, -303), (-74, -371), (-176, -262), (-152, -10)),
+    *((-54, 206), (113, 457), (186, 301), (141, 50), (161, 189)),
+    *((89, 157), (-63, 36), (-63, -101), (5, -222), (63, -64)),
+    *((63, 74), (71, -5)),
+)
+TRAGUS = {17: 8, 55: 37}  # which landmark it is
 
 
 @cache
 def mean_ear(num_landmarks: int) -> Matrix:
     """(K, 2): the mean shape, in frame heights from the frame's middle. Raises InputError for an unknown number."""
-    shapes = {55: MEAN_EAR_55}
+    shapes = {17: MEAN_EAR_17, 55: MEAN_EAR_55}
     if num_landmarks not in shapes:
-        raise InputError(f"{num_landmarks} landmarks: ears are aligned by {', '.join(map(str, shapes))}")
+        raise InputError(f"{num_landmarks} landmarks: ears are aligned by {' or '.join(map(str, shapes))}")
     return np.array(shapes[num_landmarks], np.float64) / 1000.0
 
 
@@ -65,7 +75,8 @@ class EarFit:
 
     similarity: (2, 3), from pixels of the picture (x y, whole numbers at pixel centres) to frame heights from the
     frame's middle; it mirrors a left ear. residual: median distance of the landmarks from the mean shape, in pixels of
-    a frame RESIDUAL_SIDE high: about 2.7, 95 % below 6.4. confidence: of the side, 0 (either) to 1.
+    a frame RESIDUAL_SIDE high: about 2.4, 95 % below 6.2. confidence: of the side, 0 (either) to 1; below 0 where the
+    other one fits better than the one that was given.
     """
 
     similarity: Matrix
@@ -74,11 +85,12 @@ class EarFit:
     confidence: float
 
 
-def fit_ear(points: Floats) -> EarFit:
-    """The robust similarity of landmarks (K, 2) to the mean shape: least median of squares, then its inliers.
+def fit_ear(points: Floats, given: Side | None = None) -> EarFit:
+    """The robust similarity of landmarks (K, 2) to the mean shape: least median of squares (Rousseeuw
+    1984), then its biweight.
 
-    Both sides are tried, and the one that fits better is the ear's. Raises InputError for landmarks that are not
-    finite, or of which all fall together.
+    Both sides are tried, and the one that fits better is the ear's, unless one is given. Raises InputError for
+    landmarks that are not finite, or of which all fall together.
     """
     points = np.asarray(points, np.float64)
     mean = mean_ear(len(points))
@@ -88,9 +100,10 @@ def fit_ear(points: Floats) -> EarFit:
         raise InputError("landmarks that all fall on one pixel")
     flip = np.array([-1.0, 1.0])
     (right, from_right), (left, from_left) = (_robust_similarity(points * turn, mean) for turn in ((1, 1), flip))
-    side: Side = "r" if from_right <= from_left else "l"
+    side: Side = given or ("r" if from_right <= from_left else "l")
     similarity, residual = (right, from_right) if side == "r" else (left * np.array([-1.0, 1.0, 1.0]), from_left)
-    confidence = 1.0 - residual / max(from_left, from_right, 1e-12)
+    other = from_left if side == "r" else from_right
+    confidence = (other - residual) / max(from_left, from_right, 1e-12)
     return EarFit(similarity, side, residual * RESIDUAL_SIDE, confidence)
 
 
@@ -180,12 +193,16 @@ def _robust_similarity(points: Matrix, mean: Matrix) -> tuple[Matrix, float]:
     shift = target[first] - turn * source[first]
     medians = np.median(np.abs(turn[:, None] * source + shift[:, None] - target), axis=1)
     best = int(medians.argmin())
-    distance = np.abs(turn[best] * source + shift[best] - target)
-    kept = distance <= max(INLIER_SCALE * float(medians[best]), 1e-9)
-    centre, goal = source[kept].mean(), target[kept].mean()
-    spread = source[kept] - centre
-    rotation = (spread.conj() * (target[kept] - goal)).sum() / max(float((np.abs(spread) ** 2).sum()), 1e-12)
-    offset = goal - rotation * centre
+    rotation, offset = turn[best], shift[best]
+    for _ in range(BIWEIGHT_STEPS):
+        distance = np.abs(rotation * source + offset - target)
+        limit = max(BIWEIGHT * 1.4826 * float(np.median(distance)), 1e-9)
+        weights = (1 - np.minimum(distance / limit, 1) ** 2) ** 2
+        centre, goal = np.average(source, weights=weights), np.average(target, weights=weights)
+        spread = source - centre
+        energy = float((weights * np.abs(spread) ** 2).sum())
+        rotation = (weights * spread.conj() * (target - goal)).sum() / max(energy, 1e-12)
+        offset = goal - rotation * centre
     residual = float(np.median(np.abs(rotation * source + offset - target)))
     a, b = rotation.real, rotation.imag
     return np.array([[a, -b, offset.real], [b, a, offset.imag]]), residual

@@ -1,28 +1,34 @@
-"""Ears that a training can use, found among pictures, and the split that is written of them."""
+"""Ears that a training can use, found among pictures and located in them."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from earface.core.errors import InputError
 from earface.core.progress import tracked
 from earface.data.duplicates import picture_signature
+from earface.data.ear_contract import EarAligner, LocatedEar, letterboxed
+from earface.data.ear_networks import EarBoxes
 from earface.data.ear_rows import EarRow
 from earface.data.image_cache import MAX_UNREADABLE, crop_to_box
-from earface.data.images import DataRoot, Pixels, read_ahead, read_image
-from earface.data.npy import write_teacher_npy
+from earface.data.images import Pixels, read_ahead, read_image
+
+Rejection = Literal["unreadable", "too small", "no ear found", "misfit"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class InspectedEar:
     """What reading it gave."""
 
     signature: tuple[bytes, Pixels]
     size: tuple[int, int]  # width, height of the ear's pixels
+    located: LocatedEar
+    misfit: str = ""  # why it is kept as a letterbox; empty if it is not
 
 
 @dataclass(frozen=True)
@@ -31,32 +37,64 @@ class RejectedEar:
 
     name: str
     reason: str
-    unreadable: bool  # rather than too small
+    kind: Rejection
+    row: EarRow
 
 
-def inspect_ears(rows: Sequence[EarRow], min_size: int) -> tuple[list[EarRow], list[InspectedEar], list[RejectedEar]]:
-    """Read every photograph: the rows that can be used, what was found in them, and the rejects."""
+@dataclass(frozen=True)
+class Inspection:
+    """Which ears are looked for, where, and which are kept."""
 
-    def read(row: EarRow) -> InspectedEar | RejectedEar:
+    aligner: EarAligner
+    boxes: EarBoxes | None = None  # of photographs without a box
+    min_size: int = 16
+    side_of_column: bool = False
+    keep_misfits: bool = False
+
+    def __call__(self, row: EarRow) -> tuple[EarRow, InspectedEar] | RejectedEar:
+        """Read and locate one ear; the row comes back with its box."""
         try:
             photograph = read_image(row.path)
-            ear = photograph if row.box is None else crop_to_box(photograph, np.array(row.box, np.float32))
+            if row.box is None and self.boxes is not None:
+                found, _ = self.boxes(photograph)
+                if not len(found):
+                    return RejectedEar(row.name, "no ear found", "no ear found", row)
+                row = dataclasses.replace(row, box=tuple(found[0].tolist()))
+            box = None if row.box is None else np.array(row.box, np.float32)
+            ear = photograph if box is None else crop_to_box(photograph, box)
         except InputError as error:
-            return RejectedEar(row.name, str(error).removeprefix(f"{row.path}: "), True)
+            return RejectedEar(row.name, str(error).removeprefix(f"{row.path}: "), "unreadable", row)
         height, width = ear.shape[:2]
-        if min(height, width) < min_size:
-            return RejectedEar(row.name, f"{width}x{height}: narrower or lower than {min_size} pixels", False)
+        if min(height, width) < self.min_size:
+            reason = f"{width}x{height}: narrower or lower than {self.min_size} pixels"
+            return RejectedEar(row.name, reason, "too small", row)
+        given = row.side if self.side_of_column and row.side else None
+        located = self.aligner.locate(photograph, box, given)  # type: ignore[arg-type]
+        misfit = located.problem
+        if misfit:
+            if not self.keep_misfits:
+                return RejectedEar(row.name, misfit, "misfit", row)
+            located = letterboxed(located)
         # the whole photograph's pixels, the ear's likeness: a photograph with two ears is on one side
-        return InspectedEar((picture_signature(photograph)[0], picture_signature(ear)[1]), (width, height))
+        signature = picture_signature(photograph)[0], picture_signature(ear)[1]
+        return row, InspectedEar(signature, (width, height), located, misfit)
 
+
+def inspect_ears(
+    rows: Sequence[EarRow], inspection: Inspection
+) -> tuple[list[EarRow], list[InspectedEar], list[RejectedEar]]:
+    """Read every picture: the rows that can be used, with their boxes, what was found in them, and the rejects.
+
+    Raises InputError if more than 5 % cannot be read, and if none can be used.
+    """
     kept, found, rejects = [], [], []
-    for row, result in zip(rows, tracked(read_ahead(read, rows), "reading pictures", len(rows)), strict=True):
+    for result in tracked(read_ahead(inspection, rows), "reading pictures", len(rows)):
         if isinstance(result, RejectedEar):
             rejects.append(result)
         else:
-            kept.append(row)
-            found.append(result)
-    unreadable = [f"{reject.name}: {reject.reason}" for reject in rejects if reject.unreadable]
+            kept.append(result[0])
+            found.append(result[1])
+    unreadable = [f"{reject.name}: {reject.reason}" for reject in rejects if reject.kind == "unreadable"]
     if len(unreadable) > MAX_UNREADABLE * len(rows):
         raise InputError(
             f"{len(unreadable)} of {len(rows)} pictures cannot be read, over {MAX_UNREADABLE:.0%}: "
@@ -65,11 +103,3 @@ def inspect_ears(rows: Sequence[EarRow], min_size: int) -> tuple[list[EarRow], l
     if not kept:
         raise InputError(f"none of {len(rows)} pictures can be used: {rejects[0].name}: {rejects[0].reason}")
     return kept, found, rejects
-
-
-def write_split(path: Path, rows: Sequence[EarRow]) -> None:
-    """Paths are relative if they lie below the folder of `path`, so that both can be moved together; else absolute."""
-    root = DataRoot(path.parent)
-    written = [root.written(row.path) for row in rows]
-    boxes = None if any(row.box is None for row in rows) else np.array([row.box for row in rows], np.float32)
-    write_teacher_npy(path, image_paths=written, bboxes=boxes, subjects=[row.subject for row in rows])

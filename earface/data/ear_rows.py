@@ -12,20 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
+from earface.data.annotations import checked_side
 from earface.data.images import DataRoot, list_images
-from earface.data.tables import BOX_COLUMNS, SUBJECT_COLUMN, read_csv
+from earface.data.tables import BOX_COLUMNS, SIDE_COLUMN, SUBJECT_COLUMN, read_csv
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class EarRow:
-    """One ear: a photograph, whose it is, and where in it."""
+    """One ear: a picture, whose it is, where in it, and which."""
 
     path: Path
     name: str  # the path below the images folder, or as the index writes it
     subject: str
     box: Box | None  # x y width height, pixels
+    side: str = ""  # l, r, or empty for unknown
 
 
 def rows_from_folder(images: Path, pattern: re.Pattern[str] | None) -> tuple[list[EarRow], list[str]]:
@@ -58,6 +60,7 @@ def rows_from_index(
     file_column: str,
     subject_column: str,
     box_columns: str,
+    side_column: str,
     pattern: re.Pattern[str] | None,
 ) -> tuple[list[EarRow], list[str]]:
     """The rows of a CSV, and warnings. Without a subject column the subject is read from the path, as in a folder."""
@@ -74,6 +77,8 @@ def rows_from_index(
     has_subjects = subject_column in names
     if not has_subjects and subject_column != SUBJECT_COLUMN:
         raise InputError(f"{index}: no column {subject_column!r} (it has {', '.join(names)})")
+    if side_column not in names and side_column != SIDE_COLUMN:
+        raise InputError(f"{index}: no column {side_column!r} (it has {', '.join(names)})")
     root, rows, missing = DataRoot(images), [], []
     for number, record in enumerate(table, start=2):
         try:
@@ -82,11 +87,12 @@ def rows_from_index(
             subject = record[subject_column] if has_subjects else _subject_of(_name_below(images, path), pattern)
             if not subject:
                 raise InputError(f"column {subject_column!r} is empty")
+            side = checked_side(record.get(side_column, ""))
         except InputError as error:
             raise InputError(f"{index} line {number}: {error}") from None
         if not path.is_file():
             missing.append(f"line {number} {record[file_column]}")
-        rows.append(EarRow(path, record[file_column], subject, box))
+        rows.append(EarRow(path, record[file_column], subject, box, side))
     if missing:
         raise InputError(f"{index}: {len(missing)} of its files are not in {images}: {'; '.join(missing[:3])}")
     guessed = (

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.data.image_arrays import images_of_array
 from earface.data.images import DataRoot
 from earface.data.restricted_pickle import RestrictedUnpickler
 
 MAX_NPZ_BYTES = 4 * 1024**3  # uncompressed; an .npy holds more, since it is mapped rather than read
 MAX_LANDMARKS = 1000  # per row
-CHUNK_ROWS = 256
+MAX_TEXT = 200  # characters of a contract
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class TeacherData:
     bboxes: NDArray[np.float32] | None  # (N, 4) x y width height, pixels, x y = top left
     subjects: list[str] | None
     landmarks: NDArray[np.float32] | None  # (N, K, 2) x y, pixels; NaN = not visible
+    sides: list[str] | None = None  # l, r or empty for unknown
+    contract: str = ""  # EarContract.id of the pictures; empty: they are as they come
 
     def __len__(self) -> int:
         return len(self.image_paths if self.image_paths is not None else self.images)  # type: ignore[arg-type]
@@ -42,7 +45,8 @@ class TeacherData:
 def read_teacher_npy(path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> TeacherData:
     """Read either documented form, from `.npy` or `.npz`.
 
-    - A pickled dict (`.npz`: members) of `image_paths` or `images`, and optionally `bboxes`, `subjects`, `landmarks`.
+    - A pickled dict (`.npz`: members) of `image_paths` or `images`, and optionally `bboxes`, `subjects`, `landmarks`,
+      `sides` and the text `contract`.
     - An image array (N, H, W, C) or (N, C, H, W), C = 1 or 3: uint8, or float in [0, 1], [-1, 1] or [0, 255].
 
     A float array's range is taken from its smallest and largest value: within [0, 1]; negative but within [-1, 1]; or
@@ -72,10 +76,13 @@ def write_teacher_npy(
     bboxes: NDArray[Any] | None = None,
     subjects: Sequence[str] | None = None,
     landmarks: NDArray[Any] | None = None,
+    sides: Sequence[str] | None = None,
+    contract: str = "",
 ) -> None:
     """Write the dict form, whole or not at all; paths as text with forward slashes, boxes and landmarks as float32.
 
     bboxes: (N, 4) x y width height in pixels. subjects: N names. landmarks: (N, K, 2) in pixels, NaN = not visible.
+    sides: N of l, r and empty. contract: EarContract.id of the pictures, if they are in a form.
     Raises InputError if it could not be read back.
     """
     texts = [item.as_posix() if isinstance(item, PurePath) else str(item) for item in image_paths]
@@ -86,6 +93,8 @@ def write_teacher_npy(
     content |= {} if bboxes is None else {"bboxes": _numbers(bboxes, "bboxes", len(texts), (4,))}
     content |= {} if subjects is None else {"subjects": _subjects(subjects, len(texts))}
     content |= {} if landmarks is None else {"landmarks": _landmarks(landmarks, len(texts))}
+    content |= {} if sides is None else {"sides": _sides(sides, len(texts))}
+    content |= {"contract": contract} if contract else {}
     with atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, np.array(content, dtype=object))
 
@@ -106,7 +115,7 @@ def _read_mapping(path: Path) -> Mapping[str, Any]:
 
 
 def _read_members(path: Path) -> Mapping[str, Any]:
-    known = ("image_paths", "images", "bboxes", "subjects", "landmarks", "arr_0")
+    known = ("image_paths", "images", "bboxes", "subjects", "landmarks", "sides", "contract", "arr_0")
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         members = {name: members[name] for name in known if name in members}
@@ -160,7 +169,7 @@ def _teacher_data(path: Path, mapping: Mapping[str, Any], root: DataRoot) -> Tea
     if "image_paths" in mapping:
         image_paths = _paths(mapping["image_paths"], root)
     else:
-        images = _images(mapping["images"])
+        images = images_of_array(mapping["images"])
     count = len(image_paths) if image_paths is not None else len(images)  # type: ignore[arg-type]
     known = {name: value for name, value in mapping.items() if value is not None}
     return TeacherData(
@@ -170,6 +179,8 @@ def _teacher_data(path: Path, mapping: Mapping[str, Any], root: DataRoot) -> Tea
         bboxes=_numbers(known["bboxes"], "bboxes", count, (4,)) if "bboxes" in known else None,
         subjects=_subjects(known["subjects"], count) if "subjects" in known else None,
         landmarks=_landmarks(known["landmarks"], count) if "landmarks" in known else None,
+        sides=_sides(known["sides"], count) if "sides" in known else None,
+        contract=_text(known["contract"], "contract") if "contract" in known else "",
     )
 
 
@@ -205,6 +216,22 @@ def _subjects(values: object, count: int) -> list[str]:
     if "" in names:
         raise InputError(f"subjects row {names.index('')} is empty")
     return names
+
+
+def _sides(values: object, count: int) -> list[str]:
+    sides = [str(item) for item in _rows(values, "sides", count)]
+    wrong = next((row for row, side in enumerate(sides) if side not in ("", "l", "r")), None)
+    if wrong is not None:
+        raise InputError(f"sides row {wrong} is {sides[wrong]!r}, neither l nor r nor empty")
+    return sides
+
+
+def _text(value: object, name: str) -> str:
+    if isinstance(value, np.ndarray) and value.ndim == 0 and value.dtype.kind == "U":
+        value = value.item()  # as np.savez stores it
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise InputError(f"{name} is no text of at most {MAX_TEXT} characters")
+    return value
 
 
 def _landmarks(values: object, count: int) -> NDArray[np.float32]:
@@ -243,46 +270,3 @@ def _checked_row(value: Any, shape: tuple[int, ...]) -> Any:
     if not shape or not isinstance(value, list | tuple | np.ndarray) or len(value) != shape[0]:
         raise TypeError
     return [_checked_row(item, shape[1:]) for item in value]
-
-
-def _images(array: object) -> NDArray[np.uint8]:
-    """(N, H, W, C) uint8 of an array of either layout; a view of the memory map if it is uint8 already."""
-    if not isinstance(array, np.ndarray) or (array.dtype != np.uint8 and array.dtype.kind != "f"):
-        found = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
-        raise InputError(f"images must be a uint8 or float array, not {found}")
-    if array.ndim != 4 or 0 in array.shape[1:]:
-        raise InputError(f"images of shape {array.shape}: expected (N, H, W, C) or (N, C, H, W), with C = 1 or 3")
-    if len(array) == 0:
-        raise InputError("the image array has zero rows")
-    channels_last, channels_first = array.shape[3] in (1, 3), array.shape[1] in (1, 3)
-    if channels_last == channels_first:
-        problem = "either axis could be the channels" if channels_last else "no axis of 1 or 3 channels"
-        raise InputError(
-            f"images of shape {array.shape}: {problem}; expected (N, H, W, C) or (N, C, H, W), with C = 1 or 3"
-        )
-    array = array if channels_last else array.transpose(0, 2, 3, 1)
-    return array if array.dtype == np.uint8 else _from_float(array)
-
-
-def _from_float(array: NDArray[Any]) -> NDArray[np.uint8]:
-    chunks = range(0, len(array), CHUNK_ROWS)
-    low = float(np.min([array[start : start + CHUNK_ROWS].min() for start in chunks]))  # np.min hands NaN on
-    high = float(np.max([array[start : start + CHUNK_ROWS].max() for start in chunks]))
-    if not math.isfinite(low) or not math.isfinite(high):
-        raise InputError("the image array holds NaN or infinity")
-    tolerance = 1e-3  # rounding in half precision
-    if low >= -tolerance and high <= 1.0 + tolerance:
-        scale, offset = 255.0, 0.0
-    elif low >= -1.0 - tolerance and high <= 1.0 + tolerance:
-        scale, offset = 127.5, 127.5
-    elif low >= 0.0 and 16.0 < high <= 255.0:
-        scale, offset = 1.0, 0.0
-    else:
-        raise InputError(
-            f"float images from {low:g} to {high:g}: expected [0, 1], [-1, 1] or [0, 255]; store them as uint8"
-        )
-    images = np.empty(array.shape, np.uint8)
-    for start in chunks:
-        pixels = array[start : start + CHUNK_ROWS].astype(np.float32) * scale + offset
-        images[start : start + CHUNK_ROWS] = np.rint(pixels).clip(0, 255).astype(np.uint8)
-    return images

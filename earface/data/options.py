@@ -10,19 +10,44 @@ from earface.core.errors import InputError
 from earface.core.options import check_options, option
 from earface.core.tool_options import ToolOptions
 from earface.data.face_sizes import parse_vlr_size
-from earface.data.tables import BOX_COLUMNS, SUBJECT_COLUMN
+from earface.data.tables import BOX_COLUMNS, SIDE_COLUMN, SUBJECT_COLUMN
 
 USUAL_EARS = "data/preprocessed"  # where earface ears train looks
-SOURCES = ("boxes", "pts", "coco")  # of annotations
+TEACHER_FILES = {"train": "train_teacher.npy", "val": "val_teacher.npy"}
+EAR_REPORT = "prepare_report.json"
+EAR_RESULTS = (*TEACHER_FILES.values(), EAR_REPORT)
+SOURCES = ("boxes", "pts", "points", "coco")  # of annotations
 
 
 @dataclass(frozen=True)
 class EarPreparationOptions(ToolOptions):
-    """Write photographs of ears as train_teacher.npy and val_teacher.npy, split by subject."""
+    """Write ears in one form, as train_teacher.npy and val_teacher.npy, split by subject."""
 
-    images: str = option("", "folder of photographs, searched through")
-    index: str | None = option(None, "CSV of the photographs to take; its paths are below `images`")
-    out: str = option(USUAL_EARS, "folder for the two .npy files and the report")
+    images: str = option("", "folder of crops of ears, or of photographs, searched through")
+    index: str | None = option(None, "CSV of the pictures to take; its paths are below `images`")
+    out: str = option(USUAL_EARS, "folder for the ears, the two .npy files and the report")
+    fit: Literal["canonical", "letterbox", "stretch"] = option(
+        "canonical",
+        "canonical: mirrored to right ears, upright, by their landmarks; letterbox: the whole crop; stretch: as it is",
+    )
+    size: int = option(128, "side of the ears that are written, pixels; stretch writes none", low=32, high=1024)
+    landmarker: str | None = option(
+        None, "landmarks.onnx of earface export detector, 17 or 55 points; default: the one that comes with earface"
+    )
+    max_residual: float = option(
+        6.0, "canonical: pixels of 128 that landmarks may be off the mean shape, in the median", above=0
+    )
+    misfits: Literal["reject", "letterbox"] = option(
+        "reject", "ears whose landmarks are of no use: leave them out, or keep them as letterboxes"
+    )
+    detector: str | None = option(
+        None, "boxes.onnx of earface export detector: finds the ear in photographs that have no box in `index`"
+    )
+    min_score: float = option(0.5, "of a detected ear", above=0, high=0.99)
+    side: Literal["landmarks", "column"] = option(
+        "landmarks", "which ear it is: by its landmarks, or by the column of `index`; disagreement is reported"
+    )
+    side_column: str = option(SIDE_COLUMN, "column of `index` with l or r, if it has one")
     val_fraction: float = option(0.2, "of the subjects, to validate on", above=0, high=0.99)
     seed: int = option(42, "decides which subjects are validation")
     splits: str | None = option(None, 'fixed subjects: JSON {"val": [...]}, or CSV of subject and split (train, val)')
@@ -40,7 +65,11 @@ class EarPreparationOptions(ToolOptions):
     def check(self) -> None:
         check_options(self)
         if not self.images:
-            raise InputError("`images`: give a folder of photographs")
+            raise InputError("`images`: give a folder of pictures")
+        if self.landmarker is not None and self.fit != "canonical":
+            raise InputError(f"`landmarker` belongs to `fit` canonical, not {self.fit}")
+        if self.side == "column" and self.index is None:
+            raise InputError("`side` column: needs `index`, a CSV with the column")
 
 
 @dataclass(frozen=True)
@@ -49,8 +78,11 @@ class AnnotationOptions(ToolOptions):
 
     boxes: str | None = option(None, "CSV with the columns file, x, y, width, height, and perhaps subject and side")
     pts: str | None = option(None, "instead: folder of photographs with a .pts file of the same name beside each")
+    points: str | None = option(None, "instead: NPZ with `files` (N,) and `points` (N, K, 2) in pixels, of crops")
     coco: str | None = option(None, "instead: COCO keypoint JSON, to check and to split")
-    images: str | None = option(None, "folder that the file names in `boxes` or `coco` start from; default: the file's")
+    images: str | None = option(
+        None, "folder that the file names in `boxes`, `points` or `coco` start from; default: the file's"
+    )
     out: str = option("", "JSON file to write; the files of the split are named after it")
     val_fraction: float = option(0.2, "to validate on; 0: no split", low=0, high=0.99)
     folds: int = option(0, "splits for cross-validation, instead of one split; 0: one split", low=0)
@@ -64,11 +96,13 @@ class AnnotationOptions(ToolOptions):
         check_options(self)
         given = [name for name in SOURCES if getattr(self, name)]
         if not given:
-            raise InputError("give one of `boxes`, `pts` and `coco`")
+            raise InputError("give one of `boxes`, `pts`, `points` and `coco`")
         if len(given) > 1:
             raise InputError(f"give only one of {' and '.join(f'`{name}`' for name in given)}")
         if self.pts and self.images:
-            raise InputError("`images` belongs to `boxes` and `coco`: with `pts` the photographs lie beside the points")
+            raise InputError(
+                "`images` belongs to `boxes`, `points` and `coco`: with `pts` the photographs lie beside the points"
+            )
         if not self.out:
             raise InputError("`out`: give a JSON file to write")
         if Path(self.out).suffix.lower() != ".json":

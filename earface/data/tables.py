@@ -9,7 +9,7 @@ from pathlib import Path
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
 
-BOX_COLUMNS, SUBJECT_COLUMN = "x,y,width,height", "subject"  # of an index of ears
+BOX_COLUMNS, SUBJECT_COLUMN, SIDE_COLUMN = "x,y,width,height", "subject", "side"  # of an index of ears
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -22,6 +22,9 @@ from earface.core.progress import progress
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 BATCHES = (1, 3, 8)  # exported with 2: a size that was fixed by mistake would show
+MAX_HALF = 65504.0  # float16's largest
+HALF_TOLERANCE = 4e-3  # of weights rounded to 11 bits
+FEWEST_HALVED = 32  # values of a tensor: a Cast takes as many bytes as half of them save
 MAX_FILE_BYTES = 2**31 - 2**24  # protobuf's limit, less the graph
 
 
@@ -55,10 +58,11 @@ def require_onnx() -> None:
 
 
 def write_parts(
-    folder: Path, parts: Sequence[OnnxPart], tolerance: float, metadata: Mapping[str, str]
+    folder: Path, parts: Sequence[OnnxPart], tolerance: float, metadata: Mapping[str, str], half: bool = False
 ) -> list[Difference]:
     """Every part's file, all or none, of any batch size; metadata: kept in each.
 
+    half: the weights are stored in half precision, and the tolerance is at least HALF_TOLERANCE.
     Raises InputError if an output differs by more than `tolerance` times its largest absolute value, or times 1 if
     that is smaller, and if a part cannot be exported.
     """
@@ -67,14 +71,14 @@ def write_parts(
         for part in parts:
             temporary = together.enter_context(atomic_write(folder / part.file))
             with progress(f"exporting and comparing {part.file}"):
-                temporary.write_bytes(_exported(part, metadata))
+                temporary.write_bytes(_exported(part, metadata, half))
                 found = _compare(temporary, part)
-            _check(found, tolerance)
+            _check(found, max(tolerance, HALF_TOLERANCE) if half else tolerance)
             differences += found
     return differences
 
 
-def _exported(part: OnnxPart, metadata: Mapping[str, str]) -> bytes:
+def _exported(part: OnnxPart, metadata: Mapping[str, str], half: bool) -> bytes:
     import onnx
 
     size = sum(tensor.nbytes for tensor in part.network.state_dict().values())
@@ -101,8 +105,28 @@ def _exported(part: OnnxPart, metadata: Mapping[str, str]) -> bytes:
             ) from error
     proto = program.model_proto
     _strip(proto.graph)
+    if half:
+        _halve(proto.graph)
     onnx.helper.set_model_props(proto, dict(metadata))
     return proto.SerializeToString()
+
+
+def _halve(graph: Any) -> None:
+    """Store weights as float16, and convert them to float32 when the file is loaded."""
+    import onnx
+
+    casts = []
+    for tensor in graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < FEWEST_HALVED or np.abs(values).max() > MAX_HALF:
+            continue
+        halved = values.astype(np.float16)
+        name = tensor.name
+        tensor.CopyFrom(onnx.numpy_helper.from_array(halved, f"{name}_half"))
+        casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *(onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node)]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _root(error: BaseException) -> BaseException:

@@ -23,6 +23,7 @@ class ExportOptions(WeightsOptions):
     checkpoint: str = option("", CHECKPOINT_HELP)
     out: str | None = option(None, "folder for the files")
     format: Literal["onnx", "safetensors", "both"] = option("both", "ONNX; what from_pretrained reads; or both")
+    half: bool = option(False, "ONNX weights in half precision: half the size; what is computed stays float32")
     tolerance: float = option(
         1e-4, "of ONNX against PyTorch: largest difference, as a share of the largest value if that is above 1", above=0
     )

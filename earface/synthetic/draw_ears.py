@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from earface.synthetic.ear_set import EarSet, write_ear_set, write_image_grid
         from earface.synthetic.workers import num_cores, picture_progress
 
-    ears = EarSet(options.subjects, options.images_per_subject, options.image_size, options.seed)
+    ears = EarSet(options.subjects, options.images_per_subject, options.image_size, options.seed, options.variation)
     with picture_progress(ears.subjects * ears.images_per_subject) as done:
         lines = write_ear_set(
             out,

@@ -10,9 +10,15 @@ import numpy as np
 
 from earface.core.errors import InputError
 from earface.synthetic.factors import PATTERN_LIMIT, Factors, check_seed, factor, pattern
+from earface.synthetic.options import Variation
 
 GROUPS = ("shape", "light", "skin", "pose", "hair", "occlusion", "background", "camera")
 SIDES = ("l", "r")
+# Of the pictures that have each of these in front of the ear.
+OCCLUDED_SHARES: Mapping[Variation, Mapping[str, float]] = {
+    "usual": {"strands": 0.3, "earring": 0.15, "temple": 0.1, "earbud": 0.05},
+    "wide": {"strands": 0.5, "earring": 0.35, "temple": 0.2, "earbud": 0.1},
+}
 
 
 @dataclass(frozen=True)
@@ -141,22 +147,24 @@ def sample_shape(seed: int, subject: int) -> EarShape:
     return EarShape(**values, mottling_pattern=int(rng.integers(PATTERN_LIMIT)))
 
 
-def sample_view(seed: int, subject: int, index: int) -> EarView:
+def sample_view(seed: int, subject: int, index: int, variation: Variation = "usual") -> EarView:
     """Picture `index` of person `subject` in the population `seed`, independent of all others."""
     check_seed(seed=seed, subject=subject, index=index)
     rng = np.random.default_rng([seed, subject, index, 1])
-    values = {name: _spread(rng, name) for name in _VIEW_FLOATS}
+    usual = variation == "usual"
+    values = {name: _spread(rng, name, 2.0 if usual else 1.0) for name in _VIEW_FLOATS}
     for name in ("rotation", "yaw", "pitch"):
-        values[name] = _spread(rng, name, 5.0)
+        values[name] = _spread(rng, name, 5.0 if usual else 1.3)
     # Most lamps and the sky are above.
-    azimuth = -90.0 + 60.0 * float(rng.standard_normal())
+    azimuth = -90.0 + (60.0 if usual else 110.0) * float(rng.standard_normal())
     values["light_azimuth"] = round((azimuth + 180.0) % 360.0 - 180.0, 6)
-    values["exposure"] = round(min(max(-0.05 + 0.25 * float(rng.standard_normal()), -0.9), 0.5), 6)
-    values["hair_cover"] = round(float(rng.beta(1.2, 2.2)), 6)
+    exposure = -0.05 + (0.25 if usual else 0.5) * float(rng.standard_normal())
+    values["exposure"] = round(min(max(exposure, -0.9), 0.5), 6)
+    values["hair_cover"] = round(float(rng.beta(1.2, 2.2 if usual else 1.2)), 6)
     values["background_saturation"] = round(0.8 * float(rng.beta(1.2, 3.5)), 6)
     values["blur"] = round(float(rng.beta(1.0, 4.0)), 6)
     values["noise"] = round(float(rng.beta(1.0, 3.0)), 6)
-    for name, share in (("strands", 0.3), ("earring", 0.15), ("temple", 0.1), ("earbud", 0.05)):
+    for name, share in OCCLUDED_SHARES[variation].items():
         values[name] = round(float(rng.uniform(0.05, 1.0)) if rng.uniform() < share else 0.0, 6)
     side = SIDES[int(rng.integers(2))]
     patterns = {

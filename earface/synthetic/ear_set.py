@@ -23,7 +23,7 @@ from earface.data.npy import write_teacher_npy
 from earface.data.splits import split_by_subject
 from earface.data.tables import write_csv
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS
-from earface.synthetic.ear_factors import sample_shape, sample_view
+from earface.synthetic.ear_factors import EarView, sample_shape, sample_view
 from earface.synthetic.ear_rendering import EarPicture, draw_ear
 from earface.synthetic.factors import check_seed
 from earface.synthetic.options import EarSetOptions
@@ -40,6 +40,9 @@ class EarSet(EarSetOptions):
     def __post_init__(self) -> None:
         check_options(self)
         check_seed(seed=self.seed)
+
+    def view(self, subject: int, index: int) -> EarView:
+        return sample_view(self.seed, subject, index, self.variation)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def image_name(subject: int, index: int) -> str:
 def _draw_subject(ears: EarSet, subject: int) -> Iterator[EarPicture]:
     shape = sample_shape(ears.seed, subject)
     for index in range(ears.images_per_subject):
-        yield draw_ear(shape, sample_view(ears.seed, subject, index), ears.image_size)
+        yield draw_ear(shape, ears.view(subject, index), ears.image_size)
 
 
 def synthesize_ears(ears: EarSet) -> tuple[NDArray[np.uint8], list[str]]:
@@ -164,7 +167,7 @@ def _write_index(
             "split": "val" if is_val else "train",
         }
         row |= {"x": x, "y": y, "width": width, "height": height}
-        row |= dataclasses.asdict(sample_view(ears.seed, subject, index))
+        row |= dataclasses.asdict(ears.view(subject, index))
         rows.append(row | dataclasses.asdict(sample_shape(ears.seed, subject)))
     write_csv(path, list(rows[0]), (list(row.values()) for row in rows))
 
@@ -178,7 +181,7 @@ def _annotations(
             size=(ears.image_size, ears.image_size),
             boxes=bbox[None],
             keypoints=points[None],
-            sides=(sample_view(ears.seed, subject, index).side,),
+            sides=(ears.view(subject, index).side,),
             subject=subject_name(subject),
         )
         for (subject, index), points, bbox in zip(pairs, keypoints, bboxes, strict=True)
@@ -190,7 +193,7 @@ def write_image_grid(path: str | os.PathLike[str], ears: EarSet, count: int = 48
     """An image grid PNG of `count` pictures: the first of each subject, then the second of each, ..."""
     places = [divmod(place, ears.subjects) for place in range(min(count, ears.subjects * ears.images_per_subject))]
     pictures = [
-        draw_ear(sample_shape(ears.seed, subject + 1), sample_view(ears.seed, subject + 1, index), ears.image_size)
+        draw_ear(sample_shape(ears.seed, subject + 1), ears.view(subject + 1, index), ears.image_size)
         for index, subject in places
     ]
     write_image(path, tile_images([picture.image for picture in pictures], columns))

@@ -11,6 +11,7 @@ from earface.core.tool_options import ToolOptions
 
 MIN_SIZE, MAX_SIZE = 32, 512  # of the square pictures, pixels
 MIN_SIDE, MAX_SIDE = 64, 2048  # of photographs, pixels
+Variation = Literal["usual", "wide"]
 Layout = Literal["multipie", "folders"]
 
 
@@ -22,6 +23,9 @@ class EarSetOptions:
     images_per_subject: int = option(10, "pictures of each", low=1, high=1000)
     image_size: int = option(128, "side of the square pictures in pixels", low=MIN_SIZE, high=MAX_SIZE)
     seed: int = option(42, "another seed makes another population; 0 to 2**32 - 1")
+    variation: Variation = option(
+        "usual", "usual; wide: every pose and light alike, more hair, earrings and glasses, to train landmarkers on"
+    )
 
 
 @dataclass(frozen=True)

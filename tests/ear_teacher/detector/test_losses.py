@@ -14,6 +14,7 @@ from torchvision.ops import box_iou, complete_box_iou_loss
 from ear_teacher.detector.box_detector import STRIDES, assign, places_of
 from ear_teacher.detector.landmarker import cell_centres
 from ear_teacher.detector.losses import (
+    ABSENT,
     HEAT_SIGMA,
     box_losses,
     complete_iou_loss,
@@ -331,3 +332,17 @@ def test_no_labelled_landmark_is_a_loss_of_zero() -> None:
     given = crops()
     given["keypoints"] = torch.zeros(3, 5, 3)
     assert {value.item() for value in landmark_losses(**given, crop_size=CROP).values()} == {0.0}
+
+
+def test_a_crop_without_an_ear_counts_for_visibility_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points, visibility = torch.rand(3, 5, 2, generator=generator) * 32, torch.randn(3, 5, generator=generator)
+    heat = torch.randn(3, 5, 8, 8, generator=generator)
+    keypoints = torch.cat([torch.rand(3, 5, 2, generator=generator) * 32, torch.full((3, 5, 1), 2.0)], dim=2)
+    keypoints[2] = torch.tensor([0.0, 0.0, ABSENT])
+    together = landmark_losses(points, visibility, heat, keypoints, 32)
+    alone = landmark_losses(points[:2], visibility[:2], heat[:2], keypoints[:2], 32)
+    assert together["heatmap"] == alone["heatmap"]
+    assert together["landmark"] == alone["landmark"]
+    wanted = (torch.nn.functional.softplus(-visibility[:2]).sum() + torch.nn.functional.softplus(visibility[2]).sum()) / 15
+    torch.testing.assert_close(together["visibility"], wanted)

@@ -82,7 +82,7 @@ def test_the_residual_is_the_median_distance_in_pixels_of_the_frame() -> None:
     [
         (np.full((55, 2), np.nan), "not finite"),
         (np.full((55, 2), 7.25), "all fall on one pixel"),
-        (np.zeros((30, 2)), "30 landmarks: ears are aligned by 55"),
+        (np.zeros((30, 2)), "30 landmarks: ears are aligned by 17 or 55"),
     ],
 )
 def test_landmarks_of_no_ear_are_refused(points: Points, message: str) -> None:

@@ -1,0 +1,127 @@
+"""Prepared ears on disk: the pictures in their form, and the teacher files that name them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from earface.core.errors import InputError
+from earface.core.files import write_json
+from earface.core.progress import tracked
+from earface.data.ear_contract import STRETCH, EarAligner
+from earface.data.ear_inspection import InspectedEar
+from earface.data.ear_rows import EarRow
+from earface.data.images import DataRoot, read_ahead, read_image, write_image
+from earface.data.npy import write_teacher_npy
+from earface.data.tables import write_csv
+
+EARS, CONTRACT, INDEX = "ears", "ear_contract.json", "index.csv"  # the folder of the pictures, and two files in it
+
+
+def write_ears(
+    out: Path, rows: Sequence[EarRow], found: Sequence[InspectedEar], aligner: EarAligner, size: int
+) -> list[Path]:
+    """OUT/ears/SUBJECT/NAME.png of each row, in its form; with them `index.csv` and `ear_contract.json`.
+
+    Those of an earlier preparation go. Returns the paths.
+    """
+    folder = out / EARS
+    clear_ears(out)
+    paths = _paths(folder, rows)
+    write_json(folder / CONTRACT, {"contract": aligner.contract.id, "size": size})
+
+    def write(index: int) -> None:
+        picture = read_image(rows[index].path)
+        write_image(paths[index], aligner.image(picture, found[index].located, size))
+
+    for _ in tracked(read_ahead(write, range(len(rows))), "writing ears", len(rows)):
+        pass
+    columns = ["file", "subject", "side", "source", *"xywh", "residual", "side_confidence", "misfit"]
+    write_csv(folder / INDEX, columns, [_line(*each, folder) for each in zip(rows, found, paths, strict=True)])
+    return paths
+
+
+def clear_ears(out: Path) -> None:
+    """Remove the pictures of an earlier preparation. Raises InputError for a folder of other pictures."""
+    folder = out / EARS
+    if not folder.exists():
+        return
+    if not (folder / CONTRACT).is_file():
+        raise InputError(f"{folder}: is not of an earlier preparation; move it away, or give another `out`")
+    shutil.rmtree(folder)
+
+
+def contract_of_folder(folder: Path) -> str | None:
+    """The id of the form that the pictures below a folder have; None where nothing says that they have one."""
+    for each in (folder, *folder.absolute().parents[:3]):
+        path = each / CONTRACT
+        if path.is_file():
+            return _stored(path)
+    return None
+
+
+def _stored(path: Path) -> str:
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["contract"])
+    except (OSError, KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: damaged; prepare the ears again with earface ears prepare") from None
+
+
+def write_split(
+    path: Path, rows: Sequence[EarRow], found: Sequence[InspectedEar], ears: Sequence[Path] | None, contract: str
+) -> None:
+    """A teacher file. ears: the pictures in their form; None: the pictures as they come, with their boxes.
+
+    Paths are relative if they lie below the folder of `path`, so that both can be moved together; else absolute.
+    """
+    root = DataRoot(path.parent)
+    written = [root.written(each) for each in (ears if ears is not None else [row.path for row in rows])]
+    whole = ears is not None or any(row.box is None for row in rows)
+    sides = [side_of(row, ear) for row, ear in zip(rows, found, strict=True)]
+    write_teacher_npy(
+        path,
+        image_paths=written,
+        bboxes=None if whole else np.array([row.box for row in rows], np.float32),
+        subjects=[row.subject for row in rows],
+        sides=sides if any(sides) else None,
+        contract="" if contract == STRETCH else contract,
+    )
+
+
+def side_of(row: EarRow, ear: InspectedEar) -> str:
+    """l, r, or empty where neither landmarks nor a column say it."""
+    return row.side if ear.located.fit is None else ear.located.fit.side
+
+
+def _paths(folder: Path, rows: Sequence[EarRow]) -> list[Path]:
+    """SUBJECT/NAME.png, each once: a number is added to a name that is taken."""
+    taken: set[str] = set()
+    paths = []
+    for row in rows:
+        subject = _safe(row.subject)
+        stem, number = _safe(Path(row.name).stem), 1
+        name = f"{subject}/{stem}.png"
+        while name.lower() in taken:
+            number += 1
+            name = f"{subject}/{stem}_{number}.png"
+        taken.add(name.lower())
+        paths.append(folder / name)
+    return paths
+
+
+def _safe(name: str) -> str:
+    """A name that every file system takes."""
+    return re.sub(r"[^\w.-]", "_", name).strip(".")[:100] or "_"
+
+
+def _line(row: EarRow, ear: InspectedEar, path: Path, folder: Path) -> list[object]:
+    fit = ear.located.fit
+    box = ("",) * 4 if row.box is None else [f"{value:.2f}" for value in row.box]
+    measured = ("", "") if fit is None else (f"{fit.residual:.3f}", f"{fit.confidence:.3f}")
+    name = path.relative_to(folder).as_posix()
+    return [name, row.subject, side_of(row, ear), row.name, *box, *measured, ear.misfit]

@@ -1,0 +1,74 @@
+"""Landmarks of many crops in one NPZ file: `files` (N,) and `points` (N, K, 2), as other landmarkers write them."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from earface.core.errors import InputError
+from earface.data.affine import hide_outside
+from earface.data.annotations import (
+    MAX_POINTS,
+    VISIBLE,
+    Annotations,
+    Photograph,
+    enclosing_box,
+    photograph_sizes,
+    stacked_boxes,
+)
+from earface.data.images import DataRoot
+
+MAX_BYTES = 2 * 1024**3  # unpacked
+
+
+def read_points_npz(path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> Annotations:
+    """One ear a picture, whose box encloses its points; the first folder of a file is its subject.
+
+    points: pixels, whole numbers at pixel centres; those outside the picture become not labelled. data_root: the folder
+    that relative files start from and may not leave; default: the folder of `path`. Raises InputError.
+    """
+    path = Path(path)
+    files, points = _arrays(path)
+    root = DataRoot(path.parent if data_root is None else data_root)
+    try:
+        pictures = [root.resolve(file) for file in files]
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    photographs = []
+    for file, picture, places, size in zip(files, pictures, points, photograph_sizes(path, pictures), strict=True):
+        ear = np.column_stack([places, np.full(len(places), VISIBLE)]).astype(np.float32)
+        if size is not None:
+            ear = hide_outside(ear, *size)
+        try:
+            box = stacked_boxes([enclosing_box(ear, size)])
+        except InputError as error:
+            raise InputError(f"{path}: {file}: {error}") from None
+        subject = file.split("/")[0] if "/" in file else ""
+        photographs.append(Photograph(picture, size, box, ear[None], has_boxes=False, subject=subject))
+    names = tuple(f"point_{number:02d}" for number in range(1, points.shape[1] + 1))
+    return Annotations(path, photographs, names)
+
+
+def _arrays(path: Path) -> tuple[list[str], np.ndarray]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
+                raise InputError(f"unpacks to more than the limit of {MAX_BYTES:,} bytes")
+        with np.load(path, allow_pickle=False) as archive:
+            files, points = archive["files"], archive["points"].astype(np.float64)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except Exception as error:  # zipfile and numpy raise almost anything on a broken file
+        raise InputError(f"{path}: holds no arrays `files` and `points` ({type(error).__name__}: {error})") from None
+    if files.ndim != 1 or files.dtype.kind != "U" or not len(files):
+        raise InputError(f"{path}: `files` is {files.dtype} {files.shape}, not N names")
+    if points.ndim != 3 or points.shape[::2] != (len(files), 2) or not 0 < points.shape[1] <= MAX_POINTS:
+        raise InputError(f"{path}: `points` is {points.shape}, not ({len(files)}, K, 2)")
+    if not np.isfinite(points).all():
+        raise InputError(f"{path}: `points` holds NaN or infinity")
+    return files.tolist(), points
