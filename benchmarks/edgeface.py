@@ -23,10 +23,11 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from earface.nn.edgeface import EMBEDDING_DIM
+from earface.nn.edgeface_weights import VARIANTS
 from facial_rec.contract import SIZE
 from facial_rec.embedding_table import FaceEmbeddings, read_embeddings
-from facial_rec.model import EMBEDDING_DIM, EdgeFace
-from facial_rec.published_weights import VARIANTS
+from facial_rec.model import EdgeFace
 
 PUBLISHED = {  # millions of parameters, of multiply-adds (half of the authors' FLOPs)
     "edgeface_xxs": (1.24, 94.72 / 2),

@@ -25,9 +25,10 @@ import numpy as np
 import torch
 
 from earface.data.images import write_image
+from earface.nn.edgeface import EMBEDDING_DIM
 from facial_rec.contract import SIZE, FaceContract
 from facial_rec.embedding import embed_faces
-from facial_rec.model import EMBEDDING_DIM, EdgeFace
+from facial_rec.model import EdgeFace
 from pipeline.gallery import Gallery
 
 ALONE = 512  # faces of a timing of the recogniser alone

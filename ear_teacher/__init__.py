@@ -1,4 +1,4 @@
-"""The ear teacher: a variational autoencoder of ear crops, and the ear detector that starts from its encoder."""
+"""The ear teacher: a variational autoencoder of ear crops, an ear detector and an ear recogniser beside it."""
 
 from importlib import import_module
 from typing import Any
@@ -12,12 +12,19 @@ _MODULES = {
     "EarVAELightning": "ear_teacher.module",
     "EarVAEDataModule": "ear_teacher.datamodule",
     "EarVAELoss": "ear_teacher.losses",
+    "EarContract": "earface.data.ear_contract",
     "EarDetector": "ear_teacher.detector.model",
     "EarDetectorConfig": "ear_teacher.detector.config",
     "EarDetectorTrainingConfig": "ear_teacher.detector.config",
     "EarDetectorLightning": "ear_teacher.detector.module",
     "EarDetectorDataModule": "ear_teacher.detector.datamodule",
     "EarDetectorLoss": "ear_teacher.detector.losses",
+    "EarRecognizer": "ear_teacher.recognition.model",
+    "EarRecognizerConfig": "ear_teacher.recognition.config",
+    "EarRecognizerTrainingConfig": "ear_teacher.recognition.config",
+    "EarRecognizerLightning": "ear_teacher.recognition.module",
+    "EarRecognizerDataModule": "ear_teacher.recognition.datamodule",
+    "EarRecognizerLoss": "ear_teacher.recognition.losses",
 }
 __all__ = list(_MODULES)
 

@@ -11,3 +11,10 @@ from ear_teacher.detector.module import EarDetectorLightning as EarDetectorLight
 from ear_teacher.losses import EarVAELoss as EarVAELoss
 from ear_teacher.model import EarVAE as EarVAE
 from ear_teacher.module import EarVAELightning as EarVAELightning
+from ear_teacher.recognition.config import EarRecognizerConfig as EarRecognizerConfig
+from ear_teacher.recognition.config import EarRecognizerTrainingConfig as EarRecognizerTrainingConfig
+from ear_teacher.recognition.datamodule import EarRecognizerDataModule as EarRecognizerDataModule
+from ear_teacher.recognition.losses import EarRecognizerLoss as EarRecognizerLoss
+from ear_teacher.recognition.model import EarRecognizer as EarRecognizer
+from ear_teacher.recognition.module import EarRecognizerLightning as EarRecognizerLightning
+from earface.data.ear_contract import EarContract as EarContract

@@ -30,6 +30,7 @@ class Ears:
     names: list[str]  # paths, or rows of an image array
     subjects: list[str] | None
     skipped: int
+    sides: list[str] | None = None  # l, r or empty for unknown
 
 
 def run_options(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def open_ears(
         names=[str(names[row]) for row in cache.kept],
         subjects=None if data.subjects is None else [data.subjects[row] for row in cache.kept],
         skipped=len(cache.skipped),
+        sides=None if data.sides is None else [data.sides[row] for row in cache.kept],
     )
 
 

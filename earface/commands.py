@@ -22,6 +22,7 @@ class Command(NamedTuple):
 GROUPS = {
     "ears": "a variational autoencoder over ear crops: features, search, identification, eigenears",
     "ears detector": "finds ears in photographs, and their landmarks",
+    "ears recognize": "whose ear it is",
     "faces": "EdgeFace, a face recogniser, and its fine-tuning on low-resolution faces",
     "dsr": "super-resolution of very-low-resolution faces that keeps identity",
     "": "faces against a gallery of known people",
@@ -41,6 +42,8 @@ COMMANDS = {
     "ears detector train": Command("ear_teacher.detector.train", "train one, from an ear VAE's encoder"),
     "ears detector evaluate": Command("ear_teacher.detector.evaluate", "average precision and landmark errors"),
     "ears detector predict": Command("ear_teacher.detector.predict", "boxes, landmarks and crops of photographs"),
+    "ears recognize train": Command("ear_teacher.recognition.train", "train one, from a face recogniser or an encoder"),
+    "ears recognize evaluate": Command("ear_teacher.recognition.evaluate", "who is who among ears, beside HOG"),
     "faces prepare": Command("earface.data.prepare_faces", "photographs to a set of aligned faces, split by identity"),
     "faces synthesize": Command("earface.synthetic.draw_faces", "synthetic faces with known identities and factors"),
     "faces embed": Command("facial_rec.embed", "embeddings of aligned faces"),

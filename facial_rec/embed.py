@@ -55,7 +55,7 @@ def embed(model: EdgeFace, faces: Sequence[FaceFile], options: EmbedOptions, dev
 
 def check_variant(model: EdgeFace, options: EmbedOptions) -> None:
     """Raise InputError if the option `variant` names another network."""
-    from facial_rec.published_weights import VARIANTS, variant_named
+    from earface.nn.edgeface_weights import VARIANTS, variant_named
 
     wanted = options.variant
     if wanted is not None and not VARIANTS[model.variant].same_network(variant_named(wanted)):

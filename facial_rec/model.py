@@ -7,61 +7,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-import timm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from earface.core.errors import InputError
-from earface.nn.lora import add_adapters, merge_adapters
-from earface.nn.positional_encoding import share_positional_encodings
-from earface.nn.trained_model import TrainedModel
-from facial_rec.config import EdgeFaceConfig, finetuned_folder
-from facial_rec.contract import SIZE
-from facial_rec.hub import FORMAT, MODEL_CARD, EdgeFaceProvenance, read_provenance
-from facial_rec.published_weights import (
+from earface.nn.edgeface import build_network, layer_groups
+from earface.nn.edgeface_weights import (
     VARIANTS,
-    Variant,
     check_fit,
     published_file,
     published_name,
     read_edgeface,
     variant_named,
 )
-
-EMBEDDING_DIM = 512
-
-
-class LoRaLin(nn.Module):
-    """A linear layer of low rank: (..., in_features) -> (..., out_features), linear2(linear1(x)).
-
-    The rank is max(2, int(min(in_features, out_features) * rank_ratio)); only the second map has a bias.
-    George et al. 2024, section III-B; the names are those of the authors' files.
-    """
-
-    def __init__(self, in_features: int, out_features: int, rank_ratio: float) -> None:
-        super().__init__()
-        rank = max(2, int(min(in_features, out_features) * rank_ratio))
-        self.linear1 = nn.Linear(in_features, rank, bias=False)
-        self.linear2 = nn.Linear(rank, out_features)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear2(self.linear1(x))
-
-
-def build_network(variant: Variant) -> Any:
-    """timm's EdgeNeXt with EMBEDDING_DIM outputs; where the variant has a rank ratio, every linear layer is low-rank.
-
-    So is the output layer: the authors' code skips layers whose own name contains "head", but timm's is `head.fc`. Only
-    then are there 1.77 and 3.65 M parameters.
-    """
-    network: Any = timm.create_model(variant.network, num_classes=EMBEDDING_DIM)
-    for name, module in list(network.named_modules()):
-        parent, _, child = name.rpartition(".")
-        if isinstance(module, nn.Linear) and variant.rank_ratio is not None:
-            low_rank = LoRaLin(module.in_features, module.out_features, variant.rank_ratio)
-            setattr(network.get_submodule(parent), child, low_rank)
-    share_positional_encodings(network, network.feature_info, SIZE)
-    return network
+from earface.nn.lora import add_adapters, merge_adapters
+from earface.nn.trained_model import TrainedModel
+from facial_rec.config import EdgeFaceConfig, finetuned_folder
+from facial_rec.contract import SIZE
+from facial_rec.hub import FORMAT, MODEL_CARD, EdgeFaceProvenance, read_provenance
 
 
 class EdgeFace(
@@ -167,9 +130,7 @@ class EdgeFace(
 
     def layer_groups(self) -> list[list[nn.Module]]:
         """From the input on: the four stages, the first with the stem, and the output layer with its norm."""
-        groups = [[stage] for stage in self.model.stages]
-        groups[0].insert(0, self.model.stem)
-        return [*groups, [self.model.norm_pre, self.model.head]]
+        return layer_groups(self.model)
 
 
 def unit(embeddings: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from earface.core.errors import InputError
 from earface.data.face_sizes import HR
 from earface.data.identity_split import identity_digests
 from earface.nn.checkpoint import load_fitting, model_state, read_checkpoint
+from earface.nn.edgeface import EMBEDDING_DIM
+from earface.nn.edgeface_weights import VARIANTS
 from earface.nn.frozen import FrozenCopy
 from earface.nn.lora import LowRank, add_adapters, under_adapters
 from earface.nn.losses import LossResult
@@ -26,8 +28,7 @@ from facial_rec.contract import FaceContract
 from facial_rec.datamodule import UNSEEN, EdgeFaceDataModule, TrainingBatch, ValidationBatch
 from facial_rec.losses import EdgeFaceLoss, EdgeFaceLossWeights
 from facial_rec.metrics import metrics_by_upsampler, selection_loss
-from facial_rec.model import EMBEDDING_DIM, EdgeFace, unit
-from facial_rec.published_weights import VARIANTS
+from facial_rec.model import EdgeFace, unit
 
 
 class EdgeFaceLightning(TrainingModule[EdgeFaceStageConfig, EdgeFaceDataModule]):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from earface.core.errors import InputError
 from earface.core.needed import MissingWeightsError, Needed
+from earface.nn.edgeface_weights import VARIANTS
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.inference import weights_digest
 from earface.nn.precision import Precision, autocast
@@ -19,7 +20,6 @@ from facial_rec.contract import Crop, FaceContract
 from facial_rec.embedding import embed_faces
 from facial_rec.hub import EdgeFaceProvenance
 from facial_rec.model import EdgeFace
-from facial_rec.published_weights import VARIANTS
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Everything measured of one configuration: the estimates of pipeline.metrics, arranged as a report shows them."""
+"""Everything measured of one configuration: estimates with intervals, arranged as a report shows them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from earface.metrics.resampling import Curve, Estimate, Resampling, TradeOff, fpir_in_gallery, too_few
 from earface.metrics.verification import threshold_at
-from pipeline.metrics import Curve, Estimate, Resampling, TradeOff, fpir_in_gallery, too_few
 from pipeline.protocol import Pair
 from pipeline.search import Searches
 

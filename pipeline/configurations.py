@@ -20,9 +20,9 @@ from earface.data.face_dataset import FaceDataset, FaceItem, FacePixels, on_devi
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import NONE, VLRSize, parse_vlr_size
 from earface.data.pixels import to_model_range
+from earface.nn.edgeface import EMBEDDING_DIM
 from earface.nn.upsampler import NO_UPSAMPLER, Upsampler
 from facial_rec.config import parse_mixture
-from facial_rec.model import EMBEDDING_DIM
 from facial_rec.recognizer import FaceRecognizer
 from pipeline.options import FILES
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import NONE
 from earface.data.multipie import CAMERA_YAW
+from earface.metrics.resampling import Estimate, Resampling
 from pipeline.configuration_metrics import ConfigurationResult, Trials, of_pairs, of_searches
 from pipeline.configurations import Condition, Configuration, Configurations, EmbeddingCache
 from pipeline.gallery import templates_of
-from pipeline.metrics import Estimate, Resampling
 from pipeline.protocol import Enrolment, Protocol
 from pipeline.search import MAX_COMPARISONS, NOBODY, Searches, search
 

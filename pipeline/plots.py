@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from earface.core.plots import STYLE
+from earface.metrics.resampling import Curve
 from pipeline.configuration_metrics import BIN_EDGES, ConfigurationResult
-from pipeline.metrics import Curve
 
 # distinct without colour vision, too (Okabe & Ito 2008)
 COLOURS = {

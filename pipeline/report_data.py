@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from earface.data.tables import write_csv
+from earface.metrics.resampling import LEVEL, Estimate
 from pipeline.configuration_metrics import METRICS, AtThreshold, ConfigurationResult
 from pipeline.configurations import Condition, Configurations, describe_recognizer, describe_upsampler
 from pipeline.evaluation import ConditionResult, Difference
-from pipeline.metrics import LEVEL, Estimate
 from pipeline.protocol import Protocol
 
 CONVENTION = (

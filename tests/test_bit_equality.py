@@ -21,6 +21,7 @@ from dsr.model import DSR
 from dsr.upsampler import build_upsampler
 from ear_teacher.embeddings.sources import encode_sources, image_sources
 from ear_teacher.model import EarVAE
+from ear_teacher.recognition.model import EarRecognizer
 from earface.data.degradation import degrade
 from earface.data.face_sizes import parse_vlr_size
 from earface.data.images import list_images
@@ -69,6 +70,12 @@ def edgeface() -> EdgeFace:
     return lively(EdgeFace("edgeface_xxs"))  # type: ignore[return-value]
 
 
+def recognizer(backbone: str) -> Function:
+    options = {} if backbone.startswith("edgeface") else {"image_size": 64, "base_channels": 4, "embedding_dim": 16}
+    model: EarRecognizer = lively(EarRecognizer(backbone=backbone, **options))  # type: ignore[arg-type, assignment]
+    return model.embed_exactly
+
+
 def dsr() -> DSR:
     return lively(DSR(DSRConfig(base_channels=8, residual_blocks=2, vlr_size="14x16")))  # type: ignore[return-value]
 
@@ -105,6 +112,8 @@ def assert_same_in_any_batch(function: Function, rows: Tensor) -> None:
 
 # What makes a function of rows, and the rows
 PROMISES: dict[str, tuple[Callable[[], Function], Callable[[], Tensor]]] = {
+    "an ear's embedding, EdgeFace": (lambda: recognizer("edgeface_xxs"), lambda: noise(3, 112, 112)),
+    "an ear's embedding, conv": (lambda: recognizer("conv"), ears),
     **{
         f"an ear's latents, {encoder}": (lambda encoder=encoder: ear_vae(encoder, 16).encode, ears)
         for encoder in ("conv", "resnet18", "timm:convnext_atto", "timm:test_vit", "dinov2", "sam")

@@ -100,6 +100,7 @@ def test_the_wheel_holds_every_file_of_the_packages(built: Path) -> None:
     left_out = {"ear_teacher/requirements.txt"}  # it names the lock file, which only a checkout has
     assert {name for name in git_files() if name.partition("/")[0] in PACKAGES} - left_out <= names
     assert {f"{package}/py.typed" for package in PACKAGES} <= names
+    assert {name for name in names if name.endswith(".onnx")} == {"earface/data/ear_landmarks.onnx"}
 
 
 def test_the_wheel_holds_every_program(built: Path) -> None:

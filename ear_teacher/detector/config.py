@@ -100,6 +100,9 @@ class EarDetectorTrainingConfig(BackboneOptions, TrainerOptions):
         "none; light: small movements and mirroring; full: zoom .5 to 2.5, 20 degrees, colour, noise, blur; strong: "
         "tight crops, occlusions, low resolution, any colours too, for synthetic ears alone",
     )
+    absent_crops: float = option(
+        0.0, "crops without an ear beside those of each photograph: their landmarks are not visible", low=0, high=1
+    )
     box_weight: float = option(2.0, "of 1 - CIoU; the quality focal loss of the score has 1", low=0)
     heatmap_weight: float = option(0.5, "of the cross-entropy of the heat maps", low=0)
     landmark_weight: float = option(10.0, "of the distance, in crop sides", low=0)
@@ -176,7 +179,7 @@ HELP = help_layout(
         *("train_json", "val_json", "vae_checkpoint", "encoder", "image_size"),
         *("epochs", "batch_size", "lr", "checkpoint_dir", "accelerator"),
     ),
-    data=("train_json", "val_json", "images", "augment"),
+    data=("train_json", "val_json", "images", "augment", "absent_crops"),
     model=(
         *("vae_checkpoint", "encoder", "encoder_weights", "freeze_encoder", "freeze_layers", "train_boxes"),
         *("image_size", "num_landmarks", "crop_size", "pyramid_width", "in_channels", "base_channels"),

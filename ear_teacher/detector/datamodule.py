@@ -26,7 +26,6 @@ from earface.data.pixels import to_model_range
 from earface.training.datamodule import TrainingDataModule
 
 MIN_CROPPED = 12.0  # pixels of an ear's longer side, below which its landmarks cannot be distinguished
-ABSENT_SHARE = 0.15
 TIGHT = 0.5  # of the strong training crops: cut out along the ear's box, like the pictures of most ear data sets
 
 
@@ -83,11 +82,12 @@ class PhotographDataset(Dataset[PhotographSample]):
         landmarks: bool,
         boxes: bool = True,
         augment: PixelStrength = "none",
+        absent: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.photographs, self.channels, self.seed = list(photographs), channels, seed
         self.scenes = SceneAugmentation(augment, image_size) if boxes else None
-        self.crops = EarCrops(augment, crop_size) if landmarks else None
+        self.crops = EarCrops(augment, crop_size, absent) if landmarks else None
 
     def __len__(self) -> int:
         return len(self.photographs)
@@ -111,20 +111,19 @@ class PhotographDataset(Dataset[PhotographSample]):
 @dataclass(frozen=True)
 class _Moves:
     """Of training crops: rotation in degrees either way; how far a detected box is off, in sides and in size; the
-    widths of ears seen askew; the share of tight crops; how many crops without an ear come with each photograph."""
+    widths of ears seen askew; the share of tight crops."""
 
     turn: float
     shift: float = 0.08
     zoom: float = 1.15
     width: tuple[float, float] = (1.0, 1.0)
     tight: float = 0.0
-    absent: float = 0.0
 
 
 _MOVES: dict[PixelStrength, _Moves] = {
     "light": _Moves(10.0),
     "full": _Moves(25.0),
-    "strong": _Moves(30.0, 0.12, 1.3, (0.55, 1.25), TIGHT, ABSENT_SHARE),
+    "strong": _Moves(30.0, 0.12, 1.3, (0.55, 1.25), TIGHT),
 }
 
 
@@ -132,11 +131,11 @@ class EarCrops:
     """`(photograph, image, key) -> crops (L, s, s, C), keypoints (L, K, 3)` of the ears that have landmarks.
 
     Augmentation mirrors, rotates, shifts and zooms them by as much as a detected box may be off; `none` does not.
-    `strong` adds crops without an ear, whose landmarks are ABSENT.
+    absent: how many crops without an ear, whose landmarks are ABSENT, come with each photograph.
     """
 
-    def __init__(self, strength: PixelStrength, size: int) -> None:
-        self.size, self.moves = size, _MOVES.get(strength)
+    def __init__(self, strength: PixelStrength, size: int, absent: float = 0.0) -> None:
+        self.size, self.moves, self.absent = size, _MOVES.get(strength), absent
         self.pixels = PixelAugmentation(strength)
 
     def __call__(self, photograph: Photograph, image: Pixels, key: Sequence[int]) -> tuple[Pixels, Floats]:
@@ -146,9 +145,9 @@ class EarCrops:
             placement, shown = self._placed(photograph.boxes[ear], image, rng)
             crops.append(self.pixels(placement.image(shown), (*key, ear, 4)))
             keypoints.append(hide_outside(placement.points(points), self.size, self.size))
-        if self.moves is not None and self.moves.absent:
+        if self.absent:
             rng = np.random.default_rng([*key, 5])
-            if rng.random() < self.moves.absent:
+            if rng.random() < self.absent:
                 crops.append(self.pixels(picture_without_ear(image, photograph.boxes, self.size, rng), (*key, 6)))
                 keypoints.append(np.full((photograph.keypoints.shape[1], 3), (0, 0, ABSENT), np.float32))
         if not crops:
@@ -242,7 +241,8 @@ class EarDetectorDataModule(TrainingDataModule[EarDetectorTrainingConfig]):
             landmarks=config.num_landmarks > 0,
         )
         train, val = (readable(each, config.num_landmarks) for each in (self.annotated.train, self.annotated.val))
-        self.train_set = data_set(train, boxes=config.train_boxes, augment=config.augment, seed=config.seed)
+        moved = {"augment": config.augment, "absent": config.absent_crops, "seed": config.seed}
+        self.train_set = data_set(train, boxes=config.train_boxes, **moved)
         self.val_set = data_set(val)
 
     def on_after_batch_transfer(self, batch: EarDetectorPixelBatch, dataloader_idx: int) -> EarDetectorBatch:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ear_teacher.eigenears.appearance import appearance, parts
+from ear_teacher.eigenears.appearance import appearance, laterality_share, parts
 from ear_teacher.eigenears.components import Components, picture_metric, principal_components, share_of_pictures
 from ear_teacher.eigenears.config import EigenearOptions
 from ear_teacher.eigenears.factors import default_index, explained_by_group, read_factors, subject_share
@@ -79,6 +79,7 @@ def create_eigenears(
         pixel_pca=share_of_pictures(pixel_codes, ears.images),
         plain=principal_components(mu, count, look.brightness[:, 0]).variance,
         parts=parts(components.scores, look),
+        laterality=laterality_share(components.scores, ears.sides) if ears.sides else None,
         subject=subject_share(components.scores, owners) if ears.subjects else None,
         factors=explained_by_group(components.scores, factors, owners) if factors else None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,15 @@ def r_squared(scores: Floats, regressors: Floats) -> Floats:
     total = np.square(centered).sum(axis=0)
     explained: Floats = np.square(basis.T @ centered).sum(axis=0) / np.where(total > 0, total, 1.0)
     return explained
+
+
+def laterality_share(scores: Floats, sides: Sequence[str]) -> Floats | None:
+    """(K,) R^2 of each score (N, K) on which ear it is, over those of a known side; None if all are of one."""
+    labels = np.array(sides)
+    known = labels != ""
+    if len(set(labels[known].tolist())) < 2:
+        return None
+    return r_squared(scores[known], (labels[known] == "l").astype(np.float64)[:, None])
 
 
 def parts(scores: Floats, look: Appearance) -> dict[str, Floats]:

@@ -26,7 +26,8 @@ CONVENTION = (
     "most that any linear scores can reach. latents: share of the plain variance of mu. Shares of uncorrelated scores "
     "add up. brightness, colour, gradient, structure: R^2 of the score, by least squares on these ears, on mean luma "
     "(BT.601); what mean red, green and blue add; what the two slopes of the least-squares plane through luma add; "
-    "the rest. subject: intraclass correlation ICC(1), the share of a score's variance that lies between subjects. "
+    "the rest. laterality: R^2 on left or right, alone. subject: intraclass correlation ICC(1), the share of a score's "
+    "variance that lies between subjects. "
     "Factors: R^2 of predictions for subjects left out (5 folds), ridge regression on the group's factors, their "
     "squares and products, and the side, less what the side alone explains; side: the side alone. A component's "
     "positive end is the brighter one; scores have standard deviation 1."
@@ -42,6 +43,7 @@ class EigenearResults:
     pixel_pca: NDArray[np.float64]  # may be shorter
     plain: NDArray[np.float64]  # variance shares of plain PCA of mu
     parts: Mapping[str, NDArray[np.float64]]
+    laterality: NDArray[np.float64] | None  # None: sides are not known, or all are one
     subject: NDArray[np.float64] | None  # None: subjects are not known, or too few
     factors: Mapping[str, NDArray[np.float64]] | None
 
@@ -53,6 +55,7 @@ class EigenearResults:
             "pictures": self.pictures,
             "latents": self.components.latent_variance,
             **self.parts,
+            **({} if self.laterality is None else {"laterality": self.laterality}),
             **({} if self.subject is None else {"subject": self.subject}),
             **(self.factors or {}),
         }
@@ -74,6 +77,11 @@ class EigenearResults:
             "latents": float(self.components.latent_variance[:count].sum()),
             "plain_pca_of_latents": float(self.plain[:count].sum()),
             **{part: float(np.average(self.parts[part][:count], weights=weights)) for part in PARTS},
+            **(
+                {}
+                if self.laterality is None
+                else {"laterality": float(np.average(self.laterality[:count], weights=weights))}
+            ),
         }
 
     def best_factors(self, row: int, count: int = 2) -> str:
@@ -100,7 +108,7 @@ def _short(value: float) -> str:
 
 def print_report(console: Console, found: EigenearResults, metric: str) -> None:
     table = Table("PC", box=None, header_style="bold")
-    known = ["subject"] if found.subject is not None else []
+    known = ["laterality"] * (found.laterality is not None) + ["subject"] * (found.subject is not None)
     for column in ("variance", *PARTS, *known):
         table.add_column(column, justify="right")
     if found.factors:
@@ -112,6 +120,7 @@ def print_report(console: Console, found: EigenearResults, metric: str) -> None:
     console.print(table)
     first = found.first
     made_of = ", ".join(f"{part} {first[part]:.0%}" for part in PARTS)
+    made_of += f"; left or right explains {first['laterality']:.0%}" if "laterality" in first else ""
     of_what = "decoded pictures" if metric == "picture" else "latents"
     lines = [
         f"first {first['components']}: {first['variance']:.1%} of the variance of the {of_what}; of that {made_of}",

@@ -35,7 +35,7 @@ class EarPreparationOptions(ToolOptions):
         None, "landmarks.onnx of earface export detector, 17 or 55 points; default: the one that comes with earface"
     )
     max_residual: float = option(
-        6.0, "canonical: pixels of 128 that landmarks may be off the mean shape, in the median", above=0
+        7.0, "canonical: pixels of 128 that landmarks may be off the mean shape, in the median", above=0
     )
     misfits: Literal["reject", "letterbox"] = option(
         "reject", "ears whose landmarks are of no use: leave them out, or keep them as letterboxes"

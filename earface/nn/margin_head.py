@@ -28,17 +28,27 @@ class MarginHead(nn.Module):
     adaface: cos(theta - margin z) - margin (1 + z), where z in [-1, 1] is how long the embedding is for its batch, so
         that faces of poor quality, whose embeddings are short, are not pressed. Kim et al. 2022, equations 5 to 9; its
         moving mean and deviation are buffers.
+
+    sub_centers: a class has so many centres, of which the nearest counts, so that noisy labels gather around one of
+    their own. Deng et al. 2020.
     """
 
     norm_mean: Tensor
     norm_std: Tensor
 
     def __init__(
-        self, embedding_dim: int, classes: int, kind: Margin = "arcface", margin: float = 0.45, scale: float = 64.0
+        self,
+        embedding_dim: int,
+        classes: int,
+        kind: Margin = "arcface",
+        margin: float = 0.45,
+        scale: float = 64.0,
+        sub_centers: int = 1,
     ) -> None:
         super().__init__()
-        self.kind, self.margin, self.scale = kind, margin, scale
-        self.weight = nn.Parameter(torch.empty(classes, embedding_dim))  # class centres; their lengths do not matter
+        self.kind, self.margin, self.scale, self.sub_centers = kind, margin, scale, sub_centers
+        # class centres, those of a class in a row; their lengths do not matter
+        self.weight = nn.Parameter(torch.empty(classes * sub_centers, embedding_dim))
         nn.init.normal_(self.weight, std=0.01)
         if kind == "adaface":
             self.register_buffer("norm_mean", torch.tensor(20.0))  # the authors' start
@@ -53,10 +63,12 @@ class MarginHead(nn.Module):
         """
         weight = self.weight.to(embeddings.dtype)
         cosine = F.linear(F.normalize(embeddings, dim=1), F.normalize(weight, dim=1))
+        if self.sub_centers > 1:
+            cosine = cosine.view(len(cosine), -1, self.sub_centers).max(dim=2).values
         if labels is None:
             return self.scale * cosine
         if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-            _check_labels(labels, len(weight))
+            _check_labels(labels, cosine.shape[1])
         own = self._harder(cosine.gather(1, labels[:, None]), embeddings)
         return self.scale * cosine.scatter(1, labels[:, None], own)
 

@@ -26,11 +26,12 @@ from earface.data.face_rows import read_faces
 from earface.data.image_grid import save_image_grid
 from earface.data.images import list_images, read_image
 from earface.metrics.identification import rank_one_hits
+from earface.nn.edgeface import EMBEDDING_DIM
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.upsampler import Upsampler
 from facial_rec.contract import FaceContract
 from facial_rec.embedding import FaceFile, embed_faces, embed_pictures
-from facial_rec.model import EMBEDDING_DIM, EdgeFace
+from facial_rec.model import EdgeFace
 from facial_rec.recognizer import FaceRecognizer as PipelineRecognizer
 from pipeline.search import NOBODY, score_chunks, search, top_candidates
 from tests.cuda.cases import CASES, Files, Standing

@@ -12,7 +12,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.metrics import r2_score
 
 from ear_teacher import train
-from ear_teacher.eigenears.appearance import PARTS, appearance, parts, r_squared
+from ear_teacher.eigenears.appearance import PARTS, appearance, laterality_share, parts, r_squared
 from ear_teacher.eigenears.components import picture_metric, principal_components, share_of_pictures
 from ear_teacher.eigenears.create_eigenears import main
 from ear_teacher.eigenears.factors import (
@@ -432,3 +432,18 @@ def test_bad_input_is_one_line_and_exit_code_2(run, tmp_path, capsys, what, mess
     assert message in error
     assert error.count("\n") == 1
     assert "Traceback" not in error
+
+
+def test_laterality_is_the_share_that_left_and_right_explain() -> None:
+    """A score that is the side itself, one that is nothing of it, one half of each; unknown sides do not count."""
+    rng = np.random.default_rng(4)
+    sides = np.tile(["l", "r"], 500)
+    own = np.where(sides == "l", 1.0, -1.0)
+    noise = rng.standard_normal(1000)
+    noise -= own * (own @ noise) / 1000
+    noise /= noise.std()
+    scores = np.stack([own, noise, (own + noise) / np.sqrt(2)], axis=1)
+    np.testing.assert_allclose(laterality_share(scores, sides.tolist()), [1, 0, 0.5], atol=1e-9)
+    unknown = np.vstack([scores, np.full((50, 3), 9.0)])
+    np.testing.assert_allclose(laterality_share(unknown, [*sides, *[""] * 50]), [1, 0, 0.5], atol=1e-9)
+    assert laterality_share(scores, ["l"] * 1000) is None

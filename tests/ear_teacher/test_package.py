@@ -11,7 +11,8 @@ PARTS = ("", "Config", "TrainingConfig", "Lightning", "DataModule", "Loss")
 
 
 def test_the_package_offers_six_classes_of_each_model_and_declares_them_to_type_checkers() -> None:
-    assert {f"{model}{part}" for model in ("EarVAE", "EarDetector") for part in PARTS} == {*ear_teacher.__all__}
+    models = {f"{model}{part}" for model in ("EarVAE", "EarDetector", "EarRecognizer") for part in PARTS}
+    assert {*models, "EarContract"} == {*ear_teacher.__all__}
     assert all(getattr(ear_teacher, name).__name__ == name for name in ear_teacher.__all__)
     declared = Path(ear_teacher.__file__).with_suffix(".pyi").read_text()
     assert {*re.findall(r" as (\w+)", declared)} == {*ear_teacher.__all__}

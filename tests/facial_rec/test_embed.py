@@ -12,13 +12,13 @@ from PIL import Image, ImageOps
 
 from earface.core.errors import InputError
 from earface.data.images import read_image
+from earface.nn.edgeface_weights import VARIANTS
 from earface.nn.inference import weights_digest
 from facial_rec.contract import FaceContract
 from facial_rec.embed import main
 from facial_rec.embedding import INFERENCE_BATCH, embed_faces, embed_pictures, faces_of
 from facial_rec.embedding_table import FaceEmbeddings, read_embeddings, write_embeddings
 from facial_rec.model import EdgeFace
-from facial_rec.published_weights import VARIANTS
 from tests.conftest import only_line
 from tests.support.edgeface import INT8_VARIANTS, AuthorsWrapper, random_int8_edgeface
 from tests.support.shared_files import LFW, needs, official_edgeface

@@ -20,12 +20,13 @@ from timm.models.edgenext import PositionalEncodingFourier
 from torch import Tensor, nn
 
 from earface.core.errors import InputError
+from earface.nn import edgeface_weights as pretrained
+from earface.nn.edgeface import LoRaLin
+from earface.nn.edgeface_weights import VARIANTS
 from earface.nn.inference import weights_digest
 from earface.nn.positional_encoding import SharedPositionalEncoding
 from earface.nn.precision import has_native_bfloat16
-from facial_rec import published_weights as pretrained
-from facial_rec.model import EdgeFace, LoRaLin
-from facial_rec.published_weights import VARIANTS
+from facial_rec.model import EdgeFace
 from tests.support.edgeface import INT8_SOURCES, INT8_VARIANTS, AuthorsWrapper, int8_edgeface
 from tests.support.hostile import Payload
 from tests.support.shared_files import needs, official_edgeface

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from earface.metrics.resampling import Resampling
 from pipeline.configuration_metrics import (
     ConfigurationResult,
     Trials,
@@ -22,7 +23,6 @@ from pipeline.configuration_metrics import (
     of_pairs,
     of_searches,
 )
-from pipeline.metrics import Resampling
 from pipeline.protocol import Pair
 from pipeline.search import NOBODY, Searches, search
 from tests.pipeline.small import slow_best_threshold, slow_equal_error_rate, slow_fold_accuracy, slow_limit

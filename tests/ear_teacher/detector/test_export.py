@@ -22,6 +22,7 @@ from ear_teacher.detector.export import main
 from ear_teacher.detector.model import EarDetector
 from ear_teacher.detector.onnx_export import examples, write_onnx
 from earface.core.errors import InputError
+from earface.data.ear_networks import check_picture
 from earface.data.images import Pixels
 from earface.export import onnx_export
 from earface.nn.inference import weights_digest
@@ -196,6 +197,12 @@ def test_the_onnx_files_carry_the_contract_of_the_folder(exported: Path, model: 
     for name in ("boxes.onnx", "landmarks.onnx"):
         about = {entry.key: entry.value for entry in onnx.load(exported / name).metadata_props}
         assert {key: about.pop(key) for key in ("digest", "licence")}.items() <= config["provenance"].items()
+        checks = json.loads(about.pop("check"))[name]
+        side = model.config.image_size if name == "boxes.onnx" else model.config.crop_size
+        given = check_picture(side, 3).transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1
+        np.testing.assert_allclose(
+            checks, [[each.mean(), each.std()] for each in run(exported / name, given)], atol=1e-3
+        )
         assert {key: json.loads(value) for key, value in about.items()} == {
             "image": config["image"],
             "landmark_names": config["model"]["landmark_names"],
@@ -381,3 +388,17 @@ def test_bad_input_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str],
     assert main(arguments.replace("DIR", str(place)).split()) == 2
     assert message in only_line(capsys)
     assert sorted(place.iterdir()) == before
+
+
+def test_half_precision_weights_are_half_the_size_and_nearly_the_same(
+    exported: Path, model: EarDetector, tmp_path: Path
+) -> None:
+    write_onnx(tmp_path, model, 1e-4, half=True)
+    for name, side in (("boxes.onnx", model.config.image_size), ("landmarks.onnx", model.config.crop_size)):
+        files = (path / name for path in (exported, tmp_path))
+        sizes = [sum(len(each.raw_data) for each in onnx.load(file).graph.initializer) for file in files]
+        assert sizes[1] < 0.6 * sizes[0]
+        given = examples(3, side, 8)[:3].numpy()
+        for whole, half in zip(run(exported / name, given), run(tmp_path / name, given), strict=True):
+            assert not np.array_equal(whole, half)
+            np.testing.assert_allclose(half, whole, rtol=0, atol=4e-3 * max(1.0, float(np.abs(whole).max())))

@@ -344,5 +344,6 @@ def test_a_crop_without_an_ear_counts_for_visibility_alone() -> None:
     alone = landmark_losses(points[:2], visibility[:2], heat[:2], keypoints[:2], 32)
     assert together["heatmap"] == alone["heatmap"]
     assert together["landmark"] == alone["landmark"]
-    wanted = (torch.nn.functional.softplus(-visibility[:2]).sum() + torch.nn.functional.softplus(visibility[2]).sum()) / 15
+    softplus = torch.nn.functional.softplus
+    wanted = (softplus(-visibility[:2]).sum() + softplus(visibility[2]).sum()) / 15
     torch.testing.assert_close(together["visibility"], wanted)

@@ -40,11 +40,14 @@ def slow_logits(head: MarginHead, embeddings: Tensor, labels: Tensor) -> list[li
         if head.kind == "adaface":
             z = (min(max(length, 0.001), 100.0) - float(head.norm_mean)) / (float(head.norm_std) + 1e-3) * 0.333
             z = min(max(z, -1.0), 1.0)
-        row = []
-        for number, centre in enumerate(head.weight.tolist()):
+        cosines = []
+        for centre in head.weight.tolist():
             size = math.sqrt(sum(w * w for w in centre))
             cosine = sum(x * w for x, w in zip(embedding, centre, strict=True)) / length / size
-            cosine = min(max(cosine, -1.0), 1.0)
+            cosines.append(min(max(cosine, -1.0), 1.0))
+        row = []
+        for number in range(len(cosines) // head.sub_centers):
+            cosine = max(cosines[number * head.sub_centers : (number + 1) * head.sub_centers])
             row.append(SCALE * (ORACLES[head.kind](cosine, z) if number == label else cosine))
         rows.append(row)
     return rows
@@ -61,22 +64,24 @@ def slow_loss(logits: list[list[float]], labels: list[int]) -> float:
     return total / len(labels)
 
 
-def example(kind: str, dtype: torch.dtype) -> tuple[MarginHead, Tensor, Tensor]:
+def example(kind: str, dtype: torch.dtype, sub_centers: int = 1) -> tuple[MarginHead, Tensor, Tensor]:
     """Seven faces of five classes, one of them opposite to its centre, where the margin leaves the cosine's range."""
     generator = torch.Generator().manual_seed(1)
-    head = MarginHead(16, 5, kind, MARGIN, SCALE).to(torch.float64 if dtype == torch.float64 else torch.float32).eval()
+    head = MarginHead(16, 5, kind, MARGIN, SCALE, sub_centers)
+    head = head.to(torch.float64 if dtype == torch.float64 else torch.float32).eval()
     embeddings = torch.randn(7, 16, generator=generator).to(dtype) * 4
     labels = torch.tensor([0, 4, 1, 1, 3, 2, 0])
     with torch.no_grad():
         embeddings[0] = -head.weight[0].to(dtype) * 300
-        embeddings[1] = head.weight[4].to(dtype) * 300
+        embeddings[1] = head.weight[4 * sub_centers].to(dtype) * 300
     return head, embeddings, labels
 
 
+@pytest.mark.parametrize("sub_centers", [1, 3])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", list(ORACLES))
-def test_logits_and_loss_are_those_of_the_slow_loop(kind: str, dtype: torch.dtype) -> None:
-    head, embeddings, labels = example(kind, dtype)
+def test_logits_and_loss_are_those_of_the_slow_loop(kind: str, dtype: torch.dtype, sub_centers: int) -> None:
+    head, embeddings, labels = example(kind, dtype, sub_centers)
     with torch.autocast("cpu", torch.bfloat16):
         logits = head(embeddings, labels)
         loss = margin_loss(logits, labels, SMOOTHING)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_curve, top_k_accuracy_score
 
+from earface.metrics import resampling as metrics
+from earface.metrics.resampling import LEVEL, Estimate, Resampling, TradeOff, fpir_in_gallery, too_few
 from earface.metrics.verification import FEWEST_FALSE_ACCEPTS, equal_error_rate, true_accept_rate
-from pipeline import metrics
-from pipeline.metrics import LEVEL, Estimate, Resampling, TradeOff, fpir_in_gallery, too_few
 from pipeline.search import search
 
 RATES = [0.1, 0.25]

@@ -1,0 +1,1 @@
+"""Ear recognition: embeddings of ears, in which the ears of one person are near."""

@@ -1,0 +1,70 @@
+"""A trained ear recogniser, and ears of a teacher file in its form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ear_teacher.loading import check_contract
+from ear_teacher.recognition.evaluation import TestEars
+from ear_teacher.recognition.model import EarRecognizer
+from earface.core.errors import InputError
+from earface.core.files import is_exported
+from earface.data.identity_split import identity_digests
+from earface.data.image_cache import open_image_cache
+from earface.data.npy import read_teacher_npy
+from earface.nn.checkpoint import find_checkpoint, read_checkpoint
+
+
+@dataclass(frozen=True)
+class TrainedEarRecognizer:
+    """A model in evaluation mode and where it comes from."""
+
+    model: EarRecognizer
+    source: Path  # the checkpoint, or the folder
+    run: dict[str, Any] | None  # the options it was trained with; None for a folder
+
+    @property
+    def val_npy(self) -> tuple[str, ...]:
+        return tuple(self.run["val_npy"]) if self.run else ()
+
+    def overlap(self, ears: TestEars) -> list[str]:
+        """A note where people have names that were trained on."""
+        trained = set(self.model.provenance.trained_on)
+        shared = [name for name in sorted(set(ears.subjects)) if identity_digests([name])[0] in trained]
+        if not shared or (self.run and ears.source in self.val_npy):
+            return []
+        return [f"{ears.source}: {len(shared)} subjects have names that were trained on, such as {shared[0]}"]
+
+
+def load_recognizer(path: str, device: str, weights: str) -> TrainedEarRecognizer:
+    """path: a checkpoint, a pattern (the newest match), a run's folder (its best), or an exported folder."""
+    if is_exported(path):
+        return TrainedEarRecognizer(EarRecognizer.from_pretrained(path, map_location=device), Path(path), None)
+    checkpoint = find_checkpoint(path)
+    content = read_checkpoint(checkpoint)
+    model = EarRecognizer.from_checkpoint(content, checkpoint, device, weights)
+    return TrainedEarRecognizer(model, checkpoint, content["hyper_parameters"]["options"])
+
+
+def open_test_ears(path: str, trained: TrainedEarRecognizer, data_root: str | None, cache_dir: str | None) -> TestEars:
+    """The ears of a teacher file that names subjects. Raises InputError, also for ears in another form."""
+    run = trained.run or {}
+    data = read_teacher_npy(path, data_root or run.get("data_root"))
+    check_contract(path, data.contract, trained.model.config.contract)
+    if data.subjects is None:
+        raise InputError(f"{path}: names no subjects; make it with earface ears prepare, one folder per person")
+    cache = open_image_cache(
+        data,
+        image_size=trained.model.config.image_size,
+        channels=3,
+        cache_dir=cache_dir or run.get("cache_dir") or Path(path).parent / ".cache",
+    )
+    kept = cache.kept.tolist()
+    subjects = [data.subjects[row] for row in kept]
+    if len(set(subjects)) < 2 or len(subjects) == len(set(subjects)):
+        raise InputError(f"{path}: two people are needed, one of them with two ears or more, to measure")
+    names = [str(each) for each in data.image_paths or [f"{path} row {row}" for row in range(len(data))]]
+    sides = data.sides or [""] * len(data)
+    return TestEars(path, cache.images, [names[row] for row in kept], subjects, [sides[row] for row in kept])

@@ -1,0 +1,133 @@
+"""The training of an EarRecognizer: a step under the margin, and validation on people who are not trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ear_teacher.recognition.config import EarRecognizerTrainingConfig
+from ear_teacher.recognition.datamodule import EarIdentityBatch, EarRecognizerDataModule
+from ear_teacher.recognition.losses import EarRecognizerLoss, margin_at
+from ear_teacher.recognition.metrics import identification
+from ear_teacher.recognition.model import EarRecognizer
+from earface.core.errors import InputError
+from earface.core.options import to_plain
+from earface.data.identity_split import identity_digests
+from earface.nn.margin_head import MarginHead
+from earface.training.loader import batches_per_epoch
+from earface.training.module import TrainingModule
+from earface.training.optim import backbone_groups, check_groups, named_group
+
+
+class EarRecognizerLightning(TrainingModule[EarRecognizerTrainingConfig, EarRecognizerDataModule]):
+    """Trains `self.model` and `self.head`.
+
+    `val/loss`, which selects checkpoints, is the EER of the validation files, averaged over them.
+    """
+
+    model: EarRecognizer
+
+    def __init__(self, config: EarRecognizerTrainingConfig, model: EarRecognizer, classes: list[str]) -> None:
+        """classes: in the order of the head's rows."""
+        super().__init__(config, EarRecognizer.format.kind, model.config)
+        self.model, self.classes = model, classes
+        self.head = MarginHead(
+            model.config.embedding_dim, len(classes), config.head, 0.0, config.scale, config.sub_centers
+        )
+        self.loss = EarRecognizerLoss(config.label_smoothing)
+        self.embeddings: Tensor | None = None  # (N, D) of validation ears, zero where another process has the ear
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.model.config = dataclasses.replace(self.model.config, contract=self.datamodule.contract)
+            self.hparams["model"] = to_plain(self.model.config)
+        super().setup(stage)
+
+    def compile_networks(self, **options: Any) -> None:
+        self.model.network.compile(**options)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Named optimiser groups: the backbone, scaled or layer by layer, and what is new."""
+        config = self.config
+        rate = config.lr * config.backbone_lr_scale
+        groups = backbone_groups(self.model.layer_groups(), rate, config.layer_decay, config.weight_decay)
+        if new := self.model.new_layers():
+            groups += named_group("neck", new, config.head_lr, config.weight_decay)
+        groups += named_group("head", [self.head], config.head_lr, config.weight_decay)
+        check_groups(groups, self.parameters())
+        return groups
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        config = self.config
+        batches = batches_per_epoch(len(self.datamodule.train_set), config.batch_size, self.trainer.world_size)
+        steps = round(batches / config.accumulate_grad_batches * config.margin_epochs)
+        self.head.margin = margin_at(self.global_step, steps, config.margin)
+
+    def training_step(self, batch: EarIdentityBatch, batch_idx: int) -> Tensor:
+        embeddings = self.model(batch["image"]).float()
+        result = self.loss(self.head(embeddings, batch["label"]), batch["label"])
+        self.terms.add(self.global_step, {"loss": result.total, **result.terms}, batch["index"])
+        return result.total
+
+    # -- validation --------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        self.embeddings = None
+
+    def validation_step(self, batch: EarIdentityBatch, batch_idx: int) -> None:
+        found = self.model.embed(batch["image"])
+        if self.embeddings is None:
+            self.embeddings = found.new_zeros(len(self.datamodule.val_set), found.shape[1])
+        self.embeddings.index_copy_(0, batch["index"], found)
+
+    def on_validation_epoch_end(self) -> None:
+        ears = self.datamodule.val_set
+        if self.embeddings is None:  # a process without a batch
+            device = self.trainer.strategy.root_device
+            self.embeddings = torch.zeros(len(ears), self.model.config.embedding_dim, device=device)
+        embeddings = self.over_processes(self.embeddings).cpu().numpy()
+        means: dict[str, float] = {}
+        start = 0
+        for number, file in enumerate(ears.files):
+            rows = slice(start, start + len(file))
+            start += len(file)
+            found = identification(embeddings[rows], file.subjects)
+            values = {"eer": found.eer, "rank1": found.rank1, "tar": found.tar}
+            suffix = f"_{number + 1}" if len(ears.files) > 1 else ""
+            means |= {f"val/{name}{suffix}": value for name, value in values.items() if value is not None}
+        eers = [value for name, value in means.items() if name.startswith("val/eer")]
+        shown = tuple(name for name in means if name.startswith(("val/eer", "val/rank1")))
+        self.log_validation({"val/loss": sum(eers) / len(eers), **means}, shown=("val/loss", *shown))
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["classes"] = self._digests(self.classes)
+        people = {name for file in self.datamodule.train_files for name in file.subjects}
+        checkpoint["trained_on"] = sorted(self._digests(sorted(people)))
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint["classes"] != self._digests(self.classes):
+            raise InputError(
+                f"{self.config.train_npy[0]}: its classes are not those that the run began with: train on the same "
+                "ears, or start again with `resume` never"
+            )
+        stored = EarRecognizer.stored_config(checkpoint, "the checkpoint").contract
+        if stored != self.datamodule.contract:
+            raise InputError(
+                f"{self.config.train_npy[0]}: its ears are in the form {self.datamodule.contract}, and the run began "
+                f"with {stored}: start another, or prepare the ears again as they were"
+            )
+
+    @staticmethod
+    def _digests(names: list[str]) -> list[str]:
+        return identity_digests(names)

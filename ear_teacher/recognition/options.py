@@ -1,0 +1,25 @@
+"""Every option of the commands that use a trained ear recogniser. No torch: help answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from earface.core.options import option
+from earface.core.tool_options import ModelOptions
+from earface.export.options import CHECKPOINT_HELP
+
+EVALUATION_RESULTS = ("metrics.json", "per_ear.csv", "failures*.png", "det*.png")
+
+
+@dataclass(frozen=True)
+class EarRecognizerEvaluationOptions(ModelOptions):
+    """Evaluate a trained ear recogniser on ears of people it was not trained on, beside HOG."""
+
+    checkpoint: str = option("ear_teacher/checkpoints/recognizer/last.ckpt", CHECKPOINT_HELP)
+    npy: tuple[str, ...] = option((), "teacher files, each measured by itself; default: the run's validation files")
+    data_root: str | None = option(None, "folder that relative paths start from; default: as in training")
+    cache_dir: str | None = option(None, "where decoded images are kept; default: .cache beside each file")
+    out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")
+    per_subject: int = option(0, "ears of each person, evenly over theirs; 0: all", low=0)
+    replicates: int = option(1000, "of the bootstrap over people", low=100)
+    batch_size: int = option(64, "ears sent to the device at once; does not change the embeddings", low=1)
