@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from earface.core.plots import BLUE, ORANGE, as_bytes
 from earface.data.ear_alignment import FRAME_WIDTH, fit_ear, mean_ear
 from earface.data.ear_networks import EarLandmarker
 from earface.data.images import read_ahead, read_image
+from earface.data.plots import BLUE, ORANGE, as_bytes
 from earface.data.points_npz import read_points_npz
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from earface.core.plots import STYLE
+from earface.data.plots import STYLE
 from earface.metrics.resampling import Curve
 from pipeline.configuration_metrics import BIN_EDGES, ConfigurationResult
 

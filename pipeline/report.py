@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from earface.core.errors import as_flags
 from earface.core.files import atomic_write, results_in
-from earface.core.plots import as_bytes
+from earface.data.plots import as_bytes
 from pipeline.configuration_metrics import METRICS
 from pipeline.configurations import FaceLoader
 from pipeline.evaluation import ConditionResult

@@ -241,8 +241,9 @@ class EarDetectorDataModule(TrainingDataModule[EarDetectorTrainingConfig]):
             landmarks=config.num_landmarks > 0,
         )
         train, val = (readable(each, config.num_landmarks) for each in (self.annotated.train, self.annotated.val))
-        moved = {"augment": config.augment, "absent": config.absent_crops, "seed": config.seed}
-        self.train_set = data_set(train, boxes=config.train_boxes, **moved)
+        self.train_set = data_set(
+            train, boxes=config.train_boxes, augment=config.augment, absent=config.absent_crops, seed=config.seed
+        )
         self.val_set = data_set(val)
 
     def on_after_batch_transfer(self, batch: EarDetectorPixelBatch, dataloader_idx: int) -> EarDetectorBatch:

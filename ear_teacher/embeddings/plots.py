@@ -20,9 +20,9 @@ from ear_teacher.embeddings.neighbors import MEASURE
 from ear_teacher.embeddings.table import Embeddings
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
-from earface.core.plots import BLUE, GREY, ORANGE
 from earface.data.image_grid import save_image_grid, tile
 from earface.data.images import Pixels
+from earface.data.plots import BLUE, GREY, ORANGE
 
 TILE = 224  # height in pixels of a neighbour
 COLUMNS = 6

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ear_teacher.model import EarVAE
-from earface.core.plots import BLUE, GREY, ORANGE, save_plot
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import to_unit
+from earface.data.plots import BLUE, GREY, ORANGE, save_plot
 
 DIFFERENCE_GAIN = 4  # errors of a few percent would look black
 SAMPLE_SEED = 7

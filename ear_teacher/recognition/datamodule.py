@@ -226,7 +226,8 @@ class EarRecognizerDataModule(TrainingDataModule[EarRecognizerTrainingConfig]):
         if cache.skipped:
             first = "; ".join(f"{name}: {reason}" for name, reason in cache.skipped[:3])
             print_once(f"{path}: {len(cache.skipped)} images cannot be read and are left out ({first})")
-        names = [str(each) for each in data.image_paths or [f"{path} row {row}" for row in range(len(data))]]
+        paths: Sequence[object] = data.image_paths or [f"{path} row {row}" for row in range(len(data))]
+        names = [str(each) for each in paths]
         kept = cache.kept.tolist()
         sides = data.sides or [""] * len(data)
         return EarFile(

@@ -105,8 +105,8 @@ def recognise(embeddings: NDArray[np.floating], subjects: Sequence[str], replica
             impostor.append(scores[others[~same]])
             genuine_of.append(np.full(int(same.sum()), row))
             impostor_of.append(np.full(int((~same).sum()), row))
-    parts = (np.concatenate(each) for each in (genuine, genuine_of, impostor, impostor_of))
-    trade_off = TradeOff(*parts, people)
+    positive, positive_of, negative, negative_of = map(np.concatenate, (genuine, genuine_of, impostor, impostor_of))
+    trade_off = TradeOff(positive, positive_of, negative, negative_of, people)
     missed = trade_off.false_negatives_at_rate(FAR)
     tar = Estimate(
         None if missed.value is None else 1.0 - missed.value,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def open_test_ears(path: str, trained: TrainedEarRecognizer, data_root: str | No
     subjects = [data.subjects[row] for row in kept]
     if len(set(subjects)) < 2 or len(subjects) == len(set(subjects)):
         raise InputError(f"{path}: two people are needed, one of them with two ears or more, to measure")
-    names = [str(each) for each in data.image_paths or [f"{path} row {row}" for row in range(len(data))]]
+    paths: Sequence[object] = data.image_paths or [f"{path} row {row}" for row in range(len(data))]
+    names = [str(each) for each in paths]
     sides = data.sides or [""] * len(data)
     return TestEars(path, cache.images, [names[row] for row in kept], subjects, [sides[row] for row in kept])

@@ -126,7 +126,7 @@ class EarLandmarker:
             crop = crop_around(box, (width, height), self.network.side, self.margin, mirrored=mirrored)
             points, visibility = self.network(crop.image(picture))
             looks.append((crop.points_back(points), visibility))
-        points, visibility = (np.mean(each, axis=0, dtype=np.float32) for each in zip(*looks, strict=True))
+        points, visibility = (np.asarray(np.mean(each, axis=0), np.float32) for each in zip(*looks, strict=True))
         extent = max(float(np.ptp(points, axis=0).max()), 1e-6)
         apart = float(np.median(np.linalg.norm(looks[0][0] - looks[1][0], axis=1))) / extent
         return EarLandmarks(points, visibility, apart)

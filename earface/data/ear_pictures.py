@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
-from earface.core.plots import BLUE, GREY, ORANGE, as_bytes
 from earface.data.ear_contract import EarAligner
 from earface.data.ear_inspection import InspectedEar, RejectedEar
 from earface.data.ear_rows import EarRow
 from earface.data.image_cache import crop_to_box
 from earface.data.image_grid import FONT, tile, tile_images
 from earface.data.images import Pixels, read_ahead, read_image, write_image
+from earface.data.plots import BLUE, GREY, ORANGE, as_bytes
 
 SHOWN, COLUMNS = 64, 16  # ears kept
 REJECTED, REJECTED_COLUMNS = 32, 8

@@ -11,7 +11,7 @@ from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from ear_teacher.detector.metrics.average_precision import MATCH_IOU, RECALLS, BoxResult, CocoMetrics, Operation
-from earface.core.plots import BLUE, GREY, ORANGE, save_plot
+from earface.data.plots import BLUE, GREY, ORANGE, save_plot
 
 SCORE_BINS = np.linspace(0.0, 1.0, 41)
 
