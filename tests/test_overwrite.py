@@ -23,6 +23,7 @@ RESULTS = {  # arguments, and a file that would be written
     "ears eigenears": ("--checkpoint {file} --out {out}", "pc_3.png"),
     "ears detector evaluate": ("--checkpoint {file} --out {out}", "scores.png"),
     "ears detector predict": ("--checkpoint {file} --input {pictures} --out {out}", "overlays/p.png"),
+    "ears recognize evaluate": ("--checkpoint {file} --npy {file} --out {out}", "metrics.json"),
     "faces prepare": ("--images {pictures} --aligned --out {out}", "anything"),
     "faces synthesize": ("--out {out}", "anything"),
     "faces embed": ("--input {pictures} --weights {file} --out {out}/e.npz", "e.npz"),
@@ -55,7 +56,7 @@ THERE = {
     "whole": "a.json",
 } | {name: "grid.png" for name in OTHERS if name.endswith("image grid")}
 WRITE_NOTHING = {"ears check"}
-RESUME = {"ears train", "ears detector train", "faces finetune", "dsr train"}
+RESUME = {"ears train", "ears detector train", "ears recognize train", "faces finetune", "dsr train"}
 NEW_FOLDER = {name for name, (_, file) in RESULTS.items() if file == "anything"}  # where nothing else may be
 
 

@@ -68,6 +68,8 @@ class EarPreparationOptions(ToolOptions):
             raise InputError("`images`: give a folder of pictures")
         if self.landmarker is not None and self.fit != "canonical":
             raise InputError(f"`landmarker` belongs to `fit` canonical, not {self.fit}")
+        if self.fit != "stretch" and Path(self.out).resolve().is_relative_to(Path(self.images).resolve()):
+            raise InputError(f"`out` {self.out} lies in `images` {self.images}: its ears would be pictures next time")
         if self.side == "column" and self.index is None:
             raise InputError("`side` column: needs `index`, a CSV with the column")
 

@@ -156,7 +156,10 @@ def test_a_missing_word_shows_the_same_help_as_an_error(group: str, capsys: pyte
         ("fine_tune", "earface faces finetune?"),
         ("detector", "earface ears detector or earface export detector?"),
         ("extract", "earface ears extract?"),
-        ("train", "earface ears train, earface ears detector train or earface dsr train?"),
+        (
+            "train",
+            "earface ears train, earface ears detector train, earface ears recognize train or earface dsr train?",
+        ),
     ],
 )
 def test_an_unknown_word_is_answered_with_the_nearest(

@@ -62,6 +62,8 @@ MISSING = {  # arguments that name something that is not there, and what it is; 
     "ears detector train": "--train-json nowhere/train.json",
     "ears detector evaluate": "--checkpoint nowhere/last.ckpt",
     "ears detector predict": "--input nowhere/photographs",
+    "ears recognize train": "--train-npy nowhere/train.npy",
+    "ears recognize evaluate": "--checkpoint nowhere/last.ckpt",
     "faces prepare": "--images nowhere/photographs --out {tmp}/faces",
     "faces synthesize": "--out {file}",
     "faces embed": "--input nowhere/photographs",
@@ -79,7 +81,7 @@ MISSING = {  # arguments that name something that is not there, and what it is; 
     "export edgeface": "--checkpoint nowhere/last.ckpt --out {tmp}/exported",
 }
 CASES = {"help": "--help", "all": "--help-all", "version": "--version", "mistyped": "--outt x", "missing": ""}
-WITH_GROUPS = ("ears train", "ears detector train", "dsr train", "faces finetune")
+WITH_GROUPS = ("ears train", "ears detector train", "ears recognize train", "dsr train", "faces finetune")
 
 Answers = dict[tuple[str, str], dict[str, Any]]
 

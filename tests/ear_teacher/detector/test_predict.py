@@ -193,7 +193,18 @@ def test_crops_are_the_boxes_of_the_photographs(trial: Trial, written: Path) -> 
 
 
 def test_prepare_ears_takes_crops_with_their_subjects(trial: Trial, written: Path, tmp_path: Path) -> None:
-    flags = ("--images", written / "crops", "--out", tmp_path, "--min-size", "1", "--duplicates", "drop")
+    flags = (
+        "--images",
+        written / "crops",
+        "--out",
+        tmp_path,
+        "--min-size",
+        "1",
+        "--duplicates",
+        "drop",
+        "--fit",
+        "stretch",
+    )
     assert prepare_ears([*map(str, flags)]) == 0
     report = json.loads((tmp_path / "prepare_report.json").read_text())
     assert {report["train"]["subjects"][0], report["val"]["subjects"][0]} == {"a", "b"}

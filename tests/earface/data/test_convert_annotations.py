@@ -156,13 +156,13 @@ def test_a_damaged_photograph_is_left_out_and_named(folder: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        ((), "give one of --boxes, --pts and --coco"),
+        ((), "give one of --boxes, --pts, --points and --coco"),
         (("--boxes", "boxes.csv", "--pts", "."), "give only one of --boxes and --pts"),
         (("--boxes", "boxes.csv", "--val-fraction", "1"), "--val-fraction 1.0: must be at least 0 and at most 0.99"),
         (("--boxes", "boxes.csv", "--val-fraction", "nan"), "--val-fraction nan: expected a number"),
         (("--boxes", "boxes.csv", "--images", "none"), "no such folder"),
         (("--boxes", "gone.csv"), "gone.csv"),
-        (("--pts", ".", "--images", "."), "--images belongs to --boxes and --coco"),
+        (("--pts", ".", "--images", "."), "--images belongs to --boxes, --points and --coco"),
         (("--pts", "none"), "no such folder"),
         (("--coco", "ears.json"), "would replace"),
         (("--coco", "boxes.csv"), "not JSON"),

@@ -227,6 +227,7 @@ def test_an_earlier_preparation_is_replaced_and_other_folders_are_not(crops: Pat
         (["--side", "column"], "--side column: needs --index"),
         (["--detector", "index.csv"], "not an ONNX file"),
         (["--size", "8"], "--size"),
+        (["--out", "inside"], "--out inside lies in --images"),
     ],
 )
 def test_what_a_user_can_get_wrong_is_one_line(
