@@ -229,7 +229,9 @@ def _print_notes(
         console.print(f"  {reject.name}: {reject.reason}", markup=False)
     if misfits := sum(bool(ear.misfit) for ear in found):
         console.print(f"{misfits} kept as letterbox: their landmarks are of no use", markup=False)
-    console.print(f"report: {out / EAR_REPORT}", soft_wrap=True, highlight=False, markup=False)
+    drawn = ", ".join(["kept.png", *(["rejected.png"] if rejects else []), "histograms.png"])
+    for line in (f"look at: {out / drawn}", f"report: {out / EAR_REPORT}"):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     files = {side: out / name for side, name in TEACHER_FILES.items()}
     given = {} if out == Path(USUAL_EARS) else {f"{side}_npy": path for side, path in files.items()}
     for line in [f"{side}: {path}" for side, path in files.items()] + [next_step("ears train", **given)]:
