@@ -41,7 +41,7 @@ LEAST = 10.0  # seconds of the budget for a stage to be started
 class GPUBenchmark:
     """Check and time everything on a CUDA machine."""
 
-    out: str = option("runs/gpu", "results.json, table.md, log.txt, profile.txt, race_metrics.csv")
+    out: str = option("runs/gpu", "results.json, table.md, log.txt, profile.txt, race_metrics.csv, NAME.ckpt")
     assets: str = option(".gpu", "what benchmarks/gpu_setup.sh made; what is missing there is synthetic")
     stages: str = option("", "names or their beginnings, in this order, comma-separated; NAME:SECONDS limits one")
     minutes: float = option(8.0, "in all; what is running then is killed", above=0)
@@ -64,8 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(GPUBenchmark, argv, prog="python -m benchmarks.gpu")
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("results.json", "table.md", "log.txt", "profile.txt", "race_metrics.csv"):
-        (out / name).unlink(missing_ok=True)
+    for name in ("results.json", "table.md", "log.txt", "profile.txt", "race_metrics.csv", "*.ckpt"):
+        for path in out.glob(name):
+            path.unlink()
     work = Path(options.work or tempfile.mkdtemp(prefix="earface_gpu_", dir=scratch()))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no stage is left behind
     try:

@@ -35,9 +35,15 @@ class Assets:
 
     @property
     def many_ears(self) -> list[str]:
-        """Flags of the ear trainer: the ears that were carried, else the synthetic ones."""
+        """Flags of the ear trainer: the first of the folders that were carried, else the synthetic ears."""
+        return self._npy(self.ear_folders[0])
+
+    @property
+    def ear_folders(self) -> list[Path]:
+        """Each with train_teacher.npy and val_teacher.npy: those that were carried, else the synthetic ears."""
         carried = self.folder / "carried"
-        return self._npy(carried) if carried.is_dir() else self.ears
+        found = (carried / "order.txt").read_text().split() if carried.is_dir() else []
+        return [carried / name for name in found] or [self.folder / "ears"]
 
     @property
     def faces(self) -> str:
@@ -51,8 +57,12 @@ class Assets:
     @property
     def edgeface(self) -> str:
         """The published EdgeFace-XXS where it was carried, else random weights."""
-        carried = self.carried / "weights" / "edgeface_xxs_q.pt"
-        return str(carried if carried.is_file() else self.folder / "edgeface.pt")
+        return self.published("edgeface_xxs_q.pt") or str(self.folder / "edgeface.pt")
+
+    def published(self, name: str) -> str | None:
+        """A file of weights that was carried."""
+        path = self.carried / "weights" / name
+        return str(path) if path.is_file() else None
 
     @property
     def perceptual(self) -> list[str]:
@@ -122,14 +132,20 @@ def _unpack_ears(assets: Assets) -> str:
         archive.extractall(target)
     with io.StringIO((target / "index.csv").read_text()) as stream:
         rows = list(csv.DictReader(stream))
-    for role in ("train", "val"):
-        own = [row for row in rows if row["role"] == role]
-        write_teacher_npy(
-            target / f"{role}_teacher.npy",
-            image_paths=[row["file"] for row in own],
-            subjects=[row["subject"] for row in own],
-        )
-    return f"{len(rows)} files"
+    folders = list(dict.fromkeys(row["folder"] for row in rows))
+    for folder in folders:
+        (target / folder).mkdir(exist_ok=True)
+        for role in ("train", "val"):
+            own = [row for row in rows if (row["folder"], row["role"]) == (folder, role)]
+            write_teacher_npy(
+                target / folder / f"{role}_teacher.npy",
+                image_paths=[(target / row["file"]).absolute() for row in own],
+                subjects=[row["subject"] for row in own],
+                sides=[row["side"] for row in own],
+                contract=own[0]["contract"],
+            )
+    (target / "order.txt").write_text("\n".join(folders))
+    return f"{len(rows)} files of {', '.join(folders)}"
 
 
 def _random_weights(assets: Assets) -> str:

@@ -27,6 +27,7 @@ import numpy as np
 from benchmarks.gpu.assets import Assets
 from benchmarks.gpu.context import Context
 
+EARS, VAL_EARS = 12_023, 1_000  # as many as the documents trained on
 EPOCHS = 60
 WORKERS = 14
 SHARED = "--encoder=resnet50 --encoder_weights=none --progress=lines --early_stop_patience=0 --log_every_n_steps=200"
@@ -82,22 +83,34 @@ def flags_of(context: Context, own: str, name: str) -> list[str]:
     paths = [f"--checkpoint_dir={folder}/checkpoints", f"--log_dir={folder}/logs"]
     workers = [f"--num_workers={1 if context.smoke else WORKERS}"]
     small = SMALL.split() if context.smoke else []
-    return [*assets.many_ears, *SHARED.split(), *assets.perceptual, *paths, *workers, *own.split(), *small]
+    return [*files_of(context), *SHARED.split(), *assets.perceptual, *paths, *workers, *own.split(), *small]
+
+
+def files_of(context: Context) -> list[str]:
+    """Flags of the race's ears: the documents' number of those that there are."""
+    flags = []
+    for flag, count in zip(Assets.of(context).many_ears, (EARS, VAL_EARS), strict=True):
+        name, _, source = flag.partition("=")
+        target = context.work / "race" / Path(source).name
+        evenly(source, count, target)
+        flags.append(f"{name}={target}")
+    return flags
 
 
 def reference(context: Context) -> dict[str, Any]:
     share = 2 if context.smoke else TRIAL_SHARE
     argv = flags_of(context, REFERENCE, "reference")
     part = context.work / "race" / "part.npy"
-    ears = thinned(argv, share, part)
+    whole_file = next(flag.partition("=")[2] for flag in argv if flag.startswith("--train_npy="))
+    ears = evenly(whole_file, EARS // share, part)
     begun = [*argv, f"--train_npy={part}", f"--epochs={EPOCHS}", f"--stop_after_epoch={TRIAL_EPOCHS}"]
     found = raced(begun, context.left - SPARE_SECONDS)
     shutil.rmtree(context.work / "race" / "reference", ignore_errors=True)
     if len(found.ends) < 2:
         raise RuntimeError(f"exit code {found.code} after {len(found.ends)} epochs and {found.seconds:.0f} s")
-    whole = found.epoch_seconds * share
+    whole = found.epoch_seconds * EARS / ears
     return {
-        "ears": ears * share,
+        "ears": EARS,
         "epoch_s": whole,
         "images/s": ears / found.epoch_seconds,
         "to_first_epoch_s": found.ends[0],
@@ -176,18 +189,22 @@ def lines_of(process: subprocess.Popen[str]) -> Iterator[str | None]:
             yield from lines
 
 
-def thinned(argv: Sequence[str], share: int, target: Path) -> int:
-    """Write every `share`-th row of the training file; how many there are."""
+def evenly(source: str, count: int, target: Path) -> int:
+    """Write so many rows of a teacher file, evenly over it, or all; how many there are."""
     from earface.data.npy import read_teacher_npy, write_teacher_npy
 
-    source = next(flag.partition("=")[2] for flag in argv if flag.startswith("--train_npy="))
     data = read_teacher_npy(source)
-    paths = list(data.image_paths or ())[::share]
+    assert data.image_paths is not None, "as the assets are"
+    assert data.subjects is not None, "as the assets are"
+    rows = sorted({int(row) for row in np.linspace(0, len(data) - 1, min(count, len(data))).round()})
     target.parent.mkdir(parents=True, exist_ok=True)
     write_teacher_npy(
-        target, image_paths=[path.absolute() for path in paths], subjects=list(data.subjects or ())[::share]
+        target,
+        image_paths=[data.image_paths[row].absolute() for row in rows],
+        subjects=[data.subjects[row] for row in rows],
+        contract=data.contract,
     )
-    return len(paths)
+    return len(rows)
 
 
 def validation_rows(path: Path) -> list[dict[str, float]]:
@@ -210,7 +227,7 @@ def pixel_pca(count: int, context: Context) -> dict[str, Any]:
     from earface.data.pixels import to_model_range, to_unit
     from earface.metrics.image_quality import psnr, ssim
 
-    argv = dict(flag[2:].split("=", 1) for flag in Assets.of(context).many_ears)
+    argv = dict(flag[2:].split("=", 1) for flag in files_of(context))
     data = EarVAEDataModule(EarVAETrainingConfig(**argv, image_size=64 if context.smoke else 128))  # type: ignore[arg-type]
     data.setup()
 

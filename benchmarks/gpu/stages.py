@@ -41,6 +41,7 @@ STAGES = (
     Stage("race_whole", "race", "whole", 600),
     Stage("race_pca", "race", "pca", 60),
     Stage("race_reference", "race", "reference", 120),
+    *_beside("recognizers", "recognizers", 300, "xs", "xs_ears", "xs_centers", "xxs", "scratch", "seed_1", "seed_2"),
 )
 
 

@@ -6,7 +6,7 @@ import importlib
 
 from benchmarks.gpu.assets import Assets
 from benchmarks.gpu.context import Context, call
-from benchmarks.gpu.trainers import DETECTOR, DSR, EAR, EDGEFACE, Case, train
+from benchmarks.gpu.trainers import DETECTOR, DSR, EAR, EAR_RECOGNIZER, EDGEFACE, Case, train
 
 # In braces: checkpoints, the stages' pictures, and a folder for results. All but the exports take --device.
 EAR_TOOLS = {
@@ -14,6 +14,7 @@ EAR_TOOLS = {
     "ear_teacher.extract": "--checkpoint={ear} --input={data}/ears/images --out={out}/ears.npz --clusters=3",
     "ear_teacher.eigenears.create_eigenears": "--checkpoint={ear} --out={out}/eigenears --components=4",
     "ear_teacher.export": "--checkpoint={ear} --out={out}/exported",
+    "ear_teacher.recognition.evaluate": "--checkpoint={recognizer} --out={out}/recognizer --replicates=100",
     "ear_teacher.detector.evaluate": "--checkpoint={detector} --out={out}/detector",
     "ear_teacher.detector.predict": "--checkpoint={detector} --input={data}/scenes/val/images --out={out}/found "
     "--threshold=0.01",
@@ -37,6 +38,7 @@ FACE_TOOLS = {
 MADE = {
     "ears": {
         "ear": Case("ear VAE", EAR, "--precision=32"),
+        "recognizer": Case("ear recogniser", EAR_RECOGNIZER, "--precision=32"),
         "detector": Case("detector", DETECTOR, "--precision=32"),
     },
     "faces": {"dsr": Case("DSR", DSR, "--precision=32"), "tuned": Case("EdgeFace", EDGEFACE, "--precision=32")},

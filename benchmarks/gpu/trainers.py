@@ -26,7 +26,7 @@ ENCODERS = {  # what makes each a short run of random weights
 GRAPHS = "--compile=true --compile_mode=reduce-overhead --precision=bf16-mixed"
 PAUSED = (0, 75)  # exit codes of a run that stops early as asked
 EAR, DSR, EDGEFACE = "ear_teacher.train", "dsr.train_dsr", "facial_rec.finetune_edgeface"
-DETECTOR = "ear_teacher.detector.train"
+DETECTOR, EAR_RECOGNIZER = "ear_teacher.detector.train", "ear_teacher.recognition.train"
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,8 @@ PARTS: dict[str, tuple[Case, ...]] = {
         Case("DSR realistic, full, workers", DSR, "--degradation=realistic --augment=full --num_workers=2"),
         Case("EdgeFace LoRA, align, keep", EDGEFACE, "--lora_rank=4 --lambda_align=1 --keep_weight=1 --ema_decay=0.9"),
         Case("EdgeFace AdaFace, balanced", EDGEFACE, "--head=adaface --balanced=true"),
+        *(Case(f"ear recogniser {each}", EAR_RECOGNIZER, f"--precision={each}") for each in PRECISIONS),
+        Case("ear recogniser conv, AdaFace, EMA", EAR_RECOGNIZER, "--backbone=conv --head=adaface --ema_decay=0.9"),
         Case("detector DINOv2", DETECTOR, "--encoder=dinov2 --image_size=224 --precision=bf16-mixed", small=False),
         Case("detector SAM", DETECTOR, "--encoder=sam --image_size=256 --precision=bf16-mixed", small=False),
     ),
@@ -93,7 +95,11 @@ PARTS: dict[str, tuple[Case, ...]] = {
             f"--encoder=resnet18 {GRAPHS} --accumulate_grad_batches=2 --ema_decay=0.9",
         ),
     ),
-    "graphs_others": (Case("DSR graphs", DSR, GRAPHS), Case("EdgeFace graphs", EDGEFACE, GRAPHS)),
+    "graphs_others": (
+        Case("DSR graphs", DSR, GRAPHS),
+        Case("EdgeFace graphs", EDGEFACE, GRAPHS),
+        Case("ear recogniser graphs", EAR_RECOGNIZER, GRAPHS),
+    ),
     "compile_convolutions": _compiled("timm:edgenext_xx_small", "conv"),
     "compile_transformers": _compiled("dinov2", "sam"),
     "compile_faces": (
@@ -173,6 +179,16 @@ def base_flags(entry: str, flags: str, context: Context) -> list[str]:
         own = [f"--dataset_root={assets.faces}", "--upsampler=bicubic", "--vlr_size=16", "--min_images=1"]
         own += [f"--recognizer={assets.edgeface}", f"--cache_dir={context.work}/cache/{context.stage}"]
         own += ["--stage1_epochs=1", "--stage2_epochs=1"]
+    elif entry == EAR_RECOGNIZER:
+        small = ["--backbone=conv", "--image_size=64", "--base_channels=4", "--embedding_dim=16", "--batch_size=4"]
+        own = [*assets.ears, f"--backbone_weights={'none' if 'conv' in flags else assets.edgeface}"]
+        own += [
+            "--epochs=1",
+            "--images_per_class=4",
+            "--margin_epochs=1",
+            f"--cache_dir={context.work}/cache/{context.stage}",
+        ]
+        own += [*small, "--backbone_weights=none"] if context.smoke else []
     else:
         own = [*assets.scenes, "--encoder_weights=none", "--epochs=1"]
         own += [] if "--encoder" in flags else ["--encoder=resnet18"]

@@ -9,6 +9,7 @@ import weakref
 from functools import partial
 from typing import Any
 
+import cv2
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import _utils as worker_settings
@@ -59,6 +60,7 @@ atexit.register(end_workers)  # after PyTorch's import, so before multiprocessin
 
 
 def _begin(worker: int, niceness: int) -> None:
+    cv2.setNumThreads(0)  # a worker is one thread: with one per core in each, they wait for each other
     if hasattr(os, "nice"):  # not on Windows
         os.nice(niceness)
     for number in PAUSING:

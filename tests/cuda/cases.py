@@ -191,6 +191,25 @@ def edgeface(files: Files, stage: Any, **options: Any) -> Case:
     return _case(EdgeFaceLightning(config, load_edgeface(config.recognizer), datamodule.classes), datamodule)
 
 
+def ear_recognizer(files: Files, **options: Any) -> Case:
+    """Ears of 64 px, under a margin that has risen half."""
+    from ear_teacher.recognition.config import EarRecognizerTrainingConfig
+    from ear_teacher.recognition.datamodule import EarRecognizerDataModule
+    from ear_teacher.recognition.model import EarRecognizer
+    from ear_teacher.recognition.module import EarRecognizerLightning
+
+    shape = {"backbone": "conv", "base_channels": 4, "image_size": 64, "embedding_dim": 16}
+    if str(options.get("backbone", "")).startswith("edgeface"):
+        shape = {}
+    data = {f"{role}_npy": (str(files.ears / f"{role}_teacher.npy"),) for role in ("train", "val")}
+    config = EarRecognizerTrainingConfig(**{**shape, **data, "backbone_weights": "none", **options})
+    datamodule = EarRecognizerDataModule(config)
+    datamodule.setup()
+    module = EarRecognizerLightning(config, EarRecognizer(config.model_config()), datamodule.classes)
+    module.head.margin = config.margin / 2
+    return _case(module, datamodule)
+
+
 def _vae(**options: Any) -> Callable[[Files], Case]:
     return lambda files: ear_teacher(files, **options)
 
@@ -205,6 +224,10 @@ def _dsr(**options: Any) -> Callable[[Files], Case]:
 
 def _edgeface(stage: int, **options: Any) -> Callable[[Files], Case]:
     return lambda files: edgeface(files, stage, **options)
+
+
+def _ear_recognizer(**options: Any) -> Callable[[Files], Case]:
+    return lambda files: ear_recognizer(files, **options)
 
 
 ALONE = {"lambda_perceptual": 0.0, "lambda_identity": 0.0, "lambda_feature_match": 0.0, "lambda_tv": 0.0}
@@ -227,6 +250,9 @@ CASES: dict[str, Callable[[Files], Case]] = {
         center_weight=0.0,
         kl_reduction="sum",
     ),
+    "ear recogniser, conv": _ear_recognizer(),
+    "ear recogniser, edgeface": _ear_recognizer(backbone="edgeface_xxs"),
+    "ear recogniser, adaface, sub-centres": _ear_recognizer(head="adaface", sub_centers=3),
     "detector, conv, landmarks": _detector(),
     "detector, conv, boxes only": _detector(num_landmarks=0),
     "detector, conv, landmarks only": _detector(train_boxes=False),
@@ -249,5 +275,5 @@ CASES: dict[str, Callable[[Files], Case]] = {
 THOROUGH = {  # every network; the others differ from one of these in their losses, and in the number of their parts
     *(name for name in CASES if name.startswith("ear teacher") and name.count(",") == 1),
     *("detector, conv, landmarks", "detector, resnet18, landmarks", "dsr, all terms"),
-    *("edgeface, stage 1, arcface", "edgeface, stage 2, arcface"),
+    *("edgeface, stage 1, arcface", "edgeface, stage 2, arcface", "ear recogniser, edgeface"),
 }
