@@ -40,23 +40,50 @@ DECIDING_EPOCHS = 4  # after which a run goes on only if it fits
 SPARE_SECONDS = 10.0  # to write the rows
 GRACE_SECONDS = 20.0  # until a run that was asked to stop is killed
 MAIN = """
-import sys, torch
+import sys, time, torch
+from collections import Counter
+import pytorch_lightning.loops as loops
+from ear_teacher.module import EarVAELightning
 from ear_teacher.train import main
+from earface.training.checkpoint_io import AtomicCheckpointIO
+
+spent = Counter()
+
+def timed(owner, name, label):
+    inner = getattr(owner, name)
+    def outer(*args, **options):
+        start = time.perf_counter()
+        try:
+            return inner(*args, **options)
+        finally:
+            spent[label] += time.perf_counter() - start
+    setattr(owner, name, outer)
+
+timed(AtomicCheckpointIO, "save_checkpoint", "checkpoints")
+timed(loops._EvaluationLoop, "run", "validation")
+timed(EarVAELightning, "_draw_image_grids", "pictures")
 code = main(sys.argv[1:])
+for label, seconds in spent.items():
+    print("spent", label, seconds)
 print("peak", torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
 sys.exit(code)
 """
+GRAPHS = "--compile=true --compile_mode=reduce-overhead"
 
 
 @dataclass(frozen=True)
 class Race:
-    """What a run did: when the model's table and each epoch's line came, in seconds since its start."""
+    """What a run did: when the model's table and each epoch's line came, in seconds since its start.
+
+    spent: of the host, on what; pictures and checkpoints of best models are part of validation.
+    """
 
     announced: float
     ends: list[float]
     peak_mib: float
     code: int
     seconds: float
+    spent: dict[str, float]
 
     @property
     def epoch_seconds(self) -> float:
@@ -69,8 +96,9 @@ class Race:
 
 
 def run(part: str, context: Context) -> None:
-    if part == "whole":
-        context.case("the race", lambda: candidate(context))
+    if part in ("whole", "graphs"):
+        own = f"{CANDIDATE} {GRAPHS}" if part == "graphs" else CANDIDATE
+        context.case("the race", lambda: candidate(context, own))
     elif part == "reference":
         context.case("batch 8, a sixteenth of the ears", lambda: reference(context))
     for count in PCA_COMPONENTS if part == "pca" else ():
@@ -120,10 +148,10 @@ def reference(context: Context) -> dict[str, Any]:
     }
 
 
-def candidate(context: Context) -> dict[str, Any]:
+def candidate(context: Context, own: str) -> dict[str, Any]:
     """The whole run, or as many epochs as there is time for; rows of its quality over time follow."""
     epochs = 2 if context.smoke else EPOCHS
-    argv = [*flags_of(context, CANDIDATE, "candidate"), f"--epochs={epochs}"]
+    argv = [*flags_of(context, own, "candidate"), f"--epochs={epochs}"]
     found = raced(argv, context.left - SPARE_SECONDS, epochs)
     tables = list((context.work / "race" / "candidate").rglob("metrics.csv"))
     if len(found.ends) < 2 or not tables:
@@ -134,7 +162,7 @@ def candidate(context: Context) -> dict[str, Any]:
         minutes = found.ends[place] / 60
         context.row(case=f"after epoch {place + 1}", minutes=minutes, **quality[place])
     return {
-        "batch": CANDIDATE,
+        "flags": own,
         "epoch_s": found.epoch_seconds,
         "to_model_s": found.announced,
         "to_first_epoch_s": found.ends[0],
@@ -142,6 +170,7 @@ def candidate(context: Context) -> dict[str, Any]:
         "60_epochs_min": (found.seconds if len(found.ends) == epochs else found.whole(epochs)) / 60,
         "extrapolated": len(found.ends) < epochs,
         "peak_mib": found.peak_mib,
+        **{name: seconds / len(found.ends) for name, seconds in found.spent.items()},
         **quality[len(found.ends) - 1],
     }
 
@@ -156,6 +185,7 @@ def raced(argv: Sequence[str], seconds: float, epochs: int = 0) -> Race:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     announced, asked, peak = 0.0, 0.0, 0.0
     ends: list[float] = []
+    spent: dict[str, float] = {}
     for line in lines_of(process):
         passed = time.monotonic() - start
         if line is not None:
@@ -163,14 +193,16 @@ def raced(argv: Sequence[str], seconds: float, epochs: int = 0) -> Race:
             announced = passed if line.split()[:1] == ["total"] else announced
             ends += [passed] if re.match(r"epoch \d+/", line) else []
             peak = float(line.split()[1]) / 2**20 if line.startswith("peak ") else peak
-        race = Race(announced, ends, round(peak), 0, passed)
+            if line.startswith("spent "):
+                spent[f"{line.split()[1]}_s"] = float(line.split()[2])
+        race = Race(announced, ends, round(peak), 0, passed, spent)
         hopeless = epochs > 0 and len(ends) == DECIDING_EPOCHS and race.whole(epochs) > seconds
         if not asked and (passed > seconds or hopeless):
             asked = passed
             process.send_signal(signal.SIGTERM)
         elif asked and passed > asked + GRACE_SECONDS:
             process.kill()
-    return Race(announced, ends, round(peak), process.wait(), time.monotonic() - start)
+    return Race(announced, ends, round(peak), process.wait(), time.monotonic() - start, spent)
 
 
 def lines_of(process: subprocess.Popen[str]) -> Iterator[str | None]:

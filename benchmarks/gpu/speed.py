@@ -154,6 +154,7 @@ class Resident(pl.LightningDataModule):
         self.train_set = range(work.size * 100)
         self.val_set: list[Any] = []
         self.trained_on: list[str] = []
+        self.contract = work.module.model.config.contract if hasattr(work.module.model.config, "contract") else ""
 
     def train_dataloader(self) -> Batches:
         return Batches(self.batch, 100)

@@ -39,6 +39,7 @@ STAGES = (
     Stage("speed_others", "speed", "others", 100),
     Stage("speed_precisions", "speed", "precisions", 60),
     Stage("race_whole", "race", "whole", 600),
+    Stage("race_graphs", "race", "graphs", 600),
     Stage("race_pca", "race", "pca", 60),
     Stage("race_reference", "race", "reference", 120),
     *_beside("recognizers", "recognizers", 300, "xs", "xs_ears", "xs_centers", "xxs", "scratch", "seed_1", "seed_2"),

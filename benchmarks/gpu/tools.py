@@ -41,7 +41,7 @@ MADE = {
         "recognizer": Case("ear recogniser", EAR_RECOGNIZER, "--precision=32"),
         "detector": Case("detector", DETECTOR, "--precision=32"),
     },
-    "faces": {"dsr": Case("DSR", DSR, "--precision=32"), "tuned": Case("EdgeFace", EDGEFACE, "--precision=32")},
+    "faces": {"dsr": Case("DSR", DSR, "--precision=32"), "finetuned": Case("EdgeFace", EDGEFACE, "--precision=32")},
 }
 
 
@@ -59,7 +59,7 @@ def run(part: str, context: Context) -> None:
             lambda case=case, name=name: train(case, context, folder / name),  # type: ignore[misc]
         )
         checkpoints = folder / name / "checkpoints"
-        places[name] = str(checkpoints / "tuned" if name == "tuned" else checkpoints / "last.ckpt")
+        places[name] = str(checkpoints / "tuned" if name == "finetuned" else checkpoints / "last.ckpt")
     for name, flags in (EAR_TOOLS if part == "ears" else FACE_TOOLS).items():
         argv = [flag.format(**places) for flag in flags.split()]
         argv += [] if name.endswith(".export") else [f"--device={context.device}"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
+from torch.serialization import get_crc32_options, set_crc32_options
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
@@ -24,7 +27,7 @@ class AtomicCheckpointIO(CheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with atomic_write(path) as temporary:
+            with atomic_write(path) as temporary, without_checksums():
                 torch.save(checkpoint, temporary)
         except RuntimeError as error:  # torch's zip writer reports a failed write as a RuntimeError
             if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
@@ -40,3 +43,14 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def without_checksums() -> Iterator[None]:
+    """torch.save takes three quarters of its time for checksums that torch.load never looks at."""
+    before = get_crc32_options()
+    set_crc32_options(False)
+    try:
+        yield
+    finally:
+        set_crc32_options(before)
