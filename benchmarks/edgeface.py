@@ -23,10 +23,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings
 from earface.nn.edgeface import EMBEDDING_DIM
 from earface.nn.edgeface_weights import VARIANTS
 from facial_rec.contract import SIZE
-from facial_rec.embedding_table import FaceEmbeddings, read_embeddings
 from facial_rec.model import EdgeFace
 
 PUBLISHED = {  # millions of parameters, of multiply-adds (half of the authors' FLOPs)
@@ -61,7 +61,7 @@ def in_turns(first: Callable[[], object], second: Callable[[], object]) -> list[
     return turns
 
 
-def rank1(table: FaceEmbeddings) -> tuple[float, int, int]:
+def rank1(table: IdentityEmbeddings) -> tuple[float, int, int]:
     """Share of probes whose most similar gallery face is their own, probes, identities."""
     pictures: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for row, (path, identity) in enumerate(zip(table.paths, table.identities, strict=True)):

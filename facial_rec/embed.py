@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import refuse_to_replace, require_checkpoint, require_path
+from earface.core.files import check_npz_name, refuse_to_replace, require_checkpoint, require_path
 from earface.core.first_imports import first_imports
 from earface.core.progress import progress
-from facial_rec.options import EmbedOptions, check_name
+from facial_rec.options import EmbedOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from facial_rec.embedding import Embedded, FaceFile
+    from earface.nn.embedding import Embedded, PictureFile
     from facial_rec.model import EdgeFace
 
 
@@ -26,7 +26,9 @@ def print_line(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def embed(model: EdgeFace, faces: Sequence[FaceFile], options: EmbedOptions, device: str, console: Console) -> Embedded:
+def embed(
+    model: EdgeFace, faces: Sequence[PictureFile], options: EmbedOptions, device: str, console: Console
+) -> Embedded:
     """The embeddings; prints the speed and what could not be read."""
     from facial_rec.contract import FaceContract
     from facial_rec.embedding import embed_pictures
@@ -66,7 +68,7 @@ def check_variant(model: EdgeFace, options: EmbedOptions) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EmbedOptions, argv, prog="earface faces embed")
     out = Path(options.out)
-    check_name(out)
+    check_npz_name(out)
     refuse_to_replace([out], options.overwrite)
     require_path(options.input)
     if options.recognizer.endswith(".ckpt"):
@@ -75,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with first_imports():
         from rich.console import Console
 
+        from earface.data.identity_embeddings import IdentityEmbeddings, write_embeddings
+        from earface.nn.embedding import pictures_of
         from earface.nn.inference import choose_device, weights_digest
         from facial_rec.contract import FaceContract
-        from facial_rec.embedding import faces_of
-        from facial_rec.embedding_table import FaceEmbeddings, write_embeddings
         from facial_rec.recognizer import is_finetuned, load_edgeface, load_finetuned
 
     console = Console()
@@ -87,10 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = load_finetuned(name, options.crop) if is_finetuned(name) else load_edgeface(name)
     check_variant(model, options)
     digest = weights_digest(model)
-    faces = faces_of(options.input)
+    faces = pictures_of(options.input)
     found = embed(model.to(device), faces, options, device, console)
     identities = [faces[index].identity for index in found.kept]
-    table = FaceEmbeddings(
+    table = IdentityEmbeddings(
         embeddings=found.embeddings,
         paths=[str(faces[index].path) for index in found.kept],
         identities=identities,

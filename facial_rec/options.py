@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
@@ -79,8 +78,3 @@ class EdgeFaceExportOptions(ExportOptions):
     onnx_files: ClassVar[tuple[str, ...]] = (ONNX_FILE,)
 
     checkpoint: str = option("facial_rec/checkpoints/tuned", CHECKPOINT_HELP)
-
-
-def check_name(path: Path) -> None:
-    if path.suffix != ".npz":
-        raise InputError(f"{path}: unknown extension {path.suffix!r}; use .npz")

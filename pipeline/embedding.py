@@ -17,9 +17,9 @@ from earface.data.face_inspection import FaceFinder
 from earface.data.face_sizes import FACE_SIZE, NONE
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import interpolate, to_model_range
+from earface.nn.embedding import Embedded, PictureFile, embed_each
 from earface.nn.upsampler import Upsampler
 from facial_rec.contract import FaceContract
-from facial_rec.embedding import Embedded, FaceFile, embed_each
 from facial_rec.recognizer import FaceRecognizer
 from pipeline.face_options import FaceOptions
 
@@ -73,7 +73,7 @@ def embed_with_progress(
     upsampler: Upsampler,
     read: Reader,
     options: FaceOptions,
-    faces: Sequence[FaceFile],
+    faces: Sequence[PictureFile],
     console: Console,
 ) -> Embedded:
     """The embeddings of the faces that `read` finds. Raises InputError if none can be used."""

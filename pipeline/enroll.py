@@ -19,24 +19,24 @@ from pipeline.options import EnrollOptions
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from earface.data.identity_embeddings import IdentityEmbeddings
+    from earface.nn.embedding import PictureFile
     from earface.nn.upsampler import Upsampler
-    from facial_rec.embedding import FaceFile
-    from facial_rec.embedding_table import FaceEmbeddings
     from facial_rec.recognizer import FaceRecognizer
     from pipeline.embedding import Reader
     from pipeline.gallery import Gallery
 
 
 def enrolled(
-    faces: Sequence[FaceFile],
+    faces: Sequence[PictureFile],
     options: EnrollOptions,
     recognizer: FaceRecognizer,
     upsampler: Upsampler,
     read: Reader,
     console: Console,
-) -> FaceEmbeddings:
+) -> IdentityEmbeddings:
     """The pictures as rows of a gallery. Raises InputError if none can be used."""
-    from facial_rec.embedding_table import FaceEmbeddings
+    from earface.data.identity_embeddings import IdentityEmbeddings
     from pipeline.embedding import embed_with_progress, print_skipped
     from pipeline.gallery import TEMPLATE_RULE
 
@@ -45,7 +45,7 @@ def enrolled(
     kept = [faces[index] for index in found.kept]
     for identity in sorted({face.identity for face in faces} - {face.identity for face in kept}):
         console.print(f"{identity} is not enrolled: no picture can be used", markup=False, highlight=False)
-    return FaceEmbeddings(
+    return IdentityEmbeddings(
         embeddings=found.embeddings,
         paths=[str(face.path) for face in kept],
         identities=[face.identity for face in kept],
@@ -65,14 +65,14 @@ def enrolled(
     )
 
 
-def refuse_enrolled(gallery: Gallery, faces: Sequence[FaceFile], path: Path) -> None:
+def refuse_enrolled(gallery: Gallery, faces: Sequence[PictureFile], path: Path) -> None:
     """Raise InputError if a picture is enrolled already."""
     there = {Path(picture).resolve() for own in gallery.pictures for picture in own}
     if again := [face.path for face in faces if face.path in there]:
         raise InputError(f"{path}: {len(again)} of the pictures are enrolled in it already ({again[0]})")
 
 
-def refuse_two_names(table: FaceEmbeddings, path: Path) -> None:
+def refuse_two_names(table: IdentityEmbeddings, path: Path) -> None:
     """Raise InputError if one picture has two identities: two embeddings are equal bit for bit."""
     first: dict[bytes, int] = {}
     for row, embedding in enumerate(table.embeddings):
@@ -84,7 +84,7 @@ def refuse_two_names(table: FaceEmbeddings, path: Path) -> None:
             raise InputError(f"{path}: not written: {names} are one picture: remove one of them")
 
 
-def joined(old: FaceEmbeddings, new: FaceEmbeddings) -> FaceEmbeddings:
+def joined(old: IdentityEmbeddings, new: IdentityEmbeddings) -> IdentityEmbeddings:
     """Both tables, the old rows first; of one contract and the same weights."""
     import numpy as np
 
@@ -113,9 +113,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from dsr.upsampler import build_upsampler
         from earface.data.face_rows import read_faces
+        from earface.data.identity_embeddings import read_embeddings, write_embeddings
+        from earface.nn.embedding import PictureFile
         from earface.nn.inference import choose_device
-        from facial_rec.embedding import FaceFile
-        from facial_rec.embedding_table import read_embeddings, write_embeddings
         from facial_rec.recognizer import load_recognizer
         from pipeline.embedding import face_finder, face_reader
         from pipeline.gallery import Gallery
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             lambda: build_upsampler(options.upsampler, options.dsr_checkpoint, device, options.precision)
         )
         read = needed(lambda: face_reader(face_finder(options)))
-    faces = [FaceFile(row.path.resolve(), row.identity) for row in read_faces(options.input)]
+    faces = [PictureFile(row.path.resolve(), row.identity) for row in read_faces(options.input)]
     if earlier is not None:
         earlier.check_key(recognizer.key, out)
         refuse_enrolled(earlier, faces, out)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from earface.core.errors import InputError
-from facial_rec.embedding_table import FaceEmbeddings, read_embeddings
+from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings
 from pipeline.search import top_candidates, top_candidates_faiss
 
 UNKNOWN = "unknown"
@@ -51,7 +51,7 @@ class Gallery:
         return len(self.identities)
 
     @classmethod
-    def of(cls, table: FaceEmbeddings) -> Gallery:
+    def of(cls, table: IdentityEmbeddings) -> Gallery:
         """Templates by TEMPLATE_RULE, in the order of each identity's first picture.
 
         Raises InputError for a picture whose identity is not known, and for pictures that have no mean direction.
@@ -74,7 +74,7 @@ class Gallery:
 
     def check_key(self, key: tuple[str, str], path: Path) -> None:
         """Raise InputError for a recogniser of another contract or of other weights. key: FaceRecognizer.key."""
-        differing = "under another face contract", "with other weights"
+        differing = "under another contract", "with other weights"
         for own, other, what in zip((self.contract, self.digest), key, differing, strict=True):
             if own != other:
                 raise InputError(

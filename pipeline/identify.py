@@ -18,8 +18,8 @@ from pipeline.options import CANDIDATES, CANDIDATES_GRID, IdentifyOptions
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from earface.nn.embedding import PictureFile
     from facial_rec.contract import Crop
-    from facial_rec.embedding import FaceFile
     from facial_rec.recognizer import FaceRecognizer
     from pipeline.embedding import Reader
     from pipeline.gallery import Gallery, Identified
@@ -28,10 +28,10 @@ SHOWN_ON_CONSOLE = 50
 TABLE_WIDTH = 120
 
 
-def probes_of(given: str) -> list[FaceFile]:
+def probes_of(given: str) -> list[PictureFile]:
     """The pictures of a folder, or the one. Raises InputError."""
     from earface.data.images import EXTENSIONS, list_images
-    from facial_rec.embedding import FaceFile
+    from earface.nn.embedding import PictureFile
 
     path = Path(given)
     if path.is_dir():
@@ -42,7 +42,7 @@ def probes_of(given: str) -> list[FaceFile]:
         raise InputError(f"`input` {path}: {'neither a folder nor a picture' if path.exists() else 'no such file'}")
     if not paths:
         raise InputError(f"`input` {path}: holds no pictures ({', '.join(EXTENSIONS)})")
-    return [FaceFile(each, "") for each in paths]
+    return [PictureFile(each, "") for each in paths]
 
 
 def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> FaceRecognizer:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from earface.core.errors import InputError
-from earface.core.files import check_folder
+from earface.core.files import check_folder, check_npz_name
 from earface.core.options import check_options, option
 from earface.core.tool_options import DeviceOptions
 from earface.data.face_sizes import DEGRADATIONS, parse_vlr_size
 from earface.data.multipie import FRONTAL, FRONTAL_FLASH, NEUTRAL
-from facial_rec.options import check_name
 from pipeline.face_options import FaceOptions
 
 AUTO, NONE = "auto", "none"
@@ -46,7 +45,7 @@ class EnrollOptions(FaceOptions):
 
     def check(self) -> None:
         super().check()
-        check_name(Path(self.out))
+        check_npz_name(Path(self.out))
         check_folder(Path(self.out).parent, "`out`")
         if Path(self.out).exists() and not (self.add or self.overwrite):
             raise InputError(

@@ -25,8 +25,9 @@ from ear_teacher.recognition.model import EarRecognizer
 from earface.data.degradation import degrade
 from earface.data.face_sizes import parse_vlr_size
 from earface.data.images import list_images
+from earface.nn.embedding import pictures_of
 from facial_rec.contract import FaceContract
-from facial_rec.embedding import embed_faces, embed_pictures, faces_of
+from facial_rec.embedding import embed_faces, embed_pictures
 from facial_rec.model import EdgeFace
 from facial_rec.recognizer import FaceRecognizer
 from tests.row_dependent import RowDependentKernels
@@ -161,7 +162,7 @@ def test_a_table_of_ears_does_not_depend_on_the_batch(ear_set: Path) -> None:
 
 
 def test_a_table_of_faces_does_not_depend_on_the_batch(face_set: Path) -> None:
-    model, faces = edgeface(), faces_of(str(face_set / "train_processed" / "hr_images"))[:COUNT]
+    model, faces = edgeface(), pictures_of(str(face_set / "train_processed" / "hr_images"))[:COUNT]
     wanted = embed_pictures(model, faces, FaceContract(), batch_size=COUNT).embeddings
     for size in (1, 5):
         assert np.array_equal(embed_pictures(model, faces, FaceContract(), batch_size=size).embeddings, wanted)

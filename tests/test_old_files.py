@@ -28,6 +28,7 @@ from ear_teacher.model import EarVAE
 from ear_teacher.module import EarVAELightning
 from ear_teacher.train import main as train_ears
 from earface.data.coco import read_coco
+from earface.data.identity_embeddings import read_embeddings as read_face_table
 from earface.data.identity_split import read_splits
 from earface.data.npy import read_teacher_npy
 from earface.data.prepare_faces import main as prepare_faces
@@ -36,7 +37,6 @@ from earface.nn.inference import weights_digest
 from earface.synthetic.ear_set import EarSet, write_ear_set
 from earface.synthetic.face_set import FaceSet, write_face_set
 from earface.synthetic.scene_set import SceneSet, write_scene_set
-from facial_rec.embedding_table import read_embeddings as read_face_table
 from facial_rec.finetune_edgeface import main as finetune_edgeface
 from facial_rec.model import EdgeFace
 from facial_rec.recognizer import load_edgeface

@@ -187,3 +187,9 @@ def require_folder(folder: str | os.PathLike[str]) -> None:
     """Raise InputError where there is no folder."""
     if not Path(folder).is_dir():
         raise InputError(f"{folder}: {'not a folder' if Path(folder).exists() else 'no such folder'}")
+
+
+def check_npz_name(path: Path) -> None:
+    """Raise InputError for a table of embeddings that is not named as one."""
+    if path.suffix != ".npz":
+        raise InputError(f"{path}: unknown extension {path.suffix!r}; use .npz")

@@ -27,10 +27,11 @@ from earface.data.image_grid import save_image_grid
 from earface.data.images import list_images, read_image
 from earface.metrics.identification import rank_one_hits
 from earface.nn.edgeface import EMBEDDING_DIM
+from earface.nn.embedding import PictureFile
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.upsampler import Upsampler
 from facial_rec.contract import FaceContract
-from facial_rec.embedding import FaceFile, embed_faces, embed_pictures
+from facial_rec.embedding import embed_faces, embed_pictures
 from facial_rec.model import EdgeFace
 from facial_rec.recognizer import FaceRecognizer as PipelineRecognizer
 from pipeline.search import NOBODY, score_chunks, search, top_candidates
@@ -246,7 +247,7 @@ def test_faces_are_upscaled_into_files(dsr: DSR, tmp_path: Path) -> None:
 
 
 def test_pictures_of_faces_are_embedded(face_model: EdgeFace, files: Files) -> None:
-    faces = [FaceFile(row.path, "") for row in read_faces(files.faces, ("val",))]
+    faces = [PictureFile(row.path, "") for row in read_faces(files.faces, ("val",))]
     with fake_cuda():
         found = embed_pictures(on_cuda(face_model), faces, FaceContract(), batch_size=2, device="cuda", workers=1)
     assert found.embeddings.shape == (len(faces), EMBEDDING_DIM)

@@ -11,13 +11,14 @@ import torch
 from PIL import Image, ImageOps
 
 from earface.core.errors import InputError
+from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings, write_embeddings
 from earface.data.images import read_image
 from earface.nn.edgeface_weights import VARIANTS
+from earface.nn.embedding import pictures_of
 from earface.nn.inference import weights_digest
 from facial_rec.contract import FaceContract
 from facial_rec.embed import main
-from facial_rec.embedding import INFERENCE_BATCH, embed_faces, embed_pictures, faces_of
-from facial_rec.embedding_table import FaceEmbeddings, read_embeddings, write_embeddings
+from facial_rec.embedding import INFERENCE_BATCH, embed_faces, embed_pictures
 from facial_rec.model import EdgeFace
 from tests.conftest import only_line
 from tests.support.edgeface import INT8_VARIANTS, AuthorsWrapper, random_int8_edgeface
@@ -74,7 +75,7 @@ def test_the_table_holds_what_one_face_at_a_time_gives(
 
 def test_the_numbers_depend_on_the_face_alone(edgeface: Path, people: Path) -> None:
     """Bit for bit: not on batch size, threads, order, or what else is there."""
-    model, contract, faces = EdgeFace.from_weights(edgeface), FaceContract(), faces_of(str(people))
+    model, contract, faces = EdgeFace.from_weights(edgeface), FaceContract(), pictures_of(str(people))
     assert len(faces) > INFERENCE_BATCH
     wanted = embed_pictures(model, faces, contract).embeddings
     for batch_size, workers in ((7, 1), (INFERENCE_BATCH + 1, 3)):
@@ -89,7 +90,7 @@ def test_with_flip_a_mirror_image_is_the_same_face(edgeface: Path, people: Path,
         picture = Image.open(path)
         picture.save(tmp_path / f"{index}_a.png")
         ImageOps.mirror(picture).save(tmp_path / f"{index}_b.png")
-    model, faces = EdgeFace.from_weights(edgeface), faces_of(str(tmp_path))
+    model, faces = EdgeFace.from_weights(edgeface), pictures_of(str(tmp_path))
     flipped = embed_pictures(model, faces, FaceContract(), flip=True).embeddings
     plain = embed_pictures(model, faces, FaceContract()).embeddings
     np.testing.assert_allclose(flipped[::2], flipped[1::2], rtol=0, atol=1e-6)
@@ -105,8 +106,8 @@ def test_identities_are_the_first_folders(people: Path, tmp_path: Path) -> None:
     deep.mkdir(parents=True)
     for place in (deep / "x.png", tmp_path / "y.png"):
         Image.new("RGB", (112, 112)).save(place)
-    assert {face.path.name: face.identity for face in faces_of(str(tmp_path))} == {"x.png": "Ada", "y.png": ""}
-    assert [face.identity for face in faces_of(str(tmp_path / "y.png"))] == [""]
+    assert {face.path.name: face.identity for face in pictures_of(str(tmp_path))} == {"x.png": "Ada", "y.png": ""}
+    assert [face.identity for face in pictures_of(str(tmp_path / "y.png"))] == [""]
 
 
 def test_unreadable_and_unaligned_pictures_are_left_out_and_listed(
@@ -168,11 +169,13 @@ def test_a_folder_without_pictures_is_one_line(
 # The table
 
 
-def table_of(count: int = 3) -> FaceEmbeddings:
+def table_of(count: int = 3) -> IdentityEmbeddings:
     rows = np.random.default_rng(0).normal(size=(count, 512)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     names = [f"ñ/{index}.png" for index in range(count)]
-    return FaceEmbeddings(rows, names, ["ñ"] * count, FaceContract().id, "0" * 64, {"weights": "a.pt", "skipped": []})
+    return IdentityEmbeddings(
+        rows, names, ["ñ"] * count, FaceContract().id, "0" * 64, {"weights": "a.pt", "skipped": []}
+    )
 
 
 def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -191,7 +194,7 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_table_of_another_contract_or_of_other_weights_is_refused(tmp_path: Path) -> None:
     write_embeddings(tmp_path / "a.npz", table_of())
     with pytest.raises(
-        InputError, match=r"a\.npz: made under the face contract .*arcface.*, not .*center.*: embed its"
+        InputError, match=r"a\.npz: made under the contract .*arcface.*, not .*center.*: embed its"
     ):
         read_embeddings(tmp_path / "a.npz", contract=FaceContract("center").id)
     with pytest.raises(InputError, match=r"a\.npz: made by other weights \(a\.pt\) than those given"):
@@ -216,7 +219,7 @@ def test_a_wrong_table_is_neither_written_nor_read(tmp_path: Path, fault: str) -
         case "none":
             values |= {"embeddings": table.embeddings[:0], "paths": [], "identities": []}
     with pytest.raises(InputError, match=r"w\.npz: not written: "):
-        write_embeddings(tmp_path / "w.npz", FaceEmbeddings(**values))  # type: ignore[arg-type]
+        write_embeddings(tmp_path / "w.npz", IdentityEmbeddings(**values))  # type: ignore[arg-type]
     assert not (tmp_path / "w.npz").exists()
     with (tmp_path / "r.npz").open("wb") as stream:
         np.savez(stream, **{**values, "metadata": json.dumps(table.metadata)})  # type: ignore[arg-type]
@@ -276,7 +279,7 @@ def test_int8_weights_embed_a_picture_as_the_authors_network_does(variant: str, 
         wanted = theirs(crops.permute(0, 3, 1, 2).float() / 255 * 2 - 1)
     wanted /= wanted.norm(dim=1, keepdim=True)
     assert wanted.std(0).max() > 0.01
-    faces = [face for picture in pictures for face in faces_of(str(picture))]
+    faces = [face for picture in pictures for face in pictures_of(str(picture))]
     found = embed_pictures(EdgeFace.from_weights(path), faces, FaceContract("center")).embeddings
     np.testing.assert_allclose(found, wanted.numpy(), rtol=0, atol=2e-6)
 
@@ -287,7 +290,7 @@ def test_the_official_weights_tell_people_apart(variant: str) -> None:
     """40 people, one gallery picture and one probe each. The gallery of all 871 gives 97.8 and 98.4 %; a smaller one is
     easier, while a wrong channel order, range, crop or layer loses many."""
     folders = [folder for folder in sorted(LFW.iterdir()) if len(list(folder.iterdir())) >= 2][:40]
-    pictures = [face for folder in folders for face in faces_of(str(folder))[:2]]
+    pictures = [face for folder in folders for face in pictures_of(str(folder))[:2]]
     found = embed_pictures(
         EdgeFace.from_weights(official_edgeface(variant)), pictures, FaceContract("arcface")
     ).embeddings

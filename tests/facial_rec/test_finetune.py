@@ -148,9 +148,9 @@ def test_the_checkpoint_is_chosen_by_rank_1_and_tar_and_not_if_hr_is_forgotten()
 
 
 def test_the_folder_of_a_run_is_its_best_checkpoint_and_embeds(finished: Path, face_set: Path, tmp_path: Path) -> None:
+    from earface.data.identity_embeddings import read_embeddings
     from earface.nn.inference import weights_digest
     from facial_rec.embed import main as embed
-    from facial_rec.embedding_table import read_embeddings
 
     folder = finished / "checkpoints" / "tuned"
     model = EdgeFace.load(folder)

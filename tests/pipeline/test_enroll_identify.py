@@ -19,12 +19,12 @@ from dsr import DSR, DSRConfig
 from dsr.inference import at_size
 from earface.data.face_alignment import face_template
 from earface.data.face_sizes import VLRSize
+from earface.data.identity_embeddings import read_embeddings
 from earface.data.images import Pixels, list_images, read_image
 from earface.data.pixels import interpolate, to_model_range
 from earface.synthetic.face_set import FaceSet, synthesize_faces
 from facial_rec.contract import FaceContract
 from facial_rec.embed import main as embed
-from facial_rec.embedding_table import read_embeddings
 from facial_rec.model import EdgeFace
 from pipeline.candidate_grid import CAPTION, DPI, INCHES, MOST_CANDIDATES
 from pipeline.enroll import main as enroll
@@ -329,7 +329,7 @@ REFUSED_TO_ENROL: list[tuple[list[str], str]] = [
     (["--add"], "gallery.npz: 15 of the pictures are enrolled in it already (PEOPLE/al/0.png)"),
     (["--add", "--input", "PEOPLE/al"], "PEOPLE/al: 3 of 3 pictures lie in no folder, so their identities are unknown"),
     (["--add", "--input", "MORE", "--recognizer", "OTHER"], "gallery.npz: was enrolled with other weights"),
-    (["--add", "--input", "MORE", "--crop", "center"], "gallery.npz: was enrolled under another face contract"),
+    (["--add", "--input", "MORE", "--crop", "center"], "gallery.npz: was enrolled under another contract"),
     (["--add", "--input", "MORE", "--recognizer", "nowhere.pt"], "nowhere.pt: neither a file nor one of"),
     (["--add", "--input", "MORE", "--upsampler", "dsr", "--dsr-checkpoint", "no.ckpt"], "no.ckpt: no such checkpoint"),
     (["--add", "--input", "NOWHERE"], "NOWHERE: no such file or folder"),

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
+from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings, write_embeddings
 from facial_rec.contract import FaceContract
 from facial_rec.embed import main as embed
-from facial_rec.embedding_table import FaceEmbeddings, read_embeddings, write_embeddings
 from facial_rec.recognizer import load_recognizer
 from pipeline.gallery import Gallery
 from pipeline.search import top_candidates
@@ -27,10 +27,10 @@ def unit_rows(count: int, dimensions: int = 512, seed: int = 0) -> NDArray[np.fl
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def table_of(owners: list[str], rows: NDArray[np.float32] | None = None) -> FaceEmbeddings:
+def table_of(owners: list[str], rows: NDArray[np.float32] | None = None) -> IdentityEmbeddings:
     rows = unit_rows(len(owners)) if rows is None else rows
     paths = [f"{owner}/{number}.png" for number, owner in enumerate(owners)]
-    return FaceEmbeddings(rows, paths, owners, FaceContract().id, "0" * 64, {"weights": "a.pt", "crop": "arcface"})
+    return IdentityEmbeddings(rows, paths, owners, FaceContract().id, "0" * 64, {"weights": "a.pt", "crop": "arcface"})
 
 
 def test_a_template_is_the_mean_of_its_unit_rows_brought_to_length_1() -> None:
@@ -84,7 +84,7 @@ def test_another_contract_or_other_weights_are_refused(edgeface: Path, tmp_path:
     own = load_recognizer(str(edgeface), "arcface")
     gallery = Gallery.of(dataclasses.replace(table_of(OWNERS), contract=own.contract.id, digest=own.digest))
     gallery.check_key(own.key, Path("g.npz"))
-    with pytest.raises(InputError, match=r"g\.npz: was enrolled under another face contract .*-arcface-.*-center-"):
+    with pytest.raises(InputError, match=r"g\.npz: was enrolled under another contract .*-arcface-.*-center-"):
         gallery.check_key(load_recognizer(str(edgeface), "center").key, Path("g.npz"))
     other = load_recognizer(str(random_edgeface(tmp_path / "other.pt", 1)), "arcface")
     with pytest.raises(

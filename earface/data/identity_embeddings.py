@@ -1,4 +1,4 @@
-"""Tables of face embeddings: the `.npz` files that earface faces embed writes and galleries are read from."""
+"""Tables of embeddings of faces or ears: the `.npz` files that `embed` writes and galleries are read from."""
 
 from __future__ import annotations
 
@@ -12,48 +12,50 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write
-from facial_rec.options import check_name
+from earface.core.files import atomic_write, check_npz_name
 
 MAX_BYTES = 16 * 1024**3  # unpacked: four million faces with long paths
 MEMBERS = ("embeddings", "paths", "identities", "contract", "digest", "metadata")
+SIDES = "sides"  # a member of tables of ears
 UNIT_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
-class FaceEmbeddings:
-    """N >= 1 faces. Embeddings may be compared where contract and digest are equal."""
+class IdentityEmbeddings:
+    """N >= 1 pictures. Embeddings may be compared where contract and digest are equal."""
 
-    embeddings: NDArray[np.float32]  # (N, 512), each of length 1
+    embeddings: NDArray[np.float32]  # (N, D), each of length 1
     paths: list[str]
     identities: list[str]  # empty where unknown
-    contract: str  # FaceContract.id
+    contract: str  # id of the FaceContract or EarContract
     digest: str  # of the weights
     metadata: dict[str, Any]  # variant, weights, flip, skipped; plain values
+    sides: list[str] | None = None  # of ears: l, r, or empty where unknown
 
     def __len__(self) -> int:
         return len(self.paths)
 
 
-def write_embeddings(path: Path, table: FaceEmbeddings) -> None:
+def write_embeddings(path: Path, table: IdentityEmbeddings) -> None:
     """Whole or not at all; the same table gives the same bytes. Raises InputError for an invalid table."""
-    check_name(path)
+    check_npz_name(path)
     try:
         _check(table)
     except InputError as error:
         raise InputError(f"{path}: not written: {error}") from None
     members = {name: getattr(table, name) for name in MEMBERS} | {"metadata": json.dumps(table.metadata)}
+    members |= {} if table.sides is None else {SIDES: table.sides}
     with atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **{name: np.asarray(value) for name, value in members.items()})  # type: ignore[arg-type]
 
 
-def read_embeddings(path: Path, *, contract: str | None = None, digest: str | None = None) -> FaceEmbeddings:
+def read_embeddings(path: Path, *, contract: str | None = None, digest: str | None = None) -> IdentityEmbeddings:
     """A table of `write_embeddings`. Nothing in the file is run.
 
     contract, digest: that the table must have, if its embeddings are to be compared with others. Raises InputError for
     a table of another contract or of other weights, and for any other file.
     """
-    check_name(path)
+    check_npz_name(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
@@ -64,34 +66,38 @@ def read_embeddings(path: Path, *, contract: str | None = None, digest: str | No
     except OSError:
         raise
     except Exception as error:  # zipfile and numpy raise almost anything on a broken file
-        raise InputError(f"{path}: damaged, or not written by earface faces embed ({type(error).__name__})") from None
-    again = "embed its faces again"
+        raise InputError(
+            f"{path}: damaged, or not written by earface faces embed or ears recognize embed ({type(error).__name__})"
+        ) from None
+    again = "embed its pictures again"
     if contract is not None and table.contract != contract:
-        raise InputError(f"{path}: made under the face contract {table.contract}, not {contract}: {again}")
+        raise InputError(f"{path}: made under the contract {table.contract}, not {contract}: {again}")
     if digest is not None and table.digest != digest:
         made_by = table.metadata.get("weights", "unknown")
         raise InputError(f"{path}: made by other weights ({made_by}) than those given: {again}")
     return table
 
 
-def _read(path: Path) -> FaceEmbeddings:
+def _read(path: Path) -> IdentityEmbeddings:
     with zipfile.ZipFile(path) as archive:
         declared = sum(info.file_size for info in archive.infolist())
     if declared > MAX_BYTES:
         raise InputError(f"unpacks to {declared:,} bytes, more than the limit of {MAX_BYTES:,}")
     with np.load(path, allow_pickle=False) as archive:
         found = {name: archive[name] for name in MEMBERS}
-    return FaceEmbeddings(
+        sides = archive[SIDES].tolist() if SIDES in archive.files else None
+    return IdentityEmbeddings(
         embeddings=found["embeddings"],
         paths=found["paths"].tolist(),
         identities=found["identities"].tolist(),
         contract=str(found["contract"]),
         digest=str(found["digest"]),
         metadata=json.loads(str(found["metadata"])),
+        sides=sides,
     )
 
 
-def _check(table: FaceEmbeddings) -> None:
+def _check(table: IdentityEmbeddings) -> None:
     values = table.embeddings
     if values.dtype != np.float32 or values.ndim != 2 or len(values) == 0:
         raise InputError(f"embeddings are {values.dtype} {values.shape}, not float32 (N, D) with N >= 1")
@@ -102,5 +108,7 @@ def _check(table: FaceEmbeddings) -> None:
         texts = getattr(table, name)
         if len(texts) != len(values) or not all(isinstance(text, str) for text in texts):
             raise InputError(f"{name} are not {len(values)} texts")
+    if table.sides is not None and (len(table.sides) != len(values) or not set(table.sides) <= {"l", "r", ""}):
+        raise InputError(f"sides are not {len(values)} of l, r and empty")
     if not isinstance(table.metadata, dict):
         raise InputError("metadata is no table of names and values")
