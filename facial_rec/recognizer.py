@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from facial_rec.model import EdgeFace
 @dataclass(frozen=True)
 class FaceRecognizer:
     """A recogniser in evaluation mode on a device. Embeddings may be compared if their `key` is equal."""
+
+    modality: ClassVar[Literal["face"]] = "face"
 
     name: str  # a variant or the path of its weights
     model: EdgeFace

@@ -3,28 +3,75 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
 
 from ear_teacher.loading import check_contract
 from ear_teacher.recognition.evaluation import TestEars
+from ear_teacher.recognition.hub import EarRecognizerProvenance
 from ear_teacher.recognition.model import EarRecognizer
 from earface.core.errors import InputError
 from earface.core.files import is_exported
+from earface.data.ear_contract import EarContract
 from earface.data.identity_split import identity_digests
 from earface.data.image_cache import open_image_cache
 from earface.data.npy import read_teacher_npy
 from earface.nn.checkpoint import find_checkpoint, read_checkpoint
+from earface.nn.precision import Precision, autocast
 
 
 @dataclass(frozen=True)
 class TrainedEarRecognizer:
-    """A model in evaluation mode and where it comes from."""
+    """A recogniser in evaluation mode on a device, and where it comes from.
+
+    Embeddings may be compared if their `key` is equal.
+    """
+
+    modality: ClassVar[Literal["ear"]] = "ear"
 
     model: EarRecognizer
     source: Path  # the checkpoint, or the folder
     run: dict[str, Any] | None  # the options it was trained with; None for a folder
+    device: str = "cpu"
+    precision: Precision = "32"
+    digest: str = field(init=False)  # of the weights, the size and the contract
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", self.model.digest)
+
+    @property
+    def name(self) -> str:
+        return str(self.source)
+
+    @property
+    def contract(self) -> EarContract:
+        return EarContract.parse(self.model.config.contract)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.contract.id, self.digest
+
+    @property
+    def provenance(self) -> EarRecognizerProvenance:
+        return self.model.provenance
+
+    @property
+    def trained_on(self) -> frozenset[str]:
+        """Digests of the people it was trained on."""
+        return frozenset(self.provenance.trained_on)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Ears in their form, (B, 3, S, S) in [-1, 1] -> (B, D) of length 1, float32, averaged over the flip.
+
+        In 32 bits an ear's embedding is the same bit for bit alone and in any batch.
+        """
+        with autocast(self.device, self.precision):
+            return self.model.embed_exactly(images.to(self.device))
 
     @property
     def val_npy(self) -> tuple[str, ...]:
@@ -39,14 +86,17 @@ class TrainedEarRecognizer:
         return [f"{ears.source}: {len(shared)} subjects have names that were trained on, such as {shared[0]}"]
 
 
-def load_recognizer(path: str, device: str, weights: str) -> TrainedEarRecognizer:
+def load_recognizer(
+    path: str, device: str, weights: str = "averaged", precision: Precision = "32"
+) -> TrainedEarRecognizer:
     """path: a checkpoint, a pattern (the newest match), a run's folder (its best), or an exported folder."""
     if is_exported(path):
-        return TrainedEarRecognizer(EarRecognizer.from_pretrained(path, map_location=device), Path(path), None)
+        model = EarRecognizer.from_pretrained(path, map_location=device)
+        return TrainedEarRecognizer(model.eval(), Path(path), None, device, precision)
     checkpoint = find_checkpoint(path)
     content = read_checkpoint(checkpoint)
     model = EarRecognizer.from_checkpoint(content, checkpoint, device, weights)
-    return TrainedEarRecognizer(model, checkpoint, content["hyper_parameters"]["options"])
+    return TrainedEarRecognizer(model, checkpoint, content["hyper_parameters"]["options"], device, precision)
 
 
 def open_test_ears(path: str, trained: TrainedEarRecognizer, data_root: str | None, cache_dir: str | None) -> TestEars:

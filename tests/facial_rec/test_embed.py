@@ -193,9 +193,7 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_a_table_of_another_contract_or_of_other_weights_is_refused(tmp_path: Path) -> None:
     write_embeddings(tmp_path / "a.npz", table_of())
-    with pytest.raises(
-        InputError, match=r"a\.npz: made under the contract .*arcface.*, not .*center.*: embed its"
-    ):
+    with pytest.raises(InputError, match=r"a\.npz: made under the contract .*arcface.*, not .*center.*: embed its"):
         read_embeddings(tmp_path / "a.npz", contract=FaceContract("center").id)
     with pytest.raises(InputError, match=r"a\.npz: made by other weights \(a\.pt\) than those given"):
         read_embeddings(tmp_path / "a.npz", digest="1" * 64)
