@@ -40,7 +40,7 @@ DECIDING_EPOCHS = 4  # after which a run goes on only if it fits
 SPARE_SECONDS = 10.0  # to write the rows
 GRACE_SECONDS = 20.0  # until a run that was asked to stop is killed
 MAIN = """
-import sys, time, torch
+import atexit, sys, time, torch
 from collections import Counter
 import pytorch_lightning.loops as loops
 from ear_teacher.module import EarVAELightning
@@ -62,11 +62,14 @@ def timed(owner, name, label):
 timed(AtomicCheckpointIO, "save_checkpoint", "checkpoints")
 timed(loops._EvaluationLoop, "run", "validation")
 timed(EarVAELightning, "_draw_image_grids", "pictures")
-code = main(sys.argv[1:])
-for label, seconds in spent.items():
-    print("spent", label, seconds)
-print("peak", torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0)
-sys.exit(code)
+
+@atexit.register  # also of a run that was paused
+def report():
+    for label, seconds in spent.items():
+        print("spent", label, seconds)
+    print("peak", torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0, flush=True)
+
+sys.exit(main(sys.argv[1:]))
 """
 GRAPHS = "--compile=true --compile_mode=reduce-overhead"
 
@@ -151,9 +154,9 @@ def reference(context: Context) -> dict[str, Any]:
 def candidate(context: Context, own: str) -> dict[str, Any]:
     """The whole run, or as many epochs as there is time for; rows of its quality over time follow."""
     epochs = 2 if context.smoke else EPOCHS
-    argv = [*flags_of(context, own, "candidate"), f"--epochs={epochs}"]
+    argv = [*flags_of(context, own, context.stage), f"--epochs={epochs}"]
     found = raced(argv, context.left - SPARE_SECONDS, epochs)
-    tables = list((context.work / "race" / "candidate").rglob("metrics.csv"))
+    tables = list((context.work / "race" / context.stage).rglob("metrics.csv"))
     if len(found.ends) < 2 or not tables:
         raise RuntimeError(f"exit code {found.code} after {len(found.ends)} epochs and {found.seconds:.0f} s")
     shutil.copy(tables[0], context.out / "race_metrics.csv")
