@@ -19,6 +19,7 @@ from earface.core.errors import InputError
 from earface.core.progress import progress
 from earface.data.augmentation import EarAugmentation
 from earface.data.ear_contract import STRETCH
+from earface.data.identity_split import person
 from earface.data.image_cache import ImageMap, open_image_cache
 from earface.data.npy import read_teacher_npy
 from earface.data.pixels import to_model_range
@@ -61,6 +62,12 @@ class EarFile:
     subjects: list[str]
     sides: list[str]  # l, r or empty
     contract: str
+    collection: str  # whose subjects they are, empty where it is unknown
+
+    @property
+    def people(self) -> set[str]:
+        """The subjects by names that differ from those of other sets."""
+        return {person(self.collection, subject) for subject in self.subjects}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -191,12 +198,14 @@ class EarRecognizerDataModule(TrainingDataModule[EarRecognizerTrainingConfig]):
         ]
 
     def _check_people(self) -> None:
-        """Of files in one folder, or of one name, the same subject on both sides is the same person."""
-        trained = {(Path(file.source).parent.resolve(), name) for file in self.train_files for name in file.subjects}
+        """Of files of one set, or else in one folder, the same subject on both sides is the same person."""
+
+        def place(file: EarFile) -> str:
+            return file.collection or str(Path(file.source).parent.resolve())
+
+        trained = {(place(file), name) for file in self.train_files for name in file.subjects}
         for file in self.val_files:
-            shared = sorted(
-                name for name in set(file.subjects) if (Path(file.source).parent.resolve(), name) in trained
-            )
+            shared = sorted(name for name in set(file.subjects) if (place(file), name) in trained)
             if shared:
                 raise InputError(
                     f"{file.source}: {len(shared)} subjects are also trained on (such as {shared[0]}); split by "
@@ -237,4 +246,5 @@ class EarRecognizerDataModule(TrainingDataModule[EarRecognizerTrainingConfig]):
             [data.subjects[row] for row in kept],
             [sides[row] for row in kept],
             data.contract or STRETCH,
+            data.collection,
         )

@@ -36,6 +36,7 @@ class TestEars:
     names: list[str]
     subjects: list[str]
     sides: list[str]  # l, r or empty
+    collection: str = ""  # whose subjects they are
 
     def __len__(self) -> int:
         return len(self.names)
@@ -53,8 +54,8 @@ class TestEars:
         return self.rows(sorted(kept))
 
     def rows(self, kept: Sequence[int]) -> TestEars:
-        lists = ([values[row] for row in kept] for values in (self.names, self.subjects, self.sides))
-        return TestEars(self.source, self.images[list(kept)], *lists)
+        names, subjects, sides = ([values[row] for row in kept] for values in (self.names, self.subjects, self.sides))
+        return TestEars(self.source, self.images[list(kept)], names, subjects, sides, self.collection)
 
 
 @torch.no_grad()

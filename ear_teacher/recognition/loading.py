@@ -17,7 +17,7 @@ from ear_teacher.recognition.model import EarRecognizer
 from earface.core.errors import InputError
 from earface.core.files import is_exported
 from earface.data.ear_contract import EarContract
-from earface.data.identity_split import identity_digests
+from earface.data.identity_split import identity_digests, person
 from earface.data.image_cache import open_image_cache
 from earface.data.npy import read_teacher_npy
 from earface.nn.checkpoint import find_checkpoint, read_checkpoint
@@ -78,12 +78,18 @@ class TrainedEarRecognizer:
         return tuple(self.run["val_npy"]) if self.run else ()
 
     def overlap(self, ears: TestEars) -> list[str]:
-        """A note where people have names that were trained on."""
-        trained = set(self.model.provenance.trained_on)
-        shared = [name for name in sorted(set(ears.subjects)) if identity_digests([name])[0] in trained]
+        """A note where people have names that were trained on, of a set that may be another.
+
+        Raises InputError for people that were trained on.
+        """
+        people = {name: identity_digests([person(ears.collection, name)])[0] for name in sorted(set(ears.subjects))}
+        shared = [name for name, digest in people.items() if digest in self.trained_on]
         if not shared or (self.run and ears.source in self.val_npy):
             return []
-        return [f"{ears.source}: {len(shared)} subjects have names that were trained on, such as {shared[0]}"]
+        line = f"{ears.source}: {len(shared)} subjects, such as {shared[0]},"
+        if ears.collection:
+            raise InputError(f"{line} were trained on; measure on others")
+        return [f"{line} have names that were trained on"]
 
 
 def load_recognizer(
@@ -119,4 +125,5 @@ def open_test_ears(path: str, trained: TrainedEarRecognizer, data_root: str | No
     paths: Sequence[object] = data.image_paths or [f"{path} row {row}" for row in range(len(data))]
     names = [str(each) for each in paths]
     sides = data.sides or [""] * len(data)
-    return TestEars(path, cache.images, [names[row] for row in kept], subjects, [sides[row] for row in kept])
+    names, sides = [names[row] for row in kept], [sides[row] for row in kept]
+    return TestEars(path, cache.images, names, subjects, sides, data.collection)

@@ -111,8 +111,8 @@ class EarRecognizerLightning(TrainingModule[EarRecognizerTrainingConfig, EarReco
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["classes"] = self._digests(self.classes)
-        people = {name for file in self.datamodule.train_files for name in file.subjects}
-        checkpoint["trained_on"] = sorted(self._digests(sorted(people)))
+        people = set().union(*(file.people for file in self.datamodule.train_files))
+        checkpoint["trained_on"] = self._digests(sorted(people))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)

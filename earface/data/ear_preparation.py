@@ -28,7 +28,7 @@ from earface.data.ear_inspection import InspectedEar, Inspection, RejectedEar, i
 from earface.data.ear_networks import EAR_LANDMARKS, EarBoxes, EarLandmarker
 from earface.data.ear_pictures import save_histograms, save_kept, save_rejected
 from earface.data.ear_rows import EarRow, fixed_split, rows_from_folder, rows_from_index
-from earface.data.ear_writing import clear_ears, side_of, write_ears, write_split
+from earface.data.ear_writing import clear_ears, collection_of, side_of, write_ears, write_split
 from earface.data.options import EAR_REPORT, TEACHER_FILES, USUAL_EARS, EarPreparationOptions
 from earface.data.splits import split_by_subject
 
@@ -70,7 +70,7 @@ def prepare_ears(options: EarPreparationOptions, pattern: re.Pattern[str] | None
         "sides_that_disagree": [row.name for row, ear in zip(kept, found, strict=True) if _disagrees(row, ear)],
     }
     split, num_dropped = _split(options, kept, found, out, report)
-    table = _write(options, split, aligner, out, report)
+    table = _write(options, split, aligner, out, report, collection_of(rows))
     _draw(out, split, rejects, aligner, options.size)
     write_json(out / EAR_REPORT, report)
     (out / REFUSED).unlink(missing_ok=True)
@@ -159,7 +159,12 @@ def _split(
 
 
 def _write(
-    options: EarPreparationOptions, split: PreparedSplit, aligner: EarAligner, out: Path, report: dict[str, object]
+    options: EarPreparationOptions,
+    split: PreparedSplit,
+    aligner: EarAligner,
+    out: Path,
+    report: dict[str, object],
+    collection: str,
 ) -> Table:
     """The pictures, then the teacher files; fills the report, and returns what is printed of it."""
     parts = {side: split.part(side) for side in TEACHER_FILES}
@@ -174,7 +179,7 @@ def _write(
     for side, chosen in parts.items():
         rows, found = [split.rows[row] for row in chosen], [split.found[row] for row in chosen]
         pictures = [ears[row] for row in chosen.tolist()] if ears else None
-        write_split(out / TEACHER_FILES[side], rows, found, pictures, aligner.contract.id)
+        write_split(out / TEACHER_FILES[side], rows, found, pictures, aligner.contract.id, collection)
         width, height = np.median([ear.size for ear in found], axis=0)
         subjects = sorted({row.subject for row in rows})
         sides = Counter(side_of(*each) or "unknown" for each in zip(rows, found, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -73,7 +74,12 @@ def _stored(path: Path) -> str:
 
 
 def write_split(
-    path: Path, rows: Sequence[EarRow], found: Sequence[InspectedEar], ears: Sequence[Path] | None, contract: str
+    path: Path,
+    rows: Sequence[EarRow],
+    found: Sequence[InspectedEar],
+    ears: Sequence[Path] | None,
+    contract: str,
+    collection: str,
 ) -> None:
     """A teacher file. ears: the pictures in their form; None: the pictures as they come, with their boxes.
 
@@ -90,7 +96,14 @@ def write_split(
         subjects=[row.subject for row in rows],
         sides=sides if any(sides) else None,
         contract="" if contract == STRETCH else contract,
+        collection=collection,
     )
+
+
+def collection_of(rows: Sequence[EarRow]) -> str:
+    """12 hex digits that stand for a set of pictures and their subjects, whatever form, size and split it is given."""
+    names = sorted(f"{row.subject}\0{row.name}" for row in rows)
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def side_of(row: EarRow, ear: InspectedEar) -> str:

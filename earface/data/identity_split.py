@@ -142,6 +142,11 @@ def identity_digests(identities: Iterable[str]) -> list[str]:
     return sorted({hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16] for name in identities})
 
 
+def person(collection: str, subject: str) -> str:
+    """The name of a subject among those of all sets. collection: TeacherData.collection, empty where it is unknown."""
+    return f"{collection}/{subject}" if collection else subject
+
+
 def as_json(content: object) -> str:
     """Readable JSON. Written with errors="backslashreplace", names that are no Unicode are escaped as JSON wants it."""
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"

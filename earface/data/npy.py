@@ -37,6 +37,7 @@ class TeacherData:
     landmarks: NDArray[np.float32] | None  # (N, K, 2) x y, pixels; NaN = not visible
     sides: list[str] | None = None  # l, r or empty for unknown
     contract: str = ""  # EarContract.id of the pictures; empty: they are as they come
+    collection: str = ""  # whose subjects they are: of two sets with equal names, which; empty: nothing says it
 
     def __len__(self) -> int:
         return len(self.image_paths if self.image_paths is not None else self.images)  # type: ignore[arg-type]
@@ -46,7 +47,7 @@ def read_teacher_npy(path: str | os.PathLike[str], data_root: str | os.PathLike[
     """Read either documented form, from `.npy` or `.npz`.
 
     - A pickled dict (`.npz`: members) of `image_paths` or `images`, and optionally `bboxes`, `subjects`, `landmarks`,
-      `sides` and the text `contract`.
+      `sides` and the texts `contract` and `collection`.
     - An image array (N, H, W, C) or (N, C, H, W), C = 1 or 3: uint8, or float in [0, 1], [-1, 1] or [0, 255].
 
     A float array's range is taken from its smallest and largest value: within [0, 1]; negative but within [-1, 1]; or
@@ -78,11 +79,13 @@ def write_teacher_npy(
     landmarks: NDArray[Any] | None = None,
     sides: Sequence[str] | None = None,
     contract: str = "",
+    collection: str = "",
 ) -> None:
     """Write the dict form, whole or not at all; paths as text with forward slashes, boxes and landmarks as float32.
 
     bboxes: (N, 4) x y width height in pixels. subjects: N names. landmarks: (N, K, 2) in pixels, NaN = not visible.
     sides: N of l, r and empty. contract: EarContract.id of the pictures, if they are in a form.
+    collection: the same text for files that name the same people.
     Raises InputError if it could not be read back.
     """
     texts = [item.as_posix() if isinstance(item, PurePath) else str(item) for item in image_paths]
@@ -95,6 +98,7 @@ def write_teacher_npy(
     content |= {} if landmarks is None else {"landmarks": _landmarks(landmarks, len(texts))}
     content |= {} if sides is None else {"sides": _sides(sides, len(texts))}
     content |= {"contract": contract} if contract else {}
+    content |= {"collection": collection} if collection else {}
     with atomic_write(path) as temporary, temporary.open("wb") as stream:
         np.save(stream, np.array(content, dtype=object))
 
@@ -115,7 +119,7 @@ def _read_mapping(path: Path) -> Mapping[str, Any]:
 
 
 def _read_members(path: Path) -> Mapping[str, Any]:
-    known = ("image_paths", "images", "bboxes", "subjects", "landmarks", "sides", "contract", "arr_0")
+    known = ("image_paths", "images", "bboxes", "subjects", "landmarks", "sides", "contract", "collection", "arr_0")
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         members = {name: members[name] for name in known if name in members}
@@ -181,6 +185,7 @@ def _teacher_data(path: Path, mapping: Mapping[str, Any], root: DataRoot) -> Tea
         landmarks=_landmarks(known["landmarks"], count) if "landmarks" in known else None,
         sides=_sides(known["sides"], count) if "sides" in known else None,
         contract=_text(known["contract"], "contract") if "contract" in known else "",
+        collection=_text(known["collection"], "collection") if "collection" in known else "",
     )
 
 

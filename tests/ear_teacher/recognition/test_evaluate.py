@@ -12,6 +12,7 @@ import pytest
 
 from ear_teacher.recognition.evaluate import main as evaluate
 from ear_teacher.recognition.evaluation import TestEars, failure_grid, recognise
+from earface.data.npy import read_teacher_npy, write_teacher_npy
 from earface.metrics.verification import equal_error_rate
 from tests.conftest import only_line
 from tests.ear_teacher.recognition.test_training import run
@@ -71,6 +72,28 @@ def test_the_command_writes_its_results(ear_set: Path, tmp_path: Path, capsys: A
     assert evaluate([*argv, "--overwrite", "--per-subject", "3"]) == 0
     (fewer,) = json.loads((out / "metrics.json").read_text())["files"].values()
     assert fewer["ears"] == 6
+
+
+@pytest.mark.runs
+def test_people_of_the_training_are_refused_where_the_set_is_known(ear_set: Path, tmp_path: Path, capsys: Any) -> None:
+    """By name and set; of a set that nothing names it may be another person, and that is noted."""
+    data = read_teacher_npy(ear_set / "train_teacher.npy")
+    assert data.image_paths is not None
+    paths = {}
+    for name, collection in (("train", "set"), ("again", "set"), ("other", "another"), ("unknown", "")):
+        paths[name] = tmp_path / name / "ears.npy"
+        paths[name].parent.mkdir()
+        write_teacher_npy(paths[name], image_paths=data.image_paths, subjects=data.subjects, collection=collection)
+    for trained, messages in (("train", {"again": "were trained on"}), ("unknown", {"unknown": "have names"})):
+        assert run(ear_set, tmp_path / "of" / trained, "--train-npy", paths[trained], "--epochs", 1) == 0
+        argv = ["--checkpoint", str(tmp_path / "of" / trained / "checkpoints" / "last.ckpt"), "--replicates", "100"]
+        for name in ("again", "other", "unknown"):
+            capsys.readouterr()
+            code = evaluate([*argv, "--npy", str(paths[name]), "--out", str(tmp_path / trained / name / "results")])
+            shown = capsys.readouterr()
+            assert code == (2 if messages.get(name) == "were trained on" else 0)
+            assert messages.get(name, "results") in shown.err + shown.out
+            assert ("have names" in shown.out) == (messages.get(name) == "have names")
 
 
 @pytest.mark.runs

@@ -15,6 +15,7 @@ from ear_teacher.recognition.config import EarRecognizerTrainingConfig
 from ear_teacher.recognition.datamodule import BalancedEars, EarFile, EarRecognizerDataModule
 from ear_teacher.recognition.losses import EarRecognizerLoss, margin_at
 from ear_teacher.recognition.train import main as train
+from earface.core.errors import InputError
 from earface.data.npy import read_teacher_npy, write_teacher_npy
 from earface.nn.checkpoint import read_checkpoint
 from tests.conftest import only_line
@@ -70,7 +71,7 @@ def file_of(counts: list[int]) -> EarFile:
     subjects = [f"s{number}" for number, count in enumerate(counts) for _ in range(count)]
     images: Any = np.zeros((len(subjects), 32, 32, 3), np.uint8)
     return EarFile(
-        "a.npy", images, [str(row) for row in range(len(subjects))], subjects, [""] * len(subjects), "stretch"
+        "a.npy", images, [str(row) for row in range(len(subjects))], subjects, [""] * len(subjects), "stretch", ""
     )
 
 
@@ -144,6 +145,29 @@ def test_one_person_is_too_few_and_unknown_people_too(ear_set: Path, tmp_path: P
     for name, message in (("one", "1 class of ears; two people or more"), ("nobody", "names no subjects")):
         assert run(ear_set, tmp_path / name, "--train-npy", tmp_path / f"{name}.npy") == 2
         assert message in only_line(capsys)
+
+
+def test_equal_names_of_two_sets_are_two_people(ear_set: Path, tmp_path: Path) -> None:
+    """001 of one set is not 001 of another, and the same set in two folders is one."""
+    data = read_teacher_npy(ear_set / "train_teacher.npy")
+    assert data.image_paths is not None
+    assert data.subjects is not None
+    for folder, collection in (("a", "first"), ("b", "second"), ("c", "first")):
+        path = tmp_path / folder / "ears.npy"
+        path.parent.mkdir()
+        write_teacher_npy(path, image_paths=data.image_paths, subjects=data.subjects, collection=collection)
+
+    def module(train: str, val: str) -> EarRecognizerDataModule:
+        files = {"train_npy": (f"{tmp_path}/{train}/ears.npy",), "val_npy": (f"{tmp_path}/{val}/ears.npy",)}
+        found = EarRecognizerDataModule(EarRecognizerTrainingConfig(**files, progress="none"))
+        found.setup()
+        return found
+
+    first, second = module("a", "b"), module("b", "a")
+    assert first.train_files[0].people.isdisjoint(second.train_files[0].people)
+    assert first.train_files[0].people == second.val_files[0].people
+    with pytest.raises(InputError, match="8 subjects are also trained on"):
+        module("a", "c")
 
 
 @pytest.mark.runs
