@@ -1,6 +1,6 @@
 """What an ear adds to a face of 16 pixels.
 
-    python -m benchmarks.chimeric --ears AWE --calibration EARVN --faces LFW --ear-recognizer CKPT --face-recognizer FILE
+    python -m benchmarks.chimeric --ears AWE --calibration EARVN --faces LFW --ear-recognizer C --face-recognizer F
 
 No set has both of the same people, so they are chimeric: each person of the ears is paired with one of the faces, many
 times over. Enrolled are one HR face and one ear of each; probes are another face, made small, and another ear. Scores
@@ -56,7 +56,7 @@ def main() -> None:
     measured, fitted = (ears_of(folder, args.ear_recognizer) for folder in (args.ears, args.calibration))
     faces = load_recognizer(args.face_recognizer, "arcface")
     print(
-        f"{len(measured)} people measured, {len(fitted)} for the fusion, {args.pairings} pairings with identities of LFW"
+        f"{len(measured)} people, {len(fitted)} others for the fusion, {args.pairings} pairings with identities of LFW"
     )
     print("| probe's face | scores | rank-1 | EER | TAR at FAR 1e-3 |")
     print("|---|---|---|---|---|")
