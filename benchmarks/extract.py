@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ear_teacher.embeddings.sources import EarSource, encode_sources, sources_of
+from ear_teacher.ear_reader import EarReader, EarSource, sources_of
+from ear_teacher.encoding import encode_sources
 from ear_teacher.loading import load_trained
 from ear_teacher.model import EarVAE
 from earface.data.images import read_image, resize_image
@@ -65,8 +66,11 @@ def main() -> None:
         else:
             model = EarVAE(encoder="resnet18", latent_dim=256).eval()
         sources = sources_of(str(images), data_root=None, crop_to_bbox=None, folder_subjects=False)
+        reader = EarReader(model.config)
         methods: dict[str, Callable[[], object]] = {
-            "ear_teacher.extract": lambda: encode_sources(model, sources, batch_size=64, device="cpu").mu,
+            "ear_teacher.extract": lambda: encode_sources(
+                model.encode_posterior, sources, reader, batch_size=64, device="cpu"
+            ).values[0],
             BASELINE: lambda: one_at_a_time(model, sources, lambda image: model.encoder(image)[0]),
             "one at a time, model.encode": lambda: one_at_a_time(model, sources, model.encode),
             "reading and resizing alone": lambda: read_only(model, sources),

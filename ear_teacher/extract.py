@@ -25,22 +25,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         import numpy as np
         from rich.console import Console
 
+        from ear_teacher.ear_reader import EarReader, sources_of
+        from ear_teacher.embeddings.embedder import load_embedder
         from ear_teacher.embeddings.extraction import (
+            check_logvar,
             check_places,
             clusters_picture,
             describe,
             encode,
             group,
             read_tables,
-            say,
             search,
             search_picture,
             shown,
         )
         from ear_teacher.embeddings.plots import thumbnail_side, write_projector
-        from ear_teacher.embeddings.sources import EarReader, sources_of
         from ear_teacher.embeddings.table import is_table, joined, write_embeddings
-        from ear_teacher.loading import load_trained
+        from ear_teacher.encoding import say
         from earface.nn.inference import choose_device
 
     written = [path for path in options.input if Path(path).is_file() and is_table(Path(path))]
@@ -51,12 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     out = check_places(options)
     device = choose_device(options.device)
-    trained = load_trained(options.checkpoint, device, options.weights)
-    reader = EarReader(trained.model.config, *options.networks)
-    tables = read_tables(options.embeddings, trained, options.logvar)
-    crop = (
-        options.crop_to_bbox if options.crop_to_bbox is not None or trained.run is None else trained.run["crop_to_bbox"]
-    )
+    embedder = load_embedder(options.checkpoint, device, options.weights)
+    if options.logvar:
+        check_logvar(embedder)
+    reader = EarReader(embedder.form, *options.networks)
+    tables = read_tables(options.embeddings, embedder, options.logvar)
+    crop = embedder.crop_to_bbox if options.crop_to_bbox is None else options.crop_to_bbox
     sources = [
         source
         for path in options.input
@@ -74,24 +75,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     console = Console()
     if sources:
-        logvar = options.logvar or (bool(tables) and all(table.logvar is not None for table in tables))
-        tables.append(encode(trained, sources, reader, device, options.batch_size, logvar, console))
-    table = joined(tables, describe(trained, tables))
+        known_logvar = bool(tables) and all(table.logvar is not None for table in tables)
+        logvar = embedder.has_logvar and (options.logvar or known_logvar)
+        tables.append(encode(embedder, sources, reader, device, options.batch_size, logvar, console))
+    table = joined(tables, describe(embedder, tables))
     if options.folder_subjects and table.subjects is None:
         say(console, "note: --folder-subjects found no pictures in subfolders, so no subjects are known")
     if options.clusters:
-        table = group(trained, table, options.clusters, clusters_picture(out), console)
+        table = group(embedder, table, options.clusters, clusters_picture(out), console)
     if options.out or sources:
         write_embeddings(out, table)
         say(console, f"{len(table)} embeddings: {out}")
     if options.projector:
         rows = np.arange(len(table))
-        pictures = [ear.picture for ear in shown(table, rows, trained.model.config.in_channels)]
+        pictures = [ear.picture for ear in shown(table, rows, embedder.form.in_channels)]
         write_projector(Path(options.projector), table, pictures)
         say(console, f"projector: tensorboard --logdir {options.projector}")
     if options.search:
         picture = search_picture(out, options.search)
-        search(trained, table, options.search, reader, options.top_k, picture, device, console)
+        search(embedder, table, options.search, reader, options.top_k, picture, device, console)
     return 0
 
 

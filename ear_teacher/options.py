@@ -37,12 +37,13 @@ class EarEmbeddingOptions(ModelOptions):
     """Encode ears into a table of embeddings; search it, group it, show it in TensorBoard."""
 
     checkpoint: str = option(
-        "ear_teacher/checkpoints/last.ckpt", "a .ckpt file, a quoted pattern (the newest match), or an exported folder"
+        "ear_teacher/checkpoints/last.ckpt",
+        "of an ear VAE or an ear recogniser: a .ckpt file, a quoted pattern (the newest match), or an exported folder",
     )
     input: tuple[str, ...] = option((), "images, folders (searched through), teacher NPY or NPZ files; several")
     embeddings: tuple[str, ...] = option((), "tables written earlier; their pictures are not encoded again")
     out: str | None = option(None, f".npz or .parquet; default: {DEFAULT_OUT}, or no table if nothing was encoded")
-    logvar: bool = option(False, "write the log variances of the posteriors, too")
+    logvar: bool = option(False, "write the log variances of an ear VAE's posteriors, too")
     search: str | None = option(None, "a picture: find the ears most similar to it")
     top_k: int = option(5, "how many ears a search returns", low=1)
     clusters: int = option(0, "clusters of k-means; 0: none", low=0)

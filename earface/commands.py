@@ -44,6 +44,7 @@ COMMANDS = {
     "ears detector predict": Command("ear_teacher.detector.predict", "boxes, landmarks and crops of photographs"),
     "ears recognize train": Command("ear_teacher.recognition.train", "train one, from a face recogniser or an encoder"),
     "ears recognize evaluate": Command("ear_teacher.recognition.evaluate", "who is who among ears, beside HOG"),
+    "ears recognize embed": Command("ear_teacher.recognition.embed", "embeddings of ears, to enrol and to compare"),
     "faces prepare": Command("earface.data.prepare_faces", "photographs to a set of aligned faces, split by identity"),
     "faces synthesize": Command("earface.synthetic.draw_faces", "synthetic faces with known identities and factors"),
     "faces embed": Command("facial_rec.embed", "embeddings of aligned faces"),

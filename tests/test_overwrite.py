@@ -24,6 +24,7 @@ RESULTS = {  # arguments, and a file that would be written
     "ears detector evaluate": ("--checkpoint {file} --out {out}", "scores.png"),
     "ears detector predict": ("--checkpoint {file} --input {pictures} --out {out}", "overlays/p.png"),
     "ears recognize evaluate": ("--checkpoint {file} --npy {file} --out {out}", "metrics.json"),
+    "ears recognize embed": ("--recognizer {file} --input {pictures} --out {out}/e.npz", "e.npz"),
     "faces prepare": ("--images {pictures} --aligned --out {out}", "anything"),
     "faces synthesize": ("--out {out}", "anything"),
     "faces embed": ("--input {pictures} --weights {file} --out {out}/e.npz", "e.npz"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,40 +12,43 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ear_teacher.embeddings.neighbors import MEASURE, center_of, cluster, most_similar
+from ear_teacher.ear_reader import EarReader, EarSource, image_sources
+from ear_teacher.embeddings.embedder import TITLES, EarEmbedder
+from ear_teacher.embeddings.neighbors import cluster, most_similar
 from ear_teacher.embeddings.plots import CLUSTER_COLUMNS, PROJECTOR, Shown, save_clusters, save_neighbors
-from ear_teacher.embeddings.sources import (
-    EarReader,
-    EarSource,
-    encode_sources,
-    image_sources,
-    read_ears,
-    sources_of_table,
-)
+from ear_teacher.embeddings.sources import read_ears, sources_of_table
 from ear_teacher.embeddings.table import Embeddings, check_extension, read_embeddings
-from ear_teacher.loading import TrainedEarVAE
+from ear_teacher.encoding import encode_aloud, encode_sources, say
+from ear_teacher.model import EarVAE
 from ear_teacher.options import DEFAULT_OUT, EarEmbeddingOptions
 from earface.core.errors import InputError
 from earface.core.files import refuse_to_replace
-from earface.core.progress import progress
 from earface.data.images import read_image
 from earface.metrics.identification import unit_rows
 
 
-def say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, highlight=False, markup=False)
+def check_logvar(embedder: EarEmbedder) -> None:
+    """Raise InputError for a model whose embeddings have no log variances."""
+    if not embedder.has_logvar:
+        raise InputError(f"`logvar`: {embedder.source} is an {embedder.title}, whose embeddings have no log variances")
 
 
-def read_tables(paths: Sequence[str], trained: TrainedEarVAE, logvar: bool) -> list[Embeddings]:
-    """Raises InputError for a table made by other weights, and for one without logvar if `logvar`."""
+def read_tables(paths: Sequence[str], embedder: EarEmbedder, logvar: bool) -> list[Embeddings]:
+    """Raises InputError for a table made by another model or other weights, and for one without logvar if `logvar`."""
     tables = []
     for path in paths:
         table = read_embeddings(Path(path))
-        if table.metadata["digest"] != trained.digest:
+        kind = str(table.metadata.get("kind", EarVAE.format.kind))  # older tables name none
+        if kind != embedder.kind:
+            raise InputError(
+                f"{path}: made by an {TITLES.get(kind, kind)}, and {embedder.source} is an {embedder.title}: "
+                "encode its pictures again with `input`"
+            )
+        if table.metadata["digest"] != embedder.digest:
             made_by = table.metadata.get("checkpoint", "another checkpoint")
             raise InputError(
                 f"{path}: made by other weights ({made_by}, {table.metadata.get('weights')}) than those of "
-                f"{trained.source} ({trained.weights}): encode its pictures again with `input`"
+                f"{embedder.source} ({embedder.weights}): encode its pictures again with `input`"
             )
         if logvar and table.logvar is None:
             raise InputError(f"{path}: holds no logvar; encode its pictures again with `input` and `logvar`")
@@ -55,7 +57,7 @@ def read_tables(paths: Sequence[str], trained: TrainedEarVAE, logvar: bool) -> l
 
 
 def encode(
-    trained: TrainedEarVAE,
+    embedder: EarEmbedder,
     sources: Sequence[EarSource],
     reader: EarReader,
     device: str,
@@ -64,41 +66,30 @@ def encode(
     console: Console,
 ) -> Embeddings:
     """The table of the readable pictures; prints the speed and the unreadable ones."""
-    start = time.perf_counter()
-    with progress("encoding ears", len(sources)) as state:
-        found = encode_sources(
-            trained.model, sources, batch_size=batch_size, device=device, reader=reader, progress=state.update
-        )
-    seconds = time.perf_counter() - start
-    rate = f"{len(found.kept)} ears in {seconds:.1f} s, {len(found.kept) / seconds:.0f} images/s on {device}"
-    say(console, rate)
-    if found.skipped:
-        say(console, f"{len(found.skipped)} of {len(sources)} pictures cannot be used and are left out:")
-        for name, reason in found.skipped:
-            say(console, f"  {name}: {reason}")
+    found = encode_aloud(embedder.encode, sources, reader, batch_size=batch_size, device=device, console=console)
     kept = [sources[index] for index in found.kept]
     subjects, boxes = [source.subject for source in kept], np.stack([source.box for source in kept])
     return Embeddings(
         paths=[source.name for source in kept],
-        embeddings=found.mu,
+        embeddings=found.values[0],
         metadata={"skipped": [list(entry) for entry in found.skipped]},
-        logvar=found.logvar if logvar else None,
+        logvar=found.values[1] if logvar else None,
         subjects=subjects if any(subjects) else None,
         boxes=boxes if np.isfinite(boxes).any() else None,
     )
 
 
-def describe(trained: TrainedEarVAE, parts: Sequence[Embeddings]) -> dict[str, Any]:
+def describe(embedder: EarEmbedder, parts: Sequence[Embeddings]) -> dict[str, Any]:
     """The table's metadata."""
-    config = trained.model.config
     return {
-        "checkpoint": str(trained.source),
-        "digest": trained.digest,
-        "weights": trained.weights,
-        "image_size": config.image_size,
-        "in_channels": config.in_channels,
-        "latent_dim": config.latent_dim,
-        "contract": config.contract,
+        "kind": embedder.kind,
+        "checkpoint": str(embedder.source),
+        "digest": embedder.digest,
+        "weights": embedder.weights,
+        "image_size": embedder.form.image_size,
+        "in_channels": embedder.form.in_channels,
+        **embedder.shape,
+        "contract": embedder.form.contract,
         "skipped": [entry for part in parts for entry in part.metadata.get("skipped", [])],
     }
 
@@ -111,7 +102,7 @@ def shown(table: Embeddings, rows: NDArray[np.int64], channels: int) -> list[Sho
 
 
 def search(
-    trained: TrainedEarVAE,
+    embedder: EarEmbedder,
     table: Embeddings,
     query: str,
     reader: EarReader,
@@ -124,38 +115,38 @@ def search(
 
     Its own rows in the table are excluded.
     """
-    channels = trained.model.config.in_channels
+    channels = embedder.form.in_channels
     name, real = Path(query).name, os.path.realpath(query)
     own = np.array([path.endswith(name) and os.path.realpath(path) == real for path in table.paths])
     if own.any():  # as it was encoded there, possibly cropped to its box
         row = int(np.argmax(own))
-        asked, mu = shown(table, np.array([row]), channels)[0], table.embeddings[row]
+        asked, embedding = shown(table, np.array([row]), channels)[0], table.embeddings[row]
     else:
         source = image_sources([Path(query)], Path(query))
-        mu = encode_sources(trained.model, source, batch_size=1, device=device, reader=reader).mu[0]
+        embedding = encode_sources(embedder.encode, source, reader, batch_size=1, device=device).values[0][0]
         asked = Shown(source[0].read(channels), query, "")
     top_k = min(top_k, int(np.count_nonzero(~own)))
     if top_k == 0:
         raise InputError(f"`search` {query}: the table has no ears besides the picture itself")
-    center = center_of(trained.model)
-    rows, similarity = most_similar(unit_rows(table.embeddings, center), unit_rows(mu[None], center)[0], top_k, own)
+    units, query_unit = (unit_rows(values, embedder.center) for values in (table.embeddings, embedding[None]))
+    rows, similarity = most_similar(units, query_unit[0], top_k, own)
     neighbors = list(zip(shown(table, rows, channels), similarity.tolist(), strict=True))
-    save_neighbors(out, asked, neighbors)
-    say(console, f"most similar to {query}, by {MEASURE}:")
+    save_neighbors(out, asked, neighbors, embedder.measure)
+    say(console, f"most similar to {query}, by {embedder.measure}:")
     for rank, (neighbor, cosine) in enumerate(neighbors, 1):
         subject = f"  subject {neighbor.subject}" if neighbor.subject else ""
         say(console, f"{rank:4d}  {cosine:7.4f}{subject}  {neighbor.name}")
     say(console, f"picture of the search: {out}")
 
 
-def group(trained: TrainedEarVAE, table: Embeddings, count: int, out: Path, console: Console) -> Embeddings:
+def group(embedder: EarEmbedder, table: Embeddings, count: int, out: Path, console: Console) -> Embeddings:
     """The table with a cluster column; writes an image grid of the ears nearest each centre."""
     if count > len(table):
         raise InputError(f"`clusters` {count}: there are {len(table)} ears")
-    found = cluster(unit_rows(table.embeddings, center_of(trained.model)), count)
+    found = cluster(unit_rows(table.embeddings, embedder.center), count)
     members = [np.flatnonzero(found.label == label) for label in range(count)]
     nearest = [rows[np.argsort(-found.similarity[rows], kind="stable")[:CLUSTER_COLUMNS]] for rows in members]
-    pictures = iter(shown(table, np.concatenate(nearest), trained.model.config.in_channels))
+    pictures = iter(shown(table, np.concatenate(nearest), embedder.form.in_channels))
     rows_of_clusters = []
     for label, (rows, chosen) in enumerate(zip(members, nearest, strict=True)):
         people = len({table.subjects[row] for row in rows} - {""}) if table.subjects else 0

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from ear_teacher.model import EarVAE
 from earface.core.errors import InputError
 
-MEASURE = "cosine of the latents, centred on the mean of the run's validation ears"
 KMEANS_STARTS = 10
 KMEANS_SEED = 0
 
@@ -24,13 +22,6 @@ class Clusters:
 
     label: NDArray[np.int32]  # (N,)
     similarity: NDArray[np.float64]  # (N,) dot product with the own centre
-
-
-def center_of(model: EarVAE) -> NDArray[np.float32]:
-    """(D,) the centre of embeddings, the same for every set: the mean of the aggregate posterior, or of the prior."""
-    if model.posterior is None:
-        return np.zeros(model.config.latent_dim, np.float32)
-    return model.posterior.mean.numpy()
 
 
 def most_similar(

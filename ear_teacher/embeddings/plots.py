@@ -16,7 +16,6 @@ from matplotlib.figure import Figure  # without pyplot: always the Agg canvas, n
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from ear_teacher.embeddings.neighbors import MEASURE
 from ear_teacher.embeddings.table import Embeddings
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
@@ -47,9 +46,10 @@ def common_width(pictures: Sequence[Pixels | None], height: int) -> int:
     return round(height * float(np.clip(np.quantile(shares, 0.9), 0.5, 1.0)))
 
 
-def save_neighbors(path: Path, query: Shown, neighbors: Sequence[tuple[Shown, float]]) -> None:
+def save_neighbors(path: Path, query: Shown, neighbors: Sequence[tuple[Shown, float]], measure: str) -> None:
     """The query and its neighbours (with their cosines), most similar first, MAX_SHOWN of them at most.
 
+    measure: how they are compared, for the line below them.
     Where both subjects are known the frame is blue for the query's own subject and orange for another.
     """
     shown = neighbors[:MAX_SHOWN]
@@ -67,7 +67,7 @@ def save_neighbors(path: Path, query: Shown, neighbors: Sequence[tuple[Shown, fl
         axes = figure.add_subplot(grid[(rank - 1) // columns, 1 + (rank - 1) % columns])
         _draw(axes, neighbor, width, f"{rank}.  {similarity:.2f}", color)
     legend = "; frames: blue same subject, orange another" if query.subject else ""
-    figure.supxlabel(f"{MEASURE}{legend}", x=0.01, ha="left", fontsize=8, color="#444444")
+    figure.supxlabel(f"{measure}{legend}", x=0.01, ha="left", fontsize=8, color="#444444")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png")
 

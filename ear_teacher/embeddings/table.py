@@ -125,6 +125,8 @@ def _read_npz(path: Path) -> tuple[dict[str, Any], str]:
     with zipfile.ZipFile(path) as archive:
         _check_bytes(sum(info.file_size for info in archive.infolist()))
     with np.load(path, allow_pickle=False) as archive:
+        if "identities" in archive.files:
+            raise InputError("is a table of earface ears recognize embed or faces embed; give one of ears extract")
         columns: dict[str, Any] = {name: archive[name] for name in COLUMNS if name in archive.files}
         metadata = str(archive["metadata"])
     for name in ("paths", "subjects"):

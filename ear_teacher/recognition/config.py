@@ -53,6 +53,10 @@ class EarRecognizerConfig(EarRecognizerShape):
     contract: str = option("stretch", "EarContract.id of its training ears, which decides the form of new ones")
 
     @property
+    def in_channels(self) -> int:
+        return 3
+
+    @property
     def encoder_config(self) -> EarVAEConfig:
         """Of a backbone that is an encoder."""
         return EarVAEConfig(

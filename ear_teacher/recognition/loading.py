@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from ear_teacher.loading import check_contract
 from ear_teacher.recognition.evaluation import TestEars
-from ear_teacher.recognition.hub import EarRecognizerProvenance
+from ear_teacher.recognition.hub import FORMAT, EarRecognizerProvenance
 from ear_teacher.recognition.model import EarRecognizer
 from earface.core.errors import InputError
-from earface.core.files import is_exported
+from earface.core.files import CONFIG, is_exported
 from earface.data.ear_contract import EarContract
 from earface.data.identity_split import identity_digests, person
 from earface.data.image_cache import open_image_cache
@@ -90,6 +91,22 @@ class TrainedEarRecognizer:
         if ears.collection:
             raise InputError(f"{line} were trained on; measure on others")
         return [f"{line} have names that were trained on"]
+
+
+def is_recognizer(path: str) -> bool:
+    """Whether it is a checkpoint, a pattern, a run's folder or an exported folder of an ear recogniser."""
+    if is_exported(path):
+        config = Path(path) / CONFIG
+        try:
+            return bool(json.loads(config.read_text(encoding="utf-8")).get("kind") == FORMAT.kind)
+        except (OSError, ValueError, AttributeError):  # whoever loads it says what is wrong
+            return False
+    try:
+        checkpoint = find_checkpoint(path)
+    except InputError:
+        return False
+    stored = read_checkpoint(checkpoint) if checkpoint.suffix == ".ckpt" else {}
+    return bool(stored.get("hyper_parameters", {}).get("kind") == FORMAT.kind)
 
 
 def load_recognizer(

@@ -4,11 +4,37 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from earface.core.options import option
-from earface.core.tool_options import ModelOptions
+from earface.core.errors import InputError
+from earface.core.options import check_options, option
+from earface.core.tool_options import DeviceOptions, ModelOptions
 from earface.export.options import CHECKPOINT_HELP
 
 EVALUATION_RESULTS = ("metrics.json", "per_ear.csv", "failures*.png", "det*.png")
+
+
+@dataclass(frozen=True)
+class EarEmbedOptions(DeviceOptions):
+    """Embed ears: a table of embeddings of length 1, with sides, and how they were made."""
+
+    input: str = option("", "a picture, a folder of them (its first folders are the identities), or a teacher file")
+    recognizer: str = option("ear_teacher/checkpoints/recognizer/last.ckpt", CHECKPOINT_HELP)
+    out: str = option("ears.npz", "the table, .npz")
+    data_root: str | None = option(None, "folder that relative paths in a teacher file start from; default: its own")
+    landmarker: str | None = option(
+        None, "of a model of canonical ears: landmarks.onnx that its ears were aligned by; default: earface's own"
+    )
+    detector: str | None = option(None, "boxes.onnx of earface export detector: finds the ears of whole photographs")
+    batch_size: int = option(64, "ears sent to the device at once; does not change the embeddings", low=1)
+
+    @property
+    def networks(self) -> tuple[str | None, str | None]:
+        """That bring photographs into the model's form."""
+        return self.landmarker, self.detector
+
+    def check(self) -> None:
+        check_options(self)
+        if not self.input:
+            raise InputError("`input`: give a picture, a folder of ears, or a teacher file")
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ import numpy as np
 from earface.core.errors import InputError
 from earface.core.files import write_json
 from earface.core.progress import tracked
+from earface.data.annotations import checked_side
 from earface.data.ear_contract import STRETCH, EarAligner
 from earface.data.ear_inspection import InspectedEar
 from earface.data.ear_rows import EarRow
 from earface.data.images import DataRoot, read_ahead, read_image, write_image
 from earface.data.npy import write_teacher_npy
-from earface.data.tables import write_csv
+from earface.data.tables import read_csv, write_csv
 
 EARS, CONTRACT, INDEX = "ears", "ear_contract.json", "index.csv"  # the folder of the pictures, and two files in it
 
@@ -59,11 +60,32 @@ def clear_ears(out: Path) -> None:
 
 def contract_of_folder(folder: Path) -> str | None:
     """The id of the form that the pictures below a folder have; None where nothing says that they have one."""
-    for each in (folder, *folder.absolute().parents[:3]):
-        path = each / CONTRACT
-        if path.is_file():
-            return _stored(path)
-    return None
+    prepared = _prepared(folder)
+    return None if prepared is None else _stored(prepared / CONTRACT)
+
+
+def sides_of_folder(folder: Path) -> dict[Path, str]:
+    """l, r, or empty for unknown, by the resolved path of each prepared ear; empty where none were prepared there."""
+    prepared = _prepared(folder)
+    if prepared is None or not (prepared / INDEX).is_file():
+        return {}
+    rows = read_csv(prepared / INDEX)
+    root = prepared.resolve()
+    try:
+        return {root / row["file"]: checked_side(row["side"]) for row in rows}
+    except (KeyError, InputError):
+        raise InputError(f"{prepared / INDEX}: damaged; prepare the ears again with earface ears prepare") from None
+
+
+def holds_prepared_ears(folder: Path) -> bool:
+    """Whether it is the folder that ears were prepared in, whose pictures are not all ears."""
+    return (folder / EARS / CONTRACT).is_file()
+
+
+def _prepared(folder: Path) -> Path | None:
+    """The folder of prepared ears that this one is, or lies in."""
+    places = (folder, *folder.absolute().parents[:3])
+    return next((each for each in places if (each / CONTRACT).is_file()), None)
 
 
 def _stored(path: Path) -> str:

@@ -18,10 +18,14 @@ from dsr.model import DSR
 from dsr.upsampler import build_upsampler
 from dsr.upscaling import SmallFaces, write_comparison, write_faces
 from ear_teacher.detector.model import EarDetector
+from ear_teacher.ear_reader import EarReader, image_sources
+from ear_teacher.encoding import encode_sources
 from ear_teacher.metrics.baselines import PixelPCA
 from ear_teacher.metrics.reconstruction import decode_unit, encode_all, encode_posteriors, latent_use, measure
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import AggregatePosterior, LatentMoments
+from ear_teacher.recognition.loading import TrainedEarRecognizer
+from ear_teacher.recognition.model import EarRecognizer
 from earface.data.face_rows import read_faces
 from earface.data.image_grid import save_image_grid
 from earface.data.images import list_images, read_image
@@ -68,6 +72,11 @@ def dsr() -> DSR:
 @pytest.fixture(scope="module")
 def face_model() -> EdgeFace:
     return EdgeFace("edgeface_xxs").eval()
+
+
+@pytest.fixture(scope="module")
+def ear_recognizer() -> EarRecognizer:
+    return EarRecognizer(backbone="conv", image_size=SIDE, embedding_dim=LATENTS, base_channels=8).eval()
 
 
 def assert_there(value: Any) -> None:
@@ -149,6 +158,20 @@ def test_the_pipelines_recognizer_and_routes(face_model: EdgeFace, dsr: DSR, nam
             assert_there(recognizer(upsampler.enlarge(fake(3, 3, 16, 16))))
     assert traffic.products <= {PRECISIONS[name], torch.float32}
     assert PRECISIONS[name] in traffic.products
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_ears_are_recognised_without_traffic(ear_recognizer: EarRecognizer, name: str) -> None:
+    option: Any = {each: flag for flag, each in HALF.items()}.get(name, "32")
+    with fake_cuda() as traffic:
+        trained = TrainedEarRecognizer(on_cuda(ear_recognizer), Path("a.ckpt"), None, "cuda", option)
+        ears = fake(19, 3, SIDE, SIDE)  # more than one inference batch
+        trained(ears)  # a first call may move what is constant
+        traffic.clear()
+        embeddings = trained(ears)
+    assert (embeddings.device, embeddings.dtype, tuple(embeddings.shape)) == (CUDA, torch.float32, (19, LATENTS))
+    assert not traffic.events, traffic.report()
+    assert traffic.products == {PRECISIONS[name]}
 
 
 # Detection
@@ -251,6 +274,18 @@ def test_pictures_of_faces_are_embedded(face_model: EdgeFace, files: Files) -> N
     with fake_cuda():
         found = embed_pictures(on_cuda(face_model), faces, FaceContract(), batch_size=2, device="cuda", workers=1)
     assert found.embeddings.shape == (len(faces), EMBEDDING_DIM)
+
+
+def test_pictures_of_ears_are_encoded(ear_recognizer: EarRecognizer, vae: EarVAE, ear_set: Path) -> None:
+    ears = image_sources(list_images(ear_set / "images")[:5], ear_set)
+    with fake_cuda():
+        for model, encode, count in (
+            (ear_recognizer, lambda images: (ear_recognizer.embed_exactly(images),), 1),
+            (vae, vae.encode_posterior, 2),
+        ):
+            reader = EarReader(on_cuda(model).config)
+            found = encode_sources(encode, ears, reader, batch_size=2, device="cuda")
+            assert [each.shape for each in found.values] == [(5, LATENTS)] * count
 
 
 # An epoch of validation: its pictures, and its end

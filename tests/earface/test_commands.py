@@ -21,7 +21,7 @@ CONSOLE_SCRIPT = Path(sysconfig.get_path("scripts"), "earface")
 DOCUMENTED = """
     ears prepare|annotations|synthesize|scenes|check|train|evaluate|extract|eigenears
     ears detector train|evaluate|predict
-    ears recognize train|evaluate
+    ears recognize train|evaluate|embed
     faces prepare|synthesize|embed|finetune|evaluate
     dsr train|evaluate|upscale
     enroll|identify|evaluate

@@ -64,6 +64,7 @@ MISSING = {  # arguments that name something that is not there, and what it is; 
     "ears detector predict": "--input nowhere/photographs",
     "ears recognize train": "--train-npy nowhere/train.npy",
     "ears recognize evaluate": "--checkpoint nowhere/last.ckpt",
+    "ears recognize embed": "--input nowhere/ears",
     "faces prepare": "--images nowhere/photographs --out {tmp}/faces",
     "faces synthesize": "--out {file}",
     "faces embed": "--input nowhere/photographs",
