@@ -55,9 +55,7 @@ def main() -> None:
     args = parser.parse_args()
     measured, fitted = (ears_of(folder, args.ear_recognizer) for folder in (args.ears, args.calibration))
     faces = load_recognizer(args.face_recognizer, "arcface")
-    print(
-        f"{len(measured)} people, {len(fitted)} others for the fusion, {args.pairings} pairings with identities of LFW"
-    )
+    print(f"{len(measured)} people, {len(fitted)} others for the fusion, {args.pairings} pairings with LFW")
     print("| probe's face | scores | rank-1 | EER | TAR at FAR 1e-3 |")
     print("|---|---|---|---|---|")
     for size in args.sizes:

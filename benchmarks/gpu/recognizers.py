@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import time
@@ -40,8 +41,9 @@ def run(part: str, context: Context) -> None:
 
 def trained(part: str, context: Context) -> dict[str, Any]:
     """Train, measure on people who were not trained on, and keep the weights."""
-    from ear_teacher.recognition import evaluate, train
-
+    train, evaluate = (
+        importlib.import_module(f"ear_teacher.recognition.{name}").main for name in ("train", "evaluate")
+    )
     assets = Assets.of(context)
     folder = context.work / "recognizers" / part
     files = {name: assets.published(f"edgeface_{name}_q.pt") or "none" for name in ("xxs", "xs")}
@@ -51,12 +53,12 @@ def trained(part: str, context: Context) -> dict[str, Any]:
     argv += [f"--checkpoint_dir={folder}/checkpoints", f"--log_dir={folder}/logs", f"--cache_dir={folder}/cache"]
     argv += SMALL.split() if context.smoke else [f"--max_time={duration(context.left - SPARE_SECONDS)}"]
     start = time.monotonic()
-    call(train.main, argv, wanted=(0, 75))
+    call(train, argv, wanted=(0, 75))
     seconds = time.monotonic() - start
     checkpoint = folder / "checkpoints" / "last.ckpt"
     kept = keep(checkpoint, context.out, part)
     flags = [f"--checkpoint={checkpoint}", "--per_subject=20", f"--device={context.device}", "--replicates=200"]
-    call(evaluate.main, [*flags, f"--out={folder}/evaluation", f"--cache_dir={folder}/cache"])
+    call(evaluate, [*flags, f"--out={folder}/evaluation", f"--cache_dir={folder}/cache"])
     shutil.rmtree(folder / "cache", ignore_errors=True)
     return {"train_s": round(seconds), **kept, **measured(folder / "evaluation" / "metrics.json")}
 
