@@ -120,7 +120,7 @@ def notes_on(table: IdentityEmbeddings, faces: Sequence[PictureFile], embedder: 
     table: of the whole gallery. A side is doubted where landmarks or embeddings contradict it.
     """
     from earface.data.identity_split import identity_digests
-    from pipeline.ears import EarEmbedder, contradicted_sides, less_alike_sides
+    from pipeline.ears import EarEmbedder, contradicted_sides, nearer_to_the_other_side
 
     people = sorted({face.identity for face in faces})
     trained_on = embedder.recognizer.trained_on
@@ -135,7 +135,7 @@ def notes_on(table: IdentityEmbeddings, faces: Sequence[PictureFile], embedder: 
         read = [face for face in faces if face.path in embedder.sides]
         own = [face.identity for face in read], [face.path for face in read]
         notes += contradicted_sides(*own, embedder.contradicted)
-        notes += less_alike_sides(table, people)
+        notes += nearer_to_the_other_side(table, people)
     return notes
 
 
