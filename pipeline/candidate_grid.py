@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.gallery import Identified
 
 SIDE = 128  # pixels of a shown face
+EARS = {"l": ", left", "r": ", right", "": ""}  # after a score
 INCHES, CAPTION, DPI = 1.35, 0.32, 110  # height of a face with its margin, and of the text above it
 FACE = 0.9 * INCHES
 REACHED, BELOW = "#1a7f37", "black"  # the threshold
@@ -38,7 +39,7 @@ def save_candidates(
 ) -> None:
     """PNG: a row for each picture, as read and, if an upsampler enlarges it, enlarged; then its candidates.
 
-    found: at least one. read, read_enrolled: readers of `face_reader`, for the pictures and for those enrolled.
+    found: at least one. read, read_enrolled: what finds the face or the ear, in the pictures and in those enrolled.
     """
     seen = 1 if upsampler.name == NONE else 2
     columns = seen + min(MOST_CANDIDATES, max(len(each.candidates) for each in found))
@@ -69,7 +70,9 @@ def save_candidates(
                 if enrolled is None:
                     place.text(0.5, 0.5, "cannot be\nread now", ha="center", va="center", transform=place.transAxes)
                 colour = REACHED if candidate.score >= each.threshold else BELOW
-                _title(place, f"{_short(candidate.identity)}\n{candidate.score:.3f}", color=colour)
+                _title(
+                    place, f"{_short(candidate.identity)}\n{candidate.score:.3f}{EARS[candidate.side]}", color=colour
+                )
         with atomic_write(path) as temporary:
             figure.savefig(temporary, format="png")
 

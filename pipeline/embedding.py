@@ -1,9 +1,11 @@
-"""Faces to embeddings by an upsampler and a recogniser, a batch at a time."""
+"""Faces to embeddings by an upsampler and a recogniser, and pictures of faces or ears a batch at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from rich.console import Console
@@ -21,17 +23,42 @@ from earface.nn.embedding import Embedded, PictureFile, embed_each
 from earface.nn.upsampler import Upsampler
 from facial_rec.contract import FaceContract
 from facial_rec.recognizer import FaceRecognizer
-from pipeline.face_options import FaceOptions
+from pipeline.ears import EarEmbedder
+from pipeline.picture_options import MIN_SCORE, PictureOptions
 
 Reader = Callable[[Path], Pixels]  # a file to the aligned face in it
 
 
-def face_finder(options: FaceOptions) -> FaceFinder | None:
+@dataclass(frozen=True)
+class FaceEmbedder:
+    """Pictures of faces to embeddings."""
+
+    what: ClassVar[str] = "faces"
+
+    recognizer: FaceRecognizer
+    upsampler: Upsampler
+    face: Reader
+
+    def read(self, path: Path) -> Tensor:
+        """The upsampler's input. Raises InputError."""
+        return prepare(self.face(path), self.upsampler, self.recognizer.contract)
+
+    def embed(self, prepared: Tensor) -> Tensor:
+        return self.recognizer(self.upsampler.enlarge(prepared.to(self.recognizer.device)))
+
+    def sides_of(self, paths: Sequence[Path]) -> None:
+        return None
+
+
+Embedder = FaceEmbedder | EarEmbedder
+
+
+def face_finder(options: PictureOptions) -> FaceFinder | None:
     """None for aligned faces. Raises InputError if the detector cannot be had."""
     if options.aligned:
         return None
     path = detector_file(None if options.detector is None else Path(options.detector))
-    return FaceFinder(FaceDetector(path, options.min_score), options.min_face)
+    return FaceFinder(FaceDetector(path, options.min_score or MIN_SCORE["face"]), options.min_face)
 
 
 def face_reader(finder: FaceFinder | None) -> Reader:
@@ -68,20 +95,13 @@ def prepare(face: Pixels, upsampler: Upsampler, contract: FaceContract) -> Tenso
     return contract(faces)[0] if upsampler.name == NONE else interpolate(faces, FACE_SIZE).clamp(-1, 1)[0]
 
 
-def embed_with_progress(
-    recognizer: FaceRecognizer,
-    upsampler: Upsampler,
-    read: Reader,
-    options: FaceOptions,
-    faces: Sequence[PictureFile],
-    console: Console,
-) -> Embedded:
-    """The embeddings of the faces that `read` finds. Raises InputError if none can be used."""
-    with progress("embedding faces", len(faces)) as state:
+def embed_with_progress(embedder: Embedder, options: PictureOptions, pictures: Sequence[PictureFile]) -> Embedded:
+    """The embeddings of the faces or ears that are found. Raises InputError if none can be used."""
+    with progress(f"embedding {embedder.what}", len(pictures)) as state:
         return embed_each(
-            faces,
-            lambda path: prepare(read(path), upsampler, recognizer.contract),
-            lambda prepared: recognizer(upsampler.enlarge(prepared.to(recognizer.device))),
+            pictures,
+            embedder.read,
+            embedder.embed,
             batch_size=options.batch_size,
             workers=options.num_workers,
             max_skipped=1.0,

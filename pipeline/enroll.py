@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
@@ -19,50 +19,124 @@ from pipeline.options import EnrollOptions
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from earface.data.face_rows import FaceRow
     from earface.data.identity_embeddings import IdentityEmbeddings
     from earface.nn.embedding import PictureFile
-    from earface.nn.upsampler import Upsampler
-    from facial_rec.recognizer import FaceRecognizer
-    from pipeline.embedding import Reader
+    from pipeline.ears import EarEmbedder
+    from pipeline.embedding import Embedder, FaceEmbedder
     from pipeline.gallery import Gallery
 
 
+def pictures_with_names(rows: Sequence[FaceRow]) -> list[PictureFile]:
+    """Raises InputError for a picture whose person's name is blank."""
+    from earface.data.names import person_name
+    from earface.nn.embedding import PictureFile
+
+    pictures = [PictureFile(row.path.resolve(), person_name(row.identity)) for row in rows]
+    if blank := next((each.path for each in pictures if not each.identity), None):
+        raise InputError(f"{blank}: the name of its person is blank")
+    return pictures
+
+
+def face_embedder(options: EnrollOptions, device: str) -> FaceEmbedder:
+    """Raises InputError, of all that is not available at once."""
+    from dsr.upsampler import build_upsampler
+    from facial_rec.recognizer import load_recognizer
+    from pipeline.embedding import FaceEmbedder, face_finder, face_reader
+
+    options.refuse_for_faces()
+    with Needed() as needed:
+        recognizer = needed(
+            lambda: load_recognizer(options.recognizer, options.crop, device, options.precision),
+            f"--recognizer FILE (the authors' {options.recognizer}.pt)",
+        )
+        upsampler = needed(
+            lambda: build_upsampler(options.upsampler, options.dsr_checkpoint, device, options.precision)
+        )
+        read = needed(lambda: face_reader(face_finder(options)))
+    return FaceEmbedder(recognizer, upsampler, read)
+
+
+def ear_embedder(options: EnrollOptions, device: str) -> EarEmbedder:
+    from ear_teacher.recognition.loading import load_recognizer
+    from pipeline.ears import EarEmbedder, ear_pictures, sides_in_index
+
+    options.refuse_for_ears()
+    recognizer = load_recognizer(options.recognizer, device, precision=options.precision)
+    given = sides_in_index(Path(options.input)) if Path(options.input).is_file() else {}
+    return EarEmbedder(recognizer, ear_pictures(recognizer, options, given))
+
+
 def enrolled(
-    faces: Sequence[PictureFile],
-    options: EnrollOptions,
-    recognizer: FaceRecognizer,
-    upsampler: Upsampler,
-    read: Reader,
-    console: Console,
+    faces: Sequence[PictureFile], options: EnrollOptions, embedder: Embedder, console: Console
 ) -> IdentityEmbeddings:
     """The pictures as rows of a gallery. Raises InputError if none can be used."""
     from earface.data.identity_embeddings import IdentityEmbeddings
-    from pipeline.embedding import embed_with_progress, print_skipped
+    from pipeline.embedding import FaceEmbedder, embed_with_progress, print_skipped
     from pipeline.gallery import TEMPLATE_RULE
 
-    found = embed_with_progress(recognizer, upsampler, read, options, faces, console)
+    found = embed_with_progress(embedder, options, faces)
     print_skipped(found.skipped, len(faces), console)
     kept = [faces[index] for index in found.kept]
     for identity in sorted({face.identity for face in faces} - {face.identity for face in kept}):
         console.print(f"{identity} is not enrolled: no picture can be used", markup=False, highlight=False)
+    about = faces_metadata if isinstance(embedder, FaceEmbedder) else ears_metadata
     return IdentityEmbeddings(
         embeddings=found.embeddings,
         paths=[str(face.path) for face in kept],
         identities=[face.identity for face in kept],
-        contract=recognizer.contract.id,
-        digest=recognizer.digest,
+        contract=embedder.recognizer.contract.id,
+        digest=embedder.recognizer.digest,
         metadata={
-            "variant": recognizer.model.variant,
-            "weights": _written(recognizer.name),
-            "crop": recognizer.contract.crop,
-            "flip": False,
+            **about(embedder, options),  # type: ignore[arg-type]
+            "weights": _written(embedder.recognizer.name),
             "aligned": options.aligned,
             "detector": options.detector and _written(options.detector),
-            "upsampler": options.upsampler,
             "skipped": [list(entry) for entry in found.skipped],
             "template": TEMPLATE_RULE,
         },
+        sides=embedder.sides_of([face.path for face in kept]),
     )
+
+
+def faces_metadata(embedder: FaceEmbedder, options: EnrollOptions) -> dict[str, Any]:
+    recognizer = embedder.recognizer
+    return {
+        "variant": recognizer.model.variant,
+        "crop": recognizer.contract.crop,
+        "flip": False,
+        "upsampler": options.upsampler,
+    }
+
+
+def ears_metadata(embedder: EarEmbedder, options: EnrollOptions) -> dict[str, Any]:
+    landmarker = options.landmarker and _written(options.landmarker)
+    return {"backbone": embedder.recognizer.model.config.backbone, "flip": True, "landmarker": landmarker}
+
+
+def notes_on(table: IdentityEmbeddings, faces: Sequence[PictureFile], embedder: Embedder) -> list[str]:
+    """What whoever enrols these pictures should know.
+
+    table: of the whole gallery. A side is doubted where landmarks or embeddings contradict it.
+    """
+    from earface.data.identity_split import identity_digests
+    from pipeline.ears import EarEmbedder, contradicted_sides, nearer_to_the_other_side
+
+    people = sorted({face.identity for face in faces})
+    trained_on = embedder.recognizer.trained_on
+    known = [name for name in people if trained_on.intersection(identity_digests([name]))]
+    notes = []
+    if known:
+        notes.append(
+            f"{len(known)} of {len(people)} people have names that the recogniser was trained on ({known[0]}): if they "
+            "are the same people, they are found more easily than strangers"
+        )
+    if isinstance(embedder, EarEmbedder):
+        read = [face for face in faces if face.path in embedder.sides]
+        own = [face.identity for face in read], [face.path for face in read]
+        notes += contradicted_sides(*own, embedder.contradicted)
+        notes += nearer_to_the_other_side(table, people)
+    return notes
 
 
 def refuse_enrolled(gallery: Gallery, faces: Sequence[PictureFile], path: Path) -> None:
@@ -88,11 +162,17 @@ def joined(old: IdentityEmbeddings, new: IdentityEmbeddings) -> IdentityEmbeddin
     """Both tables, the old rows first; of one contract and the same weights."""
     import numpy as np
 
+    from earface.data.names import person_name
+
+    sides = None
+    if new.sides is not None:
+        sides = (old.sides or [""] * len(old)) + new.sides
     return dataclasses.replace(
         old,
         embeddings=np.concatenate([old.embeddings, new.embeddings]),
         paths=old.paths + new.paths,
-        identities=old.identities + new.identities,
+        identities=[person_name(name) for name in old.identities] + new.identities,
+        sides=sides,
     )
 
 
@@ -111,40 +191,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     with first_imports():
         from rich.console import Console
 
-        from dsr.upsampler import build_upsampler
         from earface.data.face_rows import read_faces
         from earface.data.identity_embeddings import read_embeddings, write_embeddings
-        from earface.nn.embedding import PictureFile
+        from earface.data.names import person_name
         from earface.nn.inference import choose_device
-        from facial_rec.recognizer import load_recognizer
-        from pipeline.embedding import face_finder, face_reader
+        from pipeline.ears import EarEmbedder
         from pipeline.gallery import Gallery
+        from pipeline.recognizers import modality_of
 
     console, out = Console(), Path(options.out)
     device = choose_device(options.device)
     earlier = Gallery.load(out) if options.add else None
-    with Needed() as needed:
-        recognizer = needed(
-            lambda: load_recognizer(options.recognizer, options.crop, device, options.precision),
-            f"--recognizer FILE (the authors' {options.recognizer}.pt)",
-        )
-        upsampler = needed(
-            lambda: build_upsampler(options.upsampler, options.dsr_checkpoint, device, options.precision)
-        )
-        read = needed(lambda: face_reader(face_finder(options)))
-    faces = [PictureFile(row.path.resolve(), row.identity) for row in read_faces(options.input)]
+    build = ear_embedder if modality_of(options.recognizer) == "ear" else face_embedder
+    embedder: Embedder = build(options, device)
+    faces = pictures_with_names(read_faces(options.input))
     if earlier is not None:
-        earlier.check_key(recognizer.key, out)
+        earlier.check_recognizer(embedder.recognizer, out)
         refuse_enrolled(earlier, faces, out)
-    table = enrolled(faces, options, recognizer, upsampler, read, console)
+    if isinstance(embedder, EarEmbedder):
+        embedder.pictures.check(face.path for face in faces)
+    table = enrolled(faces, options, embedder, console)
     table = joined(read_embeddings(out), table) if options.add else table
     gallery = Gallery.of(table)  # before anything is written: pictures without a mean direction are an error
     refuse_two_names(table, out)
     write_embeddings(out, table)
-    pictures = Counter(len(own) for own in gallery.pictures)
-    several = sum(count for number, count in pictures.items() if number > 1)
+    for note in notes_on(table, faces, embedder):
+        console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+    several = sum(count > 1 for count in Counter(map(person_name, table.identities)).values())
+    both = sum(count > 1 for count in Counter(gallery.identities).values())  # a template a side
+    by_both = f", {both} by both ears" if gallery.apart else ""
     console.print(
-        f"{len(gallery)} people enrolled by {len(table)} pictures, {several} of them by several: {out}",
+        f"{len(gallery)} people enrolled by {len(table)} pictures, {several} of them by several{by_both}: {out}",
         soft_wrap=True,
         highlight=False,
     )

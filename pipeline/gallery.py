@@ -1,23 +1,29 @@
-"""A gallery: one template for each enrolled identity, searched exactly.
+"""A gallery: one template for each enrolled identity, or for each side of its ears, searched exactly.
 
-The file is a table of face embeddings as `earface faces embed` writes it, one row for each picture, so that pictures
+The file is a table of embeddings as `earface faces embed` writes it, one row for each picture, so that pictures
 can be added later. Templates are computed when it is read.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from earface.core.errors import InputError
+from earface.data.ear_contract import Fit
 from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings
+from earface.data.names import person_name
 from pipeline.search import top_candidates, top_candidates_faiss
+
+if TYPE_CHECKING:
+    from pipeline.recognizers import Modality, Recognizer
 
 UNKNOWN = "unknown"
 
@@ -25,6 +31,9 @@ TEMPLATE_RULE = "mean of the embeddings of an identity's pictures, each of lengt
 SHORTEST_MEAN = 1e-3  # the mean of opposite embeddings means nothing
 
 Backend = Literal["exact", "faiss"]
+Sides = Literal["apart", "joined"]
+SIDE_NAMES = {"l": "left ear", "r": "right ear", "": "ear of an unknown side"}
+Owner = TypeVar("Owner", str, tuple[str, str])  # an identity, or an identity and a side
 
 
 @dataclass(frozen=True)
@@ -34,43 +43,74 @@ class Candidate:
     identity: str
     score: float  # cosine, in [-1, 1]
     picture: str  # the first one enrolled
+    side: str = ""  # of its ear: l, r, or empty where unknown
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """T templates, one for each identity. Probes must be embedded with the same contract and weights."""
+    """T templates. Probes must be embedded with the same contract and weights.
+
+    One for each identity; where the sides of ears are kept apart, one for each side of it, its own together.
+    """
 
     templates: Tensor  # (T, D) of length 1
-    identities: list[str]  # (T,) all different
+    identities: list[str]  # (T,) whose
     pictures: list[list[str]]  # (T,) the paths that each template was made of
-    contract: str  # FaceContract.id
+    contract: str  # FaceContract.id or EarContract.id
     digest: str  # of the recogniser's weights
     metadata: dict[str, Any]  # of the table: weights, crop, aligned, ...
+    sides: list[str] | None = None  # (T,) of each template's first picture, l, r or empty; None: of faces
+    apart: bool = False  # whether all pictures of a template are of one side
 
     def __len__(self) -> int:
-        return len(self.identities)
+        """How many people there are."""
+        return len(set(self.identities))
+
+    @property
+    def modality(self) -> Modality:
+        return "ear" if self.contract.partition(":")[0] in get_args(Fit) else "face"
 
     @classmethod
-    def of(cls, table: IdentityEmbeddings) -> Gallery:
+    def of(cls, table: IdentityEmbeddings, sides: Sides = "apart") -> Gallery:
         """Templates by TEMPLATE_RULE, in the order of each identity's first picture.
 
+        sides: of ears: apart: a template for each side of a person, an unknown one included. Identities that differ in
+        nothing but their Unicode form or blanks around them are one.
         Raises InputError for a picture whose identity is not known, and for pictures that have no mean direction.
         """
-        nameless = [path for path, identity in zip(table.paths, table.identities, strict=True) if not identity]
+        embeddings, names = torch.from_numpy(np.asarray(table.embeddings)), [person_name(n) for n in table.identities]
+        nameless = [path for path, identity in zip(table.paths, names, strict=True) if not identity]
         if nameless:
             raise InputError(f"{len(nameless)} of {len(table)} pictures have no identity ({nameless[0]})")
-        templates, names, pictures = templates_of(
-            torch.from_numpy(np.asarray(table.embeddings)), table.identities, table.paths
-        )
-        return cls(templates, names, pictures, table.contract, table.digest, table.metadata)
+        about = table.contract, table.digest, table.metadata
+        if table.sides is None:
+            return cls(*templates_of(embeddings, names, table.paths), *about)
+        if sides == "joined":
+            first = {name: table.sides[row] for row, name in reversed(list(enumerate(names)))}
+            templates, owners, pictures = templates_of(embeddings, names, table.paths)
+            return cls(templates, owners, pictures, *about, [first[name] for name in owners])
+        templates, ears, pictures = templates_of(embeddings, list(zip(names, table.sides, strict=True)), table.paths)
+        number = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        order = sorted(range(len(ears)), key=lambda row: number[ears[row][0]])  # of equal scores the lower row is first
+        owners, own_sides = ([ears[row][part] for row in order] for part in (0, 1))
+        return cls(templates[order], owners, [pictures[row] for row in order], *about, own_sides, apart=True)
 
     @classmethod
-    def load(cls, path: Path) -> Gallery:
+    def load(cls, path: Path, sides: Sides = "apart") -> Gallery:
         """`of` the table in a file. Raises InputError for any other file."""
         try:
-            return cls.of(read_embeddings(path))
+            return cls.of(read_embeddings(path), sides)
         except InputError as error:
             raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
+
+    def check_recognizer(self, recognizer: Recognizer, path: Path) -> None:
+        """Raise InputError for a recogniser of the other modality, of another contract or of other weights."""
+        if recognizer.modality != self.modality:
+            raise InputError(
+                f"{path}: holds {self.modality}s, and {recognizer.name} is a recogniser of {recognizer.modality}s: "
+                "give the recogniser that it was enrolled with, or another gallery"
+            )
+        self.check_key(recognizer.key, path)
 
     def check_key(self, key: tuple[str, str], path: Path) -> None:
         """Raise InputError for a recogniser of another contract or of other weights. key: FaceRecognizer.key."""
@@ -82,29 +122,62 @@ class Gallery:
                     "give the recogniser that it was enrolled with, or enrol again"
                 )
 
-    def search(self, probes: Tensor, count: int, backend: Backend = "exact") -> list[list[Candidate]]:
+    def search(
+        self, probes: Tensor, count: int, backend: Backend = "exact", sides: Sequence[str] | None = None
+    ) -> list[list[Candidate]]:
         """The `count` best identities of each probe, or all if there are fewer, best first.
 
         probes: (P, D) of length 1, float32. exact: chunked matrix products on the probes' device; of equal scores the
         identity enrolled first comes first. faiss: FAISS's exact index, where it is installed.
+        sides: (P,) of the probes, l, r or empty where unknown; None: of all unknown. Of a person whose sides are apart
+        the best of the templates in `comparable` counts.
         """
-        templates = self.templates.to(probes.device)
         find = top_candidates if backend == "exact" else top_candidates_faiss
-        scores, rows = find(probes, templates, count)
-        return [
-            [Candidate(self.identities[row], score, self.pictures[row][0]) for score, row in zip(*both, strict=True)]
-            for both in zip(scores.tolist(), rows.tolist(), strict=True)
-        ]
+        templates = self.templates.to(probes.device)
+        own = [""] * len(probes) if sides is None or not self.apart else list(sides)
+        found: list[list[Candidate]] = [[] for _ in own]
+        for side in sorted(set(own)):
+            which, usable = [place for place, each in enumerate(own) if each == side], self.comparable(side)
+            most = max(Counter(self.identities[row] for row in usable).values()) if self.apart else 1  # of one person
+            part = templates if len(usable) == len(templates) else templates[usable]
+            scores, places = find(probes if len(which) == len(own) else probes[which], part, count * most)
+            for probe, *best in zip(which, scores.tolist(), places.tolist(), strict=True):
+                found[probe] = self._candidates(best[0], [usable[place] for place in best[1]], count)
+        return found
+
+    def comparable(self, side: str) -> Sequence[int]:
+        """The rows of templates that a probe of this side is compared with.
+
+        Of each person those of its side and of unknown side; all, where the person has none of its side, or it has
+        none.
+        """
+        if not self.apart or self.sides is None or not side:
+            return range(len(self.identities))
+        has = {name for name, own in zip(self.identities, self.sides, strict=True) if own == side}
+        ears = enumerate(zip(self.identities, self.sides, strict=True))
+        return [row for row, (name, own) in ears if own in (side, "") or name not in has]
+
+    def _candidates(self, scores: Sequence[float], rows: Sequence[int], count: int) -> list[Candidate]:
+        """The first `count` people among templates, best first."""
+        found: dict[str, Candidate] = {}
+        for score, row in zip(scores, rows, strict=True):
+            name = self.identities[row]
+            if name not in found:
+                found[name] = Candidate(name, score, self.pictures[row][0], self.sides[row] if self.sides else "")
+            if len(found) == count:
+                break
+        return list(found.values())
 
 
 def templates_of(
-    embeddings: Tensor, identities: Sequence[str], pictures: Sequence[str]
-) -> tuple[Tensor, list[str], list[list[str]]]:
+    embeddings: Tensor, identities: Sequence[Owner], pictures: Sequence[str]
+) -> tuple[Tensor, list[Owner], list[list[str]]]:
     """(N, D) of length 1 -> templates (T, D) by TEMPLATE_RULE, their identities and pictures.
 
-    In the order of each identity's first picture. Raises InputError for pictures that have no mean direction.
+    identities: names, or names and sides. In the order of each one's first picture. Raises InputError for pictures that
+    have no mean direction.
     """
-    number: dict[str, int] = {}
+    number: dict[Owner, int] = {}
     of = torch.tensor([number.setdefault(identity, len(number)) for identity in identities])
     named: list[list[str]] = [[] for _ in number]
     for row, picture in zip(of.tolist(), pictures, strict=True):
@@ -114,7 +187,8 @@ def templates_of(
     lengths = sums.norm(dim=1, keepdim=True)
     names = list(number)
     for row in torch.nonzero(lengths[:, 0] / counts < SHORTEST_MEAN)[:, 0].tolist():
-        raise InputError(f"the {counts[row]} pictures of {names[row]} have no mean direction: are they of one person?")
+        whose = names[row] if isinstance(names[row], str) else f"the {SIDE_NAMES[names[row][1]]} of {names[row][0]}"
+        raise InputError(f"the {counts[row]} pictures of {whose} have no mean direction: are they of one person?")
     return sums.div_(lengths), names, named  # in place: a million templates are 2 GB
 
 
@@ -125,6 +199,7 @@ class Identified:
     path: Path
     candidates: list[Candidate]
     threshold: float
+    side: str = ""  # of an ear: l, r, or empty where unknown
 
     @property
     def decision(self) -> str:

@@ -6,23 +6,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import output_folder, require_path, require_trained
 from earface.core.first_imports import first_imports
 from earface.core.needed import MissingWeightsError, Needed
-from pipeline.options import CANDIDATES, CANDIDATES_GRID, IdentifyOptions
+from pipeline.options import CANDIDATES, CANDIDATES_GRID, THRESHOLDS, IdentifyOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from earface.nn.embedding import PictureFile
     from facial_rec.contract import Crop
-    from facial_rec.recognizer import FaceRecognizer
-    from pipeline.embedding import Reader
+    from pipeline.ears import EarEmbedder
+    from pipeline.embedding import Embedder, FaceEmbedder, Reader
     from pipeline.gallery import Gallery, Identified
+    from pipeline.recognizers import Recognizer
 
 SHOWN_ON_CONSOLE = 50
 TABLE_WIDTH = 120
@@ -45,35 +46,37 @@ def probes_of(given: str) -> list[PictureFile]:
     return [PictureFile(each, "") for each in paths]
 
 
-def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> FaceRecognizer:
+def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> Recognizer:
     """The recogniser that embedded the gallery. Raises InputError if it is not available, or the given one differs."""
     from facial_rec.contract import FaceContract
-    from facial_rec.recognizer import load_recognizer
+    from pipeline.recognizers import load_any
 
     name = options.recognizer or str(gallery.metadata.get("weights", ""))
     crop: Crop = "center" if gallery.contract == FaceContract("center").id else "arcface"
     try:
-        found = load_recognizer(name, crop, device, options.precision)
+        found = load_any(name, crop, device, options.precision)
     except MissingWeightsError:
         raise
     except InputError as error:
         if options.recognizer:
             raise
         raise InputError(f"{error}: `gallery` {options.gallery} was enrolled with it: give `recognizer`") from None
-    gallery.check_key(found.key, Path(options.gallery))
+    gallery.check_recognizer(found, Path(options.gallery))
     return found
 
 
-def write_candidates(path: Path, found: Sequence[Identified]) -> None:
-    """CSV: one row for each picture and candidate."""
+def write_candidates(path: Path, found: Sequence[Identified], *, ears: bool) -> None:
+    """CSV: one row for each picture and candidate. ears: with the sides of both."""
     from earface.data.tables import write_csv
 
+    columns = ["file", "decision", "rank", "identity", "score", "enrolled_picture"]
     rows = [
-        (each.path, each.decision, rank, candidate.identity, f"{candidate.score:.4f}", candidate.picture)
+        [each.path, each.decision, rank, candidate.identity, f"{candidate.score:.4f}", candidate.picture]
+        + ([candidate.side, each.side] if ears else [])
         for each in found
         for rank, candidate in enumerate(each.candidates, start=1)
     ]
-    write_csv(path, ("file", "decision", "rank", "identity", "score", "enrolled_picture"), rows)
+    write_csv(path, columns + (["enrolled_side", "side"] if ears else []), rows)
 
 
 def print_candidates(found: Sequence[Identified], console: Console) -> None:
@@ -90,6 +93,50 @@ def print_candidates(found: Sequence[Identified], console: Console) -> None:
     console.print(table)
     if len(found) > SHOWN_ON_CONSOLE:
         console.print(f"and {len(found) - SHOWN_ON_CONSOLE} more pictures, see candidates.csv", highlight=False)
+
+
+def faces_of(gallery: Gallery, options: IdentifyOptions, device: str) -> tuple[FaceEmbedder, Reader, Reader]:
+    """What embeds probes, and readers of the faces in probes and in enrolled pictures. Raises InputError."""
+    from dsr.upsampler import build_upsampler
+    from pipeline.embedding import FaceEmbedder, face_finder, face_reader
+
+    options.refuse_for_faces()
+    with Needed() as needed:
+        recognizer = needed(
+            lambda: recognizer_of(gallery, options, device),
+            "`recognizer` FILE, the one that the gallery was enrolled with",
+        )
+        upsampler = needed(
+            lambda: build_upsampler(options.upsampler, options.dsr_checkpoint, device, options.precision)
+        )
+        read = needed(lambda: face_reader(face_finder(options)))
+        read_enrolled = needed(lambda: enrolled_reader(gallery, options)) if options.pictures else read
+    return FaceEmbedder(recognizer, upsampler, read), read, read_enrolled  # type: ignore[arg-type]  # of faces
+
+
+def ears_of(
+    gallery: Gallery, options: IdentifyOptions, probes: Sequence[PictureFile], device: str
+) -> tuple[EarEmbedder, Reader, Reader]:
+    """The same of ears."""
+    from pipeline.ears import EarEmbedder, ear_pictures, refuse_preparation
+
+    options.refuse_for_ears()
+    refuse_preparation(options.input)
+    stored = gallery.metadata
+    recognizer: Any = recognizer_of(gallery, options, device)
+    options = replace(options, landmarker=options.landmarker or stored.get("landmarker"))
+    pictures = ear_pictures(recognizer, options)
+    pictures.check(probe.path for probe in probes)
+    if not options.pictures:
+        return EarEmbedder(recognizer, pictures), pictures.ear, pictures.ear
+    aligned, detector = bool(stored.get("aligned", False)), options.detector or stored.get("detector")
+    shown = replace(options, aligned=aligned, detector=detector)
+    sides = {Path(own[0]).resolve(): side for own, side in zip(gallery.pictures, gallery.sides or [], strict=True)}
+    try:
+        enrolled = ear_pictures(recognizer, shown, sides)
+    except InputError as error:
+        raise InputError(f"{error}, to show the pictures that were enrolled, or give `pictures` 0") from None
+    return EarEmbedder(recognizer, pictures), pictures.ear, enrolled.ear
 
 
 def enrolled_reader(gallery: Gallery, options: IdentifyOptions) -> Reader:
@@ -122,39 +169,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         import torch
         from rich.console import Console
 
-        from dsr.upsampler import build_upsampler
         from earface.nn.inference import choose_device
+        from earface.nn.upsampler import NO_UPSAMPLER
         from pipeline.candidate_grid import save_candidates
-        from pipeline.embedding import embed_with_progress, face_finder, face_reader, print_skipped
+        from pipeline.embedding import embed_with_progress, print_skipped
         from pipeline.gallery import UNKNOWN, Gallery, Identified
 
     console, device = Console(), choose_device(options.device)
-    gallery = Gallery.load(Path(options.gallery))
-    with Needed() as needed:
-        recognizer = needed(
-            lambda: recognizer_of(gallery, options, device),
-            "`recognizer` FILE, the one that the gallery was enrolled with",
-        )
-        upsampler = needed(
-            lambda: build_upsampler(options.upsampler, options.dsr_checkpoint, device, options.precision)
-        )
-        read = needed(lambda: face_reader(face_finder(options)))
-        read_enrolled = needed(lambda: enrolled_reader(gallery, options)) if options.pictures else read
-    faces = probes_of(options.input)
-    embedded = embed_with_progress(recognizer, upsampler, read, options, faces, console)
-    print_skipped(embedded.skipped, len(faces), console)
-    candidates = gallery.search(torch.from_numpy(embedded.embeddings), options.top_k, options.search)
+    gallery = Gallery.load(Path(options.gallery), options.sides)
+    ears = gallery.modality == "ear"
+    embedder: Embedder
+    if ears:
+        probes, upsampler = probes_of(options.input), NO_UPSAMPLER
+        embedder, read, read_enrolled = ears_of(gallery, options, probes, device)
+    else:
+        embedder, read, read_enrolled = faces_of(gallery, options, device)
+        probes, upsampler = probes_of(options.input), embedder.upsampler
+    embedded = embed_with_progress(embedder, options, probes)
+    print_skipped(embedded.skipped, len(probes), console)
+    kept = [probes[index].path for index in embedded.kept]
+    sides = embedder.sides_of(kept)
+    candidates = gallery.search(torch.from_numpy(embedded.embeddings), options.top_k, options.search, sides)
+    threshold = THRESHOLDS[gallery.modality] if options.threshold is None else options.threshold
     found = [
-        Identified(faces[index].path, own, options.threshold)
-        for index, own in zip(embedded.kept, candidates, strict=True)
+        Identified(path, own, threshold, side)
+        for path, own, side in zip(kept, candidates, sides or [""] * len(kept), strict=True)
     ]
-    write_candidates(out / CANDIDATES, found)
+    write_candidates(out / CANDIDATES, found, ears=ears)
     if options.pictures:
         save_candidates(out / CANDIDATES_GRID, found[: options.pictures], read, read_enrolled, upsampler, device)
     print_candidates(found, console)
+    if ears and options.threshold is None:
+        console.print(
+            f"note: a threshold of {threshold:g} is a guess: give one that earface evaluate fits to this recogniser",
+            soft_wrap=True,
+            highlight=False,
+        )
     known = sum(each.decision != UNKNOWN for each in found)
     console.print(
-        f"{known} of {len(found)} recognised among {len(gallery)} people at {options.threshold:g} or above: "
+        f"{known} of {len(found)} recognised among {len(gallery)} people at {threshold:g} or above: "
         f"candidates.csv{' and candidates.png' if options.pictures else ''} in {out}",
         soft_wrap=True,
         highlight=False,

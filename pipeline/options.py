@@ -12,7 +12,7 @@ from earface.core.options import check_options, option
 from earface.core.tool_options import DeviceOptions
 from earface.data.face_sizes import DEGRADATIONS, parse_vlr_size
 from earface.data.multipie import FRONTAL, FRONTAL_FLASH, NEUTRAL
-from pipeline.face_options import FaceOptions
+from pipeline.picture_options import PictureOptions
 
 AUTO, NONE = "auto", "none"
 USUAL_DSR, USUAL_FINETUNED = "dsr/checkpoints/last.ckpt", "facial_rec/checkpoints/tuned"  # where training puts them
@@ -25,22 +25,28 @@ RESULTS = (
     *(REPORT, "report.html", "probes.csv", f"tensorboard/events.out.tfevents.*{EVENTS}"),
     *(f"plots/*_{kind}_{plot}.png" for kind in KINDS for plot in _PLOTS),
 )
+THRESHOLDS = {"face": 0.35, "ear": 0.5}  # cosines, where none is given
 CANDIDATES, CANDIDATES_GRID = "candidates.csv", "candidates.png"
 MOST_CANDIDATES = 10  # side by side: matplotlib cannot make an image 2^16 pixels wide
 
 
 @dataclass(frozen=True)
-class EnrollOptions(FaceOptions):
+class EnrollOptions(PictureOptions):
     """Enrol people in a gallery, each by one or more pictures."""
 
-    input: str = option("", "a folder for each person, pictures named PERSON__PICTURE, or a CSV of file and identity")
+    input: str = option(
+        "",
+        "a folder for each person, pictures named PERSON__PICTURE, or a CSV of file and identity, of ears also of side",
+    )
     out: str = option("gallery.npz", "the gallery")
     add: bool = option(False, "to an existing gallery: new people, and more pictures of people who are in it")
     recognizer: str = option(
-        "edgeface_xxs", "a published EdgeFace variant, a file of its weights, a fine-tuned folder, or a checkpoint"
+        "edgeface_xxs",
+        "of faces: a published EdgeFace variant, a file of its weights, a fine-tuned folder, or a checkpoint; of ears: "
+        "a checkpoint, a run's folder, or an exported folder",
     )
     crop: Literal["arcface", "center"] | None = option(
-        None, "where its template lies in the 128 px; default: as it was fine-tuned, else arcface"
+        None, "of faces: where its template lies in the 128 px; default: as it was fine-tuned, else arcface"
     )
 
     def check(self) -> None:
@@ -54,13 +60,23 @@ class EnrollOptions(FaceOptions):
         if self.add and not Path(self.out).is_file():
             raise InputError(f"`add`: there is no gallery {self.out}; leave `add` out to make it")
 
+    def refuse_for_ears(self) -> None:
+        super().refuse_for_ears()
+        if self.crop is not None:
+            raise InputError(f"`crop` {self.crop}: of faces, and the recogniser is one of ears")
+
 
 @dataclass(frozen=True)
-class IdentifyOptions(FaceOptions):
+class IdentifyOptions(PictureOptions):
     """Find the people of a gallery in pictures."""
 
     gallery: str = option("gallery.npz", "as earface enroll wrote it")
-    threshold: float = option(0.35, "the best candidate is accepted from this cosine on", low=-1, high=1)
+    threshold: float | None = option(
+        None, "the best candidate is accepted from this cosine on; default: .35 for faces, .5 for ears", low=-1, high=1
+    )
+    sides: Literal["apart", "joined"] = option(
+        "apart", "of ears: a template for each side of a person, compared with ears of that side; or one for both"
+    )
     top_k: int = option(5, "candidates reported for each picture", low=1)
     recognizer: str | None = option(None, "default: the one that the gallery was enrolled with")
     search: Literal["exact", "faiss"] = option("exact", "faiss: FAISS's exact index, where it is installed")

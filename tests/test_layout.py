@@ -35,7 +35,7 @@ WIRING = {  # entry scripts that put two model packages together
     ("facial_rec.finetune_edgeface", "dsr.upsampler"),
     ("facial_rec.evaluate", "dsr.upsampler"),
 }
-PLAIN = ("config", "options", "face_options", "face_folders", "face_sizes")  # no library takes part in them
+PLAIN = ("config", "options", "picture_options", "face_folders", "face_sizes")  # no library takes part in them
 HEAVY = {"torch", "cv2", "numpy", "matplotlib", "albumentations", "sklearn", "timm"}
 LIGHTNING_FREE = ("model", "losses", "annealing", "metrics")  # plain PyTorch
 LIGHTNING = {"pytorch_lightning", "lightning_fabric", "lightning"}
