@@ -21,6 +21,7 @@ from earface.data.npy import write_teacher_npy
 from earface.data.tables import write_csv
 
 EARS, CONTRACT, INDEX = "ears", "ear_contract.json", "index.csv"  # the folder of the pictures, and two files in it
+COLUMNS = ("file", "subject", "side", "source", *"xywh", "residual", "side_confidence", "misfit")  # of INDEX, first
 
 
 def write_ears(
@@ -28,7 +29,8 @@ def write_ears(
 ) -> list[Path]:
     """OUT/ears/SUBJECT/NAME.png of each row, in its form; with them `index.csv` and `ear_contract.json`.
 
-    Those of an earlier preparation go. Returns the paths.
+    Further columns of the rows follow COLUMNS, but for those of the same names. Those of an earlier preparation go.
+    Returns the paths.
     """
     folder = out / EARS
     clear_ears(out)
@@ -41,8 +43,11 @@ def write_ears(
 
     for _ in tracked(read_ahead(write, range(len(rows))), "writing ears", len(rows)):
         pass
-    columns = ["file", "subject", "side", "source", *"xywh", "residual", "side_confidence", "misfit"]
-    write_csv(folder / INDEX, columns, [_line(*each, folder) for each in zip(rows, found, paths, strict=True)])
+    further = [name for name in dict.fromkeys(name for row in rows for name in row.further) if name not in COLUMNS]
+    lines = [_line(*each, folder) for each in zip(rows, found, paths, strict=True)]
+    for line, row in zip(lines, rows, strict=True):
+        line += [row.further.get(name, "") for name in further]
+    write_csv(folder / INDEX, [*COLUMNS, *further], lines)
     return paths
 
 
@@ -58,14 +63,18 @@ def clear_ears(out: Path) -> None:
 
 def contract_of_folder(folder: Path) -> str | None:
     """The id of the form that the pictures below a folder have; None where nothing says that they have one."""
-    for each in (folder, *folder.absolute().parents[:3]):
-        path = each / CONTRACT
-        if path.is_file():
-            return _stored(path)
-    return None
+    found = prepared_folder(folder)
+    return None if found is None else stored_contract(found)
 
 
-def _stored(path: Path) -> str:
+def prepared_folder(folder: Path) -> Path | None:
+    """The folder of prepared ears that this is, or is in; None where it is no such."""
+    return next((each for each in (folder, *folder.absolute().parents[:3]) if (each / CONTRACT).is_file()), None)
+
+
+def stored_contract(folder: Path) -> str:
+    """Of `prepared_folder`. Raises InputError where the file is damaged."""
+    path = folder / CONTRACT
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["contract"])
     except (OSError, KeyError, TypeError, ValueError):
