@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation import ConditionResult, Failure
 
 HOG, RECOGNIZER = "HOG", "recogniser"
+EAR_OF_SIDE = {"l": ", left", "r": ", right", "": ""}
 
 
 @dataclass(frozen=True)
@@ -129,4 +130,8 @@ class EarEmbeddings:
             f"taken for {failure.wrong.identity}": failure.wrong,
             f"is {failure.right.identity}": failure.right,
         }
-        return {name: self.picture(row) for name, row in shown.items() if isinstance(row, EarPicture)}
+        return {
+            f"{name}{EAR_OF_SIDE[row.side]}": self.picture(row)
+            for name, row in shown.items()
+            if isinstance(row, EarPicture)
+        }

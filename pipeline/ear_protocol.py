@@ -15,6 +15,7 @@ from earface.data.ear_contract import STRETCH
 from earface.data.ear_writing import COLUMNS, INDEX, prepared_folder, stored_contract
 from earface.data.face_dataset import refuse_training_identities
 from earface.data.face_rows import read_faces
+from earface.data.identity_split import identity_digests
 from earface.data.npy import read_teacher_npy
 from earface.data.picture_rows import PictureRow
 from earface.data.tables import SIDE_COLUMN, read_csv
@@ -102,9 +103,10 @@ class EarGalleryRule:
         return Enrolment([row for own in enrolled.values() for row in own], probes)
 
     def __str__(self) -> str:
-        count = "first picture" if self.template_pictures == 1 else f"first {self.template_pictures} pictures"
-        of = "each side" if self.enroll_sides == "both" else "the side with more pictures"
-        return f"the {count} by name of {of} that has more"
+        count = self.template_pictures
+        first = "first picture" if count == 1 else f"first {count} pictures"
+        of = "each side that has" if self.enroll_sides == "both" else "the side with more pictures, if it has"
+        return f"the {first} by name of {of} {count + 1} or more"
 
 
 def ears_of_set(root: str) -> list[EarPicture]:
@@ -159,7 +161,7 @@ def from_ear_set(root: str, rule: EarGalleryRule, sides: Sides, calibration_frac
     calibration, test = split_by_identity(ears_of_set(root), calibration_fraction, seed)
     protocol = EarProtocol(f"{rule}; {describe_sides(sides)}", rule(test), rule(calibration), None, sides)
     if not protocol.test.gallery:
-        few = f"nobody has more than {rule.template_pictures} pictures of one side"
+        few = f"nobody has {rule.template_pictures + 1} pictures of one side"
         raise InputError(f"`dataset_root` {root}: {few}; lower `template_pictures`, or give more pictures")
     return protocol
 
@@ -178,15 +180,14 @@ def names_trained_on(
     protocol: EarProtocol, recognizer: TrainedEarRecognizer, policy: Literal["refuse", "note"]
 ) -> list[str]:
     """A note where people have names that were trained on. Raises InputError for them under `refuse`."""
-    try:
-        refuse_training_identities(protocol.ears, "this evaluation", {Path(recognizer.name): recognizer.trained_on})
-    except InputError as error:
-        if policy == "refuse":
-            raise InputError(
-                f"{error}, or if these are other people of the same names, give `known_names` note"
-            ) from None
-        return [str(error).rpartition(";")[0]]
-    return []
+    rows = protocol.ears
+    if policy == "refuse":
+        refuse_training_identities(rows, "this evaluation", {Path(recognizer.name): recognizer.trained_on})
+    people = sorted({row.identity for row in rows})
+    known = [name for name in people if recognizer.trained_on.intersection(identity_digests([name]))]
+    if not known:
+        return []
+    return [f"{len(known)} of {len(people)} people have names that were trained on, such as {known[0]}"]
 
 
 def describe_sides(sides: Sides) -> str:
