@@ -5,6 +5,7 @@ All configurations under one condition see the same VLR copies of the same probe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from earface.nn.upsampler import NO_UPSAMPLER, UPSAMPLER_NAMES, Upsampler
 from facial_rec.config import parse_mixture
 from facial_rec.recognizer import FaceRecognizer
 from pipeline.options import FILES
+from pipeline.protocol import Protocol
 
 if TYPE_CHECKING:
     from pipeline.evaluation import ConditionResult, Failure
@@ -196,6 +198,16 @@ def known_identities(configurations: Configurations) -> dict[Path, frozenset[str
     every = [each for own in configurations.values() for each in own]
     known = {Path(each.recognizer.name): each.recognizer.trained_on for each in every}
     return known | {Path(each.upsampler.source): each.upsampler.trained_on for each in every if each.upsampler.source}
+
+
+def count_embeddings(protocol: Protocol, configurations: Configurations) -> int:
+    """How many embeddings an evaluation computes."""
+    probes = len(protocol.test.probes) + len(protocol.calibration.probes)
+    gallery = len(protocol.test.gallery) + len(protocol.calibration.gallery)
+    every = list(itertools.chain(*configurations.values()))
+    hr = {each.recognizer.key for each in every if each.upsampler.name == NONE}
+    low = sum(each.upsampler.name != NONE for each in every)
+    return gallery * len({each.recognizer.key for each in every}) + probes * (len(hr) + low)
 
 
 @dataclass(frozen=True)

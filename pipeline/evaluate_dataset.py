@@ -93,8 +93,8 @@ def load_models(options: PipelineEvaluationOptions, device: str) -> Models:
 def evaluate_faces(options: PipelineEvaluationOptions, console: Console) -> None:
     from earface.data.face_dataset import refuse_training_identities
     from earface.nn.inference import choose_device
-    from pipeline.configurations import EmbeddingCache, FaceLoader, conditions_of, known_identities
-    from pipeline.evaluation import Stages, count_embeddings, evaluate, notes_of
+    from pipeline.configurations import EmbeddingCache, FaceLoader, conditions_of, count_embeddings, known_identities
+    from pipeline.evaluation import Stages, evaluate, notes_of
     from pipeline.leakage import resolve_leakage
     from pipeline.protocol_checks import check_identities, keep_readable
     from pipeline.report_data import About, describe_models

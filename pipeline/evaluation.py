@@ -15,11 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from earface.data.face_sizes import NONE
 from earface.data.picture_rows import PictureRow
 from earface.metrics.resampling import Estimate, Resampling
 from pipeline.configuration_metrics import ConfigurationResult, Trials, of_pairs, of_searches
-from pipeline.configurations import Configurations
 from pipeline.ear_protocol import side_of
 from pipeline.gallery import templates_of
 from pipeline.protocol import Enrolment, Protocol, Sides
@@ -120,16 +118,6 @@ class Settings:
     failures: int
     max_comparisons: int = MAX_COMPARISONS
     device: str = "cpu"
-
-
-def count_embeddings(protocol: Protocol, configurations: Configurations) -> int:
-    """How many embeddings an evaluation computes."""
-    probes = len(protocol.test.probes) + len(protocol.calibration.probes)
-    gallery = len(protocol.test.gallery) + len(protocol.calibration.gallery)
-    every = list(itertools.chain(*configurations.values()))
-    hr = {each.recognizer.key for each in every if each.upsampler.name == NONE}
-    low = sum(each.upsampler.name != NONE for each in every)
-    return gallery * len({each.recognizer.key for each in every}) + probes * (len(hr) + low)
 
 
 def evaluate(
