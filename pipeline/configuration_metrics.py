@@ -161,8 +161,11 @@ def _breakdown(rank: NDArray[np.int64], trials: Trials) -> dict[str, dict[str, E
 
 
 def _angle_and_name(value: str) -> tuple[float, str]:
-    """Sorts -15° before +0°, and names that are no angle after all angles."""
-    return float(value.removesuffix("°")) if value.endswith("°") else float("inf"), value
+    """Sorts -15° before +0°, -1 before 0, and names that are no number after all numbers."""
+    try:
+        return float(value.removesuffix("°")), value
+    except ValueError:
+        return float("inf"), value
 
 
 def fold_accuracy(

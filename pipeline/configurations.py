@@ -5,10 +5,11 @@ All configurations under one condition see the same VLR copies of the same probe
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -19,12 +20,18 @@ from earface.core.errors import InputError
 from earface.data.face_dataset import FaceDataset, FaceItem, FacePixels, on_device, with_vlr
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import NONE, VLRSize, parse_vlr_size
-from earface.data.pixels import to_model_range
+from earface.data.images import Pixels, read_image
+from earface.data.picture_rows import PictureRow
+from earface.data.pixels import to_model_range, to_uint8
 from earface.nn.edgeface import EMBEDDING_DIM
-from earface.nn.upsampler import NO_UPSAMPLER, Upsampler
+from earface.nn.upsampler import NO_UPSAMPLER, UPSAMPLER_NAMES, Upsampler
 from facial_rec.config import parse_mixture
 from facial_rec.recognizer import FaceRecognizer
 from pipeline.options import FILES
+from pipeline.protocol import Protocol
+
+if TYPE_CHECKING:
+    from pipeline.evaluation import ConditionResult, Failure
 
 CONFIGURATIONS = ("HR", "bicubic + pretrained", "bicubic + fine-tuned", "DSR + pretrained", "DSR + fine-tuned")
 USUAL_SIZE = "32"  # if there is no super-resolver, which has a size of its own
@@ -51,6 +58,10 @@ class Condition:
     def vlr(self) -> VLRSize:
         return parse_vlr_size(self.vlr_size)
 
+    def plain(self) -> dict[str, str]:
+        """For report.json and probes.csv."""
+        return {"vlr_size": self.vlr_size, "degradation": self.degradation}
+
 
 def conditions_of(sizes: Sequence[str], degradations: Sequence[str]) -> list[Condition]:
     """Every size under every degradation, each once. Raises InputError for `files` with several sizes."""
@@ -70,6 +81,25 @@ class Configuration:
     name: str  # of CONFIGURATIONS
     upsampler: Upsampler
     recognizer: FaceRecognizer
+
+    def plain(self) -> dict[str, str]:
+        """For report.json."""
+        return {"upsampler": self.upsampler.name, "recognizer": self.recognizer.name}
+
+    def models(self) -> dict[str, dict[str, str]]:
+        """Name -> kind, digest and contract."""
+        recognizer, upsampler = self.recognizer, self.upsampler
+        models = {
+            recognizer.name: {
+                "kind": describe_recognizer(recognizer),
+                "digest": recognizer.digest,
+                "contract": recognizer.contract.id,
+            }
+        }
+        if upsampler.source:
+            kind = describe_upsampler(upsampler)
+            models[upsampler.source] = {"kind": kind, "digest": upsampler.origin, "contract": ""}
+        return models
 
 
 Configurations = Mapping[Condition, Sequence[Configuration]]
@@ -170,6 +200,16 @@ def known_identities(configurations: Configurations) -> dict[Path, frozenset[str
     return known | {Path(each.upsampler.source): each.upsampler.trained_on for each in every if each.upsampler.source}
 
 
+def count_embeddings(protocol: Protocol, configurations: Configurations) -> int:
+    """How many embeddings an evaluation computes."""
+    probes = len(protocol.test.probes) + len(protocol.calibration.probes)
+    gallery = len(protocol.test.gallery) + len(protocol.calibration.gallery)
+    every = list(itertools.chain(*configurations.values()))
+    hr = {each.recognizer.key for each in every if each.upsampler.name == NONE}
+    low = sum(each.upsampler.name != NONE for each in every)
+    return gallery * len({each.recognizer.key for each in every}) + probes * (len(hr) + low)
+
+
 @dataclass(frozen=True)
 class FaceLoader:
     """Reads faces a batch at a time, with the same VLR copies each time."""
@@ -179,8 +219,12 @@ class FaceLoader:
     num_workers: int
     device: str
 
-    def batches(self, rows: Sequence[FaceRow], condition: Condition | None) -> DataLoader[FaceItem]:
-        dataset = FaceDataset(rows, seed=self.seed, files=condition is not None and condition.degradation == FILES)
+    def batches(self, rows: Sequence[PictureRow], condition: Condition | None) -> DataLoader[FaceItem]:
+        dataset = FaceDataset(
+            cast(Sequence[FaceRow], rows),
+            seed=self.seed,
+            files=condition is not None and condition.degradation == FILES,
+        )
         return DataLoader(dataset, self.batch_size, num_workers=self.num_workers)
 
     def hr(self, batch: FacePixels) -> Tensor:
@@ -190,6 +234,25 @@ class FaceLoader:
     def vlr(self, batch: FacePixels, condition: Condition) -> Tensor:
         """(B, 3, h, w) in [-1, 1], on the device."""
         return with_vlr(on_device(batch, self.device), condition.degradation, condition.vlr)["vlr"]
+
+    @torch.no_grad()
+    def pictures_of(self, failure: Failure, result: ConditionResult) -> dict[str, Pixels]:
+        """By caption: the probe, VLR and enlarged by each upsampler, its mate, and the person it was taken for."""
+        condition = cast(Condition, result.condition)
+        configurations = cast(Sequence[Configuration], result.configurations)
+        vlr = self.vlr(next(iter(self.batches([failure.probe], condition))), condition)
+        upsamplers = {each.upsampler.name: each.upsampler for each in configurations}
+        upsamplers.pop(NONE, None)
+        return {
+            f"probe, {condition.vlr_size} px": to_uint8(vlr[0]).cpu().numpy(),
+            **{
+                UPSAMPLER_NAMES[name]: to_uint8(upsampler.enlarge(vlr)[0]).cpu().numpy()
+                for name, upsampler in upsamplers.items()
+            },
+            "HR": read_image(failure.probe.path),
+            f"taken for {failure.wrong.identity}": read_image(failure.wrong.path),
+            f"is {failure.right.identity}": read_image(failure.right.path),
+        }
 
 
 class EmbeddingCache:
@@ -214,6 +277,10 @@ class EmbeddingCache:
             self.progress(len(found))
         empty = torch.empty(0, EMBEDDING_DIM)
         return torch.stack([self._hr[recognizer.key, str(row.path)] for row in rows]) if rows else empty
+
+    def enrolled(self, configuration: Configuration, rows: Sequence[FaceRow]) -> Tensor:
+        """(N, 512) of HR faces by the configuration's recogniser, on the CPU."""
+        return self.hr(configuration.recognizer, rows)
 
     @torch.no_grad()
     def of_configurations(

@@ -1,4 +1,7 @@
-"""Does VLR -> DSR -> EdgeFace find the right person? `earface evaluate`, or `python -m pipeline.evaluate_dataset`."""
+"""Does a recogniser find the right person? `earface evaluate`, or `python -m pipeline.evaluate_dataset`.
+
+Of faces VLR -> DSR -> EdgeFace beside simpler configurations, of ears an ear recogniser beside HOG.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
 from earface.core.progress import progress
 from earface.data.face_folders import require_face_set
+from pipeline.ear_options import teacher_file
 from pipeline.options import AUTO, FILES, NONE, RESULTS, USUAL_DSR, USUAL_FINETUNED, PipelineEvaluationOptions
 
 if TYPE_CHECKING:
@@ -24,7 +28,10 @@ if TYPE_CHECKING:
 
     from facial_rec.recognizer import FaceRecognizer
     from pipeline.configurations import Models
+    from pipeline.evaluation import ConditionResult, Settings
     from pipeline.protocol import Protocol
+    from pipeline.report_data import About
+    from pipeline.report_page import FailurePictures
 
 TABLE_WIDTH = 150
 
@@ -34,8 +41,11 @@ def check_files(options: PipelineEvaluationOptions) -> None:
     lists = [path for path in (options.gallery, options.probes, options.pairs) if path is not None]
     for path in lists:
         require_path(path)
-    if options.gallery is None:
+    ears = teacher_file(options.dataset_root)
+    if options.gallery is None and ears is None:
         require_face_set(options.dataset_root)
+    elif options.gallery is None:
+        require_path(options.dataset_root)
     for path in named_models(options.dsr_checkpoint, USUAL_DSR):
         require_trained(path)
 
@@ -80,17 +90,18 @@ def load_models(options: PipelineEvaluationOptions, device: str) -> Models:
     return Models(pretrained, finetuned, resolvers)
 
 
-def run(options: PipelineEvaluationOptions, console: Console) -> None:
+def evaluate_faces(options: PipelineEvaluationOptions, console: Console) -> None:
     from earface.data.face_dataset import refuse_training_identities
     from earface.nn.inference import choose_device
-    from pipeline.configurations import EmbeddingCache, FaceLoader, conditions_of, known_identities
-    from pipeline.evaluation import Settings, Stages, count_embeddings, evaluate, notes_of
+    from pipeline.configurations import EmbeddingCache, FaceLoader, conditions_of, count_embeddings, known_identities
+    from pipeline.evaluation import Stages, evaluate, notes_of
     from pipeline.leakage import resolve_leakage
     from pipeline.protocol_checks import check_identities, keep_readable
-    from pipeline.report import print_report, write_report
     from pipeline.report_data import About, describe_models
 
     device, stages = choose_device(options.device), Stages()
+    if options.gallery is None and teacher_file(options.dataset_root) is not None:
+        raise InputError(f"`dataset_root` {options.dataset_root}: holds ears; give an ear recogniser as `recognizer`")
     models = load_models(options, device)
     protocol = protocol_of(options)
     check_identities(protocol)
@@ -105,9 +116,6 @@ def run(options: PipelineEvaluationOptions, console: Console) -> None:
     with stages("leakage"), progress("looking for duplicates", pictures) as state:
         protocol, leaking = resolve_leakage(protocol, options.leakage, state.update)
     faces = FaceLoader(options.seed, options.batch_size, options.num_workers, device)
-    settings = Settings(
-        options.threshold, options.bootstrap, options.seed, options.failures, options.max_comparisons, device
-    )
     measured, wanted = itertools.count(1), sum(map(len, configurations.values()))
     with progress("embedding faces", count_embeddings(protocol, configurations)) as state:
 
@@ -115,6 +123,7 @@ def run(options: PipelineEvaluationOptions, console: Console) -> None:
             state.what = f"{next(measured)} of {wanted} configurations measured; embedding faces"
 
         embeddings = EmbeddingCache(faces, state.advance)
+        settings = settings_of(options, device)
         results = evaluate(protocol, configurations, embeddings, settings, stages, configuration_done)
     about = About(
         dataset=options.pairs or options.gallery or options.dataset_root,
@@ -127,7 +136,79 @@ def run(options: PipelineEvaluationOptions, console: Console) -> None:
         left_out=[*left_out, *leaking],
         seconds=stages.seconds,
     )
-    answers = write_report(Path(options.out), about, results, faces)
+    report(options, about, results, faces, console)
+
+
+def evaluate_ears(options: PipelineEvaluationOptions, console: Console) -> None:
+    from ear_teacher.recognition.loading import load_recognizer
+    from earface.nn.inference import choose_device
+    from pipeline.ear_configurations import EarEmbeddings, ear_configurations
+    from pipeline.ear_protocol import EarGalleryRule, describe_sides, from_ear_lists, from_ear_set, names_trained_on
+    from pipeline.evaluation import Stages, evaluate, notes_of
+    from pipeline.leakage import resolve_leakage
+    from pipeline.protocol_checks import check_identities, keep_pictures
+    from pipeline.report_data import EARS, About, describe_models
+
+    device, stages = choose_device(options.device), Stages()
+    recognizer = load_recognizer(options.recognizer, device, precision=options.precision)
+    people = options.calibration_fraction, options.seed
+    rule = EarGalleryRule(options.template_pictures, options.enroll_sides)
+    if options.gallery is not None and options.probes is not None:
+        protocol = from_ear_lists(options.gallery, options.probes, options.sides, *people)
+    else:
+        protocol = from_ear_set(options.dataset_root, rule, options.sides, *people)
+    check_identities(protocol)
+    notes = names_trained_on(protocol, recognizer, options.known_names)
+    rows = protocol.ears
+    ears = EarEmbeddings(recognizer, options.batch_size, options.num_workers)
+    with stages("embedding"), progress("embedding ears", len(rows)) as state:
+        skipped = ears.embed(rows, state.update)
+    protocol, left_out = keep_pictures(protocol, {row for row in rows if row.path not in skipped})
+    with stages("leakage"), progress("looking for duplicates", len(protocol.ears)) as state:
+        protocol, leaking = resolve_leakage(protocol, options.leakage, state.update)
+    configurations = ear_configurations(recognizer)
+    with progress("measuring", sum(map(len, configurations.values()))) as state:
+        settings = settings_of(options, device)
+        results = evaluate(protocol, configurations, ears, settings, stages, lambda: state.advance(1))
+    about = About(
+        dataset=options.gallery or options.dataset_root,
+        protocol=protocol,
+        threshold=options.threshold,
+        bootstrap=options.bootstrap,
+        options=asdict(options),
+        models=describe_models(configurations),
+        notes=[*notes, *protocol.notes(), *notes_of(results)],
+        left_out=[*left_out, *leaking],
+        seconds=stages.seconds,
+        wording=EARS,
+        facts={
+            "form": recognizer.contract.id,
+            "enrolled": "all pictures of `gallery`" if options.gallery is not None else str(rule),
+            "sides": f"{options.sides}: {describe_sides(options.sides)}",
+        },
+    )
+    report(options, about, results, ears, console)
+
+
+def settings_of(options: PipelineEvaluationOptions, device: str) -> Settings:
+    from pipeline.evaluation import Settings
+
+    return Settings(
+        options.threshold, options.bootstrap, options.seed, options.failures, options.max_comparisons, device
+    )
+
+
+def report(
+    options: PipelineEvaluationOptions,
+    about: About,
+    results: Sequence[ConditionResult],
+    pictures: FailurePictures,
+    console: Console,
+) -> None:
+    """Write and print it."""
+    from pipeline.report import print_report, write_report
+
+    answers = write_report(Path(options.out), about, results, pictures)
     print_report(console, about, results, answers)
     console.print(
         f"report.html, report.json, probes.csv, plots, tensorboard: {options.out}",
@@ -146,9 +227,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with first_imports():
         from rich.console import Console
 
+        from pipeline.recognizers import modality_of
+
     console = Console()
     console.width = max(console.width, TABLE_WIDTH)
-    run(options, console)
+    modality = modality_of(options.recognizer)
+    options.refuse_foreign(modality)
+    evaluate_faces(options, console) if modality == "face" else evaluate_ears(options, console)
     return 0
 
 

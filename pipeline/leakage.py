@@ -10,10 +10,10 @@ from typing import Literal
 
 from earface.core.errors import InputError
 from earface.data.duplicates import ALIGNED_COARSE, collect_signatures, find_duplicates, picture_signature
-from earface.data.face_rows import FaceRow
 from earface.data.images import read_ahead, read_image
 from earface.data.multipie import MultiPieName
-from pipeline.protocol import Protocol
+from earface.data.picture_rows import PictureRow
+from pipeline.protocol import AnyProtocol, Protocol
 from pipeline.protocol_checks import check_identities
 
 
@@ -21,8 +21,8 @@ from pipeline.protocol_checks import check_identities
 class Leak:
     """Two pictures that must not be used as they are."""
 
-    first: FaceRow
-    second: FaceRow  # the probe, where one of them is
+    first: PictureRow
+    second: PictureRow  # the probe, where one of them is
     reason: str
     droppable: bool  # whether leaving out `second` is enough
 
@@ -34,7 +34,7 @@ class Leak:
 class _Placed:
     """A picture and its use."""
 
-    row: FaceRow
+    row: PictureRow
     use: str
     probe: bool
 
@@ -86,7 +86,7 @@ def find_leaks(protocol: Protocol, progress: Callable[[int], None] = lambda done
     return leaks
 
 
-def without_leaks(protocol: Protocol, leaks: Sequence[Leak], policy: Literal["refuse", "drop"]) -> Protocol:
+def without_leaks(protocol: AnyProtocol, leaks: Sequence[Leak], policy: Literal["refuse", "drop"]) -> AnyProtocol:
     """drop: the probes that leak are left out. Raises InputError for leaks that may not or cannot be dropped."""
     if not leaks:
         return protocol
@@ -103,8 +103,8 @@ def without_leaks(protocol: Protocol, leaks: Sequence[Leak], policy: Literal["re
 
 
 def resolve_leakage(
-    protocol: Protocol, policy: Literal["refuse", "drop"], progress: Callable[[int], None] = lambda done: None
-) -> tuple[Protocol, list[str]]:
+    protocol: AnyProtocol, policy: Literal["refuse", "drop"], progress: Callable[[int], None] = lambda done: None
+) -> tuple[AnyProtocol, list[str]]:
     """Without the probes that leak, and a line for each. progress: called with the count of pictures read.
 
     Raises InputError as without_leaks does, and where there is nothing left to measure.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -24,10 +24,18 @@ _PLOTS = ("cmc", "det_verification", "det_identification", "histograms", "by_*")
 RESULTS = (
     *(REPORT, "report.html", "probes.csv", f"tensorboard/events.out.tfevents.*{EVENTS}"),
     *(f"plots/*_{kind}_{plot}.png" for kind in KINDS for plot in _PLOTS),
+    *(f"plots/ears_{plot}.png" for plot in _PLOTS),
 )
 THRESHOLDS = {"face": 0.35, "ear": 0.5}  # cosines, where none is given
 CANDIDATES, CANDIDATES_GRID = "candidates.csv", "candidates.png"
 MOST_CANDIDATES = 10  # side by side: matplotlib cannot make an image 2^16 pixels wide
+
+
+FACES_ALONE = (
+    *("pairs", "gallery_camera", "gallery_illumination", "gallery_recording", "vlr_size", "degradation", "finetuned"),
+    *("dsr_checkpoint", "crop"),
+)
+EARS_ALONE = ("template_pictures", "sides", "enroll_sides", "known_names")
 
 
 @dataclass(frozen=True)
@@ -95,10 +103,16 @@ class IdentifyOptions(PictureOptions):
 
 @dataclass(frozen=True)
 class PipelineEvaluationOptions(DeviceOptions):
-    """Evaluate VLR probes against an HR gallery: HR, bicubic and DSR, by a pretrained and a fine-tuned recogniser."""
+    """Evaluate recognisers: VLR faces by HR, bicubic and DSR, pretrained and fine-tuned; or ears, beside HOG."""
 
-    dataset_root: str = option("dataset", "a prepared set, its test_processed, or any set of aligned 128x128 faces")
-    gallery: str | None = option(None, "instead: the pictures to enrol, a CSV of file and identity, or a folder")
+    dataset_root: str = option(
+        "dataset",
+        "a prepared set, its test_processed, or any set of aligned 128x128 faces; of ears a folder of earface ears "
+        "prepare (its val_teacher.npy), or a teacher .npy",
+    )
+    gallery: str | None = option(
+        None, "instead: the pictures to enrol, a CSV of file and identity (of ears also side), or a folder"
+    )
     probes: str | None = option(None, "and the pictures to search for, likewise")
     pairs: str | None = option(None, "instead: LFW's pairs.txt, of pictures below `dataset_root`; verification only")
     gallery_camera: str = option(FRONTAL, "camera of the enrolled picture, by Multi-PIE names")
@@ -112,8 +126,24 @@ class PipelineEvaluationOptions(DeviceOptions):
     )
     vlr_size: tuple[str, ...] = option((), "sizes of the probes: 32, 24, 16 or 14x16; default: of the super-resolvers")
     degradation: tuple[str, ...] = option(("bicubic",), "how VLR is made: one or more of bicubic, realistic, files")
+    template_pictures: int = option(
+        1, "ears: pictures that are enrolled of a person's side, which has more; the others are probes", low=1
+    )
+    sides: Literal["apart", "joined"] = option(
+        "apart",
+        "ears: a template of each side, compared with probes of that side, and of the other side only where a person "
+        "has none of it; or one over both sides",
+    )
+    enroll_sides: Literal["both", "one"] = option(
+        "both", "ears: enrol both of a person, or only the one with more pictures; the probes are the same"
+    )
+    known_names: Literal["refuse", "note"] = option(
+        "refuse", "ears: if people have names that were trained on: stop, or note it (those of two sets may agree)"
+    )
     recognizer: str = option(
-        "edgeface_xxs", "the pretrained one: a published EdgeFace variant, or a file of its weights"
+        "edgeface_xxs",
+        "of faces the pretrained one: a published EdgeFace variant, or a file of its weights; or one of ears: a "
+        "checkpoint, a run's folder or an exported folder",
     )
     finetuned: tuple[str, ...] = option(
         (AUTO,),
@@ -146,3 +176,17 @@ class PipelineEvaluationOptions(DeviceOptions):
             raise InputError("`gallery` and `probes`: give both, or neither")
         if self.gallery is not None and self.pairs is not None:
             raise InputError("`pairs`: not together with `gallery` and `probes`")
+
+    def refuse_foreign(self, modality: Literal["face", "ear"]) -> None:
+        """Raise InputError for an option of the other modality that differs from its default."""
+        foreign = FACES_ALONE if modality == "ear" else EARS_ALONE
+        default = {each.name: each.default for each in fields(self)}
+        if given := [f"`{name}`" for name in foreign if getattr(self, name) != default[name]]:
+            other = "faces" if modality == "ear" else "ears"
+            raise InputError(
+                f"{', '.join(given)}: for {other} alone, and `recognizer` {self.recognizer} is of {modality}s"
+            )
+        if modality == "ear" and self.gallery is not None:
+            chosen = ("template_pictures", "enroll_sides")
+            if given := [f"`{name}`" for name in chosen if getattr(self, name) != default[name]]:
+                raise InputError(f"{', '.join(given)}: not together with `gallery`, all of whose pictures are enrolled")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import matplotlib as mpl
@@ -21,6 +22,8 @@ COLOURS = {
     "bicubic + fine-tuned": "#D55E00",
     "DSR + pretrained": "#56B4E9",
     "DSR + fine-tuned": "#0072B2",
+    "HOG": "#E69F00",
+    "recogniser": "#0072B2",
 }
 WIDTH, HEIGHT = 5.2, 4.0  # inches
 LOWEST_ERROR = 1e-3  # of the axis
@@ -38,7 +41,7 @@ def draw(results: Sequence[ConfigurationResult]) -> dict[str, Figure]:
     figures["histograms"] = _histograms(results)
     for kind in results[0].breakdown:
         if len(results[0].breakdown[kind]) > 1:
-            name = f"by_{kind.replace(' ', '_')}"
+            name = "by_" + re.sub(r"\W", "_", kind)[:60]  # of a column, anyone's
             figures[name] = _figure(lambda axes, kind=kind: _breakdown(axes, results, kind))  # type: ignore[misc]
     return figures
 
@@ -105,7 +108,7 @@ def _histograms(results: Sequence[ConfigurationResult]) -> Figure:
 
 
 def _breakdown(axes: Axes, results: Sequence[ConfigurationResult], kind: str) -> None:
-    values = list(results[0].breakdown[kind])
+    values, title = list(results[0].breakdown[kind]), _literal(kind)
     places = np.arange(len(values))
     for shift, each in enumerate(results):
         shares = [each.breakdown[kind][value] for value in values]
@@ -115,8 +118,13 @@ def _breakdown(axes: Axes, results: Sequence[ConfigurationResult], kind: str) ->
         offset = (shift - (len(results) - 1) / 2) * 0.12
         marks = {"fmt": "o", "markersize": 3, "elinewidth": 0.8, "color": COLOURS.get(each.name)}
         axes.errorbar(places + offset, heights, np.nan_to_num(errors), label=each.name, **marks)  # type: ignore[arg-type]
-    axes.set_xticks(places, values, rotation=0 if len(values) < 10 else 60)
-    axes.set(xlabel=kind, ylabel="rank-1", title=f"rank-1 by {kind}")
+    axes.set_xticks(places, list(map(_literal, values)), rotation=0 if len(values) < 10 else 60)
+    axes.set(xlabel=title, ylabel="rank-1", title=f"rank-1 by {title}")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
     axes.set_ylim(top=1.005)
     axes.grid(alpha=0.25, axis="y")
+
+
+def _literal(text: str) -> str:
+    """Not mathematics to matplotlib."""
+    return text.replace("$", r"\$")

@@ -7,28 +7,34 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from earface.core.errors import InputError
 from earface.data.face_folders import HR_FOLDER, SPLITS_FILE, require_face_set, split_folder
 from earface.data.face_rows import FaceRow, read_faces
 from earface.data.images import EXTENSIONS, DataRoot
-from earface.data.multipie import FRONTAL, FRONTAL_FLASH, NEUTRAL, MultiPieName
+from earface.data.multipie import CAMERA_YAW, FRONTAL, FRONTAL_FLASH, NEUTRAL, MultiPieName
+from earface.data.picture_rows import PictureRow
 from earface.data.splits import split_by_subject
 
 NONMATED = "nonmated"  # a role of earface/data/identity_split.py
 PATTERN = "SUBJECT_SESSION_RECORDING_CAMERA_ILLUMINATION_crop_128.png, such as 001_01_01_051_07_crop_128.png"
 PAIRS_PATTERN = "NAME N1 N2, or NAME1 N1 NAME2 N2"
 
+Sides = Literal["apart", "joined"]
+Row = TypeVar("Row", bound=PictureRow)
+AnyProtocol = TypeVar("AnyProtocol", bound="Protocol")
+
 
 @dataclass(frozen=True)
 class Enrolment:
     """Enrolled pictures, and probes: of enrolled people (mated) and of others (non-mated)."""
 
-    gallery: list[FaceRow]
-    probes: list[FaceRow]
+    gallery: Sequence[PictureRow]
+    probes: Sequence[PictureRow]
 
     @property
     def mated(self) -> list[bool]:
@@ -37,7 +43,7 @@ class Enrolment:
         return [row.identity in people for row in self.probes]
 
     @property
-    def rows(self) -> list[FaceRow]:
+    def rows(self) -> list[PictureRow]:
         return [*self.gallery, *self.probes]
 
 
@@ -59,6 +65,21 @@ class Protocol:
     test: Enrolment
     calibration: Enrolment  # to fit thresholds on; empty: none are fitted
     pairs: list[Pair] | None = None  # then `test` holds their first and second pictures, and nobody is searched for
+    sides: Sides = "joined"  # of ears: templates of each side, or as of faces one per person
+
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """Camera angle and flash of each test probe, where its name is a Multi-PIE one."""
+        details = self.details()
+        if not any(details["camera"]):
+            return {}
+        angles = {camera: f"{yaw:+d}°" if yaw else "0°" for camera, yaw in CAMERA_YAW.items()}
+        cameras = [angles.get(camera, camera) for camera in details["camera"]]
+        return {"camera angle": cameras, "illumination": details["illumination"]}
+
+    def details(self) -> Mapping[str, Sequence[str]]:
+        """What is known of each test probe, by the column of probes.csv."""
+        names = ("session", "camera", "illumination")
+        return {name: [getattr(row, name) for row in self.test.probes] for name in names}
 
     def notes(self) -> list[str]:
         """Sentences about people who are only enrolled or only searched for."""
@@ -138,7 +159,7 @@ def from_dataset(root: str, rule: GalleryRule, calibration_fraction: float, seed
         where = f"identities of {SPLITS_FILE}" if (inside / SPLITS_FILE).is_file() else folder
         return Protocol(f"{words}; {where}", test, calibration)
     require_face_set(root)
-    calibration_rows, test_rows = _split_by_identity(read_faces(path), calibration_fraction, seed)
+    calibration_rows, test_rows = split_by_identity(read_faces(path), calibration_fraction, seed)
     test, words = rule(test_rows)
     return Protocol(words, test, rule(calibration_rows)[0] if calibration_rows else Enrolment([], []))
 
@@ -149,13 +170,20 @@ def from_lists(gallery: str, probes: str, calibration_fraction: float, seed: int
     gallery, probes: each a CSV of file and identity, or a folder. calibration_fraction: as above. Raises InputError.
     """
     enrolled, searched = read_faces(gallery), read_faces(probes)
-    people = [row.identity for row in enrolled]
-    if not set(people) & {row.identity for row in searched}:
+    if not {row.identity for row in enrolled} & {row.identity for row in searched}:
         raise InputError(f"`probes` {probes}: nobody in it is in `gallery` {gallery}")
-    chosen = {row.identity for row in _split_by_identity(enrolled, calibration_fraction, seed)[0]}
+    test, calibration = enrolments_of(enrolled, searched, calibration_fraction, seed)
+    return Protocol(f"{Path(gallery).name} against {Path(probes).name}", test, calibration)
+
+
+def enrolments_of(
+    enrolled: Sequence[PictureRow], searched: Sequence[PictureRow], calibration_fraction: float, seed: int
+) -> tuple[Enrolment, Enrolment]:
+    """Test and calibration; of the enrolled identities a fraction calibrates. Raises InputError."""
+    chosen = {row.identity for row in split_by_identity(enrolled, calibration_fraction, seed)[0]}
     test = Enrolment(*([row for row in rows if row.identity not in chosen] for rows in (enrolled, searched)))
     calibration = Enrolment(*([row for row in rows if row.identity in chosen] for rows in (enrolled, searched)))
-    return Protocol(f"{Path(gallery).name} against {Path(probes).name}", test, calibration)
+    return test, calibration
 
 
 def from_pairs(root: str, pairs: str) -> Protocol:
@@ -209,7 +237,7 @@ def _lfw_picture(folder: DataRoot, name: str, number: int) -> FaceRow:
     return FaceRow(found[0], f"{name}/{found[0].name}", name)
 
 
-def _split_by_identity(rows: Sequence[FaceRow], fraction: float, seed: int) -> tuple[list[FaceRow], list[FaceRow]]:
+def split_by_identity(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
     """Those of the calibration identities, and the others. Raises InputError where either side would be empty."""
     if fraction == 0:
         return [], list(rows)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
+from typing import cast
 
 from earface.core.errors import InputError
 from earface.data.face_dataset import usable_faces
+from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import VLRSize
-from pipeline.protocol import Enrolment, Protocol
+from earface.data.picture_rows import PictureRow
+from pipeline.protocol import AnyProtocol, Enrolment, Protocol
 
 
 def check_identities(protocol: Protocol) -> None:
@@ -22,19 +26,29 @@ def check_identities(protocol: Protocol) -> None:
 
 
 def keep_readable(protocol: Protocol, vlr: VLRSize | None) -> tuple[Protocol, list[str]]:
-    """Without the pictures that cannot be read, and a line for each that is left out.
+    """`keep_pictures` of the faces that can be read.
 
-    Probes of a person none of whose enrolled pictures can be read are left out too: they would count as non-mated.
-    vlr: the size of the probes' own VLR pictures, where these are used.
-    Raises InputError as usable_faces does, for one of a pair, and where there is nothing left to measure.
+    vlr: the size of the probes' own VLR pictures, where these are used. Raises InputError as usable_faces does, too.
     """
     parts = (protocol.test, protocol.calibration)
-    enrolled = [row for part in parts for row in part.gallery]
-    searched = [row for part in parts for row in part.probes]
+    enrolled = cast(list[FaceRow], [row for part in parts for row in part.gallery])
+    searched = cast(list[FaceRow], [row for part in parts for row in part.probes])
     if vlr is None:
         kept = set(usable_faces([*enrolled, *searched], None))
     else:
         kept = {*usable_faces(enrolled, None), *usable_faces(searched, vlr)}
+    return keep_pictures(protocol, kept)
+
+
+def keep_pictures(protocol: AnyProtocol, kept: Collection[PictureRow]) -> tuple[AnyProtocol, list[str]]:
+    """Without the pictures that are not `kept` (a set), and a line for each that is left out.
+
+    Probes of a person none of whose enrolled pictures can be read are left out too: they would count as non-mated.
+    Raises InputError for one of a pair, and where there is nothing left to measure.
+    """
+    parts = (protocol.test, protocol.calibration)
+    enrolled = [row for part in parts for row in part.gallery]
+    searched = [row for part in parts for row in part.probes]
     lost = {row.identity for row in enrolled} - {row.identity for row in enrolled if row in kept}
     left_out = [f"{row.name}: cannot be read" for row in (*enrolled, *searched) if row not in kept]
     if left_out and protocol.pairs is not None:

@@ -17,7 +17,6 @@ from earface.core.errors import as_flags
 from earface.core.files import atomic_write, results_in
 from earface.data.plots import as_bytes
 from pipeline.configuration_metrics import METRICS
-from pipeline.configurations import FaceLoader
 from pipeline.evaluation import ConditionResult
 from pipeline.options import EVENTS, REPORT, RESULTS
 from pipeline.plots import draw
@@ -32,10 +31,10 @@ from pipeline.report_data import (
     errors_at_threshold,
     write_probes,
 )
-from pipeline.report_page import write_page
+from pipeline.report_page import FailurePictures, write_page
 
 
-def write_report(out: Path, about: About, results: Sequence[ConditionResult], faces: FaceLoader) -> list[str]:
+def write_report(out: Path, about: About, results: Sequence[ConditionResult], pictures: FailurePictures) -> list[str]:
     """Write everything, in place of an earlier evaluation; other files stay. Returns the answers in words.
 
     report.json is removed first and written last: where it exists, the results are complete and of one evaluation.
@@ -54,7 +53,7 @@ def write_report(out: Path, about: About, results: Sequence[ConditionResult], fa
         for name, plot in own.items():
             with atomic_write(out / "plots" / f"{condition.slug}_{name}.png") as temporary:
                 temporary.write_bytes(plot.png)
-    write_page(out / "report.html", about, results, plots, answers, faces)
+    write_page(out / "report.html", about, results, plots, answers, pictures)
     write_events(out / "tensorboard", results, plots, answers)
     with atomic_write(out / REPORT) as temporary:
         temporary.write_text(json.dumps(as_plain(about, results, answers), indent=1) + "\n", encoding="utf-8")

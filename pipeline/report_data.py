@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,8 +12,7 @@ import numpy as np
 from earface.data.tables import write_csv
 from earface.metrics.resampling import LEVEL, Estimate
 from pipeline.configuration_metrics import METRICS, AtThreshold, ConfigurationResult
-from pipeline.configurations import Condition, Configurations, describe_recognizer, describe_upsampler
-from pipeline.evaluation import ConditionResult, Difference
+from pipeline.evaluation import AnyCondition, AnyConfiguration, ConditionResult, Difference
 from pipeline.protocol import Protocol
 
 CONVENTION = (
@@ -22,17 +21,18 @@ CONVENTION = (
     "and TAR at a FAR are measured where the same scores have that rate; fitted thresholds come from the calibration "
     f"identities. Intervals: middle {LEVEL:.0%} of replicates that resample subjects, the same for all configurations."
 )
+EAR_CONVENTION = CONVENTION.replace("The gallery is HR, with one template per person; a score", "A score")
 INSUFFICIENT = "insufficient data"
 JPEG_QUALITY = 92
 PROBE_COLUMNS = (
-    *("vlr_size", "degradation", "row", "file", "identity", "enrolled", "rank", "mated_score", "best_other"),
-    *("best_other_score", "session", "camera", "illumination"),
-)
+    *("row", "file", "identity", "enrolled", "rank", "mated_score", "best_other", "best_other_score"),
+)  # between those of the condition and those of the protocol
 SHOWN_DIFFERENCES = (  # a configuration, and the one that it is compared with
     ("DSR + pretrained", "bicubic + pretrained"),
     ("bicubic + fine-tuned", "bicubic + pretrained"),
     ("DSR + fine-tuned", "bicubic + fine-tuned"),
     ("DSR + fine-tuned", "bicubic + pretrained"),
+    ("recogniser", "HOG"),
 )
 
 
@@ -43,7 +43,32 @@ class Plot(NamedTuple):
     svg: bytes
 
 
-Plots = Mapping[Condition, Mapping[str, Plot]]
+Plots = Mapping[AnyCondition, Mapping[str, Plot]]
+
+
+@dataclass(frozen=True)
+class Wording:
+    """What a report says of faces or of ears."""
+
+    modality: str
+    title: str
+    convention: str
+    unanswered: str  # where no difference can be reported
+
+
+FACES = Wording(
+    "face",
+    "Face identification at very low resolution",
+    CONVENTION,
+    "Nothing can be said about super-resolution or fine-tuning: give a super-resolver or a fine-tuned recogniser, and "
+    "more people.",
+)
+EARS = Wording(
+    "ear",
+    "Identification by ears",
+    EAR_CONVENTION,
+    "Nothing can be said about the recogniser beside HOG: give more people.",
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +84,8 @@ class About:
     notes: Sequence[str]
     left_out: Sequence[str]  # pictures that cannot be read or leak, and why
     seconds: Mapping[str, float]
+    wording: Wording = FACES
+    facts: Mapping[str, str] = field(default_factory=dict)  # form, sides, template rule
 
     def counts(self) -> dict[str, int]:
         test, calibration = self.protocol.test, self.protocol.calibration
@@ -73,27 +100,16 @@ class About:
         } | ({} if self.protocol.pairs is None else {"pairs": len(self.protocol.pairs)})
 
 
-def describe_models(configurations: Configurations) -> dict[str, dict[str, str]]:
+def describe_models(configurations: Mapping[Any, Sequence[AnyConfiguration]]) -> dict[str, dict[str, str]]:
     """Name -> kind, digest and contract, of each model that takes part."""
     models: dict[str, dict[str, str]] = {}
     for each in (each for own in configurations.values() for each in own):
-        recognizer, upsampler = each.recognizer, each.upsampler
-        models[recognizer.name] = {
-            "kind": describe_recognizer(recognizer),
-            "digest": recognizer.digest,
-            "contract": recognizer.contract.id,
-        }
-        if upsampler.source:
-            models[upsampler.source] = {
-                "kind": describe_upsampler(upsampler),
-                "digest": upsampler.origin,
-                "contract": "",
-            }
+        models |= each.models()
     return models
 
 
 def answer(result: ConditionResult) -> list[str]:
-    """In words, what super-resolution and fine-tuning change: rank-1, or of pairs TAR at FAR 1e-3."""
+    """In words, how rank-1 differs between configurations, or of pairs TAR at FAR 1e-3."""
     metric = "rank1" if any("rank1" in each.metrics for each in result.results) else "tar_at_far_0.001"
     sentences = []
     for difference in shown_differences(result, metric):
@@ -119,13 +135,15 @@ def shown_differences(result: ConditionResult, metric: str) -> list[Difference]:
 def as_plain(about: About, results: Sequence[ConditionResult], answers: Sequence[str]) -> dict[str, Any]:
     """The content of report.json."""
     return {
+        "modality": about.wording.modality,
         "dataset": about.dataset,
         "protocol": about.protocol.rule,
         "counts": about.counts(),
+        **about.facts,
         "threshold": about.threshold,
         "options": about.options,
         "bootstrap": {"replicates": about.bootstrap, "level": LEVEL, "resampled": "subjects of the probes"},
-        "convention": CONVENTION,
+        "convention": about.wording.convention,
         "models": about.models,
         "notes": list(about.notes),
         "left_out": list(about.left_out),
@@ -137,13 +155,11 @@ def as_plain(about: About, results: Sequence[ConditionResult], answers: Sequence
 
 def _plain_condition(result: ConditionResult) -> dict[str, Any]:
     return {
-        "vlr_size": result.condition.vlr_size,
-        "degradation": result.condition.degradation,
+        **result.condition.plain(),
         "rows": [
             {
                 "name": each.name,
-                "upsampler": own.upsampler.name,
-                "recognizer": own.recognizer.name,
+                **own.plain(),
                 "measured": {name: _plain(estimate) for name, estimate in each.metrics.items()},
                 "thresholds": [_plain_threshold(threshold) for threshold in each.thresholds],
                 "cmc": each.cmc.tolist(),
@@ -177,29 +193,29 @@ def _plain_threshold(each: AtThreshold) -> dict[str, Any]:
 def write_probes(path: Path, protocol: Protocol, results: Sequence[ConditionResult]) -> None:
     """CSV: one row for each probe, condition and configuration."""
     names = list(dict.fromkeys(row.identity for row in protocol.test.gallery))
-    rows = []
+    rows, details = [], protocol.details()
+    conditions = results[0].condition.plain()
+    columns = [*conditions, *PROBE_COLUMNS]
+    columns += [name for name in details if name not in columns]
     for result, each in ((condition, own) for condition in results for own in condition.results):
         found = each.searches
         if found is None:
             continue
         for place, (probe, mated) in enumerate(zip(protocol.test.probes, protocol.test.mated, strict=True)):
             cells: dict[str, object] = {
-                "vlr_size": result.condition.vlr_size,
-                "degradation": result.condition.degradation,
+                **{name: values[place] for name, values in details.items()},
+                **result.condition.plain(),
                 "row": each.name,
                 "file": probe.name,
                 "identity": probe.identity,
                 "enrolled": int(mated),
-                "session": probe.session,
-                "camera": probe.camera,
-                "illumination": probe.illumination,
             }
             if mated:
                 cells |= {"rank": found.rank[place], "mated_score": f"{found.mated[place]:.5f}"}
             if np.isfinite(found.best[place]):  # else nobody else is enrolled
                 cells |= {"best_other": names[found.best_row[place]], "best_other_score": f"{found.best[place]:.5f}"}
-            rows.append([cells.get(column, "") for column in PROBE_COLUMNS])
-    write_csv(path, PROBE_COLUMNS, rows)
+            rows.append([cells.get(column, "") for column in columns])
+    write_csv(path, columns, rows)
 
 
 def errors_at_threshold(results: Sequence[ConfigurationResult]) -> str:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
-import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from earface.core.files import atomic_write
-from earface.data.face_sizes import FACE_SIZE, NONE
-from earface.data.images import Pixels, read_image
-from earface.data.pixels import to_uint8
-from earface.nn.upsampler import UPSAMPLER_NAMES
+from earface.data.face_sizes import FACE_SIZE
+from earface.data.images import Pixels
 from pipeline.configuration_metrics import METRICS
-from pipeline.configurations import FaceLoader
 from pipeline.evaluation import COMPARED, ConditionResult, Failure
-from pipeline.report_data import CONVENTION, INSUFFICIENT, JPEG_QUALITY, About, Plots, shown_differences
+from pipeline.report_data import INSUFFICIENT, JPEG_QUALITY, About, Plots, shown_differences
+
+
+class FailurePictures(Protocol):
+    """Reads the pictures of a failure again: a FaceLoader, or EarEmbeddings."""
+
+    def pictures_of(self, failure: Failure, result: ConditionResult) -> dict[str, Pixels]:
+        """Caption -> picture, the probe first."""
 
 
 class ShownFailure(NamedTuple):
@@ -35,21 +38,22 @@ def write_page(
     results: Sequence[ConditionResult],
     plots: Plots,
     answers: Sequence[str],
-    faces: FaceLoader,
+    pictures: FailurePictures,
 ) -> None:
-    """HTML that needs no other file. faces: to read the probes of the failures again."""
+    """HTML that needs no other file."""
     embedded = {
         condition: {name: _data_uri(plot.svg, "svg+xml") for name, plot in own.items()}
         for condition, own in plots.items()
     }
     shown = {
-        result.condition: [_failure_shown(failure, result, faces) for failure in result.failures] for result in results
+        result.condition: [_failure_shown(failure, result, pictures) for failure in result.failures]
+        for result in results
     }
     html = _environment().get_template("report.html.jinja").render(
         about=about, results=results, plots=embedded, failures=shown, answers=answers,
         titles={name: title for name, (title, _) in METRICS.items()},
         higher_is_better={name: higher for name, (_, higher) in METRICS.items()},
-        convention=CONVENTION, differences=shown_differences,
+        wording=about.wording, differences=shown_differences,
         names=list(dict.fromkeys(each.name for result in results for each in result.results)),
     )  # fmt: skip
     with atomic_write(path) as temporary:
@@ -78,19 +82,6 @@ def _picture(pixels: Pixels) -> str:
     return _data_uri(cv2.imencode(f".{kind}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1].tobytes(), kind)
 
 
-@torch.no_grad()
-def _failure_shown(failure: Failure, result: ConditionResult, faces: FaceLoader) -> ShownFailure:
-    """The probe, VLR and enlarged by each upsampler, beside its mate and the person it was taken for."""
-    batch = next(iter(faces.batches([failure.probe], result.condition)))
-    vlr = faces.vlr(batch, result.condition)
-    upsamplers = {each.upsampler.name: each.upsampler for each in result.configurations}
-    upsamplers.pop(NONE, None)
-    pictures = {f"probe, {result.condition.vlr_size} px": to_uint8(vlr[0]).cpu().numpy()}
-    pictures |= {
-        UPSAMPLER_NAMES[name]: to_uint8(upsampler.enlarge(vlr)[0]).cpu().numpy()
-        for name, upsampler in upsamplers.items()
-    }
-    pictures["HR"] = read_image(failure.probe.path)
-    pictures[f"taken for {failure.wrong.identity}"] = read_image(failure.wrong.path)
-    pictures[f"is {failure.right.identity}"] = read_image(failure.right.path)
-    return ShownFailure(failure, {name: _picture(pixels) for name, pixels in pictures.items()})
+def _failure_shown(failure: Failure, result: ConditionResult, pictures: FailurePictures) -> ShownFailure:
+    shown = pictures.pictures_of(failure, result)
+    return ShownFailure(failure, {name: _picture(pixels) for name, pixels in shown.items()})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,6 +158,24 @@ def search(
             impostor.append(chunk.cpu().numpy()[np.arange(size) != mates[rows, None]])
     impostor_of = np.repeat(np.arange(count), kept)
     return Searches(rank, mated, best, best_row, np.concatenate(impostor), impostor_of, sampled)
+
+
+def searches_of_parts(parts: Sequence[tuple[NDArray[np.int64], Searches]]) -> Searches:
+    """One result for all probes. parts: the numbers of the probes that were searched for together, and their result.
+
+    Every probe is in one part.
+    """
+    order = np.argsort(np.concatenate([places for places, _ in parts]))
+
+    def in_order(name: str) -> Any:
+        return np.concatenate([getattr(found, name) for _, found in parts])[order]
+
+    return Searches(
+        **{name: in_order(name) for name in ("rank", "mated", "best", "best_row")},
+        impostor=np.concatenate([found.impostor for _, found in parts]),
+        impostor_of=np.concatenate([places[found.impostor_of] for places, found in parts]),
+        sampled=any(found.sampled for _, found in parts),
+    )
 
 
 def _spread(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ class EarRow:
     subject: str
     box: Box | None  # x y width height, pixels
     side: str = ""  # l, r, or empty for unknown
+    further: Mapping[str, str] = field(default_factory=dict, hash=False)  # the other columns of the index
 
 
 def rows_from_folder(images: Path, pattern: re.Pattern[str] | None) -> tuple[list[EarRow], list[str]]:
@@ -79,6 +80,7 @@ def rows_from_index(
         raise InputError(f"{index}: no column {subject_column!r} (it has {', '.join(names)})")
     if side_column not in names and side_column != SIDE_COLUMN:
         raise InputError(f"{index}: no column {side_column!r} (it has {', '.join(names)})")
+    used = {file_column, subject_column, side_column, *(() if absent else boxes)}
     root, rows, missing = DataRoot(images), [], []
     for number, record in enumerate(table, start=2):
         try:
@@ -92,7 +94,8 @@ def rows_from_index(
             raise InputError(f"{index} line {number}: {error}") from None
         if not path.is_file():
             missing.append(f"line {number} {record[file_column]}")
-        rows.append(EarRow(path, record[file_column], subject, box, side))
+        further = {name: record[name] for name in names if name and name not in used}
+        rows.append(EarRow(path, record[file_column], subject, box, side, further))
     if missing:
         raise InputError(f"{index}: {len(missing)} of its files are not in {images}: {'; '.join(missing[:3])}")
     guessed = (

@@ -23,6 +23,7 @@ from earface.data.npy import write_teacher_npy
 from earface.data.tables import read_csv, write_csv
 
 EARS, CONTRACT, INDEX = "ears", "ear_contract.json", "index.csv"  # the folder of the pictures, and two files in it
+COLUMNS = ("file", "subject", "side", "source", *"xywh", "residual", "side_confidence", "misfit")  # of INDEX, first
 
 
 def write_ears(
@@ -30,7 +31,8 @@ def write_ears(
 ) -> list[Path]:
     """OUT/ears/SUBJECT/NAME.png of each row, in its form; with them `index.csv` and `ear_contract.json`.
 
-    Those of an earlier preparation go. Returns the paths.
+    Further columns of the rows follow COLUMNS, but for those of the same names. Those of an earlier preparation go.
+    Returns the paths.
     """
     folder = out / EARS
     clear_ears(out)
@@ -43,8 +45,11 @@ def write_ears(
 
     for _ in tracked(read_ahead(write, range(len(rows))), "writing ears", len(rows)):
         pass
-    columns = ["file", "subject", "side", "source", *"xywh", "residual", "side_confidence", "misfit"]
-    write_csv(folder / INDEX, columns, [_line(*each, folder) for each in zip(rows, found, paths, strict=True)])
+    further = [name for name in dict.fromkeys(name for row in rows for name in row.further) if name not in COLUMNS]
+    lines = [_line(*each, folder) for each in zip(rows, found, paths, strict=True)]
+    for line, row in zip(lines, rows, strict=True):
+        line += [row.further.get(name, "") for name in further]
+    write_csv(folder / INDEX, [*COLUMNS, *further], lines)
     return paths
 
 
@@ -60,13 +65,13 @@ def clear_ears(out: Path) -> None:
 
 def contract_of_folder(folder: Path) -> str | None:
     """The id of the form that the pictures below a folder have; None where nothing says that they have one."""
-    prepared = _prepared(folder)
-    return None if prepared is None else _stored(prepared / CONTRACT)
+    found = prepared_folder(folder)
+    return None if found is None else stored_contract(found)
 
 
 def sides_of_folder(folder: Path) -> dict[Path, str]:
     """l, r, or empty for unknown, by the resolved path of each prepared ear; empty where none were prepared there."""
-    prepared = _prepared(folder)
+    prepared = prepared_folder(folder)
     if prepared is None or not (prepared / INDEX).is_file():
         return {}
     rows = read_csv(prepared / INDEX)
@@ -82,13 +87,14 @@ def holds_prepared_ears(folder: Path) -> bool:
     return (folder / EARS / CONTRACT).is_file()
 
 
-def _prepared(folder: Path) -> Path | None:
-    """The folder of prepared ears that this one is, or lies in."""
-    places = (folder, *folder.absolute().parents[:3])
-    return next((each for each in places if (each / CONTRACT).is_file()), None)
+def prepared_folder(folder: Path) -> Path | None:
+    """The folder of prepared ears that this is, or is in; None where it is no such."""
+    return next((each for each in (folder, *folder.absolute().parents[:3]) if (each / CONTRACT).is_file()), None)
 
 
-def _stored(path: Path) -> str:
+def stored_contract(folder: Path) -> str:
+    """Of `prepared_folder`. Raises InputError where the file is damaged."""
+    path = folder / CONTRACT
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["contract"])
     except (OSError, KeyError, TypeError, ValueError):

@@ -20,6 +20,7 @@ from earface.data.face_sizes import FACE_SIZE, VLRSize
 from earface.data.identity_split import identity_digests
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.images import read_ahead, read_image
+from earface.data.picture_rows import PictureRow
 from earface.data.pixels import to_model_range, to_uint8
 
 
@@ -200,7 +201,7 @@ def evaluation_faces(dataset_root: str, split: str, known: Mapping[Path, frozens
     return rows
 
 
-def refuse_training_identities(rows: Sequence[FaceRow], split: str, known: Mapping[Path, frozenset[str]]) -> None:
+def refuse_training_identities(rows: Sequence[PictureRow], split: str, known: Mapping[Path, frozenset[str]]) -> None:
     """Raise InputError for a model that was trained on one of these identities. split: what the message calls them."""
     names = {digest: row.identity for row in rows for digest in identity_digests([row.identity])}
     for path, trained_on in known.items():

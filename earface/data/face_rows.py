@@ -20,6 +20,7 @@ from earface.data.face_folders import HR_FOLDER, SPLITS, SPLITS_FILE, VLR_FOLDER
 from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
 from earface.data.images import DataRoot, list_images
 from earface.data.multipie import MultiPieName
+from earface.data.picture_rows import PictureRow
 from earface.data.tables import read_csv
 
 SEPARATOR = "__"
@@ -29,12 +30,9 @@ MAX_NAME_BYTES = 200  # file systems allow 255, temporary names are longer
 
 
 @dataclass(frozen=True)
-class FaceRow:
-    """One picture of a face."""
+class FaceRow(PictureRow):
+    """One picture of a face; in a prepared set `path` is the high-resolution one."""
 
-    path: Path  # in a prepared set the high-resolution one
-    name: str  # the path below the folder that was read, or as the CSV writes it
-    identity: str
     vlr_path: Path | None = None  # its very-low-resolution copy, if the set has them
     split: str = ""  # train, val or test in a prepared set
     role: str = ""  # in the identity split, earface/data/identity_split.py; empty without a splits.json

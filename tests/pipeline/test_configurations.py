@@ -14,9 +14,16 @@ from dsr.upsampler import build_dsr_upsampler
 from earface.core.errors import InputError
 from earface.data.face_rows import FaceRow, read_faces
 from facial_rec.recognizer import FaceRecognizer, load_recognizer
-from pipeline.configurations import Condition, Configuration, EmbeddingCache, FaceLoader, Models, conditions_of
+from pipeline.configurations import (
+    Condition,
+    Configuration,
+    EmbeddingCache,
+    FaceLoader,
+    Models,
+    conditions_of,
+    count_embeddings,
+)
 from pipeline.evaluate_dataset import USUAL_DSR, USUAL_FINETUNED, PipelineEvaluationOptions, load_models
-from pipeline.evaluation import count_embeddings
 from pipeline.protocol import Enrolment, Protocol
 from tests.conftest import VLR
 from tests.pipeline.small import SEED, dsr_folder, finetuned_folder, slow_embeddings

@@ -246,3 +246,26 @@ def test_a_set_without_any_ear_is_one_line(tmp_path: Path, capsys: Any) -> None:
         write_image(tmp_path / "pictures" / f"s{number // 2}" / f"{number}.png", picture)
     assert prepare(tmp_path / "pictures", tmp_path / "out") == 2
     assert "none of 6 pictures can be used" in only_line(capsys)
+
+
+def test_further_columns_of_the_index_are_carried_over(crops: Path, tmp_path: Path) -> None:
+    with (crops / "index.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    given = tmp_path / "index.csv"
+    with given.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["file", "whose", "side", "pitch", "misfit", "light, or not"])
+        for number, row in enumerate(rows):
+            writer.writerow([row["file"], row["subject"], row["side"], number % 3 - 1, "mine", f"é {number}"])
+    flags = ("--index", given, "--subject-column", "whose", "--fit", "letterbox")
+    assert prepare(crops, tmp_path / "out", *flags) == 0
+    with (tmp_path / "out" / "ears" / "index.csv").open(encoding="utf-8") as stream:
+        written = {row["source"]: row for row in csv.DictReader(stream)}
+    assert len(written) == len(rows)
+    assert list(next(iter(written.values())))[-2:] == ["pitch", "light, or not"]
+    for number, row in enumerate(rows):
+        found = written[row["file"]]
+        assert (found["pitch"], found["light, or not"]) == (str(number % 3 - 1), f"é {number}")
+        assert found["misfit"] == ""  # the preparation's own
+        assert "whose" not in found
+        assert found["subject"] == row["subject"]

@@ -1,0 +1,137 @@
+"""The configurations of an evaluation of ears, the recogniser and HOG beside it, and their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ear_teacher.config import EarVAEConfig
+from ear_teacher.embeddings.sources import EarReader, EarSource
+from ear_teacher.metrics.baselines import hog_features
+from ear_teacher.recognition.loading import TrainedEarRecognizer
+from earface.data.images import Pixels
+from earface.data.npy import TeacherData
+from earface.data.pixels import to_model_range
+from earface.nn.embedding import PictureFile, embed_each
+from pipeline.ear_protocol import EarPicture
+
+if TYPE_CHECKING:
+    from pipeline.evaluation import ConditionResult, Failure
+
+HOG, RECOGNIZER = "HOG", "recogniser"
+EAR_OF_SIDE = {"l": ", left", "r": ", right", "": ""}
+
+
+@dataclass(frozen=True)
+class EarCondition:
+    """The form that all ears are in."""
+
+    contract: str  # EarContract.id
+    slug = "ears"  # for names of files
+
+    def __str__(self) -> str:
+        return "ears"
+
+    def plain(self) -> dict[str, str]:
+        """For report.json and probes.csv."""
+        return {"form": self.contract}
+
+
+@dataclass(frozen=True)
+class EarConfiguration:
+    """The recogniser, or HOG without training."""
+
+    name: str  # HOG or RECOGNIZER
+    recognizer: TrainedEarRecognizer | None
+
+    def plain(self) -> dict[str, str]:
+        """For report.json."""
+        return {"recognizer": HOG if self.recognizer is None else self.recognizer.name}
+
+    def models(self) -> dict[str, dict[str, str]]:
+        """Name -> kind, digest and contract."""
+        if self.recognizer is None:
+            return {}
+        model = self.recognizer
+        kind = f"ear recogniser, {model.model.config.backbone}"
+        return {model.name: {"kind": kind, "digest": model.digest, "contract": model.contract.id}}
+
+
+def ear_configurations(recognizer: TrainedEarRecognizer) -> dict[EarCondition, list[EarConfiguration]]:
+    """The recogniser last: failures are those of the last one."""
+    own = [EarConfiguration(HOG, None), EarConfiguration(RECOGNIZER, recognizer)]
+    return {EarCondition(recognizer.contract.id): own}
+
+
+class EarEmbeddings:
+    """Embeddings of the ears of an evaluation, by the recogniser and by HOG, each picture read once."""
+
+    def __init__(self, recognizer: TrainedEarRecognizer, batch_size: int, workers: int) -> None:
+        self.recognizer, self.batch_size, self.workers = recognizer, batch_size, max(1, workers)
+        config = recognizer.model.config
+        self.reader = EarReader(EarVAEConfig(image_size=config.image_size, contract=config.contract))
+        self._found: dict[Path, dict[str, Tensor]] = {}
+
+    def embed(self, rows: Sequence[EarPicture], progress: Callable[[int], None] = lambda done: None) -> dict[Path, str]:
+        """Embed these; returns those that cannot be used, and why. Raises InputError as embed_each does."""
+        row_of = {row.path: row for row in rows}
+        width = 0
+
+        def embed(ears: Tensor) -> Tensor:
+            nonlocal width
+            own = self.recognizer(to_model_range(ears)).cpu()
+            width = own.shape[1]
+            return torch.cat([own, F.normalize(torch.from_numpy(hog_features(ears.numpy())))], dim=1)
+
+        found = embed_each(
+            [PictureFile(row.path, row.identity) for row in rows],
+            lambda path: torch.from_numpy(np.ascontiguousarray(self.picture(row_of[path]))),
+            embed,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            progress=progress,
+        )
+        for place, both in zip(found.kept, torch.from_numpy(found.embeddings), strict=True):
+            self._found[rows[place].path] = {RECOGNIZER: both[:width], HOG: both[width:]}
+        return {Path(name): reason for name, reason in found.skipped}
+
+    def picture(self, row: EarPicture) -> Pixels:
+        """(S, S, 3) in the recogniser's form. Raises InputError."""
+        box = None if row.box is None else np.array([row.box], np.float32)
+        data = TeacherData(row.path, [row.path], None, box, None, None, contract=row.contract)
+        return self.reader(EarSource(data, 0, crop=False))
+
+    def enrolled(self, configuration: EarConfiguration, rows: Sequence[EarPicture]) -> Tensor:
+        """(N, D) of length 1, on the CPU."""
+        found = [self._found[row.path][configuration.name] for row in rows]
+        return (
+            torch.stack(found)
+            if found
+            else torch.empty(0, next(iter(self._found.values()))[configuration.name].numel())
+        )
+
+    def of_configurations(
+        self, configurations: Sequence[EarConfiguration], rows: Sequence[EarPicture], condition: EarCondition
+    ) -> Mapping[str, Tensor]:
+        """Configuration -> (N, D) of the probes, on the CPU."""
+        return {each.name: self.enrolled(each, rows) for each in configurations}
+
+    def pictures_of(self, failure: Failure, result: ConditionResult) -> dict[str, Pixels]:
+        """By caption, as the recogniser sees them: the probe, the person it was taken for, and its mate."""
+        shown = {
+            "probe": failure.probe,
+            f"taken for {failure.wrong.identity}": failure.wrong,
+            f"is {failure.right.identity}": failure.right,
+        }
+        return {
+            f"{name}{EAR_OF_SIDE[row.side]}": self.picture(row)
+            for name, row in shown.items()
+            if isinstance(row, EarPicture)
+        }
