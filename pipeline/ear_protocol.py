@@ -12,10 +12,9 @@ from ear_teacher.recognition.loading import TrainedEarRecognizer
 from earface.core.errors import InputError
 from earface.data.annotations import checked_side
 from earface.data.ear_contract import STRETCH
-from earface.data.ear_writing import COLUMNS, INDEX, prepared_folder, stored_contract
-from earface.data.face_dataset import refuse_training_identities
+from earface.data.ear_writing import COLUMNS, INDEX, collection_of_folder, prepared_folder, stored_contract
 from earface.data.face_rows import read_faces
-from earface.data.identity_split import identity_digests
+from earface.data.identity_split import identity_digests, person
 from earface.data.npy import read_teacher_npy
 from earface.data.picture_rows import PictureRow
 from earface.data.tables import SIDE_COLUMN, read_csv
@@ -34,6 +33,7 @@ class EarPicture(PictureRow):
     contract: str = STRETCH  # EarContract.id of the picture
     box: tuple[float, ...] | None = None  # of the ear in it: x y width height, pixels
     columns: tuple[tuple[str, str], ...] = ()  # further ones of its index
+    collection: str = ""  # whose identities they are; empty where nothing says it
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,10 @@ def ears_of_set(root: str) -> list[EarPicture]:
     boxes = [None] * len(data) if data.bboxes is None else [tuple(map(float, box)) for box in data.bboxes]
     contract = data.contract or STRETCH
     return [
-        EarPicture(picture, _name_below(path.parent, picture), subject, side, contract, box, _columns(record))
+        EarPicture(
+            *(picture, _name_below(path.parent, picture), subject, side, contract, box),
+            *(_columns(record), data.collection),
+        )
         for picture, subject, side, box, record in zip(
             data.image_paths, data.subjects, sides, boxes, known, strict=True
         )
@@ -152,7 +155,8 @@ def listed_ears(source: str) -> list[EarPicture]:
         except InputError as error:
             raise InputError(f"{source} line {number + 2}: {error}") from None
         contract = STRETCH if folder is None else stored_contract(folder)
-        found.append(EarPicture(row.path, row.name, row.identity, side, contract, None, _columns(record)))
+        collection = collection_of_folder(row.path.parent)
+        found.append(EarPicture(row.path, row.name, row.identity, side, contract, None, _columns(record), collection))
     return found
 
 
@@ -179,15 +183,24 @@ def from_ear_lists(gallery: str, probes: str, sides: Sides, calibration_fraction
 def names_trained_on(
     protocol: EarProtocol, recognizer: TrainedEarRecognizer, policy: Literal["refuse", "note"]
 ) -> list[str]:
-    """A note where people have names that were trained on. Raises InputError for them under `refuse`."""
-    rows = protocol.ears
-    if policy == "refuse":
-        refuse_training_identities(rows, "this evaluation", {Path(recognizer.name): recognizer.trained_on})
-    people = sorted({row.identity for row in rows})
-    known = [name for name in people if recognizer.trained_on.intersection(identity_digests([name]))]
+    """A note where people have names that were trained on, and nothing says of which set they are.
+
+    Raises InputError for people of a set that was trained on, and under `refuse` for the others too.
+    """
+    people = sorted({(row.collection, row.identity) for row in protocol.ears})
+    found = {pair: identity_digests([person(*pair)])[0] for pair in people}
+    known = [pair for pair in people if found[pair] in recognizer.trained_on]
     if not known:
         return []
-    return [f"{len(known)} of {len(people)} people have names that were trained on, such as {known[0]}"]
+    line = f"{len(known)} of {len(people)} people"
+    if any(collection for collection, _ in known):
+        raise InputError(f"{recognizer.name}: was trained on {line}, such as {known[0][1]}: evaluate others")
+    if policy == "refuse":
+        raise InputError(
+            f"{recognizer.name}: was trained on people with the names of {line}, such as {known[0][1]}: evaluate "
+            "others, or give `known_names` note if they are not the same"
+        )
+    return [f"{line} have names that were trained on, such as {known[0][1]}"]
 
 
 def describe_sides(sides: Sides) -> str:

@@ -119,12 +119,14 @@ def notes_on(table: IdentityEmbeddings, faces: Sequence[PictureFile], embedder: 
 
     table: of the whole gallery. A side is doubted where landmarks or embeddings contradict it.
     """
-    from earface.data.identity_split import identity_digests
+    from earface.data.ear_writing import collection_of_folder
+    from earface.data.identity_split import identity_digests, person
     from pipeline.ears import EarEmbedder, contradicted_sides, nearer_to_the_other_side
 
-    people = sorted({face.identity for face in faces})
     trained_on = embedder.recognizer.trained_on
-    known = [name for name in people if trained_on.intersection(identity_digests([name]))]
+    names = {face.identity: person(collection_of_folder(face.path.parent), face.identity) for face in faces}
+    people = sorted(names)
+    known = [name for name in people if trained_on.intersection(identity_digests([names[name]]))]
     notes = []
     if known:
         notes.append(

@@ -111,7 +111,8 @@ class EarRecognizerLightning(TrainingModule[EarRecognizerTrainingConfig, EarReco
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["classes"] = self._digests(self.classes)
-        people = set().union(*(file.people for file in self.datamodule.train_files))
+        files = self.datamodule.train_files  # by plain names too, for pictures of which nothing says the set
+        people = {name for file in files for name in (*file.people, *file.subjects)}
         checkpoint["trained_on"] = self._digests(sorted(people))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -174,7 +174,7 @@ def _write(
     if aligner.contract.id == STRETCH:
         clear_ears(out)
     else:
-        ears = dict(zip(order.tolist(), write_ears(out, rows, found, aligner, options.size), strict=True))
+        ears = dict(zip(order.tolist(), write_ears(out, rows, found, aligner, options.size, collection), strict=True))
     table = Table("split", "ears", "subjects", "left / right", "median size", title="ears")
     for side, chosen in parts.items():
         rows, found = [split.rows[row] for row in chosen], [split.found[row] for row in chosen]

@@ -27,7 +27,12 @@ COLUMNS = ("file", "subject", "side", "source", *"xywh", "residual", "side_confi
 
 
 def write_ears(
-    out: Path, rows: Sequence[EarRow], found: Sequence[InspectedEar], aligner: EarAligner, size: int
+    out: Path,
+    rows: Sequence[EarRow],
+    found: Sequence[InspectedEar],
+    aligner: EarAligner,
+    size: int,
+    collection: str,
 ) -> list[Path]:
     """OUT/ears/SUBJECT/NAME.png of each row, in its form; with them `index.csv` and `ear_contract.json`.
 
@@ -37,7 +42,7 @@ def write_ears(
     folder = out / EARS
     clear_ears(out)
     paths = _paths(folder, rows)
-    write_json(folder / CONTRACT, {"contract": aligner.contract.id, "size": size})
+    write_json(folder / CONTRACT, {"contract": aligner.contract.id, "size": size, "collection": collection})
 
     def write(index: int) -> None:
         picture = read_image(rows[index].path)
@@ -67,6 +72,14 @@ def contract_of_folder(folder: Path) -> str | None:
     """The id of the form that the pictures below a folder have; None where nothing says that they have one."""
     found = prepared_folder(folder)
     return None if found is None else stored_contract(found)
+
+
+def collection_of_folder(folder: Path) -> str:
+    """TeacherData.collection of the prepared ears that a folder is in; empty where it is unknown."""
+    found = prepared_folder(folder)
+    if found is None:
+        return ""
+    return str(json.loads((found / CONTRACT).read_text(encoding="utf-8")).get("collection", ""))
 
 
 def sides_of_folder(folder: Path) -> dict[Path, str]:

@@ -84,7 +84,8 @@ def test_people_of_the_training_are_refused_where_the_set_is_known(ear_set: Path
         paths[name] = tmp_path / name / "ears.npy"
         paths[name].parent.mkdir()
         write_teacher_npy(paths[name], image_paths=data.image_paths, subjects=data.subjects, collection=collection)
-    for trained, messages in (("train", {"again": "were trained on"}), ("unknown", {"unknown": "have names"})):
+    noted = {"unknown": "have names"}
+    for trained, messages in (("train", {"again": "were trained on", **noted}), ("unknown", noted)):
         assert run(ear_set, tmp_path / "of" / trained, "--train-npy", paths[trained], "--epochs", 1) == 0
         argv = ["--checkpoint", str(tmp_path / "of" / trained / "checkpoints" / "last.ckpt"), "--replicates", "100"]
         for name in ("again", "other", "unknown"):
