@@ -23,7 +23,7 @@ from ear_teacher.recognition.config import EarRecognizerConfig
 from ear_teacher.recognition.hub import EarRecognizerProvenance
 from ear_teacher.recognition.model import EarRecognizer
 from earface.data.ear_contract import STRETCH
-from earface.data.identity_split import identity_digests
+from earface.data.identity_split import identity_digests, person
 from earface.data.images import list_images, read_image, write_image
 from earface.data.npy import read_teacher_npy, write_teacher_npy
 from earface.data.prepare_ears import main as prepare
@@ -397,10 +397,22 @@ def test_options_of_ears_and_sets_of_ears_are_not_for_faces(
 def test_people_who_were_trained_on_are_refused_or_noted(
     ears: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    knows = recognizer_folder(tmp_path / "knows", ["S0003", "S0018"])
-    assert main(arguments(ears, knows, tmp_path / "out")) == 2
-    assert "was trained on 1 of the 16 identities" in only_line(capsys)
-    report = run(ears, knows, tmp_path / "out", "--known-names", "note")
+    data = read_teacher_npy(ears / "val_teacher.npy")
+    assert data.image_paths is not None
+    known = recognizer_folder(tmp_path / "known", [person(data.collection, name) for name in ("S0003", "S0018")])
+    assert main(arguments(ears, known, tmp_path / "out")) == 2
+    assert "was trained on 1 of 16 people, such as S0003" in only_line(capsys)
+
+    names = recognizer_folder(tmp_path / "names", ["S0003", "S0018"])
+    assert not any("trained on" in note for note in run(ears, names, tmp_path / "of another set")["notes"])
+    paths = [path.absolute() for path in data.image_paths]
+    unknown = tmp_path / "unknown" / "val_teacher.npy"
+    unknown.parent.mkdir()
+    write_teacher_npy(unknown, image_paths=paths, subjects=data.subjects, sides=data.sides, contract=data.contract)
+    capsys.readouterr()
+    assert main(arguments(unknown, names, tmp_path / "out")) == 2
+    assert "was trained on people with the names of 1 of 16 people" in only_line(capsys)
+    report = run(unknown, names, tmp_path / "out", "--known-names", "note")
     assert "1 of 16 people have names that were trained on, such as S0003" in report["notes"]
 
 
