@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -73,11 +74,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_ear_set(made, EarSet(6, 4, 96, seed=77), num_workers=1)
     rng = np.random.default_rng(0)
     for number, path in enumerate(list_images(made / "images")):
-        picture = changed(read_image(path), number)
-        write_image(folder / path.stem.split("_")[0] / path.name, picture)
-        if number % 6 == 0:
-            write_image(folder / "other" / f"upside_down_{number}.png", np.ascontiguousarray(picture[::-1]))
-            write_image(folder / "other" / f"half_{number}.png", np.ascontiguousarray(picture[: len(picture) // 2]))
+        picture = read_image(path)
+        write_image(folder / path.stem.split("_")[0] / path.name, changed(picture, number))
+        if number % 2 == 0:
+            third = len(picture) // 3
+            parts = {"turned": np.rot90(picture), "top": picture[: third + 6], "bottom": picture[-third - 6 :]}
+            for name, part in parts.items():
+                write_image(folder / "other" / f"{name}_{number}.png", np.ascontiguousarray(part))
     write_image(folder / "other" / "noise.png", rng.integers(0, 256, (90, 70, 3), dtype=np.uint8))
     write_image(folder / "other" / "grey.png", np.full((64, 48, 3), 127, np.uint8))
     return folder
@@ -138,11 +141,14 @@ def by_the_example(export: Path, paths: Sequence[Path], out: Path, detector: Pat
     }
 
 
+def reasons(embedded: Embedded) -> dict[Path, str]:
+    """Of the pictures without an ear, but for their numbers: ONNX Runtime and OpenCV round otherwise."""
+    return {path: re.sub(r"[\d.]+", "#", each) for path, each in embedded.items() if isinstance(each, str)}
+
+
 def check_alike(found: Embedded, wanted: Embedded) -> None:
     """The same ears, the same reasons, and embeddings that differ less than those of two ears do by far."""
-    assert {path: each for path, each in found.items() if isinstance(each, str)} == {
-        path: each for path, each in wanted.items() if isinstance(each, str)
-    }
+    assert reasons(found) == reasons(wanted)
     ears = [path for path, each in wanted.items() if not isinstance(each, str)]
     ours, theirs = (np.stack([of[path] for path in ears]).astype(np.float64) for of in (found, wanted))
     cosines = ours @ theirs.T
@@ -158,9 +164,11 @@ def test_an_ear_has_the_embedding_that_it_has_in_earface(
     paths = list_images(pictures)
     wanted = by_earface(model, paths)
     check_alike(by_the_example(export, paths, tmp_path / "found.json"), wanted)
-    reasons = {each for each in wanted.values() if isinstance(each, str)}
-    assert len(reasons) >= (3 if fit == "canonical" else 0)
-    assert len(wanted) - len([each for each in wanted.values() if isinstance(each, str)]) > 20
+    found = "; ".join(reasons(wanted).values())
+    if fit == "canonical":
+        for limit in ("that is hidden", "form no ear", "when it is mirrored", "outside the picture"):
+            assert limit in found  # each is met
+    assert sum(not isinstance(each, str) for each in wanted.values()) > 20
 
 
 @pytest.mark.parametrize("fit", FITS)
