@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
-from earface.data.ear_contract import STRETCH, EarAligner, EarContract
-from earface.data.ear_networks import EAR_LANDMARKS, EarBoxes, EarLandmarker
+from earface.data.ear_contract import STRETCH, EarAligner, EarContract, landmarker_of
+from earface.data.ear_networks import EarBoxes
 from earface.data.ear_writing import EARS, contract_of_folder, holds_prepared_ears, sides_of_folder
 from earface.data.image_cache import read_picture
 from earface.data.images import EXTENSIONS, Pixels, list_images, resize_image
@@ -106,15 +106,7 @@ class EarReader:
 
     @cached_property
     def aligner(self) -> EarAligner:
-        landmarker = None
-        if self.fit == "canonical":
-            path = EAR_LANDMARKS if self._landmarker is None else Path(self._landmarker)
-            landmarker = EarLandmarker(path) if path.is_file() else None
-            if landmarker is None or EarContract.canonical(landmarker).id != self.contract:
-                raise InputError(
-                    f"`landmarker` {path}: not the one that the model's ears were aligned by ({self.contract})"
-                )
-        return EarAligner(self.fit, landmarker)
+        return EarAligner(self.fit, landmarker_of(self.contract, self._landmarker))
 
     def __call__(self, source: EarSource) -> Pixels:
         """The picture of `read`."""

@@ -58,6 +58,7 @@ COMMANDS = {
     "evaluate": Command("pipeline.evaluate_dataset", "probe, DSR, EdgeFace, gallery beside simpler configurations"),
     "export ears": Command("ear_teacher.export", "an ear VAE"),
     "export detector": Command("ear_teacher.detector.export", "an ear detector"),
+    "export recognizer": Command("ear_teacher.recognition.export", "an ear recogniser and its landmarker"),
     "export dsr": Command("dsr.export", "a face super-resolver"),
     "export edgeface": Command("facial_rec.export", "a fine-tuned EdgeFace"),
 }

@@ -27,7 +27,6 @@ from ear_teacher.train import main as train
 from earface.commands import COMMANDS
 from earface.commands import main as earface
 from earface.core import command_line
-from earface.core.errors import OneLineParser
 from tests.conftest import PERCEPTUAL, TINY, VLR
 from tests.support.shared_files import DOCUMENTS_OF_ORIGIN, needs
 from tests.support.training import watch_first_step
@@ -128,7 +127,7 @@ def options_of(words: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     for module in list(sys.modules.values()):
         if vars(module).get("parse_options") is real:
             monkeypatch.setattr(module, "parse_options", stopping(real))
-    monkeypatch.setattr(OneLineParser, "parse_args", stopping(ArgumentParser.parse_args))
+    monkeypatch.setattr(ArgumentParser, "parse_args", stopping(ArgumentParser.parse_args))
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "argv", words[words[0] == "-m" :])
     try:

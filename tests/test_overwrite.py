@@ -36,6 +36,7 @@ RESULTS = {  # arguments, and a file that would be written
     "evaluate": ("--dataset-root {pictures} --recognizer {file} --out {out}", "plots/16_bicubic_cmc.png"),
     "export ears": ("--checkpoint {file} --out {out}", "config.json"),
     "export detector": ("--checkpoint {file} --out {out}", "model.safetensors"),
+    "export recognizer": ("--checkpoint {file} --out {out}", "ear_form.json"),
     "export dsr": ("--checkpoint {file} --out {out}", "dsr.onnx"),
     "export edgeface": ("--checkpoint {file} --out {out}", "edgeface.onnx"),
 }

@@ -18,11 +18,14 @@ FROM_FACES = "CC BY-NC-SA 4.0, as EdgeFace's own weights: not for commercial use
 FROM_EARS = "for whoever trained them to say, within the terms of the pictures"
 
 MODEL_CARD = """---
-{{ card_data }}
+{% if from_faces %}license: cc-by-nc-sa-4.0
+{% endif %}{{ card_data }}
 ---
 
 Embeddings of ears: the cosine of two is high where both are of one person. `config.json` says which ears it takes
-(size, form, value range), whom it was trained on (digests), and the licence of the weights.
+(size, form, value range), and whom it was trained on (digests).
+
+Licence of the weights: {{ licence }}.
 
 ```python
 from ear_teacher import EarRecognizer
@@ -30,6 +33,11 @@ from ear_teacher import EarRecognizer
 model = EarRecognizer.from_pretrained("THIS FOLDER, OR ITS NAME ON THE HUB")
 embeddings = model.embed(ears)  # (B, 3, S, S), RGB in [-1, 1] -> (B, D) of length 1
 ```
+
+As ONNX, of any batch size: `recognizer.onnx` takes `ears` (B, 3, S, S) and gives `embeddings` (B, D) of length 1, each
+of an ear and its mirror image together. `ear_form.json` has the numbers that bring a photograph into the form of these
+ears, and the licences; `landmarks.onnx`, if the form needs landmarks, places them. earface's own landmarker is under
+the MIT licence.
 """
 
 

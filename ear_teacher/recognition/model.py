@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ear_teacher.encoders import build_backbone
 from ear_teacher.model import EarVAE
 from ear_teacher.recognition.config import EarRecognizerConfig
-from ear_teacher.recognition.hub import FORMAT, MODEL_CARD, TAGS, EarRecognizerProvenance, read_provenance
+from ear_teacher.recognition.hub import FORMAT, FROM_FACES, MODEL_CARD, TAGS, EarRecognizerProvenance, read_provenance
 from earface.core.errors import InputError
 from earface.nn.checkpoint import load_fitting, network_state, read_checkpoint
 from earface.nn.edgeface import build_network
@@ -136,6 +136,10 @@ class EarRecognizer(
 
     def saved_provenance(self) -> dict[str, Any]:
         return {**self.provenance.plain(), "digest": self.digest}
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
+        licence = self.provenance.licence
+        return super().generate_model_card(*args, licence=licence, from_faces=licence == FROM_FACES, **kwargs)
 
     def load_folder(self, folder: Path, tensors: dict[str, Tensor]) -> None:
         super().load_folder(folder, tensors)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
 from earface.core.tool_options import DeviceOptions, ModelOptions
-from earface.export.options import CHECKPOINT_HELP
+from earface.export.options import CHECKPOINT_HELP, ExportOptions
+
+RECOGNIZER, LANDMARKS, FORM = "recognizer.onnx", "landmarks.onnx", "ear_form.json"
 
 EVALUATION_RESULTS = ("metrics.json", "per_ear.csv", "failures*.png", "det*.png")
 
@@ -49,3 +52,15 @@ class EarRecognizerEvaluationOptions(ModelOptions):
     per_subject: int = option(0, "ears of each person, evenly over theirs; 0: all", low=0)
     replicates: int = option(1000, "of the bootstrap over people", low=100)
     batch_size: int = option(64, "ears sent to the device at once; does not change the embeddings", low=1)
+
+
+@dataclass(frozen=True)
+class EarRecognizerExportOptions(ExportOptions):
+    """Write a trained ear recogniser as ONNX with its landmarker, as safetensors with config.json, or both."""
+
+    onnx_files: ClassVar[tuple[str, ...]] = (RECOGNIZER, LANDMARKS, FORM)
+
+    checkpoint: str = option("ear_teacher/checkpoints/recognizer/last.ckpt", CHECKPOINT_HELP)
+    landmarker: str | None = option(
+        None, "landmarks.onnx that the model's ears were aligned by, which is copied; default: earface's own"
+    )

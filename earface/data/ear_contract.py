@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -23,7 +24,7 @@ from earface.data.ear_alignment import (
     fit_ear,
     mean_ear,
 )
-from earface.data.ear_networks import EarLandmarker, EarLandmarks
+from earface.data.ear_networks import EAR_LANDMARKS, EarLandmarker, EarLandmarks
 from earface.data.image_cache import crop_to_box
 from earface.data.images import Pixels, resize_image
 
@@ -75,6 +76,20 @@ def shape_digest(num_landmarks: int) -> str:
     """Of all that decides where a canonical ear lies, beside its landmarks."""
     content = f"{EAR_HEIGHT} {FRAME_WIDTH} widened ".encode() + np.round(mean_ear(num_landmarks) * 1000).tobytes()
     return hashlib.sha256(content).hexdigest()[:8]
+
+
+def landmarker_of(contract: str, given: str | None = None) -> EarLandmarker | None:
+    """The landmarker that ears of a contract are aligned by; None for ears that are not aligned.
+
+    contract: its id. given: landmarks.onnx of an export; None: earface's own. Raises InputError for any other file.
+    """
+    if given is None and EarContract.parse(contract).fit != "canonical":
+        return None
+    path = EAR_LANDMARKS if given is None else Path(given)
+    landmarker = EarLandmarker(path) if path.is_file() else None
+    if landmarker is None or EarContract.canonical(landmarker).id != contract:
+        raise InputError(f"`landmarker` {path}: not the one that the model's ears were aligned by ({contract})")
+    return landmarker
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ DOCUMENTED = """
     faces prepare|synthesize|embed|finetune|evaluate
     dsr train|evaluate|upscale
     enroll|identify|evaluate
-    export ears|detector|dsr|edgeface
+    export ears|detector|recognizer|dsr|edgeface
 """
 DOORS = {
     "ears prepare": "data.prepare_ears",

@@ -78,6 +78,7 @@ MISSING = {  # arguments that name something that is not there, and what it is; 
     "evaluate": "--dataset-root nowhere/dataset",
     "export ears": "--checkpoint nowhere/last.ckpt --out {tmp}/exported",
     "export detector": "--checkpoint nowhere/last.ckpt --out {tmp}/exported",
+    "export recognizer": "--checkpoint nowhere/last.ckpt --out {tmp}/exported",
     "export dsr": "--checkpoint nowhere/last.ckpt --out {tmp}/exported",
     "export edgeface": "--checkpoint nowhere/last.ckpt --out {tmp}/exported",
 }

@@ -22,8 +22,9 @@ from ear_teacher.metrics.baselines import hog_features
 from ear_teacher.recognition.config import EarRecognizerConfig
 from ear_teacher.recognition.hub import EarRecognizerProvenance
 from ear_teacher.recognition.model import EarRecognizer
+from earface.data import identity_split
 from earface.data.ear_contract import STRETCH
-from earface.data.identity_split import identity_digests, person
+from earface.data.identity_split import identity_digests
 from earface.data.images import list_images, read_image, write_image
 from earface.data.npy import read_teacher_npy, write_teacher_npy
 from earface.data.prepare_ears import main as prepare
@@ -55,8 +56,8 @@ def row(identity: str, number: int, side: str, **columns: str) -> EarPicture:
 def slow_enrolment(rows: Sequence[EarPicture], count: int, both: bool) -> tuple[list[EarPicture], list[EarPicture]]:
     """Gallery and probes, one person and one side after the other."""
     gallery, probes = [], []
-    for person in sorted({each.identity for each in rows}):
-        own = sorted((each for each in rows if each.identity == person), key=lambda each: each.name)
+    for someone in sorted({each.identity for each in rows}):
+        own = sorted((each for each in rows if each.identity == someone), key=lambda each: each.name)
         by_side = {side: [each for each in own if each.side == side] for side in ("", "l", "r")}
         enrolled = [side for side, pictures in by_side.items() if len(pictures) > count]
         for side, pictures in by_side.items():
@@ -399,7 +400,9 @@ def test_people_who_were_trained_on_are_refused_or_noted(
 ) -> None:
     data = read_teacher_npy(ears / "val_teacher.npy")
     assert data.image_paths is not None
-    known = recognizer_folder(tmp_path / "known", [person(data.collection, name) for name in ("S0003", "S0018")])
+    known = recognizer_folder(
+        tmp_path / "known", [identity_split.person(data.collection, name) for name in ("S0003", "S0018")]
+    )
     assert main(arguments(ears, known, tmp_path / "out")) == 2
     assert "was trained on 1 of 16 people, such as S0003" in only_line(capsys)
 

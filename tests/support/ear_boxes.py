@@ -39,7 +39,7 @@ def write_fixed_boxes(path: Path, corners: Sequence[Sequence[float]], scores: Se
     )
     checks = {path.name: [[float(value.mean()), float(value.std())] for value in (boxes, given)]}
     properties = {
-        "image": {"size": SIDE, "channels": "RGB"},
+        "image": {"size": SIDE, "channels": "RGB", "mean": [0.5] * 3, "std": [0.5] * 3, "pad": 114},
         "detections": {"iou": 0.5, "containment": 0.8},
         "check": checks,
     }

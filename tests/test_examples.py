@@ -1,0 +1,246 @@
+"""The examples run where neither PyTorch nor this project is installed, and compute what the project computes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from ear_teacher import EarRecognizer
+from ear_teacher.config import EarVAEConfig
+from ear_teacher.embeddings.sources import EarReader, NoEarError, image_sources
+from ear_teacher.recognition.onnx_export import write_onnx
+from earface.data.ear_contract import EarContract, landmarker_of
+from earface.data.ear_networks import EarLandmarker
+from earface.data.images import Pixels, list_images, read_image, write_image
+from earface.data.pixels import to_model_range
+from earface.synthetic.ear_set import EarSet, write_ear_set
+from tests.support.ear_boxes import write_fixed_boxes
+from tests.support.ear_recognizer import small_recognizer
+
+pytestmark = pytest.mark.runs
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "identify_ear.py"
+FITS = ("canonical", "letterbox", "stretch")
+# Imports of anything else fail, as where it is not installed.
+BARE = """
+import importlib.util, json, pathlib, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "earface", "ear_teacher", "facial_rec", "pipeline", "PIL", "scipy", "onnx"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Absent())
+place, *sys.argv = sys.argv[1:]
+found = importlib.util.spec_from_file_location("example", place)
+example = importlib.util.module_from_spec(found)
+found.loader.exec_module(example)
+"""
+EMBED = """
+model, boxes, out, *paths = sys.argv
+recognizer = example.EarRecognizer(pathlib.Path(model), pathlib.Path(boxes) if boxes else None)
+embeddings = {}
+for path in paths:
+    try:
+        embeddings[path] = recognizer.embed(example.read(pathlib.Path(path))).tolist()
+    except example.NoEarError as error:
+        embeddings[path] = str(error)
+pathlib.Path(out).write_text(json.dumps(embeddings))
+"""
+Embedded = dict[Path, NDArray[np.float64] | str]  # the embedding, or why there is none
+
+
+def bare(code: str, *arguments: object) -> str:
+    """stdout of `code` in a process with the example, without this project."""
+    command = [sys.executable, "-I", "-c", BARE + code, str(EXAMPLE), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=EXAMPLE.parent)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SUBJECT/NAME.png: ears of 6 people, small, large, wide and turned, and other/NAME.png, which are not all ears."""
+    made, folder = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("pictures")
+    write_ear_set(made, EarSet(6, 4, 96, seed=77), num_workers=1)
+    rng = np.random.default_rng(0)
+    for number, path in enumerate(list_images(made / "images")):
+        picture = read_image(path)
+        write_image(folder / path.stem.split("_")[0] / path.name, changed(picture, number))
+        if number % 2 == 0:
+            third = len(picture) // 3
+            parts = {"turned": np.rot90(picture), "top": picture[: third + 6], "bottom": picture[-third - 6 :]}
+            for name, part in parts.items():
+                write_image(folder / "other" / f"{name}_{number}.png", np.ascontiguousarray(part))
+    write_image(folder / "other" / "noise.png", rng.integers(0, 256, (90, 70, 3), dtype=np.uint8))
+    write_image(folder / "other" / "grey.png", np.full((64, 48, 3), 127, np.uint8))
+    return folder
+
+
+def changed(picture: Pixels, number: int) -> Pixels:
+    """Of another size, shape or side; the largest is averaged in cells before it is sampled."""
+    import cv2
+
+    size = ((96, 96), (60, 100), (150, 170), (900, 1000))[number % 4]
+    resized = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return np.ascontiguousarray(resized[:, ::-1]) if number % 3 == 0 else resized
+
+
+def reader_of(contract: str, detector: Path | None = None) -> EarReader:
+    return EarReader(EarVAEConfig(image_size=64, contract=contract), None, None if detector is None else str(detector))
+
+
+def ears_of(reader: EarReader, paths: Sequence[Path]) -> dict[Path, Pixels | str]:
+    """By earface: each ear in its form, or why there is none."""
+    found: dict[Path, Pixels | str] = {}
+    for path in paths:
+        try:
+            found[path] = reader(image_sources([path], path)[0])
+        except NoEarError as error:
+            found[path] = str(error).removeprefix(f"{path}: ")
+    return found
+
+
+@pytest.fixture(scope="module")
+def models(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[EarRecognizer, Path]]:
+    """By fit: a recogniser and its export."""
+    folder, made = tmp_path_factory.mktemp("models"), {}
+    for fit in FITS:
+        contract = EarContract.canonical(EarLandmarker()).id if fit == "canonical" else fit
+        ears = [ear for ear in ears_of(reader_of(contract), list_images(pictures)).values() if not isinstance(ear, str)]
+        model = small_recognizer(contract, to_model_range(torch.from_numpy(np.stack(ears[:24]))))
+        write_onnx(folder / fit, model, landmarker_of(contract), 1e-4)
+        made[fit] = model, folder / fit
+    return made
+
+
+def by_earface(model: EarRecognizer, paths: Sequence[Path], detector: Path | None = None) -> Embedded:
+    found = ears_of(reader_of(model.config.contract, detector), paths)
+    return {
+        path: ear
+        if isinstance(ear, str)
+        else model.embed_exactly(to_model_range(torch.from_numpy(ear)[None]))[0].numpy()
+        for path, ear in found.items()
+    }
+
+
+def by_the_example(export: Path, paths: Sequence[Path], out: Path, detector: Path | None = None) -> Embedded:
+    bare(EMBED, export, detector or "", out, *paths)
+    return {
+        Path(path): each if isinstance(each, str) else np.array(each)
+        for path, each in json.loads(out.read_text()).items()
+    }
+
+
+def reasons(embedded: Embedded) -> dict[Path, str]:
+    """Of the pictures without an ear, but for their numbers: ONNX Runtime and OpenCV round otherwise."""
+    return {path: re.sub(r"[\d.]+", "#", each) for path, each in embedded.items() if isinstance(each, str)}
+
+
+def check_alike(found: Embedded, wanted: Embedded) -> None:
+    """The same ears, the same reasons, and embeddings that differ less than those of two ears do by far."""
+    assert reasons(found) == reasons(wanted)
+    ears = [path for path, each in wanted.items() if not isinstance(each, str)]
+    ours, theirs = (np.stack([of[path] for path in ears]).astype(np.float64) for of in (found, wanted))
+    cosines = ours @ theirs.T
+    assert cosines.diagonal().min() > 0.999
+    assert np.median(cosines[~np.eye(len(ears), dtype=bool)]) < 0.9  # so that the comparison says something
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_an_ear_has_the_embedding_that_it_has_in_earface(
+    fit: str, models: dict[str, tuple[EarRecognizer, Path]], pictures: Path, tmp_path: Path
+) -> None:
+    model, export = models[fit]
+    paths = list_images(pictures)
+    wanted = by_earface(model, paths)
+    check_alike(by_the_example(export, paths, tmp_path / "found.json"), wanted)
+    found = "; ".join(reasons(wanted).values())
+    if fit == "canonical":
+        for limit in ("that is hidden", "form no ear", "when it is mirrored", "outside the picture"):
+            assert limit in found  # each is met
+    assert sum(not isinstance(each, str) for each in wanted.values()) > 20
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_a_detector_finds_the_ear_of_a_photograph(
+    fit: str, models: dict[str, tuple[EarRecognizer, Path]], pictures: Path, tmp_path: Path
+) -> None:
+    """At two places of a photograph that is not square, of which the box of higher score holds it."""
+    model, export = models[fit]
+    people = [path for path in list_images(pictures) if path.parent.name != "other"]
+    for path in people[:12]:
+        photograph = np.full((288, 384, 3), 100, np.uint8)
+        picture = read_image(path)
+        if max(picture.shape[:2]) < 180:
+            photograph[96 : 96 + picture.shape[0], 192 : 192 + picture.shape[1]] = picture
+        write_image(tmp_path / "photographs" / path.name, photograph)
+    corners = [[2.0, 10.0, 20.0, 30.0], [31.5, 22.4, 52.8, 46.0]]
+    detector = write_fixed_boxes(tmp_path / "boxes.onnx", corners, [0.6, 0.9])
+    paths = list_images(tmp_path / "photographs")
+    wanted = by_earface(model, paths, detector)
+    assert len([each for each in wanted.values() if not isinstance(each, str)]) >= 3
+    check_alike(by_the_example(export, paths, tmp_path / "found.json", detector), wanted)
+    nothing = write_fixed_boxes(tmp_path / "none.onnx", corners, [0.2, 0.4])
+    found = by_the_example(export, paths[:1], tmp_path / "none.json", nothing)
+    assert list(found.values()) == ["no ear found"]
+
+
+def identify(*arguments: object) -> list[str]:
+    return bare("example.main()", "identify_ear.py", *arguments).splitlines()
+
+
+def test_the_program_names_the_person_of_each_picture(
+    models: dict[str, tuple[EarRecognizer, Path]], pictures: Path, tmp_path: Path
+) -> None:
+    """A gallery of one picture for each person, and the same pictures: each is its own person's, at a cosine of 1."""
+    model, export = models["canonical"]
+    usable = {p for p, each in by_earface(model, list_images(pictures)).items() if not isinstance(each, str)}
+    chosen = {path.parent.name: path for path in sorted(usable) if path.parent.name != "other"}
+    for person, path in chosen.items():
+        write_image(tmp_path / "people" / person / path.name, read_image(path))
+    write_image(tmp_path / "people" / "nobody" / "grey.png", np.full((64, 48, 3), 127, np.uint8))
+    (tmp_path / "text.png").write_text("no picture")
+    options = ("--model", export, "--gallery", tmp_path / "people", "--top-k", 2)
+    *lines, last = identify(*options, *chosen.values(), tmp_path / "text.png")
+    assert len(chosen) == 6
+    for line, (person, path) in zip(lines, chosen.items(), strict=True):
+        assert line.startswith(f"{path}: {person} 1.000, ")
+        assert line.count(",") == 1
+    assert last == f"{tmp_path}/text.png: no ear: not a picture that can be read"
+    [unknown] = identify(*options, "--threshold", 1.1, chosen["S0001"])
+    assert unknown.startswith(f"{chosen['S0001']}: unknown; nearest S0001 1.000")
+
+
+def test_a_person_is_the_mean_of_their_embeddings(
+    models: dict[str, tuple[EarRecognizer, Path]], pictures: Path, tmp_path: Path
+) -> None:
+    model, export = models["stretch"]
+    wanted = by_earface(model, list_images(pictures / "S0001"))
+    embeddings = np.stack([each for each in wanted.values() if not isinstance(each, str)])
+    for path in wanted:
+        write_image(tmp_path / "people" / "S0001" / path.name, read_image(path))
+    mean = embeddings.mean(axis=0)
+    cosine = float(embeddings[0] @ mean / np.linalg.norm(mean))
+    [line] = identify("--model", export, "--gallery", tmp_path / "people", next(iter(wanted)))
+    assert float(line.split()[-1]) == pytest.approx(cosine, abs=2e-3)
+    assert cosine < 0.99  # so that a nearest picture would show
+
+
+def test_files_of_two_exports_are_refused(models: dict[str, tuple[EarRecognizer, Path]], tmp_path: Path) -> None:
+    form = json.loads((models["canonical"][1] / "ear_form.json").read_text())
+    for name in ("recognizer.onnx", "landmarks.onnx"):
+        (tmp_path / name).write_bytes((models["canonical"][1] / name).read_bytes())
+    for key, value in (("recognizer", "digest"), ("landmarker", "sha256")):
+        (tmp_path / "ear_form.json").write_text(json.dumps(form | {key: form[key] | {value: "another"}}))
+        with pytest.raises(AssertionError, match=r"error: .* different exports|error: .* not the landmarker"):
+            identify("--model", tmp_path, "--gallery", tmp_path, tmp_path / "a.png")
