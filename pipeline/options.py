@@ -83,7 +83,7 @@ class IdentifyOptions(PictureOptions):
         None, "the best candidate is accepted from this cosine on; default: .35 for faces, .5 for ears", low=-1, high=1
     )
     sides: Literal["apart", "joined"] = option(
-        "apart", "of ears: a template for each side of a person, compared with ears of that side; or one for both"
+        "joined", "of ears: one template for both sides of a person; or one for each, compared with ears of that side"
     )
     top_k: int = option(5, "candidates reported for each picture", low=1)
     recognizer: str | None = option(None, "default: the one that the gallery was enrolled with")
@@ -130,9 +130,9 @@ class PipelineEvaluationOptions(DeviceOptions):
         1, "ears: pictures that are enrolled of a person's side, which has more; the others are probes", low=1
     )
     sides: Literal["apart", "joined"] = option(
-        "apart",
-        "ears: a template of each side, compared with probes of that side, and of the other side only where a person "
-        "has none of it; or one over both sides",
+        "joined",
+        "ears: one template over both sides; or one of each, compared with probes of that side, and of the other side "
+        "only where a person has none of it",
     )
     enroll_sides: Literal["both", "one"] = option(
         "both", "ears: enrol both of a person, or only the one with more pictures; the probes are the same"

@@ -200,7 +200,7 @@ def test_an_ear_of_unknown_side_is_compared_with_both(
     assert enrol(tmp_path / "people.csv", weights["stretch"], tmp_path / "g.npz") == 0
     assert read_embeddings(tmp_path / "g.npz").sides == [given[name] for name in enrolled]
     folder = part_of(people, tmp_path / "probes", probes)
-    assert search(folder, tmp_path / "g.npz", tmp_path / "out", "--top-k", 9) == 0
+    assert search(folder, tmp_path / "g.npz", tmp_path / "out", "--top-k", 9, "--sides", "apart") == 0
     model = EarRecognizer.from_pretrained(weights["stretch"]).eval()
     ears = {name: embedding(model, form(read_image(people / name), STRETCH)[0]) for name in (*enrolled, *probes)}
     known = [(name[:5], given[name], ears[name]) for name in enrolled]
@@ -386,7 +386,7 @@ def test_joined_sides_give_the_templates_of_a_table_without_sides() -> None:
     assert torch.equal(joined.templates, plain.templates)
     assert joined.identities == plain.identities == ["bo", "al", "cy"]
     assert joined.sides == ["l", "r", ""]  # of the first picture
-    apart = Gallery.of(table)
+    apart = Gallery.of(table, "apart")
     assert list(zip(apart.identities, apart.sides or [], strict=True)) == [
         *(("bo", "l"), ("bo", "r"), ("al", "r"), ("al", ""), ("cy", ""))
     ]

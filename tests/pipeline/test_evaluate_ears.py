@@ -288,7 +288,7 @@ def rows_of(ears: Path) -> list[EarPicture]:
 
 @pytest.mark.runs
 def test_a_prepared_set_is_evaluated_as_by_a_loop(ears: Path, recognizer: Path, tmp_path: Path) -> None:
-    report = run(ears, recognizer, tmp_path, "--calibration-fraction", 0, "--template-pictures", 2)
+    report = run(ears, recognizer, tmp_path, "--calibration-fraction", 0, "--template-pictures", 2, "--sides", "apart")
     rows = rows_of(ears)
     probes = read_probes(tmp_path)
     leaking = {line.partition(":")[0] for line in report["left_out"]}
@@ -390,7 +390,7 @@ def test_options_of_ears_and_sets_of_ears_are_not_for_faces(
 ) -> None:
     assert main(arguments(ears, edgeface, tmp_path)) == 2
     assert "holds ears" in only_line(capsys)
-    assert main(arguments(ears, edgeface, tmp_path, "--sides", "joined")) == 2
+    assert main(arguments(ears, edgeface, tmp_path, "--sides", "apart")) == 2
     assert "--sides: for ears alone" in only_line(capsys)
 
 
