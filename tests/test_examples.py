@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ear_teacher import EarRecognizer
 from ear_teacher.config import EarVAEConfig
-from ear_teacher.embeddings.sources import EarReader, NoEarError, image_sources
+from ear_teacher.ear_reader import EarReader, NoEarError, image_sources
 from ear_teacher.recognition.onnx_export import write_onnx
 from earface.data.ear_contract import EarContract, landmarker_of
 from earface.data.ear_networks import EarLandmarker
