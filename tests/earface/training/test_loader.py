@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -43,6 +44,25 @@ def expected(epoch: int, first: int = 0) -> list[list[list[int]]]:
         [[epoch, index] for index in order[start : start + BATCH]]
         for start in range(first * BATCH, LENGTH - BATCH + 1, BATCH)
     ]
+
+
+class Threads(Keys):
+    """Each item is how many threads OpenCV takes where it is made."""
+
+    def __getitem__(self, key: tuple[int, int]) -> Tensor:
+        return torch.tensor(cv2.getNumThreads())
+
+
+def test_a_worker_is_one_thread() -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        alone = ResumableLoader(Threads(), BATCH, seed=SEED)
+        assert [batch.tolist() for batch in alone] == [[2] * BATCH] * 5
+        workers = ResumableLoader(Threads(), BATCH, seed=SEED, num_workers=2)
+        assert [batch.tolist() for batch in workers] == [[1] * BATCH] * 5
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_an_order_is_a_permutation() -> None:
