@@ -14,9 +14,9 @@ from torch import Tensor
 from ear_teacher.recognition.loading import TrainedEarRecognizer
 from earface.core.errors import InputError
 from earface.data.annotations import Floats, checked_side
-from earface.data.ear_contract import EarAligner, EarContract
-from earface.data.ear_networks import EAR_LANDMARKS, EarBoxes, EarLandmarker
-from earface.data.ear_writing import CONTRACT, EARS, INDEX, contract_of_folder
+from earface.data.ear_contract import EarAligner, EarContract, landmarker_of
+from earface.data.ear_networks import EarBoxes
+from earface.data.ear_writing import CONTRACT, EARS, INDEX, contract_of_folder, holds_prepared_ears
 from earface.data.identity_embeddings import IdentityEmbeddings
 from earface.data.images import DataRoot, Pixels, read_image, resize_image
 from earface.data.pixels import to_model_range
@@ -63,17 +63,7 @@ class EarPictures:
 
     @cached_property
     def aligner(self) -> EarAligner:
-        if self.contract.fit != "canonical":
-            return EarAligner(self.contract.fit)
-        path = EAR_LANDMARKS if self._landmarker is None else Path(self._landmarker)
-        if not path.is_file():
-            raise InputError(f"`landmarker` {path}: no such file")
-        landmarker = EarLandmarker(path)
-        if EarContract.canonical(landmarker) != self.contract:
-            raise InputError(
-                f"`landmarker` {path}: not the one that the recogniser's ears were aligned by ({self.contract.id})"
-            )
-        return EarAligner("canonical", landmarker)
+        return EarAligner(self.contract.fit, landmarker_of(self.contract.id, self._landmarker))
 
     def check(self, paths: Iterable[Path]) -> None:
         """Raise InputError where the networks that these pictures need are not available."""
@@ -148,7 +138,7 @@ def _sides_below(folder: Path) -> dict[str, tuple[str, float]]:
 
 def refuse_preparation(given: str) -> None:
     """Raise InputError for the folder that ears were prepared in, which holds other pictures beside them."""
-    if (Path(given) / EARS / CONTRACT).is_file():
+    if holds_prepared_ears(Path(given)):
         raise InputError(f"`input` {given}: holds prepared ears beside other pictures; give {Path(given) / EARS}")
 
 

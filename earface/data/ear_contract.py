@@ -86,8 +86,10 @@ def landmarker_of(contract: str, given: str | None = None) -> EarLandmarker | No
     if given is None and EarContract.parse(contract).fit != "canonical":
         return None
     path = EAR_LANDMARKS if given is None else Path(given)
-    landmarker = EarLandmarker(path) if path.is_file() else None
-    if landmarker is None or EarContract.canonical(landmarker).id != contract:
+    if not path.is_file():
+        raise InputError(f"`landmarker` {path}: no such file")
+    landmarker = EarLandmarker(path)
+    if EarContract.canonical(landmarker).id != contract:
         raise InputError(f"`landmarker` {path}: not the one that the model's ears were aligned by ({contract})")
     return landmarker
 

@@ -524,7 +524,7 @@ REFUSED_TO_ENROL: list[tuple[list[str], str]] = [
     (["--landmarker", "nowhere.onnx"], "--landmarker nowhere.onnx: no such file"),
     (["--landmarker", "BOXES"], "BOXES: not the landmarks.onnx"),
     (["--landmarker", "SHIPPED", "--recognizer", "STRETCH"], "--landmarker: the recogniser's ears have the form"),
-    (["--recognizer", "ALIGNED_OTHERWISE"], f"--landmarker {EAR_LANDMARKS}: not the one that the recogniser's ears"),
+    (["--recognizer", "ALIGNED_OTHERWISE"], f"--landmarker {EAR_LANDMARKS}: not the one that the model's ears"),
     (["--detector", "SHIPPED"], "not the boxes.onnx"),
     (["--input", "SIDES"], "SIDES line 2: side 'up' is neither l nor r"),
     (["--recognizer", "FACES", "--aligned", "--landmarker", "SHIPPED"], "of ears, and the recogniser is one of faces"),
