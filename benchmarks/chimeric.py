@@ -3,7 +3,7 @@
     python -m benchmarks.chimeric --ears AWE --calibration EARVN --faces LFW --ear-recognizer C --face-recognizer F
 
 No set has both of the same people, so they are chimeric: each person of the ears is paired with one of the faces, many
-times over. Enrolled are one HR face and one ear of each; probes are another face, made small, and another ear. Scores
+times over. Enrolled are one HR face and one ear of each; probes are another face, downsampled, and another ear. Scores
 are joined by logistic regression, fitted on chimeric people of the calibration ears and of other faces.
 """
 

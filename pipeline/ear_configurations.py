@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ear_teacher.config import EarVAEConfig
-from ear_teacher.embeddings.sources import EarReader, EarSource
+from ear_teacher.ear_reader import EarReader, EarSource
 from ear_teacher.metrics.baselines import hog_features
 from ear_teacher.recognition.loading import TrainedEarRecognizer
 from earface.data.images import Pixels
@@ -75,8 +74,7 @@ class EarEmbeddings:
 
     def __init__(self, recognizer: TrainedEarRecognizer, batch_size: int, workers: int) -> None:
         self.recognizer, self.batch_size, self.workers = recognizer, batch_size, max(1, workers)
-        config = recognizer.model.config
-        self.reader = EarReader(EarVAEConfig(image_size=config.image_size, contract=config.contract))
+        self.reader = EarReader(recognizer.model.config)
         self._found: dict[Path, dict[str, Tensor]] = {}
 
     def embed(self, rows: Sequence[EarPicture], progress: Callable[[int], None] = lambda done: None) -> dict[Path, str]:
@@ -111,11 +109,8 @@ class EarEmbeddings:
     def enrolled(self, configuration: EarConfiguration, rows: Sequence[EarPicture]) -> Tensor:
         """(N, D) of length 1, on the CPU."""
         found = [self._found[row.path][configuration.name] for row in rows]
-        return (
-            torch.stack(found)
-            if found
-            else torch.empty(0, next(iter(self._found.values()))[configuration.name].numel())
-        )
+        width = next(iter(self._found.values()))[configuration.name].numel()
+        return torch.stack(found) if found else torch.empty(0, width)
 
     def of_configurations(
         self, configurations: Sequence[EarConfiguration], rows: Sequence[EarPicture], condition: EarCondition
