@@ -179,12 +179,12 @@ def sides_in_index(index: Path) -> dict[Path, str]:
     Raises InputError for a side that is neither l nor r.
     """
     root, sides = DataRoot(index.parent), {}
-    for line, record in enumerate(read_csv(index), start=2):
+    for record in read_csv(index):
         try:
             if side := checked_side(record.get(SIDE_COLUMN, "").strip()):
                 sides[root.resolve(record["file"]).resolve()] = side
         except InputError as error:
-            raise InputError(f"{index} line {line}: {error}") from None
+            raise InputError(f"{index} line {record.line}: {error}") from None
     return sides
 
 

@@ -8,13 +8,24 @@ from __future__ import annotations
 import argparse
 import errno
 import functools
+import io
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
+from earface.core.notices import collecting_warnings, show_warnings
+
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+_ADVICE = {  # to what the file system says
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space or choose another folder"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "allow it, or choose another folder"),
+    errno.ENAMETOOLONG: "shorten the name",
+    errno.ENOENT: "put it there",
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit on open files (ulimit -n) or lower `num_workers`"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.EOPNOTSUPP), "check the disk or network share, or use another"),
+}
 _OUT_OF_MEMORY = ("CUDA out of memory", "MPS backend out of memory", "ALLOC_FAILED")
 
 
@@ -108,28 +119,42 @@ class _Main(Protocol):
 def entry_point(main: Callable[[Sequence[str] | None], int | None]) -> _Main:
     """Decorate an entry script's `main(argv)`: an InputError becomes one line and exit code 2.
 
-    So do a full disk and a GPU whose memory is full. The decorated function returns the exit code: `sys.exit(main())`.
+    So do what the file system refuses and a GPU whose memory is full. What was warned of is shown at the end, and
+    whatever the console's encoding is, every name can be printed.
+    The decorated function returns the exit code: `sys.exit(main())`.
     """
 
     @functools.wraps(main)
     def run(argv: Sequence[str] | None = None) -> int:
-        try:
-            return main(argv) or 0
-        except InputError as error:
-            message = str(error)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
-                raise
-            where = f" while writing {error.filename}" if error.filename else ""
-            message = f"{error.strerror}{where}: free some space or choose another folder, then run the same command"
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            message = "out of GPU memory: lower `batch_size`, or use `device` cpu"
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return EXIT_INTERRUPTED
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # not a notebook's
+                stream.reconfigure(errors="backslashreplace")
+        with collecting_warnings():
+            try:
+                code = main(argv) or 0
+                show_warnings()
+                return code
+            except Exception as error:
+                message = _one_line(error)
+                if not message:
+                    raise
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                return EXIT_INTERRUPTED
         print("error: " + " ".join(as_flags(message).split()), file=sys.stderr)
         return EXIT_BAD_INPUT
 
     return run
+
+
+def _one_line(error: Exception) -> str:
+    """What a user can do something about; empty for a fault of the program."""
+    if isinstance(error, InputError):
+        return str(error)
+    if is_out_of_memory(error):
+        return "out of GPU memory: lower `batch_size`, or use `device` cpu"
+    if isinstance(error, BrokenPipeError) or not isinstance(error, OSError) or error.errno is None:
+        return ""
+    advice = _ADVICE.get(error.errno, "choose another place")
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{error.strerror}: {advice}, then run the same command"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.data.images import DataRoot, image_size, list_images, read_ahead
-from earface.data.tables import read_csv, write_csv
+from earface.data.tables import Row, read_csv, write_csv
 
 UNLABELLED, HIDDEN, VISIBLE = 0, 1, 2  # COCO's visibility
 SIDES = ("l", "r")
@@ -77,17 +77,17 @@ def read_boxes_csv(path: str | os.PathLike[str], data_root: str | os.PathLike[st
     if absent:
         raise InputError(f"{path}: no column {absent[0]!r} (it has {', '.join(table[0])})")
     root = DataRoot(path.parent if data_root is None else data_root)
-    rows: dict[Path, list[tuple[int, dict[str, str]]]] = {}
-    for line, record in enumerate(table, start=2):
+    rows: dict[Path, list[Row]] = {}
+    for record in table:
         try:
-            rows.setdefault(root.resolve(record["file"]), []).append((line, record))
+            rows.setdefault(root.resolve(record["file"]), []).append(record)
         except InputError as error:
-            raise InputError(f"{path} line {line}: {error}") from None
+            raise InputError(f"{path} line {record.line}: {error}") from None
     sizes = photograph_sizes(path, rows)
     photographs = []
     for photograph, size in zip(rows, sizes, strict=True):
         boxes, sides, subjects = [], [], set()
-        for line, record in rows[photograph]:
+        for record in rows[photograph]:
             try:
                 subjects.add(record.get("subject", ""))
                 numbers = [record[column].strip() for column in BOX_COLUMNS]
@@ -95,7 +95,7 @@ def read_boxes_csv(path: str | os.PathLike[str], data_root: str | os.PathLike[st
                     boxes.append(checked_box(numbers, size))
                     sides.append(checked_side(record.get("side", "")))
             except InputError as error:
-                raise InputError(f"{path} line {line} ({record['file']}): {error}") from None
+                raise InputError(f"{path} line {record.line} ({record['file']}): {error}") from None
         subject = subjects.pop() if len(subjects) == 1 else ""  # two people in one picture: unknown
         photographs.append(
             Photograph(photograph, size, stacked_boxes(boxes), no_points(len(boxes)), True, tuple(sides), subject)

@@ -82,7 +82,7 @@ def rows_from_index(
         raise InputError(f"{index}: no column {side_column!r} (it has {', '.join(names)})")
     used = {file_column, subject_column, side_column, *(() if absent else boxes)}
     root, rows, missing = DataRoot(images), [], []
-    for number, record in enumerate(table, start=2):
+    for record in table:
         try:
             path = root.resolve(record[file_column] or "")
             box = None if absent else _box(record, boxes)
@@ -91,9 +91,9 @@ def rows_from_index(
                 raise InputError(f"column {subject_column!r} is empty")
             side = checked_side(record.get(side_column, ""))
         except InputError as error:
-            raise InputError(f"{index} line {number}: {error}") from None
+            raise InputError(f"{index} line {record.line}: {error}") from None
         if not path.is_file():
-            missing.append(f"line {number} {record[file_column]}")
+            missing.append(f"line {record.line} {record[file_column]}")
         further = {name: record[name] for name in names if name and name not in used}
         rows.append(EarRow(path, record[file_column], subject, box, side, further))
     if missing:

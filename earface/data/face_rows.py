@@ -124,15 +124,15 @@ def faces_from_index(index: Path, images: Path) -> list[FaceRow]:
     if absent:
         raise InputError(f"{index}: no column {absent[0]!r} (it has {', '.join(table[0])})")
     root, rows, missing = DataRoot(images), [], []
-    for line, record in enumerate(table, start=2):
+    for record in table:
         try:
             path = root.resolve(record["file"])
             if not record["identity"].strip():
                 raise InputError("column 'identity' is empty")
         except InputError as error:
-            raise InputError(f"{index} line {line}: {error}") from None
+            raise InputError(f"{index} line {record.line}: {error}") from None
         if not path.is_file():
-            missing.append(f"line {line} {record['file']}")
+            missing.append(f"line {record.line} {record['file']}")
         rows.append(_with_conditions(FaceRow(path, record["file"], record["identity"].strip())))
     if missing:
         raise InputError(f"{index}: {len(missing)} of its files are not in {images}: {'; '.join(missing[:3])}")

@@ -23,7 +23,7 @@ from earface.data.face_sizes import VLRSize
 from earface.data.identity_split import SPLIT_OF_ROLE, IdentitySplit
 from earface.data.images import read_ahead, read_image, write_image
 from earface.data.pixels import to_model_range, to_uint8
-from earface.data.tables import read_csv, write_csv
+from earface.data.tables import Row, read_csv, write_csv
 
 BATCH = 64
 
@@ -77,7 +77,7 @@ def clear(root: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def read_index(path: Path) -> list[dict[str, str]]:
+def read_index(path: Path) -> list[Row]:
     """Raises InputError for one that `write_index` did not write."""
     try:
         rows = read_csv(path)

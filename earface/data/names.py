@@ -1,10 +1,57 @@
-"""Names of people, written in one way."""
+"""Names of people, written in one way, and what is odd about those of a set."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections.abc import Iterable
+
+from earface.core.notices import warn
+
+# a person is not called so: these are folders of sides, of splits, of yaw angles, of a set's parts
+NO_PERSON = re.compile(
+    r"left|right|l|r|train|training|val|valid|validation|test|testing|dev|gallery|probes?|query|images?|img|imgs|"
+    r"pictures?|photos?|faces?|ears?|hr|vlr|lr|data|dataset|raw|crops?|aligned|processed|unknown|none|nan|null",
+    re.IGNORECASE,
+)
+SHOWN = 3
 
 
 def person_name(name: str) -> str:
     """In Unicode's composed form (NFC) and without blanks around it: names that look alike are one person."""
     return unicodedata.normalize("NFC", name).strip()
+
+
+def warn_of_odd_names(names: Iterable[str], source: object) -> None:
+    """Warn of people whose names differ in case alone, and of names that look like those of folders.
+
+    names: as `person_name` gives them, in any number. source: the file or folder that has them, for the warning.
+    """
+    people = sorted(set(names))
+    by_fold: dict[str, list[str]] = {}
+    for name in people:
+        by_fold.setdefault(name.casefold(), []).append(name)
+    alike = [" and ".join(group) for group in by_fold.values() if len(group) > 1]
+    if alike:
+        warn(
+            f"{source}: {len(alike)} names differ in case alone and count as different people "
+            f"({_some(alike)}): write each person's name in one way"
+        )
+    folders = [name for name in people if NO_PERSON.fullmatch(name)]
+    if folders:
+        warn(
+            f"{source}: {_some(folders)} counted as {'a person' if len(folders) == 1 else 'people'}, which such a "
+            "name rarely is: check what the folders stand for, or name the people in an index"
+        )
+    elif is_yaw_angles(people):
+        warn(f"{source}: the people are named by angles ({_some(people)}): check what the folders stand for")
+
+
+def is_yaw_angles(people: Iterable[str]) -> bool:
+    """Whether two or more names are all multiples of 15 up to 90, at least one of them negative, 0 or two-figured."""
+    names = list(people)
+    return len(names) > 1 and all(re.fullmatch(r"[-+]?(0|15|30|45|60|75|90)", name) for name in names)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

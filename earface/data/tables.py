@@ -2,25 +2,107 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.core.notices import warn
 
 BOX_COLUMNS, SUBJECT_COLUMN, SIDE_COLUMN = "x,y,width,height", "subject", "side"  # of an index of ears
+DELIMITERS = ",;\t|"
+MAX_CSV_BYTES = 1024**3
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Its rows by column, at least one. Raises InputError for a file that is missing, empty or not UTF-8."""
+class Row(dict[str, str]):
+    """The cells of a row by column; a column is found whatever the case of its letters."""
+
+    line: int = 0  # of the file, from 1 on
+
+    def __missing__(self, column: str) -> str:
+        folded = column.casefold()
+        for name, value in self.items():
+            if name.casefold() == folded:
+                return value
+        raise KeyError(column)
+
+    def __contains__(self, column: object) -> bool:
+        return any(name.casefold() == str(column).casefold() for name in self)
+
+    def get(self, column: str, default: str = "") -> str:  # type: ignore[override]
+        with suppress(KeyError):
+            return self[column]
+        return default
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Its rows by column, at least one; blanks around names and cells do not count, nor do empty lines.
+
+    Read are UTF-8 and UTF-16 with or without a byte order mark (UTF-16: with), cells between commas, semicolons, tabs
+    or bars, and, with a warning, what is no UTF-8 as Windows-1252. Of a row that is shorter than the header the other
+    cells are empty.
+    Raises InputError for a file that is missing, empty or no text, a column that is there twice, and a row of more
+    cells than the header.
+    """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            table = list(csv.DictReader(stream, restval=""))
+        if path.stat().st_size > MAX_CSV_BYTES:
+            raise InputError(f"{path}: more than the limit of {MAX_CSV_BYTES:,} bytes")
+        text = decoded(path.read_bytes(), path)
+        return _rows(text, path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    except csv.Error as error:
+        raise InputError(f"{path}: not a CSV file ({error})") from None
+
+
+def decoded(content: bytes, path: Path) -> str:
+    """The text of a file that somebody wrote: UTF-8, UTF-16 by its mark, else Windows-1252 with a warning.
+
+    Raises InputError for what is no text.
+    """
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and len(content) % 2 == 0
+    if b"\0" in content and not wide:
+        raise InputError(f"{path}: not a text file: save it as CSV in UTF-8")
+    try:
+        return content.decode("utf-16" if wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        problem = error
+    try:
+        text = content.decode("cp1252")
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text file in UTF-8 ({problem}): save it in UTF-8") from None
+    line = content.count(b"\n", 0, problem.start) + 1
+    warn(f"{path}: is not UTF-8 (line {line}) and was read as Windows-1252: check its names, or save it in UTF-8")
+    return text
+
+
+def _rows(text: str, path: Path) -> list[Row]:
+    lines = io.StringIO(text, newline="")
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    reader = csv.reader(lines, delimiter=max(DELIMITERS, key=first.count))
+    cells_of = ([cell.strip() for cell in cells] for cells in reader)
+    header = next((cells for cells in cells_of if any(cells)), [])
+    while header and not header[-1]:
+        header.pop()  # a delimiter at the end of the line
+    twice = next((name for name in header if name and header.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}: has two columns {twice!r}: rename one")
+    table = []
+    for cells in cells_of:
+        if not any(cells):
+            continue
+        if any(cells[len(header) :]):
+            raise InputError(
+                f"{path} line {reader.line_num}: has {len(cells)} cells, but the header {len(header)}: put a cell that "
+                "holds the delimiter in quotes, or name the further columns"
+            )
+        row = Row(zip(header, [*cells, *[""] * len(header)], strict=False))
+        row.line = reader.line_num
+        table.append(row)
     if not table:
         raise InputError(f"{path}: has no rows")
     return table

@@ -15,7 +15,8 @@ AWKWARD = ["plain", "with, comma", 'with "quotes"', "two\nlines", "Bjørn Ångst
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     rows = [(text, number) for number, text in enumerate(AWKWARD)]
     write_csv(tmp_path / "table.csv", ("name", "number"), rows)
-    assert read_csv(tmp_path / "table.csv") == [{"name": name, "number": str(number)} for name, number in rows]
+    written = [{"name": name.strip(), "number": str(number)} for name, number in rows]
+    assert read_csv(tmp_path / "table.csv") == written
 
 
 def test_a_file_name_that_is_no_utf_8_is_escaped(tmp_path: Path) -> None:
@@ -39,7 +40,14 @@ def test_rows_that_fail_leave_the_file_that_was_there(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"a,b\n", "has no rows"), (b"", "has no rows"), (b"a\n\xff\xfe\n", "not a CSV file in UTF-8")],
+    [
+        (b"a,b\n", "has no rows"),
+        (b"", "has no rows"),
+        (b"a\n\xff\x81\n", "not a text file in UTF-8"),
+        (b"a\n\0\n", "not a text file"),
+        (b"a,b,a\n1,2,3\n", "two columns 'a'"),
+        (b"a,b\n1,2\n\n3,4,5\n", "line 4: has 3 cells, but the header 2"),
+    ],
 )
 def test_a_table_that_cannot_be_used_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "table.csv"

@@ -1,0 +1,49 @@
+"""Warnings about a user's files: the last lines that a command prints, and part of its report.
+
+A result that may be wrong is never silent. Whoever finds something odd calls `warn`; the command's entry point shows
+it, and what writes a report asks `warnings_given`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_collected: list[list[str]] = []  # of the commands that run, the innermost last
+
+
+class DataWarning(UserWarning):
+    """What Python code that runs no command gets instead of a line on stderr."""
+
+
+def warn(message: str) -> None:
+    """Say once that something in the user's files is odd: what, which file, what to do, in one line."""
+    if not _collected:
+        warnings.warn(message, DataWarning, stacklevel=2)
+    elif message not in _collected[-1]:
+        _collected[-1].append(message)
+
+
+def warnings_given() -> list[str]:
+    """Those of the command that runs, in their order; empty where none runs."""
+    return list(_collected[-1]) if _collected else []
+
+
+def show_warnings() -> None:
+    """Print them on stderr: at a command's end, and before work that takes hours. By the first process alone."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        for message in warnings_given():
+            print("warning: " + " ".join(message.split()), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def collecting_warnings() -> Iterator[None]:
+    """Around a command's work."""
+    _collected.append([])
+    try:
+        yield
+    finally:
+        _collected.pop()
