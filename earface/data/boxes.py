@@ -6,7 +6,7 @@ refused or warned of: a wrong crop looks like any other.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.notices import warn
+from earface.core.progress import tracked
 from earface.data.images import Header, image_header, read_ahead
 
 MAX_WRONG = 0.05  # of the boxes; more are another kind of box rather than slips
@@ -58,14 +59,21 @@ def checked_box(box: Sequence[object], size: Size | None) -> Floats:
 def check_boxes(source: object, boxes: Iterable[Written], headers: Mapping[Any, Header | None]) -> None:
     """What the boxes of a file are when they are looked at together; each by itself is for `checked_box`.
 
-    boxes: the picture and the numbers of each, as written. headers: of the pictures; None: it cannot be read.
+    boxes: the picture and the numbers of each, as written. headers: of the pictures; None: it cannot be read; with
+    orientation 1 where the file says how large the upright picture is.
     Raises InputError if they look like corners or fractions, and if none is larger than two pixels; warns where they
     may be corners. The rest is `check_view`.
     """
+    for oddity in oddities(source, boxes, headers):
+        warn(oddity)
+
+
+def oddities(source: object, boxes: Iterable[Written], headers: Mapping[Any, Header | None]) -> list[str]:
+    """What `check_boxes` warns of; raises what it raises."""
     boxes = list(boxes)
     table, sizes, _ = _readable(boxes, headers)
     if not len(table):
-        return
+        return []
     if all(map(looks_like_fractions, table)):
         raise InputError(f"{source}: the boxes look like fractions of the picture: multiply by its width and height")
     if table[:, 2:].max() <= TINY and table[:, 2:].min() > 0:
@@ -73,8 +81,7 @@ def check_boxes(source: object, boxes: Iterable[Written], headers: Mapping[Any, 
             f"{source}: none of its {len(table)} boxes is larger than {TINY:g} pixels: expected x y width height in "
             "pixels of the picture"
         )
-    check_view(source, boxes, headers)
-    _check_for_corners(source, table, sizes)
+    return [*filter(None, (_view_in_doubt(source, boxes, headers), _corners_in_doubt(source, table, sizes)))]
 
 
 def check_view(source: object, boxes: Iterable[Written], headers: Mapping[Any, Header | None]) -> None:
@@ -83,7 +90,11 @@ def check_view(source: object, boxes: Iterable[Written], headers: Mapping[Any, H
     Raises InputError where they fit only what is stored, before EXIF turns it. Warns where EXIF turns pictures and
     no box fits the upright one alone.
     """
-    boxes = list(boxes)
+    if oddity := _view_in_doubt(source, list(boxes), headers):
+        warn(oddity)
+
+
+def _view_in_doubt(source: object, boxes: Sequence[Written], headers: Mapping[Any, Header | None]) -> str:
     table, sizes, orientations = _readable(boxes, headers)
     sideways = orientations >= SIDEWAYS
     fits = _fits(table, sizes)
@@ -94,16 +105,28 @@ def check_view(source: object, boxes: Iterable[Written], headers: Mapping[Any, H
             f"{source}: {wrong} boxes fit their pictures as these are stored, and not as EXIF turns them: give boxes "
             "of the upright pictures"
         )
-    pictures = {picture for picture, box in boxes if _four(box) is not None}
+    if (sideways & fits & ~fits_stored).any():
+        return ""
+    return _turned(source, {picture for picture, box in boxes if _four(box) is not None}, headers)
+
+
+def warn_of_turned(source: object, pictures: Collection[Hashable], headers: Mapping[Any, Header | None]) -> None:
+    """The warning of `check_view`, where boxes are fractions and so fit either view."""
+    if oddity := _turned(source, pictures, headers):
+        warn(oddity)
+
+
+def _turned(source: object, pictures: Collection[Hashable], headers: Mapping[Any, Header | None]) -> str:
     turned = [picture for picture in pictures if (header := headers[picture]) is not None and header[1] != 1]
-    if turned and not (sideways & fits & ~fits_stored).any():
-        warn(
-            f"{source}: EXIF turns {len(turned)} of the {len(pictures)} pictures, and nothing shows that the boxes are "
-            "of the upright ones: look at some of them"
-        )
+    if not turned:
+        return ""
+    return (
+        f"{source}: EXIF turns {len(turned)} of the {len(pictures)} pictures, and nothing shows that the boxes are of "
+        "the upright ones: look at some of them"
+    )
 
 
-def read_headers(pictures: Iterable[Path]) -> dict[Path, Header | None]:
+def read_headers(pictures: Iterable[Path], *, quiet: bool = False) -> dict[Path, Header | None]:
     """Of each picture, the size of the upright picture and the EXIF orientation; None where it cannot be read."""
 
     def header(picture: Path) -> Header | None:
@@ -113,7 +136,8 @@ def read_headers(pictures: Iterable[Path]) -> dict[Path, Header | None]:
             return None
 
     pictures = list(dict.fromkeys(pictures))
-    return dict(zip(pictures, read_ahead(header, pictures), strict=True))
+    headers = tracked(read_ahead(header, pictures), "reading the pictures' sizes", len(pictures), quiet=quiet)
+    return dict(zip(pictures, headers, strict=True))
 
 
 def checked_numbers(values: Sequence[object], name: str) -> NDArray[np.float64]:
@@ -172,20 +196,21 @@ def _fits(table: NDArray[np.float64], sizes: NDArray[np.float64], corners: bool 
     return ((table[:, :2] >= -beyond) & (far <= sizes + beyond)).all(axis=1)
 
 
-def _check_for_corners(source: object, table: NDArray[np.float64], sizes: NDArray[np.float64]) -> None:
+def _corners_in_doubt(source: object, table: NDArray[np.float64], sizes: NDArray[np.float64]) -> str:
     if not (table[:, 2:] > table[:, :2]).all() or not _fits(table, sizes, corners=True).all():
-        return
+        return ""
     advice = "write x y, xmax - xmin and ymax - ymin"
     if (outside := int((~_fits(table, sizes)).sum())) > MAX_WRONG * len(table):
         raise InputError(
             f"{source}: the boxes look like corners, xmin ymin xmax ymax: as x y width height {outside} of "
             f"{len(table)} leave their pictures: {advice}"
         )
-    if _far_follows_near(table / np.tile(sizes, 2)):
-        warn(
-            f"{source}: the boxes may be corners, xmin ymin xmax ymax, since each width grows with x and each height "
-            f"with y: look at some of them, and if they are, {advice}"
-        )
+    if not _far_follows_near(table / np.tile(sizes, 2)):
+        return ""
+    return (
+        f"{source}: the boxes may be corners, xmin ymin xmax ymax, since each width grows with x and each height with "
+        f"y: look at some of them, and if they are, {advice}"
+    )
 
 
 def _far_follows_near(shares: NDArray[np.float64]) -> bool:

@@ -57,7 +57,7 @@ def prepare_ears(options: EarPreparationOptions, pattern: re.Pattern[str] | None
     boxes = None if options.detector is None else EarBoxes(Path(options.detector), options.min_score)
     rows, warnings = _rows(options, images, pattern)
     inspection = Inspection(aligner, boxes, options.min_size, options.side == "column", options.misfits == "letterbox")
-    kept, found, rejects = inspect_ears(rows, inspection)
+    kept, found, rejects = inspect_ears(rows, inspection, options.index)
     warnings += _side_warnings(kept, found)
     report: dict[str, object] = {
         "images": str(images),
