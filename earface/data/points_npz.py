@@ -40,6 +40,8 @@ def read_points_npz(path: str | os.PathLike[str], data_root: str | os.PathLike[s
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     headers = photograph_headers(path, pictures)
+    if points.shape[1] > 1 and points.min() >= 0 and points.max() <= 1:
+        raise InputError(f"{path}: `points` look like fractions of the picture: multiply by its width and height")
     photographs = []
     for file, picture, places in zip(files, pictures, points, strict=True):
         size = size_in(headers[picture])
@@ -77,6 +79,4 @@ def _arrays(path: Path) -> tuple[list[str], np.ndarray]:
         raise InputError(f"{path}: `points` is {points.shape}, not ({len(files)}, K, 2)")
     if not np.isfinite(points).all():
         raise InputError(f"{path}: `points` holds NaN or infinity")
-    if points.shape[1] > 1 and points.min() >= 0 and points.max() <= 1:
-        raise InputError(f"{path}: `points` look like fractions of the picture: multiply by its width and height")
     return files.tolist(), points

@@ -70,7 +70,8 @@ def read_yolo(
         raise InputError(f"{folder}: none of its label files holds a line: nothing is annotated")
     num_landmarks, values = _landmarks_of_lines(folder, every, declared)
     counts: Counter[Key] = Counter(line.label for line in every)
-    sides = ear_categories(folder, names or dict.fromkeys(counts, "ear"), counts, category)
+    unnamed: dict[Key, str] = {label: f"class {label}" if len(counts) > 1 else "ear" for label in counts}
+    sides = ear_categories(folder, names or unnamed, counts, category)
     ears = {picture: [line for line in each if line.label in sides] for picture, each in lines.items()}
     headers = read_headers(labels)
     in_pixels = {
@@ -92,14 +93,14 @@ def read_yolo(
 
 
 def _pictures_of(folder: Path) -> Path:
-    twin = folder.with_name("images")
-    return twin if folder.name == "labels" and twin.is_dir() else folder
+    twin = folder.absolute().with_name("images")
+    return twin if folder.absolute().name == "labels" and twin.is_dir() else folder
 
 
 def _label_files(folder: Path, pictures: Path) -> dict[Path, Path | None]:
     """The label file of each picture. Raises InputError for one without a picture, and one of two pictures."""
     texts = list(visible_files(folder, "*.txt"))
-    in_labels = [path for path in texts if "labels" in path.relative_to(folder.parent).parts[:-1]]
+    in_labels = [path for path in texts if "labels" in (folder.absolute().name, *path.relative_to(folder).parts[:-1])]
     known = dict.fromkeys(path for path in in_labels or texts if not NO_LABELS.fullmatch(path.stem))
     if not known:
         raise InputError(f"{folder}: holds no label files (NAME.txt of each picture NAME.jpg)")
@@ -143,7 +144,7 @@ def _lines(file: Path) -> list[Line]:
 
 def _declared(folder: Path, pictures: Path) -> tuple[dict[Key, str], tuple[int, int] | None]:
     """The names of the classes, empty if unknown, and how many landmarks of how many numbers data.yaml states."""
-    places = dict.fromkeys((folder, folder.parent, pictures, pictures.parent))
+    places = dict.fromkeys(place for each in (folder, pictures) for place in (each.absolute(), each.absolute().parent))
     for file in (file for place in places for file in sorted(place.glob("*.y*ml"))):
         content = _yaml(file)
         listed = content.get("names")
@@ -204,17 +205,16 @@ def _landmarks_of_lines(folder: Path, lines: Sequence[Line], declared: tuple[int
 def _are_landmarks(lines: NDArray[np.float64]) -> bool:
     """Whether lines (N, 4 + 2K) are a box and points in it, rather than an outline.
 
-    An outline's first two points would be a box's centre and size. They are neighbours on its edge, so that the other
-    points fill a small part of such a box, or leave it.
+    An outline's first two points would be a box's centre and size. As both lie on its edge, the other points leave such
+    a box or fill a small part of it.
     """
     points = lines[:, 4:].reshape(len(lines), -1, 2)
     centre, size = lines[:, None, :2], lines[:, None, 2:4]
     labelled = (points > 0).any(axis=2)
     inside = (np.abs(points - centre) <= 0.6 * size).all(axis=2) | ~labelled
-    low, high = np.minimum(points, 2).min(axis=1), points.max(axis=1)
-    near_size = ((size[:, 0] >= low - 0.02) & (size[:, 0] <= high + 0.02)).all(axis=1)  # as a point of an outline is
-    fills = ((high - low) >= 0.6 * size[:, 0]).all(axis=1)
-    return bool(inside.all() and (not near_size.all() or fills.mean() > 0.5))
+    low = np.where(labelled[..., None], points, np.inf).min(axis=1)
+    fills = (points.max(axis=1) - low >= 0.6 * size[:, 0]).all(axis=1)
+    return bool(inside.all() and fills.mean() > 0.5)
 
 
 def _box(line: Line, size: Size) -> list[float]:
