@@ -136,9 +136,9 @@ def _on_white(rgba: Pixels) -> Pixels:
 def _orientation(picture: Image.Image) -> int:
     try:
         orientation = int(picture.getexif().get(ORIENTATION, 1))
+        return orientation if 1 <= orientation <= 8 else 1
     except Exception:  # broken EXIF says nothing about the pixels
         return 1
-    return orientation if 1 <= orientation <= 8 else 1
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

@@ -211,8 +211,8 @@ def _are_landmarks(lines: NDArray[np.float64]) -> bool:
     points = lines[:, 4:].reshape(len(lines), -1, 2)
     centre, size = lines[:, None, :2], lines[:, None, 2:4]
     labelled = (points > 0).any(axis=2)
-    inside = (np.abs(points - centre) <= 0.6 * size).all(axis=2) | ~labelled
-    low = np.where(labelled[..., None], points, np.inf).min(axis=1)
+    inside = ~labelled | (np.abs(points - centre) <= 0.6 * size).all(axis=2)
+    low = np.where(labelled.reshape(*labelled.shape, 1), points, np.inf).min(axis=1)
     fills = (points.max(axis=1) - low >= 0.6 * size[:, 0]).all(axis=1)
     return bool(inside.all() and fills.mean() > 0.5)
 

@@ -335,7 +335,7 @@ def test_more_than_five_percent_unreadable_stops(picture_folder: Path, tmp_path:
     for number in range(2):
         (picture_folder / "s0" / f"{number}.png").write_bytes(b"")
     assert prepare(picture_folder, tmp_path / "out") == 2
-    assert "2 of 24 pictures cannot be read, over 5%: s0/0.png: empty file; s0/1.png" in capsys.readouterr().err
+    assert "2 of 24 pictures cannot be used, over 5%: s0/0.png: empty file; s0/1.png" in capsys.readouterr().err
 
 
 @pytest.mark.runs
