@@ -175,7 +175,7 @@ def _build(
             return error
 
     skipped: list[dict[str, object]] = []
-    odd = _oddities(data) if crop_to_bbox else []
+    odd = box_oddities(data) if crop_to_bbox else []
     remove_abandoned(path)
     with atomic_write(path) as temporary:
         # written, not mapped: a full disk under a map kills the process
@@ -200,9 +200,10 @@ def _build(
         )
 
 
-def _oddities(data: TeacherData) -> list[str]:
-    """Of all boxes together."""
-    assert data.bboxes is not None, "there are boxes to crop to"
+def box_oddities(data: TeacherData) -> list[str]:
+    """What is odd about its boxes together, to be warned of. Raises InputError if they are of another kind."""
+    if data.bboxes is None:
+        return []
     boxes = data.bboxes.tolist()
     if data.image_paths is not None:
         return oddities(
