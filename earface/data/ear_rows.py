@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.data.annotations import checked_side
-from earface.data.images import DataRoot, list_images
+from earface.data.folders import DataRoot, list_images
+from earface.data.names import person_name, warn_of_odd_names
 from earface.data.tables import BOX_COLUMNS, SIDE_COLUMN, SUBJECT_COLUMN, read_csv
 
 Box = tuple[float, float, float, float]
@@ -39,10 +40,9 @@ def rows_from_folder(images: Path, pattern: re.Pattern[str] | None) -> tuple[lis
     rows, flat = [], 0
     for path in list_images(images):
         name = path.relative_to(images).as_posix()
-        rows.append(EarRow(path, name, _subject_of(name, pattern), None))
+        rows.append(EarRow(path, name, person_name(_subject_of(name, pattern)), None))
         flat += pattern is None and "/" not in name
-    if not rows:
-        raise InputError(f"{images}: holds no pictures")
+    warn_of_odd_names((row.subject for row in rows), images)
     if flat == len(rows):
         raise InputError(
             f"{images}: no picture lies in a folder, so the subjects are unknown: make one folder for each, or give "
@@ -86,7 +86,8 @@ def rows_from_index(
         try:
             path = root.resolve(record[file_column] or "")
             box = None if absent else _box(record, boxes)
-            subject = record[subject_column] if has_subjects else _subject_of(_name_below(images, path), pattern)
+            named = record[subject_column] if has_subjects else _subject_of(_name_below(images, path), pattern)
+            subject = person_name(named)
             if not subject:
                 raise InputError(f"column {subject_column!r} is empty")
             side = checked_side(record.get(side_column, ""))
@@ -98,6 +99,7 @@ def rows_from_index(
         rows.append(EarRow(path, record[file_column], subject, box, side, further))
     if missing:
         raise InputError(f"{index}: {len(missing)} of its files are not in {images}: {'; '.join(missing[:3])}")
+    warn_of_odd_names((row.subject for row in rows), index)
     guessed = (
         ""
         if has_subjects
@@ -118,7 +120,7 @@ def fixed_split(path: Path, subjects: Sequence[str]) -> NDArray[np.bool_]:
         listed = content.get("val") if isinstance(content, dict) else None
         if not isinstance(listed, list):
             raise InputError(f'{path}: expected {{"val": [subjects]}}')
-        validation = {str(subject) for subject in listed}
+        validation = {person_name(str(subject)) for subject in listed}
     else:
         table = read_csv(path)
         if not {"subject", "split"} <= table[0].keys():
@@ -126,7 +128,7 @@ def fixed_split(path: Path, subjects: Sequence[str]) -> NDArray[np.bool_]:
         wrong = next((record["split"] for record in table if record["split"] not in ("train", "val")), None)
         if wrong is not None:
             raise InputError(f"{path}: split {wrong!r} is neither train nor val")
-        validation = {record["subject"] for record in table if record["split"] == "val"}
+        validation = {person_name(record["subject"]) for record in table if record["split"] == "val"}
     unknown = sorted(validation - set(subjects))
     if unknown:
         raise InputError(f"{path}: {len(unknown)} validation subject(s) have no picture: {', '.join(unknown[:5])}")

@@ -18,7 +18,8 @@ from earface.data.annotations import checked_side
 from earface.data.ear_contract import STRETCH, EarAligner
 from earface.data.ear_inspection import InspectedEar
 from earface.data.ear_rows import EarRow
-from earface.data.images import DataRoot, read_ahead, read_image, write_image
+from earface.data.folders import DataRoot
+from earface.data.images import read_ahead, read_image, write_image
 from earface.data.npy import write_teacher_npy
 from earface.data.tables import read_csv, write_csv
 

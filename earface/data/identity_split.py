@@ -16,6 +16,7 @@ from pathlib import Path
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.data.names import person_name
 from earface.data.splits import in_seeded_order
 
 CALIBRATION_FRACTION, TEST_FRACTION = 0.15, 0.25  # of identities with two or more pictures; the rest are for training
@@ -125,7 +126,7 @@ def read_splits(path: Path) -> IdentitySplit:
         raise InputError(f"{path}: role {unknown[0]!r} is none of {', '.join(SPLIT_OF_ROLE)}")
     roles: dict[str, str] = {}
     for role, names in listed.items():
-        for name in map(str, names):
+        for name in (person_name(str(name)) for name in names):
             if roles.setdefault(name, role) != role:
                 raise InputError(f"{path}: {name} is in two roles, {roles[name]} and {role}")
     if not roles:

@@ -19,7 +19,7 @@ from earface.data.annotations import (
     photograph_sizes,
     stacked_boxes,
 )
-from earface.data.images import DataRoot
+from earface.data.folders import DataRoot
 
 MAX_BYTES = 2 * 1024**3  # unpacked
 

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from earface.data.ear_rows import SUBJECT_COLUMN
-from earface.data.images import Pixels, list_images, read_image
+from earface.data.folders import list_images
+from earface.data.images import Pixels, read_image
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.prepare_ears import main
 from earface.data.tables import write_csv

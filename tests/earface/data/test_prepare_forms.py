@@ -17,7 +17,8 @@ from earface.data.ear_alignment import RESIDUAL_SIDE, mean_ear
 from earface.data.ear_contract import EarAligner, EarContract
 from earface.data.ear_networks import EarLandmarker
 from earface.data.ear_writing import contract_of_folder
-from earface.data.images import list_images, read_image, write_image
+from earface.data.folders import list_images
+from earface.data.images import read_image, write_image
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.prepare_ears import main
 from earface.synthetic.ear_set import EarSet, write_ear_set
