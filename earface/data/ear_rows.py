@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
+from earface.core.notices import warn
 from earface.data.annotations import checked_side
 from earface.data.folders import DataRoot, list_images
 from earface.data.names import person_name, warn_of_odd_names
@@ -32,8 +33,8 @@ class EarRow:
     further: Mapping[str, str] = field(default_factory=dict, hash=False)  # the other columns of the index
 
 
-def rows_from_folder(images: Path, pattern: re.Pattern[str] | None) -> tuple[list[EarRow], list[str]]:
-    """Every photograph below `images`, and warnings. Its subject is the first folder, or what `pattern` finds.
+def rows_from_folder(images: Path, pattern: re.Pattern[str] | None) -> list[EarRow]:
+    """Every photograph below `images`. Its subject is the first folder, or what `pattern` finds.
 
     Raises InputError where no picture lies in a folder and there is no pattern: two of one person may look alike.
     """
@@ -48,11 +49,13 @@ def rows_from_folder(images: Path, pattern: re.Pattern[str] | None) -> tuple[lis
             f"{images}: no picture lies in a folder, so the subjects are unknown: make one folder for each, or give "
             "`index` (a CSV) or `subject_pattern` (of the file name; '.+' where each picture shows another person)"
         )
-    warning = (
-        f"{flat} of {len(rows)} pictures lie in no folder, so each counts as a subject of its own: two pictures of one "
-        "person may end up on both sides. Name the subjects by folders, by a subject pattern or in an index."
-    )
-    return rows, [warning] if flat else []
+    if flat:
+        warn(
+            f"{images}: {flat} of {len(rows)} pictures lie in no folder, so each counts as a subject of its own: two "
+            "pictures of one person may end up on both sides; name the subjects by folders, a subject pattern or an "
+            "index"
+        )
+    return rows
 
 
 def rows_from_index(
@@ -63,8 +66,8 @@ def rows_from_index(
     box_columns: str,
     side_column: str,
     pattern: re.Pattern[str] | None,
-) -> tuple[list[EarRow], list[str]]:
-    """The rows of a CSV, and warnings. Without a subject column the subject is read from the path, as in a folder."""
+) -> list[EarRow]:
+    """The rows of a CSV. Without a subject column the subject is read from the path, as in a folder."""
     table = read_csv(index)
     names = table[0].keys()
     boxes = [column.strip() for column in box_columns.split(",")]
@@ -100,12 +103,9 @@ def rows_from_index(
     if missing:
         raise InputError(f"{index}: {len(missing)} of its files are not in {images}: {'; '.join(missing[:3])}")
     warn_of_odd_names((row.subject for row in rows), index)
-    guessed = (
-        ""
-        if has_subjects
-        else (f"{index} has no column {subject_column!r}: each folder, or picture in no folder, counts as one subject")
-    )
-    return rows, [guessed] if guessed and pattern is None else []
+    if not has_subjects and pattern is None:
+        warn(f"{index} has no column {subject_column!r}: each folder, or picture in no folder, counts as one subject")
+    return rows
 
 
 def fixed_split(path: Path, subjects: Sequence[str]) -> NDArray[np.bool_]:

@@ -73,7 +73,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     if not found.paths:
         raise InputError(f"{folder}: holds no pictures ({', '.join(EXTENSIONS)}){described and f'; {described}'}")
     if described:
-        warn(f"{folder}: {described}")
+        warn(f"{folder}: {described}", [f"{name}: {reason}" for name, reason in found.names_left_out()])
     return found.paths
 
 
