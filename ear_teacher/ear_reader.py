@@ -18,6 +18,7 @@ from earface.data.ear_writing import EARS, contract_of_folder, holds_prepared_ea
 from earface.data.folders import list_images
 from earface.data.image_cache import read_picture
 from earface.data.images import Pixels, resize_image
+from earface.data.names import person_name, warn_of_odd_names
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.picture_formats import EXTENSIONS
 
@@ -161,7 +162,9 @@ def sources_of(
             raise InputError(f"{path}: holds prepared ears beside other pictures; give {path / EARS}")
         images = list_images(path)
         below = [image.relative_to(path).parts[:-1] for image in images]
-        return image_sources(images, path, [parts[0] if parts else "" for parts in below] if folder_subjects else None)
+        subjects = [person_name(parts[0]) if parts else "" for parts in below] if folder_subjects else None
+        warn_of_odd_names(filter(None, subjects or ()), path)
+        return image_sources(images, path, subjects)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.suffix.lower() in EXTENSIONS:

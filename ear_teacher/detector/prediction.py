@@ -32,7 +32,7 @@ from earface.data.annotations import (
 from earface.data.coco import write_coco
 from earface.data.folders import pictures_at
 from earface.data.image_cache import crop_to_box
-from earface.data.images import Pixels, read_ahead, read_image, write_image
+from earface.data.images import Pixels, read_ahead, read_image, writable_name, write_image
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def predict_photographs(
             picture, photograph, found = drawing
             name = photograph.path.relative_to(root)
             if options.overlays:
-                write_overlay(out / OVERLAYS / name, picture, found, model.config.skeleton)
+                write_overlay(out / OVERLAYS / writable_name(name), picture, found, model.config.skeleton)
             if options.crops:
                 write_crops(out / CROPS / name, picture, photograph.boxes)
 

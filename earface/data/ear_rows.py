@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
+from earface.core.files import read_json
 from earface.core.notices import warn
 from earface.data.annotations import checked_side
 from earface.data.folders import DataRoot, list_images
@@ -111,12 +111,7 @@ def rows_from_index(
 def fixed_split(path: Path, subjects: Sequence[str]) -> NDArray[np.bool_]:
     """(N,) bool, True = validation, of a JSON {"val": [subjects], ...} or a CSV with columns subject and split."""
     if path.suffix.lower() == ".json":
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON ({error})") from None
+        content = read_json(path)
         listed = content.get("val") if isinstance(content, dict) else None
         if not isinstance(listed, list):
             raise InputError(f'{path}: expected {{"val": [subjects]}}')

@@ -11,7 +11,13 @@ from pathlib import Path, PurePath, PureWindowsPath
 from earface.core.errors import InputError
 from earface.core.files import require_folder
 from earface.core.notices import warn
-from earface.data.picture_formats import EXTENSIONS, UNREAD_EXTENSIONS, looks_like_picture, reason_unread
+from earface.data.picture_formats import (
+    EXTENSIONS,
+    OTHER_EXTENSIONS,
+    UNREAD_EXTENSIONS,
+    looks_like_picture,
+    reason_unread,
+)
 
 # thumbnails, rubbish and snapshots of Synology, QNAP, macOS and Windows; what begins with a dot is hidden everywhere
 SYSTEM_FOLDERS = (
@@ -120,9 +126,7 @@ class _Walk:
                 self.into(link)
         listed = {self.real[path.parent] / path.name for path in self.paths} if self.linked_files else set()
         for link in self.linked_files:
-            if not link.exists():
-                self.left_out.append((link, "linked to no file"))
-            elif link.resolve() in listed:
+            if link.resolve() in listed:
                 self.left_out.append((link, "linked to a picture that is listed itself"))
             else:
                 self.paths.append(link)
@@ -132,8 +136,13 @@ class _Walk:
 
     def _file(self, path: Path) -> None:
         extension = path.suffix.lower()
-        if extension in EXTENSIONS:
-            (self.linked_files if path.is_symlink() else self.paths).append(path)
+        if extension in OTHER_EXTENSIONS:
+            return
+        linked = path.is_symlink()
+        if linked and not path.exists():
+            self.left_out.append((path, "linked to what is not there (fetch it, as by dvc pull or datalad get)"))
+        elif extension in EXTENSIONS:
+            (self.linked_files if linked else self.paths).append(path)
         elif extension in UNREAD_EXTENSIONS or looks_like_picture(path):
             self.left_out.append((path, reason_unread(extension)))
 

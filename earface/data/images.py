@@ -185,6 +185,11 @@ def resize_image(image: Pixels, size: int) -> Pixels:
     return resized.reshape(size, size, num_channels).astype(np.uint8, copy=False)
 
 
+def writable_name(path: Path) -> Path:
+    """The name of a picture made of one of this name: .png is added to an extension that is only read."""
+    return path if path.suffix.lower() in WRITTEN else path.with_name(f"{path.name}.png")
+
+
 def write_image(path: str | os.PathLike[str], image: Pixels, *, quality: int = 95) -> None:
     """Write (H, W, 3) RGB or (H, W, 1) / (H, W) grey uint8 in the format of the extension, whole or not at all.
 

@@ -58,10 +58,11 @@ def test_no_picture_is_listed_twice_whatever_the_links(tmp_path: Path) -> None:
     (folder / "all" / "loop").symlink_to(folder)
     (folder / "again").symlink_to(folder / "all")
     (folder / "1.png").symlink_to(folder / "all" / "1.png")
-    (folder / "gone.png").symlink_to(folder / "nothing")
+    for name in ("gone.png", "gone"):
+        (folder / name).symlink_to(folder / "nothing")
     found = scan_images(folder)
     assert listed(folder) == ["all/1.png", "all/2.png"]
-    assert [name for name, _ in found.names_left_out()] == ["1.png", "again", "all/loop", "gone.png"]
+    assert [name for name, _ in found.names_left_out()] == ["1.png", "again", "all/loop", "gone", "gone.png"]
 
 
 def test_what_looks_like_a_picture_and_is_not_read_is_counted_and_named(tmp_path: Path) -> None:

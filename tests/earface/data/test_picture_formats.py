@@ -11,7 +11,7 @@ from PIL import Image, features
 
 from earface.core.errors import InputError
 from earface.data import picture_formats
-from earface.data.images import Pixels, image_size, read_image
+from earface.data.images import Pixels, image_size, read_image, writable_name, write_image
 from earface.data.picture_formats import EXTENSIONS, UNREAD_EXTENSIONS
 
 HEIC = """
@@ -97,6 +97,14 @@ def test_a_phone_of_108_megapixels_is_read(tmp_path: Path) -> None:
     pixels = read_image(tmp_path / "phone.jpg", 1)
     assert pixels.shape == (9_000, 12_000, 1)
     assert pixels[4_000, 4_000] == 77
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_a_picture_made_of_any_that_is_read_can_be_written(tmp_path: Path, extension: str) -> None:
+    name = writable_name(tmp_path / f"a.B{extension.upper()}")
+    write_image(name, picture())
+    assert name.name.startswith(f"a.B{extension.upper()}")
+    assert read_image(name).shape == picture().shape
 
 
 def test_no_extension_is_both_read_and_left_out() -> None:
