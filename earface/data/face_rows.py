@@ -25,7 +25,7 @@ from earface.data.picture_rows import PictureRow
 from earface.data.tables import read_csv
 
 SEPARATOR = "__"
-UNSAFE = re.compile(r'[\x00-\x1f\x7f"%*/:<>?\\|]|^[. ]|[. ]$')  # some file system refuses it, or a leading dot hides
+UNSAFE = re.compile(r'[\x00-\x1f\x7f"%*/:<>?\\|\ud800-\udfff]|^[. ]|[. ]$')  # refused by some file system, or hidden
 LIKE_SEPARATOR = re.compile(r"^_|_$|(?<=_)_")
 MAX_NAME_BYTES = 200  # file systems allow 255, temporary names are longer
 
@@ -171,7 +171,11 @@ def _identity_in_name(name: str) -> str | None:
     if multi_pie is not None:
         return multi_pie.subject
     identity, separator, picture = name.partition(SEPARATOR)
-    return person_name(unquote(identity)) if identity and separator and Path(picture).stem else None
+    return (
+        person_name(unquote(identity, errors="surrogateescape"))
+        if identity and separator and Path(picture).stem
+        else None
+    )
 
 
 def _prepared_name(row: FaceRow) -> str:
@@ -199,7 +203,7 @@ def _with_digest(stem: str, name: str) -> str:
 
 
 def _percent(found: re.Match[str]) -> str:
-    return f"%{ord(found[0]):02X}"
+    return "".join(f"%{byte:02X}" for byte in os.fsencode(found[0]))
 
 
 def _with_conditions(row: FaceRow) -> FaceRow:

@@ -17,6 +17,7 @@ Draw = Callable[..., Pixels]
 IDENTITIES = [
     "Ann", "Ann_Lee", "ann", "_a", "a_", "__", "a__b", "a___b__", "100%", "%41", "Zoë", "李", "a b", ".hidden",
     "x/y", "..", "a\\b", "c:d", "what?", "001", "001_01_01_051_07", 'say "no"', "tab\tin", "x" * 120,
+    "Jos\udce9", "\udcff\udcfe",
 ]  # fmt: skip
 
 
