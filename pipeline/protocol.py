@@ -15,8 +15,9 @@ from typing import Literal, TypeVar
 from earface.core.errors import InputError
 from earface.data.face_folders import HR_FOLDER, SPLITS_FILE, require_face_set, split_folder
 from earface.data.face_rows import FaceRow, read_faces
-from earface.data.images import EXTENSIONS, DataRoot
+from earface.data.folders import DataRoot
 from earface.data.multipie import CAMERA_YAW, FRONTAL, FRONTAL_FLASH, NEUTRAL, MultiPieName
+from earface.data.picture_formats import EXTENSIONS
 from earface.data.picture_rows import PictureRow
 from earface.data.splits import split_by_subject
 

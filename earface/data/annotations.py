@@ -32,7 +32,8 @@ from earface.data.boxes import (
     read_headers,
     slack,
 )
-from earface.data.images import DataRoot, Header, list_images
+from earface.data.folders import DataRoot, list_images
+from earface.data.images import Header
 from earface.data.names import person_name, warn_of_odd_names
 from earface.data.photograph_paths import PhotographPaths, visible_files
 from earface.data.tables import Row, decoded, read_csv, write_csv

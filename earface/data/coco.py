@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write
+from earface.core.files import atomic_write, read_json
 from earface.core.notices import warn
 from earface.data.annotations import (
     MAX_POINTS,
@@ -32,11 +32,10 @@ from earface.data.annotations import (
 )
 from earface.data.boxes import Floats, Size, check_boxes
 from earface.data.ear_categories import Key, ear_categories
-from earface.data.images import DataRoot
+from earface.data.folders import DataRoot
 from earface.data.names import person_name, warn_of_odd_names
 from earface.data.photograph_paths import PhotographPaths
 
-MAX_BYTES = 1024**3
 MAX_SIDE = 1_000_000  # pixels
 CATEGORY = "ear"
 
@@ -70,17 +69,13 @@ def read_coco_file(
 ) -> CocoFile:
     """As `read_coco`, with the ids of the file."""
     path = Path(path)
+    content = read_json(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"more than the limit of {MAX_BYTES:,} bytes")
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
         return _coco_file(path, content, PhotographPaths(path, data_root), category)
     except InputError as error:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    except OSError as error:
+    except OSError as error:  # a name too long
         raise InputError(f"{path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
 
 
 def write_coco(path: str | os.PathLike[str], annotations: Annotations) -> None:

@@ -206,12 +206,11 @@ def box_oddities(data: TeacherData) -> list[str]:
         return []
     boxes = data.bboxes.tolist()
     if data.image_paths is not None:
-        return oddities(
-            data.source, zip(data.image_paths, boxes, strict=True), read_headers(data.image_paths, quiet=True)
-        )
+        headers = read_headers(data.image_paths, quiet=True)
+        return oddities(data.source, zip(data.image_paths, boxes, strict=True), headers)
     assert data.images is not None, "TeacherData holds paths or images"
-    height, width = data.images.shape[1:3]
-    return oddities(data.source, enumerate(boxes), dict.fromkeys(range(len(data)), ((width, height), 1)))
+    sizes = {row: ((image.shape[1], image.shape[0]), 1) for row, image in enumerate(data.images)}
+    return oddities(data.source, enumerate(boxes), sizes)
 
 
 def _source_image(data: TeacherData, row: int, channels: int) -> Pixels:

@@ -10,9 +10,8 @@ from urllib.parse import unquote
 
 from earface.core.errors import InputError
 from earface.core.notices import warn
-from earface.data.images import DataRoot, list_images
+from earface.data.folders import DataRoot, is_hidden, list_images
 
-SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", ".thumbnails")
 UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an uploaded file
 
 
@@ -80,8 +79,7 @@ class PhotographPaths:
 def visible_files(folder: Path, pattern: str) -> Iterator[Path]:
     """Those below `folder` that match, without hidden ones and those in a system's own folders."""
     for path in sorted(folder.rglob(pattern)):
-        parts = path.relative_to(folder).parts
-        if not any(part.startswith(".") or part in SYSTEM_FOLDERS for part in parts) and path.is_file():
+        if not any(map(is_hidden, path.relative_to(folder).parts)) and path.is_file():
             yield path
 
 

@@ -21,6 +21,7 @@ from earface.data.annotations import (
     stacked_boxes,
 )
 from earface.data.boxes import check_view
+from earface.data.names import person_name, warn_of_odd_names
 from earface.data.photograph_paths import PhotographPaths
 
 MAX_BYTES = 2 * 1024**3  # unpacked
@@ -52,10 +53,11 @@ def read_points_npz(path: str | os.PathLike[str], data_root: str | os.PathLike[s
             box = stacked_boxes([enclosing_box(ear, size)])
         except InputError as error:
             raise InputError(f"{path}: {file}: {error}") from None
-        subject = file.split("/")[0] if "/" in file else ""
+        subject = person_name(file.split("/")[0]) if "/" in file else ""
         photographs.append(Photograph(picture, size, box, ear[None], has_boxes=False, subject=subject))
     check_view(path, [(photograph.path, photograph.boxes[0].tolist()) for photograph in photographs], headers)
     paths.report()
+    warn_of_odd_names((photograph.subject for photograph in photographs if photograph.subject), path)
     names = tuple(f"point_{number:02d}" for number in range(1, points.shape[1] + 1))
     return Annotations(path, photographs, names)
 

@@ -33,7 +33,8 @@ from earface.data.annotations import (
 )
 from earface.data.boxes import Size, check_boxes, checked_numbers, read_headers, warn_of_turned
 from earface.data.ear_categories import Key, ear_categories
-from earface.data.images import Header, list_images
+from earface.data.folders import list_images
+from earface.data.images import Header
 from earface.data.photograph_paths import visible_files
 from earface.data.tables import decoded
 
