@@ -18,6 +18,7 @@ import numpy as np
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.core.notices import warn
 from earface.data.boxes import (
     Floats as Floats,  # exported
 )
@@ -145,7 +146,8 @@ def read_pts_folder(folder: str | os.PathLike[str]) -> Annotations:
     contour meets the strongest image gradient at a shift of (0.0, -0.5) px. The box reaches half a pixel beyond the
     outermost points' centres.
     """
-    pictures = [path for path in list_images(folder) if path.with_suffix(".pts").is_file()]
+    found = list_images(folder)
+    pictures = [path for path in found if path.with_suffix(".pts").is_file()]
     alone = sorted({*visible_files(Path(folder), "*.pts")} - {path.with_suffix(".pts") for path in pictures})
     if alone:
         raise InputError(f"{alone[0]}: no picture of that name beside it (and {len(alone) - 1} more such files)")
@@ -165,6 +167,8 @@ def read_pts_folder(folder: str | os.PathLike[str]) -> Annotations:
             raise InputError(f"{file}: {error}") from None
         photographs.append(Photograph(picture, size, boxes, points[None], has_boxes=False))
     check_view(Path(folder), [(each.path, each.boxes[0].tolist()) for each in photographs], headers)
+    if len(pictures) < len(found):
+        warn(f"{folder}: {len(found) - len(pictures)} of {len(found)} pictures have no .pts file and are left out")
     count = photographs[0].keypoints.shape[1]
     return Annotations(Path(folder), photographs, tuple(f"point_{number:02d}" for number in range(1, count + 1)))
 

@@ -20,6 +20,7 @@ from earface.data.images import Header, image_header, read_ahead
 
 MAX_WRONG = 0.05  # of the boxes; more are another kind of box rather than slips
 TINY = 2.0  # pixels; a set in which no box is larger is in another unit
+MIN_SIDE = 16  # of pictures on which such boxes are none
 MIN_FOLLOWED = 10  # boxes from which a correlation says something
 FOLLOWS = 0.8  # correlation of xmax with xmin; that of a width with x is about 0, or negative
 SIDEWAYS = 5  # EXIF orientations from here on exchange width and height
@@ -76,7 +77,7 @@ def oddities(source: object, boxes: Iterable[Written], headers: Mapping[Any, Hea
         return []
     if all(map(looks_like_fractions, table)):
         raise InputError(f"{source}: the boxes look like fractions of the picture: multiply by its width and height")
-    if table[:, 2:].max() <= TINY and table[:, 2:].min() > 0:
+    if 0 < table[:, 2:].min() and table[:, 2:].max() <= TINY and sizes.min() > MIN_SIDE:
         raise InputError(
             f"{source}: none of its {len(table)} boxes is larger than {TINY:g} pixels: expected x y width height in "
             "pixels of the picture"

@@ -152,7 +152,8 @@ def test_pts_come_back_as_written_in_a_box_around_their_pixels(folder: Path):
     points = np.array([[3, 4], [10.5, 20.25], [7, 30]], np.float32)
     write_pts(folder / "1.pts", points)
     write_pts(folder / "2.pts", points + 1)
-    annotations = read_pts_folder(folder)
+    with pytest.warns(DataWarning, match=r"1 of 3 pictures have no \.pts file and are left out"):
+        annotations = read_pts_folder(folder)
     assert [p.path.name for p in annotations.photographs] == ["1.png", "2.png"]
     np.testing.assert_array_equal(annotations.photographs[0].keypoints[0, :, :2], points)
     assert (annotations.photographs[0].keypoints[0, :, 2] == 2).all()
@@ -188,11 +189,12 @@ def test_files_of_the_system_are_no_annotations(folder: Path):
         (place / "1.pts").write_bytes(b"\0\5\x16\7")
     for name in ("._1.pts", "__MACOSX/._1.pts"):
         (folder / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
-    assert [p.path.name for p in read_pts_folder(folder).photographs] == ["1.png"]
+    with pytest.warns(DataWarning, match="2 of 3 pictures have no"):
+        assert [p.path.name for p in read_pts_folder(folder).photographs] == ["1.png"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
-@pytest.mark.filterwarnings("ignore:.*Windows-1252")
+@pytest.mark.filterwarnings("ignore:.*(Windows-1252|no .pts file)")
 def test_a_pts_file_may_have_another_encoding(folder: Path, encoding: str):
     text = "version: 1\r\n# d'après José\r\nn_points: 2\r\n{\r\n1 2\r\n3 4\r\n}\r\n"
     (folder / "1.pts").write_bytes(text.encode(encoding))

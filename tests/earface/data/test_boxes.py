@@ -81,6 +81,7 @@ def test_a_set_in_another_unit_is_refused_by_its_size():
     with pytest.raises(InputError, match=r"none of its 5 boxes is larger than 2 pixels"):
         check(np.array([[30, 40, 1.5, 2]] * 5))
     check(np.array([[30, 40, 1.5, 2]] * 5 + [[30, 40, 9, 9]]))
+    check(np.array([[0, 0, 2, 2]]), (2, 2))
 
 
 @pytest.fixture
