@@ -77,7 +77,7 @@ def oddities(source: object, boxes: Iterable[Written], headers: Mapping[Any, Hea
         return []
     if all(map(looks_like_fractions, table)):
         raise InputError(f"{source}: the boxes look like fractions of the picture: multiply by its width and height")
-    if 0 < table[:, 2:].min() and table[:, 2:].max() <= TINY and sizes.min() > MIN_SIDE:
+    if table[:, 2:].min() > 0 and table[:, 2:].max() <= TINY and sizes.min() > MIN_SIDE:
         raise InputError(
             f"{source}: none of its {len(table)} boxes is larger than {TINY:g} pixels: expected x y width height in "
             "pixels of the picture"
