@@ -82,7 +82,7 @@ def oddities(source: object, boxes: Iterable[Written], headers: Mapping[Any, Hea
             f"{source}: none of its {len(table)} boxes is larger than {TINY:g} pixels: expected x y width height in "
             "pixels of the picture"
         )
-    return [*filter(None, (_view_in_doubt(source, boxes, headers), _corners_in_doubt(source, table, sizes)))]
+    return [*filter(None, (_corners_in_doubt(source, table, sizes), _view_in_doubt(source, boxes, headers)))]
 
 
 def check_view(source: object, boxes: Iterable[Written], headers: Mapping[Any, Header | None]) -> None:

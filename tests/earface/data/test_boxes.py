@@ -56,6 +56,8 @@ def test_right_boxes_are_not_warned_of(seed: int):
 def test_corners_of_ears_all_over_the_picture_are_refused(seed: int):
     with pytest.raises(InputError, match=r"^b\.csv: the boxes look like corners, .* write x y, xmax - xmin and ymax"):
         check(as_corners(ears(seed)))
+    with pytest.raises(InputError, match="look like corners"):
+        check(as_corners(ears(seed)), orientation=6)
 
 
 @given(st.integers(0, 10**6))
