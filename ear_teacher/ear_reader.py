@@ -21,7 +21,7 @@ from earface.data.image_cache import box_oddities, read_picture
 from earface.data.images import Pixels, resize_image
 from earface.data.names import person_name, warn_of_odd_names
 from earface.data.npy import TeacherData, read_teacher_npy
-from earface.data.picture_formats import EXTENSIONS
+from earface.data.picture_formats import EXTENSIONS, SHOWN_EXTENSIONS
 
 WHOLE = np.full(4, np.nan, np.float32)  # the box of an uncropped picture
 
@@ -171,7 +171,7 @@ def sources_of(
     if path.suffix.lower() in EXTENSIONS:
         return image_sources([path], path)
     if path.suffix.lower() not in (".npy", ".npz"):
-        raise InputError(f"{path}: neither a picture ({', '.join(EXTENSIONS)}), a folder, an .npy nor an .npz")
+        raise InputError(f"{path}: neither a picture ({SHOWN_EXTENSIONS}), a folder, an .npy nor an .npz")
     data = read_teacher_npy(path, data_root)
     if crop_to_bbox is None and data.bboxes is not None:
         raise InputError(

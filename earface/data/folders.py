@@ -14,6 +14,7 @@ from earface.core.notices import warn
 from earface.data.picture_formats import (
     EXTENSIONS,
     OTHER_EXTENSIONS,
+    SHOWN_EXTENSIONS,
     UNREAD_EXTENSIONS,
     looks_like_picture,
     reason_unread,
@@ -77,7 +78,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     found = scan_images(folder)
     described = found.described()
     if not found.paths:
-        raise InputError(f"{folder}: holds no pictures ({', '.join(EXTENSIONS)}){described and f'; {described}'}")
+        raise InputError(f"{folder}: holds no pictures ({SHOWN_EXTENSIONS}){described and f'; {described}'}")
     if described:
         warn(f"{folder}: {described}", [f"{name}: {reason}" for name, reason in found.names_left_out()])
     return found.paths
@@ -91,7 +92,7 @@ def pictures_at(path: str | os.PathLike[str]) -> list[Path]:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.suffix.lower() not in EXTENSIONS:
-        raise InputError(f"{path}: neither a picture ({', '.join(EXTENSIONS)}) nor a folder")
+        raise InputError(f"{path}: neither a picture ({SHOWN_EXTENSIONS}) nor a folder")
     return [path]
 
 

@@ -15,6 +15,7 @@ _HAS_HEIF = find_spec("pi_heif") is not None
 _HAS_AVIF = bool(features.check_module("avif"))
 _DECODED = ".bmp .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .pnm .ppm .tif .tiff .webp"
 EXTENSIONS = tuple(sorted((*_DECODED.split(), *((".avif",) if _HAS_AVIF else ()), *(HEIF if _HAS_HEIF else ()))))
+SHOWN_EXTENSIONS = ".jpg, .png, .tif, .bmp, .webp and others"  # in messages
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP", *(("AVIF",) if _HAS_AVIF else ()))
 # never EPS: Pillow would start Ghostscript for it
 WRITTEN = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")

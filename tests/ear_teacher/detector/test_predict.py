@@ -355,8 +355,8 @@ def test_nothing_but_broken_files_is_an_error(trial: Trial, tmp_path: Path, caps
     [
         ([], "--input: give a photograph, or a folder of them"),
         (["--input", "{tmp}/none.jpg"], "none.jpg: no such file or folder"),
-        (["--input", "{tmp}/empty"], "empty: holds no pictures (.bmp, "),
-        (["--input", "{tmp}/notes.txt"], "notes.txt: neither a picture (.bmp, "),
+        (["--input", "{tmp}/empty"], "empty: holds no pictures (.jpg, "),
+        (["--input", "{tmp}/notes.txt"], "notes.txt: neither a picture (.jpg, "),
         (
             ["--input", "{photos}", "--score-threshold", "1.5"],
             "--score-threshold 1.5: must be at least 0 and at most 1",
