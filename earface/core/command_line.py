@@ -23,6 +23,7 @@ from jsonargparse import ArgumentParser, Namespace
 from earface.core.errors import InputError, advice_for, as_flags, refuse_unknown_flags, show_version
 from earface.core.options import HelpLayout, check_options, literal_choices, range_text, to_plain
 from earface.core.spellings import OLD_SWITCHES, current_name, current_options, current_value
+from earface.core.text import decoded
 
 Options = TypeVar("Options")
 OWN_FLAGS = ("config", "print_config", "help", "version")  # of every command
@@ -163,15 +164,25 @@ def normalise(argv: Sequence[str], options_type: type, aliases: Mapping[str, str
 
 
 def _current_file(path: str, options: Collection[str]) -> str:
-    """The path, or where a configuration file has old names or values its content under today's, as jsonargparse takes
-    it instead."""
+    """The path, or where a configuration file has another encoding, old names or values, its content, which
+    jsonargparse takes instead: in today's names. Raises InputError for what is no text."""
     try:
-        stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        content = Path(path).read_bytes()
+        stored = yaml.safe_load(decoded(content, Path(path)))
+    except (OSError, yaml.YAMLError):
         return path  # reported when it is parsed
-    if not isinstance(stored, dict) or (current := current_options(stored, options)) == stored:
+    if not isinstance(stored, dict):
         return path
-    return yaml.safe_dump(current)
+    current = current_options(stored, options)
+    return path if current == stored and _is_utf_8(content) else yaml.safe_dump(current)
+
+
+def _is_utf_8(content: bytes) -> bool:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _files_first(arguments: Sequence[str]) -> list[str]:

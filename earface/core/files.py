@@ -158,7 +158,9 @@ def require_checkpoint(path: str | Path) -> Path:
         if last is None:
             raise InputError(f"{path}: a folder without last.ckpt; give a run's folder, or a .ckpt file")
         return last
-    matches = [Path(match) for match in glob.glob(str(path)) if Path(match).is_file()]
+    folder, name = Path(path).parent, Path(path).name
+    found = glob.glob(str(path)) or (folder.glob(name) if name else ())  # a folder called [2026] is no pattern
+    matches = [Path(match) for match in found if Path(match).is_file()]
     if not matches:
         raise InputError(f"{path}: no such checkpoint; give the path of a .ckpt file, or a quoted pattern of some")
     return max(matches, key=lambda match: match.stat().st_mtime_ns)

@@ -19,6 +19,7 @@ import numpy as np
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.core.notices import warn
+from earface.core.text import decoded
 from earface.data.boxes import (
     Floats as Floats,  # exported
 )
@@ -37,7 +38,7 @@ from earface.data.folders import DataRoot, list_images
 from earface.data.images import Header
 from earface.data.names import person_name, warn_of_odd_names
 from earface.data.photograph_paths import PhotographPaths, visible_files
-from earface.data.tables import Row, decoded, read_csv, write_csv
+from earface.data.tables import Row, read_csv, write_csv
 
 UNLABELLED, HIDDEN, VISIBLE = 0, 1, 2  # COCO's visibility
 SIDES = ("l", "r")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
-from earface.core.notices import warn
+from earface.core.text import decoded
 
 BOX_COLUMNS, SUBJECT_COLUMN, SIDE_COLUMN = "x,y,width,height", "subject", "side"  # of an index of ears
 DELIMITERS = ",;\t|"
@@ -57,27 +56,6 @@ def read_csv(path: Path) -> list[Row]:
         raise InputError(f"{path}: {error.strerror}") from None
     except csv.Error as error:
         raise InputError(f"{path}: not a CSV file ({error})") from None
-
-
-def decoded(content: bytes, path: Path) -> str:
-    """The text of a file that somebody wrote: UTF-8, UTF-16 by its mark, else Windows-1252 with a warning.
-
-    Raises InputError for what is no text.
-    """
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and len(content) % 2 == 0
-    if b"\0" in content and not wide:
-        raise InputError(f"{path}: not a text file: save it as CSV in UTF-8")
-    try:
-        return content.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        problem = error
-    try:
-        text = content.decode("cp1252")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file in UTF-8 ({problem}): save it in UTF-8") from None
-    line = content.count(b"\n", 0, problem.start) + 1
-    warn(f"{path}: is not UTF-8 (line {line}) and was read as Windows-1252: check its names, or save it in UTF-8")
-    return text
 
 
 def _rows(text: str, path: Path) -> list[Row]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.notices import warn
+from earface.core.text import decoded
 from earface.data.annotations import (
     MAX_POINTS,
     UNLABELLED,
@@ -36,7 +37,6 @@ from earface.data.ear_categories import Key, ear_categories
 from earface.data.folders import list_images
 from earface.data.images import Header
 from earface.data.photograph_paths import visible_files
-from earface.data.tables import decoded
 
 NO_LABELS = re.compile(r"classes|labels|readme.*|train|val|valid|test|trainval|predefined_classes", re.IGNORECASE)
 MAX_YAML = 1024**2
