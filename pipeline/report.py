@@ -76,9 +76,9 @@ def write_events(folder: Path, results: Sequence[ConditionResult], plots: Plots,
 
 def print_report(console: Console, about: About, results: Sequence[ConditionResult], answers: Sequence[str]) -> None:
     """The notes, a table for each condition, and the answers."""
-    lines = list(about.notes)
+    lines = [f"protocol: {about.protocol.rule}", *about.notes]
     if about.left_out:
-        lines.append(f"pictures left out: {len(about.left_out)}, such as {about.left_out[0]}")
+        lines.append(f"left out: {len(about.left_out)}, such as {about.left_out[0]}")
     _print_lines(console, lines)
     for result in results:
         names = [name for name in METRICS if any(name in each.metrics for each in result.results)]

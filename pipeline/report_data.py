@@ -82,10 +82,11 @@ class About:
     options: Mapping[str, object]  # all of them, as given or by default; plain values
     models: Mapping[str, Mapping[str, str]]  # name -> kind, digest, contract
     notes: Sequence[str]
-    left_out: Sequence[str]  # pictures that cannot be read or leak, and why
+    left_out: Sequence[str]  # pictures and pairs that are missing, cannot be read or leak, and why
     seconds: Mapping[str, float]
     wording: Wording = FACES
     facts: Mapping[str, str] = field(default_factory=dict)  # form, sides, template rule
+    warnings: Sequence[str] = ()  # what is odd about the user's files
 
     def counts(self) -> dict[str, int]:
         test, calibration = self.protocol.test, self.protocol.calibration
@@ -96,8 +97,12 @@ class About:
             "non-mated probes": len(test.probes) - sum(test.mated),
             "calibration identities": len({row.identity for row in calibration.rows}),
             "calibration pictures": len(calibration.rows),
-            "pictures left out": len(self.left_out),
-        } | ({} if self.protocol.pairs is None else {"pairs": len(self.protocol.pairs)})
+            "pictures left out": len(self.left_out) - len(self.protocol.left_out),
+        } | (
+            {}
+            if self.protocol.pairs is None
+            else {"pairs": len(self.protocol.pairs), "pairs left out": len(self.protocol.left_out)}
+        )
 
 
 def describe_models(configurations: Mapping[Any, Sequence[AnyConfiguration]]) -> dict[str, dict[str, str]]:
@@ -147,6 +152,7 @@ def as_plain(about: About, results: Sequence[ConditionResult], answers: Sequence
         "models": about.models,
         "notes": list(about.notes),
         "left_out": list(about.left_out),
+        "warnings": list(about.warnings),
         "answers": list(answers),
         "conditions": [_plain_condition(result) for result in results],
         "seconds": {name: round(value, 2) for name, value in about.seconds.items()},

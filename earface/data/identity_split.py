@@ -16,6 +16,7 @@ from pathlib import Path
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.data.names import person_name
 from earface.data.splits import in_seeded_order
 
 CALIBRATION_FRACTION, TEST_FRACTION = 0.15, 0.25  # of identities with two or more pictures; the rest are for training
@@ -125,7 +126,7 @@ def read_splits(path: Path) -> IdentitySplit:
         raise InputError(f"{path}: role {unknown[0]!r} is none of {', '.join(SPLIT_OF_ROLE)}")
     roles: dict[str, str] = {}
     for role, names in listed.items():
-        for name in map(str, names):
+        for name in (person_name(str(name)) for name in names):
             if roles.setdefault(name, role) != role:
                 raise InputError(f"{path}: {name} is in two roles, {roles[name]} and {role}")
     if not roles:
@@ -137,9 +138,11 @@ def read_splits(path: Path) -> IdentitySplit:
 def identity_digests(identities: Iterable[str]) -> list[str]:
     """Of each identity, once and sorted, the first 16 hex digits of its SHA-256.
 
-    A model stores those of its training identities, so that it is not tested on them, without naming them.
+    A model stores those of its training identities, so that it is not tested on them, without naming them. Names are
+    taken in the form of `person_name`.
     """
-    return sorted({hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16] for name in identities})
+    names = {person_name(name) for name in identities}
+    return sorted({hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16] for name in names})
 
 
 def person(collection: str, subject: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from earface.core.errors import InputError
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.images import EXTENSIONS, list_images, read_ahead
+from earface.data.names import person_name
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,10 @@ class PictureFile:
     """A picture of a face or an ear."""
 
     path: Path
-    identity: str  # empty where it is not known
+    identity: str  # as `person_name` writes it, whatever was given; empty where it is not known
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", person_name(self.identity))
 
 
 @dataclass(frozen=True)
