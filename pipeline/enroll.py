@@ -82,6 +82,8 @@ def enrolled(
     print_skipped(found.skipped, len(faces), console)
     kept = [faces[index] for index in found.kept]
     lost = sorted({face.identity for face in faces} - {face.identity for face in kept})
+    for identity in lost:
+        console.print(f"{identity} is not enrolled: no picture can be used", markup=False, highlight=False)
     if lost:
         warn(f"{len(lost)} people are not enrolled, none of whose pictures can be used: {', '.join(lost)}")
     about = faces_metadata if isinstance(embedder, FaceEmbedder) else ears_metadata

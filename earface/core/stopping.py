@@ -139,7 +139,7 @@ def note(line: str) -> None:
     """On stderr, past Python's buffers, which a signal handler may not enter; by the first process alone."""
     if all(os.environ.get(name, "0") == "0" for name in _RANKS):
         with suppress(OSError):
-            os.write(2, f"{line}\n".encode())
+            os.write(2, f"{line}\n".encode(errors="backslashreplace"))
 
 
 _active: StopRequests | None = None

@@ -57,7 +57,7 @@ class Recipe:
 
 def picture_key(seed: int, name: str) -> tuple[int, int, int]:
     """The key of a picture that is always degraded alike; name: its file name without extension."""
-    return seed, 0, int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+    return seed, 0, int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:7])
 
 
 def degrade(kind: str, hr: Tensor, size: VLRSize, keys: Sequence[Sequence[int]]) -> Tensor:

@@ -65,7 +65,7 @@ def prepared_names(rows: Sequence[FaceRow]) -> list[str]:
     stems = [_prepared_name(row) for row in rows]
     count = Counter(stem.casefold() for stem in stems)
     return [
-        _with_digest(stem, row.name) if count[stem.casefold()] > 1 or len(stem.encode()) > MAX_NAME_BYTES else stem
+        _with_digest(stem, row.name) if count[stem.casefold()] > 1 or len(os.fsencode(stem)) > MAX_NAME_BYTES else stem
         for stem, row in zip(stems, rows, strict=True)
     ]
 
@@ -206,10 +206,10 @@ def _with_digest(stem: str, name: str) -> str:
     identity, separator, picture = stem.partition(SEPARATOR)
     if not separator:
         raise InputError(f"{name}: another picture has the same Multi-PIE name")
-    room = MAX_NAME_BYTES - len(f"{identity}{separator}".encode()) - 9
+    room = MAX_NAME_BYTES - len(os.fsencode(f"{identity}{separator}")) - 9
     if room < 0:
         raise InputError(f"{name}: its identity is too long for a file name: shorten it")
-    kept = picture.encode()[:room].decode(errors="ignore")
+    kept = picture.encode("utf-8", "surrogateescape")[:room].decode(errors="ignore")
     return f"{identity}{separator}{kept}~{digest}"
 
 

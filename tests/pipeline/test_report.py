@@ -310,7 +310,7 @@ def test_names_that_look_like_markup_are_printed_as_they_are(made: Made, capsys:
     print_report(Console(width=200), about, made.results, ["an answer"])
     printed = capsys.readouterr().out
     assert "[/b] is a person" in printed
-    assert "left out: 1, such as a[/b].png: [bold]cannot be read" in printed
+    assert "pictures left out: 1, such as a[/b].png: [bold]cannot be read" in printed
     assert all(each.name in printed for result in made.results for each in result.results)
 
 
