@@ -39,8 +39,8 @@ def warn_of_copies(
             known[row] = picture_signature(read(paths[row]))
         except InputError:
             continue
-    rows = list(known)
-    pairs = find_duplicates(collect_signatures(known.values()), min_coarse=ALIGNED_COARSE)
+    rows = sorted(known)
+    pairs = find_duplicates(collect_signatures(known[row] for row in rows), min_coarse=ALIGNED_COARSE)
     found = [(rows[pair.first], rows[pair.second]) for pair in pairs]
     two_names = [pair for pair in found if table.identities[pair[0]] != table.identities[pair[1]]]
     if two_names:

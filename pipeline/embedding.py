@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dsr.inference import at_size
 from earface.core.errors import InputError
+from earface.core.notices import warn
 from earface.core.progress import progress
 from earface.data.duplicates import picture_signature
 from earface.data.face_detection import FaceDetector, detector_file
@@ -121,6 +122,7 @@ def embed_with_progress(embedder: Embedder, options: PictureOptions, pictures: S
 
 def print_skipped(skipped: Sequence[tuple[str, str]], count: int, console: Console) -> None:
     if skipped:
+        warn(f"{len(skipped)} of {count} pictures cannot be used and are left out, such as {skipped[0][0]}")
         console.print(f"{len(skipped)} of {count} pictures cannot be used and are left out:", highlight=False)
     for name, reason in skipped:
         console.print(f"  {name}: {reason}", soft_wrap=True, highlight=False, markup=False)

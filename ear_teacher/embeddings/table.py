@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.data.names import person_name
 
 EXTENSIONS = (".npz", ".parquet")
 METADATA_KEY = b"ear_teacher.extract"  # of a parquet file's own metadata
@@ -30,9 +31,13 @@ class Embeddings:
     embeddings: NDArray[np.float32]  # (N, D): mu
     metadata: dict[str, Any]  # how they were made: digest, weights, image_size, ...; plain values
     logvar: NDArray[np.float32] | None = None  # (N, D)
-    subjects: list[str] | None = None  # empty where unknown
+    subjects: list[str] | None = None  # as `person_name` writes them, whatever was given; empty where unknown
     boxes: NDArray[np.float32] | None = None  # (N, 4) x y width height; NaN: the whole picture
     cluster: NDArray[np.int32] | None = None  # (N,)
+
+    def __post_init__(self) -> None:
+        if self.subjects is not None and all(isinstance(name, str) for name in self.subjects):
+            object.__setattr__(self, "subjects", [person_name(name) for name in self.subjects])
 
     def __len__(self) -> int:
         return len(self.paths)
