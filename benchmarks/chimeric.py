@@ -20,7 +20,8 @@ from sklearn.linear_model import LogisticRegression
 
 from ear_teacher.recognition.loading import load_recognizer as load_ear_recognizer
 from ear_teacher.recognition.loading import open_test_ears
-from earface.data.images import list_images, read_image
+from earface.data.folders import list_images
+from earface.data.images import read_image
 from earface.data.pixels import interpolate, to_model_range
 from earface.metrics.verification import equal_error_rate
 from facial_rec.recognizer import FaceRecognizer, load_recognizer

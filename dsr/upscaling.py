@@ -17,9 +17,10 @@ from earface.core.errors import InputError
 from earface.core.files import refuse_to_replace
 from earface.core.progress import tracked
 from earface.data.face_sizes import VLRSize
+from earface.data.folders import pictures_at
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.image_grid import save_image_grid
-from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
+from earface.data.images import Pixels, read_ahead, read_image, write_image
 from earface.data.pixels import to_model_range, to_uint8
 
 GRID_FACES = 12
@@ -41,17 +42,10 @@ def plan_targets(given: str, out: Path, compare: bool, overwrite: bool) -> dict[
     Raises InputError if there is no picture, two would become one file, or a file exists already.
     """
     path = Path(given)
-    if path.is_dir():
-        if out.resolve().is_relative_to(path.resolve()):
-            raise InputError(f"`out` {out} lies in `input` {path}: the next run would take its faces for small ones")
-        targets = {picture: out / picture.relative_to(path).with_suffix(".png") for picture in list_images(path)}
-    elif path.is_file() and path.suffix.lower() in EXTENSIONS:
-        targets = {path: out / f"{path.stem}.png"}
-    else:
-        what = "neither a folder nor a picture" if path.exists() else "no such file or folder"
-        raise InputError(f"{path}: {what} ({', '.join(EXTENSIONS)})")
-    if not targets:
-        raise InputError(f"{path}: holds no pictures ({', '.join(EXTENSIONS)})")
+    if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        raise InputError(f"`out` {out} lies in `input` {path}: the next run would take its faces for small ones")
+    below = path if path.is_dir() else path.parent
+    targets = {picture: out / picture.relative_to(below).with_suffix(".png") for picture in pictures_at(path)}
     taken = {str(out / COMPARISON).casefold(): Path("the image grid of `compare`")} if compare else {}
     for picture, target in targets.items():
         other = taken.setdefault(str(target).casefold(), picture)  # on some file systems A.png is a.png

@@ -15,9 +15,12 @@ from earface.core.errors import InputError
 from earface.data.ear_contract import STRETCH, EarAligner, EarContract, landmarker_of
 from earface.data.ear_networks import EarBoxes
 from earface.data.ear_writing import EARS, contract_of_folder, holds_prepared_ears, sides_of_folder
+from earface.data.folders import list_images
 from earface.data.image_cache import read_picture
-from earface.data.images import EXTENSIONS, Pixels, list_images, resize_image
+from earface.data.images import Pixels, resize_image
+from earface.data.names import person_name, warn_of_odd_names
 from earface.data.npy import TeacherData, read_teacher_npy
+from earface.data.picture_formats import EXTENSIONS
 
 WHOLE = np.full(4, np.nan, np.float32)  # the box of an uncropped picture
 
@@ -158,10 +161,10 @@ def sources_of(
         if holds_prepared_ears(path):
             raise InputError(f"{path}: holds prepared ears beside other pictures; give {path / EARS}")
         images = list_images(path)
-        if not images:
-            raise InputError(f"{path}: holds no pictures ({', '.join(EXTENSIONS)})")
         below = [image.relative_to(path).parts[:-1] for image in images]
-        return image_sources(images, path, [parts[0] if parts else "" for parts in below] if folder_subjects else None)
+        subjects = [person_name(parts[0]) if parts else "" for parts in below] if folder_subjects else None
+        warn_of_odd_names(filter(None, subjects or ()), path)
+        return image_sources(images, path, subjects)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.suffix.lower() in EXTENSIONS:

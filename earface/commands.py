@@ -25,7 +25,7 @@ GROUPS = {
     "ears recognize": "whose ear it is",
     "faces": "EdgeFace, a face recogniser, and its fine-tuning on low-resolution faces",
     "dsr": "super-resolution of very-low-resolution faces that keeps identity",
-    "": "faces against a gallery of known people",
+    "": "faces and ears against a gallery of known people; a look at this machine",
     "export": "trained models for other programs: ONNX and safetensors",
 }
 
@@ -61,6 +61,7 @@ COMMANDS = {
     "export recognizer": Command("ear_teacher.recognition.export", "an ear recogniser and its landmarker"),
     "export dsr": Command("dsr.export", "a face super-resolver"),
     "export edgeface": Command("facial_rec.export", "a fine-tuned EdgeFace"),
+    "doctor": Command("earface.doctor.command", "what this machine has, and what to do about the rest"),
 }
 
 

@@ -229,12 +229,19 @@ def read(path: Path) -> np.ndarray:
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
+def hidden(name: str) -> bool:
+    """Whether it is a thumbnail or a leaving of the system's."""
+    return name.startswith((".", "@", "__MACOSX"))
+
+
 def enrolled(recognizer: EarRecognizer, folder: Path) -> tuple[list[str], np.ndarray]:
     """Names (N,) and templates (N, D): the mean of each person's embeddings, of length 1."""
     names, templates = [], []
-    for person in sorted(each for each in folder.iterdir() if each.is_dir()):
+    for person in sorted(each for each in folder.iterdir() if each.is_dir() and not hidden(each.name)):
         embeddings = []
         for path in sorted(each for each in person.rglob("*") if each.suffix.lower() in EXTENSIONS):
+            if any(map(hidden, path.relative_to(person).parts)):
+                continue
             try:
                 embeddings.append(recognizer.embed(read(path)))
             except NoEarError as error:

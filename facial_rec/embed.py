@@ -79,7 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         from earface.core.notices import warn, warnings_given
         from earface.data.identity_embeddings import IdentityEmbeddings, write_embeddings
-        from earface.data.names import warn_of_odd_names
         from earface.nn.embedding import pictures_of
         from earface.nn.inference import choose_device, weights_digest
         from facial_rec.contract import FaceContract
@@ -96,7 +95,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     identities = [faces[index].identity for index in found.kept]
     if found.skipped:
         warn(f"{len(found.skipped)} of {len(faces)} pictures are left out, such as {found.skipped[0][0]}")
-    warn_of_odd_names(filter(None, identities), options.input)
     table = IdentityEmbeddings(
         embeddings=found.embeddings,
         paths=[str(faces[index].path) for index in found.kept],

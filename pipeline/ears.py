@@ -18,8 +18,9 @@ from earface.data.duplicates import picture_signature
 from earface.data.ear_contract import EarAligner, EarContract, landmarker_of
 from earface.data.ear_networks import EarBoxes
 from earface.data.ear_writing import CONTRACT, EARS, INDEX, contract_of_folder, holds_prepared_ears
+from earface.data.folders import DataRoot
 from earface.data.identity_embeddings import IdentityEmbeddings
-from earface.data.images import DataRoot, Pixels, read_image, resize_image
+from earface.data.images import Pixels, read_image, resize_image
 from earface.data.pixels import to_model_range
 from earface.data.tables import SIDE_COLUMN, read_csv
 from pipeline.copies import Signature

@@ -73,8 +73,8 @@ def enrolled(
     faces: Sequence[PictureFile], options: EnrollOptions, embedder: Embedder, console: Console
 ) -> IdentityEmbeddings:
     """The pictures as rows of a gallery. Raises InputError if none can be used."""
-    from earface.core.notices import warn
     from earface.data.identity_embeddings import IdentityEmbeddings
+    from earface.data.names import warn_of_lost_people
     from pipeline.embedding import FaceEmbedder, embed_with_progress, print_skipped
     from pipeline.gallery import TEMPLATE_RULE
 
@@ -84,8 +84,7 @@ def enrolled(
     lost = sorted({face.identity for face in faces} - {face.identity for face in kept})
     for identity in lost:
         console.print(f"{identity} is not enrolled: no picture can be used", markup=False, highlight=False)
-    if lost:
-        warn(f"{len(lost)} people are not enrolled, none of whose pictures can be used: {', '.join(lost)}")
+    warn_of_lost_people((face.identity for face in faces), (face.identity for face in kept), options.input)
     about = faces_metadata if isinstance(embedder, FaceEmbedder) else ears_metadata
     return IdentityEmbeddings(
         embeddings=found.embeddings,
@@ -224,7 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = joined(read_embeddings(out), table) if options.add else table
     gallery = Gallery.of(table)  # before anything is written: pictures without a mean direction are an error
     refuse_two_names(table, out)
-    warn_of_odd_names(table.identities, options.input)
+    if options.add:
+        warn_of_odd_names(table.identities, out)
     warn_of_profiles(face.path for face in faces)
     warn_of_copies(table, embedder.signatures or {}, embedder.picture)
     given = [*table.metadata.get("warnings", []), *warnings_given()]

@@ -92,9 +92,7 @@ def load_models(options: PipelineEvaluationOptions, device: str) -> Models:
 
 
 def evaluate_faces(options: PipelineEvaluationOptions, console: Console) -> None:
-    from earface.core.notices import warnings_given
     from earface.data.face_dataset import refuse_training_identities
-    from earface.data.names import warn_of_odd_names
     from earface.nn.inference import choose_device
     from pipeline.configurations import EmbeddingCache, FaceLoader, conditions_of, count_embeddings, known_identities
     from pipeline.evaluation import Stages, evaluate, notes_of
@@ -111,7 +109,6 @@ def evaluate_faces(options: PipelineEvaluationOptions, console: Console) -> None
     conditions = conditions_of(options.vlr_size or models.sizes, options.degradation)
     configurations = {condition: models.configurations_of(condition) for condition in conditions}
     rows = [*protocol.test.rows, *protocol.calibration.rows]
-    warn_of_odd_names((row.identity for row in rows), options.pairs or options.gallery or options.dataset_root)
     refuse_training_identities(rows, "this evaluation", known_identities(configurations))
     with stages("reading"):
         own = next((condition.vlr for condition in conditions if condition.degradation == FILES), None)
@@ -139,15 +136,12 @@ def evaluate_faces(options: PipelineEvaluationOptions, console: Console) -> None
         notes=[*protocol.notes(), *models.notes(configurations), *notes_of(results)],
         left_out=[*protocol.left_out, *left_out, *leaking],
         seconds=stages.seconds,
-        warnings=warnings_given(),
     )
     report(options, about, results, faces, console)
 
 
 def evaluate_ears(options: PipelineEvaluationOptions, console: Console) -> None:
     from ear_teacher.recognition.loading import load_recognizer
-    from earface.core.notices import warnings_given
-    from earface.data.names import warn_of_odd_names
     from earface.nn.inference import choose_device
     from pipeline.ear_configurations import EarEmbeddings, ear_configurations
     from pipeline.ear_protocol import EarGalleryRule, describe_sides, from_ear_lists, from_ear_set, names_trained_on
@@ -167,7 +161,6 @@ def evaluate_ears(options: PipelineEvaluationOptions, console: Console) -> None:
     check_identities(protocol)
     notes = names_trained_on(protocol, recognizer, options.known_names)
     rows = protocol.ears
-    warn_of_odd_names((row.identity for row in rows), options.gallery or options.dataset_root)
     ears = EarEmbeddings(recognizer, options.batch_size, options.num_workers)
     with stages("embedding"), progress("embedding ears", len(rows)) as state:
         skipped = ears.embed(rows, state.update)
@@ -188,7 +181,6 @@ def evaluate_ears(options: PipelineEvaluationOptions, console: Console) -> None:
         notes=[*notes, *protocol.notes(), *notes_of(results)],
         left_out=[*protocol.left_out, *left_out, *leaking],
         seconds=stages.seconds,
-        warnings=warnings_given(),
         wording=EARS,
         facts={
             "form": recognizer.contract.id,

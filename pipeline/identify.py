@@ -31,19 +31,10 @@ TABLE_WIDTH = 120
 
 def probes_of(given: str) -> list[PictureFile]:
     """The pictures of a folder, or the one. Raises InputError."""
-    from earface.data.images import EXTENSIONS, list_images
+    from earface.data.folders import pictures_at
     from earface.nn.embedding import PictureFile
 
-    path = Path(given)
-    if path.is_dir():
-        paths = list_images(path)
-    elif path.is_file() and path.suffix.lower() in EXTENSIONS:
-        paths = [path]
-    else:
-        raise InputError(f"`input` {path}: {'neither a folder nor a picture' if path.exists() else 'no such file'}")
-    if not paths:
-        raise InputError(f"`input` {path}: holds no pictures ({', '.join(EXTENSIONS)})")
-    return [PictureFile(each, "") for each in paths]
+    return [PictureFile(each, "") for each in pictures_at(given)]
 
 
 def recognizer_of(gallery: Gallery, options: IdentifyOptions, device: str) -> Recognizer:

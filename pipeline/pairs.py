@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 from earface.core.errors import InputError
 from earface.core.notices import warn
 from earface.data.face_rows import FaceRow
+from earface.data.folders import DataRoot
 from earface.data.image_cache import MAX_UNREADABLE
-from earface.data.images import EXTENSIONS, DataRoot
-from earface.data.names import person_name
+from earface.data.names import person_name, warn_of_odd_names
+from earface.data.picture_formats import EXTENSIONS
 from earface.data.tables import decoded
 from pipeline.protocol import AnyProtocol, Enrolment, Pair, Protocol
 
@@ -70,6 +71,7 @@ def from_pairs(root: str, pairs: str) -> Protocol:
     if missing:
         warn(f"{path}: {len(missing)} of {len(wanted)} pairs are left out, whose pictures are missing ({missing[0]})")
     rows = _named({row for pair in found for row in pair[:2]})
+    warn_of_odd_names((row.identity for row in rows.values()), path)
     first: dict[FaceRow, int] = {}
     second: dict[FaceRow, int] = {}
     listed = [

@@ -134,7 +134,10 @@ class GalleryRule:
             rules.append("first picture by name of everyone with two or more")
         if lacking:
             view = rules[0].removeprefix("first of ")
-            warn(f"{len(lacking)} of {len(several)} identities are left out: no picture of {view} ({_some(lacking)})")
+            warn(
+                f"{len(lacking)} of {len(several)} identities are left out: no picture of {view} ({_some(lacking)})",
+                sorted(lacking),
+            )
         probes = [row for row in rows if row.path not in chosen and row.identity not in lacking]
         return Enrolment(list(enrolled.values()), probes), "; of others the ".join(rules)
 

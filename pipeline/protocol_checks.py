@@ -11,11 +11,10 @@ from earface.core.notices import warn
 from earface.data.face_dataset import usable_faces
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import VLRSize
+from earface.data.names import warn_of_lost_people
 from earface.data.picture_rows import PictureRow
 from pipeline.pairs import keep_pairs, refuse_too_many
 from pipeline.protocol import AnyProtocol, Enrolment, Protocol
-
-SHOWN = 3
 
 
 def check_identities(protocol: Protocol) -> None:
@@ -75,11 +74,9 @@ def keep_pictures(protocol: AnyProtocol, kept: Collection[PictureRow]) -> tuple[
         return left, left_out
     if left_out:
         warn(f"{len(left_out)} of {len(enrolled) + len(searched)} pictures cannot be read ({left_out[0]})")
-    if lost:
-        warn(
-            f"{len(lost)} of {len({row.identity for row in enrolled})} people lose all their enrolled pictures and "
-            f"their probes ({', '.join(sorted(lost)[:SHOWN])}{', ...' if len(lost) > SHOWN else ''})"
-        )
+    warn_of_lost_people(
+        (row.identity for row in enrolled), (row.identity for row in enrolled if row in kept), "enrolled"
+    )
     left_out += [
         f"{row.name}: no enrolled picture of {row.identity} can be read"
         for row in searched

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from earface.core.notices import lists_of_warnings, warnings_given
 from earface.data.tables import write_csv
 from earface.metrics.resampling import LEVEL, Estimate
 from pipeline.configuration_metrics import METRICS, AtThreshold, ConfigurationResult
@@ -86,7 +87,6 @@ class About:
     seconds: Mapping[str, float]
     wording: Wording = FACES
     facts: Mapping[str, str] = field(default_factory=dict)  # form, sides, template rule
-    warnings: Sequence[str] = ()  # what is odd about the user's files
 
     def counts(self) -> dict[str, int]:
         test, calibration = self.protocol.test, self.protocol.calibration
@@ -152,7 +152,8 @@ def as_plain(about: About, results: Sequence[ConditionResult], answers: Sequence
         "models": about.models,
         "notes": list(about.notes),
         "left_out": list(about.left_out),
-        "warnings": list(about.warnings),
+        "warnings": warnings_given(),
+        "listed": lists_of_warnings(),  # what a warning only counts
         "answers": list(answers),
         "conditions": [_plain_condition(result) for result in results],
         "seconds": {name: round(value, 2) for name, value in about.seconds.items()},

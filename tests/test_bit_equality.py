@@ -25,7 +25,7 @@ from ear_teacher.model import EarVAE
 from ear_teacher.recognition.model import EarRecognizer
 from earface.data.degradation import degrade
 from earface.data.face_sizes import parse_vlr_size
-from earface.data.images import list_images
+from earface.data.folders import list_images
 from earface.nn.embedding import pictures_of
 from facial_rec.contract import FaceContract
 from facial_rec.embedding import embed_faces, embed_pictures

@@ -20,7 +20,8 @@ from ear_teacher.ear_reader import EarReader, NoEarError, image_sources
 from ear_teacher.recognition.onnx_export import write_onnx
 from earface.data.ear_contract import EarContract, landmarker_of
 from earface.data.ear_networks import EarLandmarker
-from earface.data.images import Pixels, list_images, read_image, write_image
+from earface.data.folders import list_images
+from earface.data.images import Pixels, read_image, write_image
 from earface.data.pixels import to_model_range
 from earface.synthetic.ear_set import EarSet, write_ear_set
 from tests.support.ear_boxes import write_fixed_boxes

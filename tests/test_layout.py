@@ -24,6 +24,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "earface.synthetic": ("earface.core", "earface.data"),
     "earface.training": BELOW,
     "earface.export": BELOW,
+    "earface.doctor": BELOW,
     "ear_teacher": (*TRAINING, "earface.synthetic"),
     "dsr": (*TRAINING, "earface.synthetic"),
     "facial_rec": (*TRAINING, "earface.synthetic"),

@@ -30,8 +30,9 @@ from earface.data.annotations import (
     stacked_boxes,
 )
 from earface.data.coco import write_coco
+from earface.data.folders import pictures_at
 from earface.data.image_cache import crop_to_box
-from earface.data.images import EXTENSIONS, Pixels, list_images, read_ahead, read_image, write_image
+from earface.data.images import Pixels, read_ahead, read_image, writable_name, write_image
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,7 @@ class Predictions:
 def photographs_of(written: str) -> tuple[Path, list[Path]]:
     """The folder that names are relative to, and the photographs in it. Raises InputError if there are none."""
     path = Path(written)
-    if path.is_dir():
-        paths = list_images(path)
-        if not paths:
-            raise InputError(f"{path}: holds no pictures ({', '.join(EXTENSIONS)})")
-        return path, paths
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    if path.suffix.lower() not in EXTENSIONS:
-        raise InputError(f"{path}: neither a picture ({', '.join(EXTENSIONS)}) nor a folder")
-    return path.parent, [path]
+    return (path if path.is_dir() else path.parent), pictures_at(path)
 
 
 def checked_out(options: PredictionOptions) -> Path:
@@ -138,7 +130,7 @@ def predict_photographs(
             picture, photograph, found = drawing
             name = photograph.path.relative_to(root)
             if options.overlays:
-                write_overlay(out / OVERLAYS / name, picture, found, model.config.skeleton)
+                write_overlay(out / OVERLAYS / writable_name(name), picture, found, model.config.skeleton)
             if options.crops:
                 write_crops(out / CROPS / name, picture, photograph.boxes)
 

@@ -31,7 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ear_teacher.recognition.loading import load_recognizer
         from earface.core.notices import warn, warnings_given
         from earface.data.identity_embeddings import IdentityEmbeddings, write_embeddings
-        from earface.data.names import warn_of_odd_names
         from earface.nn.inference import choose_device
 
     console, device = Console(), choose_device(options.device)
@@ -45,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     kept = [ears[index] for index in found.kept]
     if found.skipped:
         warn(f"{len(found.skipped)} of {len(ears)} pictures are left out, such as {found.skipped[0][0]}")
-    warn_of_odd_names((ear.subject for ear in kept if ear.subject), options.input)
     table = IdentityEmbeddings(
         embeddings=found.values[0],
         paths=[ear.name for ear in kept],

@@ -20,6 +20,7 @@ from typing import Any
 from earface.core.errors import InputError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # of an exported folder
+MAX_JSON_BYTES = 1024**3
 ABANDONED_AFTER_S = 24 * 3600.0  # a live writer touches its file more often than that
 
 
@@ -112,6 +113,18 @@ def write_json(path: Path, metrics: Mapping[str, Any]) -> None:
     plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds, in any of Unicode's encodings. Raises InputError for anything else."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise InputError(f"{path}: more than the limit of {MAX_JSON_BYTES:,} bytes")
+        return json.loads(path.read_bytes())  # bytes: json finds their encoding and skips a byte order mark
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
 
 
 def check_free_space(path: Path, wanted: int) -> None:

@@ -9,27 +9,35 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-_collected: list[list[str]] = []  # of the commands that run, the innermost last
+_collected: list[dict[str, list[str]]] = []  # of the commands that run, the innermost last: warnings, and what of
 
 
 class DataWarning(UserWarning):
     """What Python code that runs no command gets instead of a line on stderr."""
 
 
-def warn(message: str) -> None:
-    """Say once that something in the user's files is odd: what, which file, what to do, in one line."""
-    if not _collected:
+def warn(message: str, listed: Sequence[str] = ()) -> None:
+    """Say once that something in the user's files is odd: what, which file, what to do, in one line.
+
+    listed: all of what the line only counts, for the command's report.
+    """
+    if _collected:
+        _collected[-1].setdefault(message, list(listed))
+    else:
         warnings.warn(message, DataWarning, stacklevel=2)
-    elif message not in _collected[-1]:
-        _collected[-1].append(message)
 
 
 def warnings_given() -> list[str]:
     """Those of the command that runs, in their order; empty where none runs."""
     return list(_collected[-1]) if _collected else []
+
+
+def lists_of_warnings() -> dict[str, list[str]]:
+    """What those of them that only count would list, by their line."""
+    return {message: listed for message, listed in _collected[-1].items() if listed} if _collected else {}
 
 
 def show_warnings() -> None:
@@ -42,7 +50,7 @@ def show_warnings() -> None:
 @contextmanager
 def collecting_warnings() -> Iterator[None]:
     """Around a command's work."""
-    _collected.append([])
+    _collected.append({})
     try:
         yield
     finally:

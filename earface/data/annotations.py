@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
-from earface.data.images import DataRoot, image_size, list_images, read_ahead
+from earface.data.folders import DataRoot, list_images
+from earface.data.images import image_size, read_ahead
 from earface.data.tables import Row, read_csv, write_csv
 
 UNLABELLED, HIDDEN, VISIBLE = 0, 1, 2  # COCO's visibility

@@ -28,7 +28,7 @@ from earface.data.annotations import (
     photograph_sizes,
     stacked_boxes,
 )
-from earface.data.images import DataRoot
+from earface.data.folders import DataRoot
 
 MAX_BYTES = 1024**3
 CATEGORY = "ear"

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from earface.core.errors import InputError
 from earface.core.files import write_json
+from earface.core.notices import lists_of_warnings, warn, warnings_given
 from earface.core.tool_options import next_step
 from earface.data.duplicates import (
     DuplicatePair,
@@ -29,6 +30,7 @@ from earface.data.ear_networks import EAR_LANDMARKS, EarBoxes, EarLandmarker
 from earface.data.ear_pictures import save_histograms, save_kept, save_rejected
 from earface.data.ear_rows import EarRow, fixed_split, rows_from_folder, rows_from_index
 from earface.data.ear_writing import clear_ears, collection_of, side_of, write_ears, write_split
+from earface.data.names import warn_of_lost_people
 from earface.data.options import EAR_REPORT, TEACHER_FILES, USUAL_EARS, EarPreparationOptions
 from earface.data.splits import split_by_subject
 
@@ -55,16 +57,16 @@ def prepare_ears(options: EarPreparationOptions, pattern: re.Pattern[str] | None
     images, out = Path(options.images), Path(options.out)
     aligner = ear_aligner(options)
     boxes = None if options.detector is None else EarBoxes(Path(options.detector), options.min_score)
-    rows, warnings = _rows(options, images, pattern)
+    rows = _rows(options, images, pattern)
     inspection = Inspection(aligner, boxes, options.min_size, options.side == "column", options.misfits == "letterbox")
     kept, found, rejects = inspect_ears(rows, inspection)
-    warnings += _side_warnings(kept, found)
+    warn_of_lost_people((row.subject for row in rows), (row.subject for row in kept), images)
+    _warn_of_sides(kept, found)
     report: dict[str, object] = {
         "images": str(images),
         "contract": aligner.contract.id,
         **{name: getattr(options, name) for name in ("index", "fit", "size", "seed", "val_fraction", "splits")},
         "duplicates": options.duplicates,
-        "warnings": warnings,
         "rejected": [{"name": each.name, "kind": each.kind, "reason": each.reason} for each in rejects],
         "kept_as_letterbox": [row.name for row, ear in zip(kept, found, strict=True) if ear.misfit],
         "sides_that_disagree": [row.name for row, ear in zip(kept, found, strict=True) if _disagrees(row, ear)],
@@ -72,10 +74,10 @@ def prepare_ears(options: EarPreparationOptions, pattern: re.Pattern[str] | None
     split, num_dropped = _split(options, kept, found, out, report)
     table = _write(options, split, aligner, out, report, collection_of(rows))
     _draw(out, split, rejects, aligner, options.size)
-    write_json(out / EAR_REPORT, report)
+    write_json(out / EAR_REPORT, report | {"warnings": warnings_given(), "left_out": lists_of_warnings()})
     (out / REFUSED).unlink(missing_ok=True)
     console.print(table)
-    _print_notes(console, warnings, rejects, found, num_dropped, out)
+    _print_notes(console, rejects, found, num_dropped, out)
 
 
 def ear_aligner(options: EarPreparationOptions) -> EarAligner:
@@ -88,9 +90,7 @@ def ear_aligner(options: EarPreparationOptions) -> EarAligner:
     return EarAligner(options.fit, EarLandmarker(path), options.max_residual)
 
 
-def _rows(
-    options: EarPreparationOptions, images: Path, pattern: re.Pattern[str] | None
-) -> tuple[list[EarRow], list[str]]:
+def _rows(options: EarPreparationOptions, images: Path, pattern: re.Pattern[str] | None) -> list[EarRow]:
     if options.index is None:
         return rows_from_folder(images, pattern)
     columns = options.file_column, options.subject_column, options.box_columns, options.side_column
@@ -103,13 +103,13 @@ def _disagrees(row: EarRow, ear: InspectedEar) -> bool:
     return bool(row.side) and fit is not None and (fit.side != row.side or fit.confidence < 0)
 
 
-def _side_warnings(rows: Sequence[EarRow], found: Sequence[InspectedEar]) -> list[str]:
+def _warn_of_sides(rows: Sequence[EarRow], found: Sequence[InspectedEar]) -> None:
     judged = [_disagrees(*each) for each in zip(rows, found, strict=True) if each[0].side and each[1].located.fit]
     if not any(judged):
-        return []
+        return
     line = f"the landmarks contradict the given side of {sum(judged)} of {len(judged)} ears (listed in {EAR_REPORT})"
     swapped = sum(judged) > SWAPPED * len(judged)
-    return [line + (": does the column mean the other ear, or are the pictures mirrored?" if swapped else "")]
+    warn(line + (": does the column mean the other ear, or are the pictures mirrored?" if swapped else ""))
 
 
 def _split(
@@ -218,14 +218,11 @@ def _described(pair: DuplicatePair, rows: Sequence[EarRow]) -> dict[str, object]
 
 def _print_notes(
     console: Console,
-    warnings: Sequence[str],
     rejects: Sequence[RejectedEar],
     found: Sequence[InspectedEar],
     num_dropped: int,
     out: Path,
 ) -> None:
-    for warning in warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False)
     if num_dropped:
         console.print(f"{num_dropped} pair(s) of copies: the validation picture was dropped", markup=False)
     for kind, count in Counter(reject.kind for reject in rejects).items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
+from earface.core.files import read_json
+from earface.core.notices import warn
 from earface.data.annotations import checked_side
-from earface.data.images import DataRoot, list_images
+from earface.data.folders import DataRoot, list_images
+from earface.data.names import person_name, warn_of_odd_names
 from earface.data.tables import BOX_COLUMNS, SIDE_COLUMN, SUBJECT_COLUMN, read_csv
 
 Box = tuple[float, float, float, float]
@@ -31,28 +33,29 @@ class EarRow:
     further: Mapping[str, str] = field(default_factory=dict, hash=False)  # the other columns of the index
 
 
-def rows_from_folder(images: Path, pattern: re.Pattern[str] | None) -> tuple[list[EarRow], list[str]]:
-    """Every photograph below `images`, and warnings. Its subject is the first folder, or what `pattern` finds.
+def rows_from_folder(images: Path, pattern: re.Pattern[str] | None) -> list[EarRow]:
+    """Every photograph below `images`. Its subject is the first folder, or what `pattern` finds.
 
     Raises InputError where no picture lies in a folder and there is no pattern: two of one person may look alike.
     """
     rows, flat = [], 0
     for path in list_images(images):
         name = path.relative_to(images).as_posix()
-        rows.append(EarRow(path, name, _subject_of(name, pattern), None))
+        rows.append(EarRow(path, name, person_name(_subject_of(name, pattern)), None))
         flat += pattern is None and "/" not in name
-    if not rows:
-        raise InputError(f"{images}: holds no pictures")
+    warn_of_odd_names((row.subject for row in rows), images)
     if flat == len(rows):
         raise InputError(
             f"{images}: no picture lies in a folder, so the subjects are unknown: make one folder for each, or give "
             "`index` (a CSV) or `subject_pattern` (of the file name; '.+' where each picture shows another person)"
         )
-    warning = (
-        f"{flat} of {len(rows)} pictures lie in no folder, so each counts as a subject of its own: two pictures of one "
-        "person may end up on both sides. Name the subjects by folders, by a subject pattern or in an index."
-    )
-    return rows, [warning] if flat else []
+    if flat:
+        warn(
+            f"{images}: {flat} of {len(rows)} pictures lie in no folder, so each counts as a subject of its own: two "
+            "pictures of one person may end up on both sides; name the subjects by folders, a subject pattern or an "
+            "index"
+        )
+    return rows
 
 
 def rows_from_index(
@@ -63,8 +66,8 @@ def rows_from_index(
     box_columns: str,
     side_column: str,
     pattern: re.Pattern[str] | None,
-) -> tuple[list[EarRow], list[str]]:
-    """The rows of a CSV, and warnings. Without a subject column the subject is read from the path, as in a folder."""
+) -> list[EarRow]:
+    """The rows of a CSV. Without a subject column the subject is read from the path, as in a folder."""
     table = read_csv(index)
     names = table[0].keys()
     boxes = [column.strip() for column in box_columns.split(",")]
@@ -86,7 +89,8 @@ def rows_from_index(
         try:
             path = root.resolve(record[file_column] or "")
             box = None if absent else _box(record, boxes)
-            subject = record[subject_column] if has_subjects else _subject_of(_name_below(images, path), pattern)
+            named = record[subject_column] if has_subjects else _subject_of(_name_below(images, path), pattern)
+            subject = person_name(named)
             if not subject:
                 raise InputError(f"column {subject_column!r} is empty")
             side = checked_side(record.get(side_column, ""))
@@ -98,27 +102,20 @@ def rows_from_index(
         rows.append(EarRow(path, record[file_column], subject, box, side, further))
     if missing:
         raise InputError(f"{index}: {len(missing)} of its files are not in {images}: {'; '.join(missing[:3])}")
-    guessed = (
-        ""
-        if has_subjects
-        else (f"{index} has no column {subject_column!r}: each folder, or picture in no folder, counts as one subject")
-    )
-    return rows, [guessed] if guessed and pattern is None else []
+    warn_of_odd_names((row.subject for row in rows), index)
+    if not has_subjects and pattern is None:
+        warn(f"{index} has no column {subject_column!r}: each folder, or picture in no folder, counts as one subject")
+    return rows
 
 
 def fixed_split(path: Path, subjects: Sequence[str]) -> NDArray[np.bool_]:
     """(N,) bool, True = validation, of a JSON {"val": [subjects], ...} or a CSV with columns subject and split."""
     if path.suffix.lower() == ".json":
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON ({error})") from None
+        content = read_json(path)
         listed = content.get("val") if isinstance(content, dict) else None
         if not isinstance(listed, list):
             raise InputError(f'{path}: expected {{"val": [subjects]}}')
-        validation = {str(subject) for subject in listed}
+        validation = {person_name(str(subject)) for subject in listed}
     else:
         table = read_csv(path)
         if not {"subject", "split"} <= table[0].keys():
@@ -126,7 +123,7 @@ def fixed_split(path: Path, subjects: Sequence[str]) -> NDArray[np.bool_]:
         wrong = next((record["split"] for record in table if record["split"] not in ("train", "val")), None)
         if wrong is not None:
             raise InputError(f"{path}: split {wrong!r} is neither train nor val")
-        validation = {record["subject"] for record in table if record["split"] == "val"}
+        validation = {person_name(record["subject"]) for record in table if record["split"] == "val"}
     unknown = sorted(validation - set(subjects))
     if unknown:
         raise InputError(f"{path}: {len(unknown)} validation subject(s) have no picture: {', '.join(unknown[:5])}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -12,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from earface.core.errors import InputError
-from earface.core.files import write_json
+from earface.core.files import read_json, write_json
 from earface.core.progress import tracked
 from earface.data.annotations import checked_side
 from earface.data.ear_contract import STRETCH, EarAligner
 from earface.data.ear_inspection import InspectedEar
 from earface.data.ear_rows import EarRow
-from earface.data.images import DataRoot, read_ahead, read_image, write_image
+from earface.data.folders import DataRoot
+from earface.data.images import read_ahead, read_image, write_image
 from earface.data.npy import write_teacher_npy
 from earface.data.tables import read_csv, write_csv
 
@@ -79,7 +79,8 @@ def collection_of_folder(folder: Path) -> str:
     found = prepared_folder(folder)
     if found is None:
         return ""
-    return str(json.loads((found / CONTRACT).read_text(encoding="utf-8")).get("collection", ""))
+    content = read_json(found / CONTRACT)
+    return str(content.get("collection", "")) if isinstance(content, dict) else ""
 
 
 def sides_of_folder(folder: Path) -> dict[Path, str]:
@@ -109,8 +110,8 @@ def stored_contract(folder: Path) -> str:
     """Of `prepared_folder`. Raises InputError where the file is damaged."""
     path = folder / CONTRACT
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["contract"])
-    except (OSError, KeyError, TypeError, ValueError):
+        return str(read_json(path)["contract"])
+    except (InputError, KeyError, TypeError):
         raise InputError(f"{path}: damaged; prepare the ears again with earface ears prepare") from None
 
 

@@ -18,15 +18,15 @@ from urllib.parse import unquote
 from earface.core.errors import InputError
 from earface.core.notices import warn
 from earface.data.face_folders import HR_FOLDER, SPLITS, SPLITS_FILE, VLR_FOLDER, split_folder
+from earface.data.folders import DataRoot, list_images, scan_images
 from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
-from earface.data.images import DataRoot, list_images
 from earface.data.multipie import MultiPieName, decide_by_names
-from earface.data.names import person_name
+from earface.data.names import person_name, warn_of_odd_names
 from earface.data.picture_rows import PictureRow
 from earface.data.tables import read_csv
 
 SEPARATOR = "__"
-UNSAFE = re.compile(r'[\x00-\x1f\x7f"%*/:<>?\\|]|^[. ]|[. ]$')  # some file system refuses it, or a leading dot hides
+UNSAFE = re.compile(r'[\x00-\x1f\x7f"%*/:<>?\\|\ud800-\udfff]|^[. ]|[. ]$')  # refused by some file system, or hidden
 LIKE_SEPARATOR = re.compile(r"^_|_$|(?<=_)_")
 MAX_NAME_BYTES = 200  # file systems allow 255, temporary names are longer
 
@@ -52,7 +52,7 @@ def identity_of(path: str | os.PathLike[str]) -> str:
     identity = _identity_in_name(path.name)
     if identity is None and path.parent.name in (HR_FOLDER, VLR_FOLDER, ""):
         raise InputError(f"{path}: names no identity: expected IDENTITY{SEPARATOR}PICTURE or a Multi-PIE name")
-    return person_name(path.parent.name if identity is None else identity)
+    return person_name(path.parent.name) if identity is None else identity
 
 
 def prepared_names(rows: Sequence[FaceRow]) -> list[str]:
@@ -97,8 +97,6 @@ def faces_from_folder(folder: Path) -> list[FaceRow]:
     warning. Otherwise a picture directly in `folder` must name its identity. Raises InputError if one does not.
     """
     paths = list_images(folder)
-    if not paths:
-        raise InputError(f"{folder}: holds no pictures")
     names = [path.relative_to(folder).as_posix() for path in paths]
     by_name = decide_by_names([path.name for path in paths])
     subjects: dict[str, set[str]] = {}  # of the Multi-PIE names in each folder
@@ -115,10 +113,12 @@ def faces_from_folder(folder: Path) -> list[FaceRow]:
             nameless.append(name)
         else:
             rows.append(_with_conditions(FaceRow(path, name, identity)))
+    warn_of_odd_names((row.identity for row in rows), folder)
     if nameless and by_name:
         warn(
             f"{folder}: {len(nameless)} of {len(names)} pictures have no Multi-PIE name and are left out "
-            f"({', '.join(nameless[:3])}{', ...' if len(nameless) > 3 else ''})"
+            f"({', '.join(nameless[:3])}{', ...' if len(nameless) > 3 else ''})",
+            nameless,
         )
     elif nameless:
         raise InputError(
@@ -141,18 +141,19 @@ def faces_from_index(index: Path, images: Path) -> list[FaceRow]:
     for record in table:
         try:
             path = root.resolve(record["file"])
-            if not record["identity"].strip():
+            if not record["identity"]:
                 raise InputError("column 'identity' is empty")
         except InputError as error:
             raise InputError(f"{index} line {record.line}: {error}") from None
         if not path.is_file():
             missing.append(f"line {record.line} {record['file']}")
-        rows.append(_with_conditions(FaceRow(path, record["file"], record["identity"].strip())))
+        rows.append(_with_conditions(FaceRow(path, record["file"], person_name(record["identity"]))))
     if missing:
         raise InputError(f"{index}: {len(missing)} of its files are not in {images}: {'; '.join(missing[:3])}")
     twice = len(rows) - len({row.path for row in rows})
     if twice:
         raise InputError(f"{index}: {twice} of its {len(rows)} rows name a file again")
+    warn_of_odd_names((row.identity for row in rows), index)
     return rows
 
 
@@ -160,7 +161,7 @@ def _prepared_split(folder: Path, split: str, root: Path) -> list[FaceRow]:
     if not (folder / HR_FOLDER).is_dir():
         raise InputError(f"{folder / HR_FOLDER}: no such folder (earface faces prepare makes it)")
     roles = read_splits(root / SPLITS_FILE).roles if (root / SPLITS_FILE).is_file() else {}
-    low = {path.name for path in list_images(folder / VLR_FOLDER)} if (folder / VLR_FOLDER).is_dir() else None
+    low = {path.name for path in scan_images(folder / VLR_FOLDER).paths} if (folder / VLR_FOLDER).is_dir() else None
     rows = []
     for path in list_images(folder / HR_FOLDER):
         if low is not None and path.name not in low:
@@ -172,8 +173,6 @@ def _prepared_split(folder: Path, split: str, root: Path) -> list[FaceRow]:
             raise InputError(f"{path}: {root / SPLITS_FILE} {says}, not in {split}")
         row = FaceRow(path, path.name, identity, None if low is None else vlr, split, role)
         rows.append(_with_conditions(row))
-    if not rows:
-        raise InputError(f"{folder / HR_FOLDER}: holds no pictures")
     return rows
 
 
@@ -186,7 +185,11 @@ def _identity_in_name(name: str) -> str | None:
     if multi_pie is not None:
         return multi_pie.subject
     identity, separator, picture = name.partition(SEPARATOR)
-    return unquote(identity) if identity and separator and Path(picture).stem else None
+    return (
+        person_name(unquote(identity, errors="surrogateescape"))
+        if identity and separator and Path(picture).stem
+        else None
+    )
 
 
 def _prepared_name(row: FaceRow) -> str:
@@ -214,7 +217,7 @@ def _with_digest(stem: str, name: str) -> str:
 
 
 def _percent(found: re.Match[str]) -> str:
-    return f"%{ord(found[0]):02X}"
+    return "".join(f"%{byte:02X}" for byte in os.fsencode(found[0]))
 
 
 def _with_conditions(row: FaceRow) -> FaceRow:

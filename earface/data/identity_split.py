@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write
+from earface.core.files import atomic_write, read_json
 from earface.data.names import person_name
 from earface.data.splits import in_seeded_order
 
@@ -112,12 +112,7 @@ def read_splits(path: Path) -> IdentitySplit:
 
     Raises InputError for any other file, an unknown role, and an identity with two roles.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+    content = read_json(path)
     listed = content.get("roles") if isinstance(content, dict) else None
     if not isinstance(listed, dict) or not all(isinstance(names, list) for names in listed.values()):
         raise InputError(f'{path}: expected {{"roles": {{"train": [identities], ...}}}}')

@@ -1,4 +1,4 @@
-"""Pictures in and out: safe decoding to uint8 RGB, the project's resize, listing a folder, writing a file.
+"""Pictures in and out: safe decoding to uint8 RGB, the project's resize, writing a file.
 
 Pillow decodes 8-bit pictures and OpenCV 16-bit ones: Pillow keeps only the high byte of 16-bit colour, and OpenCV
 before version 5 fills the missing part of a truncated JPEG with grey.
@@ -13,7 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path, PurePath, PureWindowsPath
+from pathlib import Path
 from typing import TypeVar
 
 import cv2
@@ -22,12 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write, require_folder
+from earface.core.files import atomic_write
+from earface.data.picture_formats import MAX_PIXELS, WRITTEN, open_picture, reason_unreadable
 
-EXTENSIONS = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")  # never EPS: Pillow would start Ghostscript for it
-MAX_PIXELS = 100_000_000  # a 100-megapixel camera; 300 MB decoded
-MAX_FILE_BYTES = 512 * 1024**2  # holds MAX_PIXELS without compression
+MAX_FILE_BYTES = 1024**3  # holds MAX_PIXELS without compression
 ORIENTATION = 0x0112  # the EXIF tag
 NUM_THREADS = min(16, os.cpu_count() or 1)  # decoding releases the interpreter lock
 READ_AHEAD = 4  # items per thread, bounds the memory of decoded pictures
@@ -59,7 +57,7 @@ def read_image(
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except UnidentifiedImageError:
-        raise InputError(f"{path}: not a picture that can be read ({', '.join(FORMATS)})") from None
+        raise InputError(f"{path}: {reason_unreadable(content)}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # decoders raise SyntaxError, struct.error, cv2.error and more on broken files
@@ -81,7 +79,7 @@ def _read_bounded(path: Path, max_file_bytes: int) -> bytes:
 
 def _decode(content: bytes, max_pixels: int) -> Pixels:
     try:
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)  # reads the header only
+        picture = open_picture(io.BytesIO(content))  # reads the header only
     except Image.DecompressionBombError:
         raise InputError(f"more than the limit of {max_pixels:,} pixels") from None
     with picture:
@@ -92,6 +90,9 @@ def _decode(content: bytes, max_pixels: int) -> Pixels:
             raise InputError(f"{width}x{height} holds no pixels")
         if _bits_per_channel(picture, content) == 16:
             return _decode_16_bit(content, picture)
+        if picture.mode == "I;16" or (picture.mode == "I" and picture.format == "PPM"):  # of 65535, as Pillow scales it
+            grey = np.rint(np.asarray(picture) / np.float32(257.0)).astype(np.uint8)
+            return _upright(np.repeat(grey[..., None], 3, axis=2), _orientation(picture))
         if picture.mode in ("I", "F"):
             raise InputError("32-bit pixels have no stated range: convert it to 8 or 16 bits")
         picture.load()  # raises OSError where the data ends early
@@ -154,7 +155,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):
             raise InputError(f"{path}: not a regular file")
-        with Image.open(path, formats=FORMATS) as picture:
+        with open_picture(path) as picture:
             width, height = picture.size
             return (height, width) if _orientation(picture) in (5, 6, 7, 8) else (width, height)
     except InputError:
@@ -184,6 +185,11 @@ def resize_image(image: Pixels, size: int) -> Pixels:
     return resized.reshape(size, size, num_channels).astype(np.uint8, copy=False)
 
 
+def writable_name(path: Path) -> Path:
+    """The name of a picture made of one of this name: .png is added to an extension that is only read."""
+    return path if path.suffix.lower() in WRITTEN else path.with_name(f"{path.name}.png")
+
+
 def write_image(path: str | os.PathLike[str], image: Pixels, *, quality: int = 95) -> None:
     """Write (H, W, 3) RGB or (H, W, 1) / (H, W) grey uint8 in the format of the extension, whole or not at all.
 
@@ -191,8 +197,8 @@ def write_image(path: str | os.PathLike[str], image: Pixels, *, quality: int = 9
     """
     path = Path(path)
     extension = path.suffix.lower()
-    if extension not in EXTENSIONS:
-        raise InputError(f"{path}: cannot write {extension or 'a name without extension'}; use {', '.join(EXTENSIONS)}")
+    if extension not in WRITTEN:
+        raise InputError(f"{path}: cannot write {extension or 'a name without extension'}; use {', '.join(WRITTEN)}")
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
         raise InputError(f"{path}: expected uint8 (H, W, 3), (H, W, 1) or (H, W), not {image.dtype} {image.shape}")
     lossy = {
@@ -224,74 +230,3 @@ def read_ahead(
         finally:
             for future in pending:
                 future.cancel()
-
-
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """Every picture below `folder`, sorted by relative path; known extensions only, in any case.
-
-    Hidden names (macOS writes `._NAME.jpg`) are left out, and so are linked folders and links that leave `folder`.
-    Raises InputError if there is no such folder.
-    """
-    root = DataRoot(folder)
-    return sorted(_walk(root), key=lambda path: path.relative_to(root.folder).parts)
-
-
-def _walk(root: DataRoot) -> Iterator[Path]:
-    for parent, folders, names in os.walk(root.folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(parent, name)
-            if name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
-                continue
-            if not path.is_symlink() or root.contains(path):
-                yield path
-
-
-class DataRoot:
-    """The folder that relative paths of an NPY, CSV or JSON resolve against and may not leave."""
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.folder = Path(folder)
-        require_folder(folder)
-        self._real = self.folder.resolve()
-        self._real_parents: dict[Path, Path] = {}  # resolving every row would take a system call per path component
-
-    def contains(self, path: Path) -> bool:
-        """Whether `path` lies inside after following links and `..`; it need not exist."""
-        if path.parent not in self._real_parents:
-            self._real_parents[path.parent] = path.parent.resolve()
-        real = self._real_parents[path.parent] / path.name
-        if path.name in ("", "..") or real.is_symlink():
-            real = real.resolve()
-        return real.is_relative_to(self._real)
-
-    def resolve(self, written: str | PurePath) -> Path:
-        """The path meant by what a file says; backslashes and drive letters are read the Windows way.
-
-        Absolute paths are returned as written, relative ones below the folder. Raises InputError for an empty path, one
-        with a NUL, and a relative one that leaves the folder by `..` or by a link.
-        """
-        text = str(written)
-        if not text or "\0" in text:
-            raise InputError(f"{text!r} is not a path")
-        windows = PureWindowsPath(text)
-        if isinstance(written, PureWindowsPath) or windows.drive or ("\\" in text and not text.startswith("/")):
-            written = Path(windows) if os.name == "nt" else Path(windows.as_posix())
-        path = Path(written)
-        if path.is_absolute() or windows.anchor:
-            return path
-        path = self.folder / path
-        try:
-            inside = self.contains(path)
-        except (OSError, RuntimeError) as error:  # a name too long, a loop of links
-            raise InputError(f"{text!r}: {error}") from None
-        if not inside:
-            raise InputError(f"{text!r} leaves {self.folder}: write it as an absolute path if that is meant")
-        return path
-
-    def written(self, path: Path) -> str:
-        """How a file in this folder names `path`: relative where that leads back, so that both can be moved."""
-        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
-        folder = Path(os.path.abspath(self.folder))  # noqa: PTH100
-        inside = absolute.is_relative_to(folder) and self.contains(absolute)
-        return (absolute.relative_to(folder) if inside else absolute).as_posix()

@@ -52,6 +52,14 @@ def warn_of_odd_names(names: Iterable[str], source: object) -> None:
         warn(f"{source}: the people are named by angles ({_some(people)}): check what the folders stand for")
 
 
+def warn_of_lost_people(before: Iterable[str], after: Iterable[str], source: object) -> None:
+    """Warn of people none of whose pictures is left, by their names before and after some were left out."""
+    lost = sorted(set(before) - set(after))
+    if lost:
+        people = "person has" if len(lost) == 1 else "people have"
+        warn(f"{source}: {len(lost)} {people} no picture left ({_some(lost)})", lost)
+
+
 def is_yaw_angles(people: Iterable[str]) -> bool:
     """Whether two or more names are all multiples of 15 up to 90, at least one of them negative, 0 or two-figured."""
     names = list(people)

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.data.folders import DataRoot
 from earface.data.image_arrays import images_of_array
-from earface.data.images import DataRoot
+from earface.data.names import person_name
+from earface.data.npy_forms import columns_known, mapping_of
 from earface.data.restricted_pickle import RestrictedUnpickler
 
 MAX_NPZ_BYTES = 4 * 1024**3  # uncompressed; an .npy holds more, since it is mapped rather than read
@@ -31,7 +33,7 @@ class TeacherData:
 
     source: Path  # the file they were read from
     image_paths: list[Path] | None  # absolute or below the data root; not checked for existence
-    images: NDArray[np.uint8] | None  # (N, H, W, C), C = 1 or 3 (RGB); a memory map of a uint8 .npy
+    images: NDArray[Any] | None  # uint8 (N, H, W, C), C = 1 or 3 (RGB), a memory map of a uint8 .npy; or N such objects
     bboxes: NDArray[np.float32] | None  # (N, 4) x y width height, pixels, x y = top left
     subjects: list[str] | None
     landmarks: NDArray[np.float32] | None  # (N, K, 2) x y, pixels; NaN = not visible
@@ -47,8 +49,9 @@ def read_teacher_npy(path: str | os.PathLike[str], data_root: str | os.PathLike[
     """Read either documented form, from `.npy` or `.npz`.
 
     - A pickled dict (`.npz`: members) of `image_paths` or `images`, and optionally `bboxes`, `subjects`, `landmarks`,
-      `sides` and the texts `contract` and `collection`.
-    - An image array (N, H, W, C) or (N, C, H, W), C = 1 or 3: uint8, or float in [0, 1], [-1, 1] or [0, 255].
+      `sides` and the texts `contract` and `collection`; or an array of dicts, one a row; or of paths alone.
+    - An image array (N, H, W, C), (N, C, H, W) or (N, H, W), C = 1 or 3: uint8, uint16, other whole numbers up to 255,
+      or float in [0, 1], [-1, 1] or [0, 255]; or an object array of uint8 pictures of any sizes.
 
     A float array's range is taken from its smallest and largest value: within [0, 1]; negative but within [-1, 1]; or
     non-negative and up to between 16 and 255. Anything else is ambiguous and refused, and so are NaN, and shapes where
@@ -110,19 +113,12 @@ def _read_mapping(path: Path) -> Mapping[str, Any]:
             return _read_members(path)
         stream.seek(0)
         content = _read_array(stream, path.stat().st_size, mapped=path)
-    if content.dtype != object:
-        return {"images": content}
-    mapping = content.item() if content.size == 1 else None
-    if not isinstance(mapping, dict):
-        raise InputError("holds an object array that is not one dict with image_paths, bboxes, ...")
-    return mapping
+    return mapping_of(content)
 
 
 def _read_members(path: Path) -> Mapping[str, Any]:
-    known = ("image_paths", "images", "bboxes", "subjects", "landmarks", "sides", "contract", "collection", "arr_0")
     with zipfile.ZipFile(path) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        members = {name: members[name] for name in known if name in members}
         declared = sum(info.file_size for info in members.values())
         if declared > MAX_NPZ_BYTES:
             raise InputError(
@@ -166,16 +162,13 @@ def _read_array(stream: IO[bytes], size: int, mapped: Path | None = None) -> NDA
 
 
 def _teacher_data(path: Path, mapping: Mapping[str, Any], root: DataRoot) -> TeacherData:
-    if ("image_paths" in mapping) == ("images" in mapping):
-        keys = sorted(key for key in mapping if isinstance(key, str))
-        raise InputError(f"expected exactly one of the keys image_paths and images; it has {', '.join(keys) or 'none'}")
+    known = columns_known(mapping, path)
     image_paths = images = None
-    if "image_paths" in mapping:
-        image_paths = _paths(mapping["image_paths"], root)
+    if "image_paths" in known:
+        image_paths = _paths(known["image_paths"], root)
     else:
-        images = images_of_array(mapping["images"])
+        images = images_of_array(known["images"])
     count = len(image_paths) if image_paths is not None else len(images)  # type: ignore[arg-type]
-    known = {name: value for name, value in mapping.items() if value is not None}
     return TeacherData(
         source=path,
         image_paths=image_paths,
@@ -217,7 +210,7 @@ def _subjects(values: object, count: int) -> list[str]:
     for row, item in enumerate(rows):
         if not isinstance(item, str | int | np.integer) or isinstance(item, bool):
             raise InputError(f"subjects row {row} is of type {type(item).__name__}, not a name or a whole number")
-    names = [str(item) for item in rows]
+    names = [person_name(str(item)) for item in rows]
     if "" in names:
         raise InputError(f"subjects row {names.index('')} is empty")
     return names

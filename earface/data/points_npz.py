@@ -19,7 +19,8 @@ from earface.data.annotations import (
     photograph_sizes,
     stacked_boxes,
 )
-from earface.data.images import DataRoot
+from earface.data.folders import DataRoot
+from earface.data.names import person_name, warn_of_odd_names
 
 MAX_BYTES = 2 * 1024**3  # unpacked
 
@@ -46,8 +47,9 @@ def read_points_npz(path: str | os.PathLike[str], data_root: str | os.PathLike[s
             box = stacked_boxes([enclosing_box(ear, size)])
         except InputError as error:
             raise InputError(f"{path}: {file}: {error}") from None
-        subject = file.split("/")[0] if "/" in file else ""
+        subject = person_name(file.split("/")[0]) if "/" in file else ""
         photographs.append(Photograph(picture, size, box, ear[None], has_boxes=False, subject=subject))
+    warn_of_odd_names((photograph.subject for photograph in photographs if photograph.subject), path)
     names = tuple(f"point_{number:02d}" for number in range(1, points.shape[1] + 1))
     return Annotations(path, photographs, names)
 

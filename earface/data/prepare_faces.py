@@ -22,6 +22,7 @@ from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import atomic_write, require_empty, require_file, require_folder
 from earface.core.first_imports import first_imports
+from earface.core.notices import lists_of_warnings, warnings_given
 from earface.core.progress import progress, tracked
 from earface.core.tool_options import next_step
 from earface.data.face_folders import INDEX, REPORT, SPLITS_FILE, USUAL_ROOT, WORK
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from earface.data.face_rows import faces_from_folder, faces_from_index, prepared_names
         from earface.data.face_set_writer import BATCH, clear, shared_pictures, write_faces, write_index
         from earface.data.identity_split import deal_identities, write_splits
+        from earface.data.names import warn_of_lost_people
 
     detector = None if options.aligned else FaceDetector(detector_file(detector_path), options.min_score)
     rows = faces_from_folder(images) if index is None else faces_from_index(index, images)
@@ -65,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _make_work_folder(out)
     with progress("finding faces", len(rows)) as state:
         faces, rejects = inspect_faces(rows, prepared_names(rows), finder, out / WORK, state.update)
+    warn_of_lost_people((row.identity for row in rows), (face.row.identity for face in faces), images)
     identities = [face.row.identity for face in faces]
     with progress("comparing pictures of different people"):
         pairs = shared_pictures(faces)
@@ -177,8 +180,9 @@ def _refuse(out: Path, report: dict[str, object], faces: Sequence[AlignedFace], 
 def _write_report(folder: Path, report: dict[str, object]) -> None:
     from earface.data.identity_split import as_json
 
+    content = as_json(report | {"warnings": warnings_given(), "left_out": lists_of_warnings()})
     with atomic_write(folder / REPORT) as temporary:
-        temporary.write_text(as_json(report), encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(content, encoding="utf-8", errors="backslashreplace")
 
 
 def _print_summary(

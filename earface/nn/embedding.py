@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from earface.core.errors import InputError
+from earface.data.folders import pictures_at
 from earface.data.image_cache import MAX_UNREADABLE
-from earface.data.images import EXTENSIONS, list_images, read_ahead
-from earface.data.names import person_name
+from earface.data.images import read_ahead
+from earface.data.names import person_name, warn_of_odd_names
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,11 @@ def pictures_of(given: str) -> list[PictureFile]:
     Raises InputError for what is neither, and for a folder without pictures.
     """
     path = Path(given)
-    if path.is_dir():
-        images = list_images(path)
-        if not images:
-            raise InputError(f"{path}: holds no pictures ({', '.join(EXTENSIONS)})")
-        below = [image.relative_to(path).parts[:-1] for image in images]
-        return [PictureFile(image, parts[0] if parts else "") for image, parts in zip(images, below, strict=True)]
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    if path.suffix.lower() not in EXTENSIONS:
-        raise InputError(f"{path}: neither a folder nor a picture ({', '.join(EXTENSIONS)})")
-    return [PictureFile(path, "")]
+    images = pictures_at(path)
+    below = [image.relative_to(path).parts[:-1] for image in images]
+    names = [person_name(parts[0]) if parts else "" for parts in below]
+    warn_of_odd_names(filter(None, names), path)
+    return [PictureFile(image, name) for image, name in zip(images, names, strict=True)]
 
 
 def embed_each(

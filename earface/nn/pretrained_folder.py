@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from earface.core.errors import InputError
-from earface.core.files import CONFIG, WEIGHTS, atomic_write
+from earface.core.files import CONFIG, WEIGHTS, atomic_write, read_json
 from earface.nn.weights import read_weights_file
 
 PROVENANCE = "provenance"
@@ -51,7 +51,7 @@ class PretrainedFormat(Generic[Config]):
 
     def read_provenance(self, folder: Path) -> dict[str, Any]:
         """What `write` was given, of a folder that `read` takes; empty where it was given nothing."""
-        stored = self.upgrade(json.loads((folder / CONFIG).read_text(encoding="utf-8"))).get(PROVENANCE, {})
+        stored = self.upgrade(read_json(folder / CONFIG)).get(PROVENANCE, {})
         if not isinstance(stored, dict):
             raise InputError(f"{folder / CONFIG}: {PROVENANCE} is no table of names and values")
         return stored
@@ -62,12 +62,9 @@ class PretrainedFormat(Generic[Config]):
         Raises InputError for files that are missing, damaged or of something else, and for fields that are unknown.
         """
         path, advice = folder / CONFIG, f"give a folder that {self.model}.save_pretrained wrote"
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{folder}: holds no {CONFIG}; {advice}") from None
-        except ValueError as error:
-            raise InputError(f"{path}: not JSON ({error})") from None
+        if not path.is_file():
+            raise InputError(f"{folder}: holds no {CONFIG}; {advice}")
+        content = read_json(path)
         if not isinstance(content, dict) or content.get("kind") != self.kind:
             raise InputError(f"{path}: describes no {self.title}; {advice}")
         content = self.upgrade(content)

@@ -27,8 +27,9 @@ from ear_teacher.posterior import AggregatePosterior, LatentMoments
 from ear_teacher.recognition.loading import TrainedEarRecognizer
 from ear_teacher.recognition.model import EarRecognizer
 from earface.data.face_rows import read_faces
+from earface.data.folders import list_images
 from earface.data.image_grid import save_image_grid
-from earface.data.images import list_images, read_image
+from earface.data.images import read_image
 from earface.metrics.identification import rank_one_hits
 from earface.nn.edgeface import EMBEDDING_DIM
 from earface.nn.embedding import PictureFile

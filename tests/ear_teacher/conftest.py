@@ -12,7 +12,8 @@ FORMS = ("canonical", "letterbox")
 @pytest.fixture(scope="session")
 def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SUBJECT/NAME.png: 6 subjects with 4 synthetic ears each, as they come."""
-    from earface.data.images import list_images, read_image, write_image
+    from earface.data.folders import list_images
+    from earface.data.images import read_image, write_image
     from earface.synthetic.ear_set import EarSet, write_ear_set
 
     made, folder = tmp_path_factory.mktemp("made"), tmp_path_factory.mktemp("crops")

@@ -18,7 +18,8 @@ from ear_teacher.extract import main as extract
 from ear_teacher.train import main as train
 from earface.data.ear_contract import EarContract
 from earface.data.ear_networks import EarLandmarker
-from earface.data.images import list_images, read_image, write_image
+from earface.data.folders import list_images
+from earface.data.images import read_image, write_image
 from earface.data.prepare_ears import main as prepare
 from earface.synthetic.ear_set import EarSet, write_ear_set
 from tests.conftest import TINY, only_line

@@ -19,8 +19,9 @@ from dsr import DSR, DSRConfig
 from dsr.inference import at_size
 from earface.data.face_alignment import face_template
 from earface.data.face_sizes import VLRSize
+from earface.data.folders import list_images
 from earface.data.identity_embeddings import read_embeddings
-from earface.data.images import Pixels, list_images, read_image
+from earface.data.images import Pixels, read_image
 from earface.data.pixels import interpolate, to_model_range
 from earface.synthetic.face_set import FaceSet, synthesize_faces
 from facial_rec.contract import FaceContract

@@ -18,9 +18,10 @@ from ear_teacher import EarRecognizer
 from ear_teacher.recognition.hub import EarRecognizerProvenance
 from earface.data.ear_contract import EarAligner, EarContract
 from earface.data.ear_networks import EAR_LANDMARKS, EarLandmarker
+from earface.data.folders import list_images
 from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings, write_embeddings
 from earface.data.identity_split import identity_digests
-from earface.data.images import Pixels, list_images, read_image, write_image
+from earface.data.images import Pixels, read_image, write_image
 from earface.data.pixels import to_model_range
 from earface.data.prepare_ears import main as prepare
 from earface.data.tables import write_csv

@@ -24,8 +24,9 @@ from ear_teacher.recognition.hub import EarRecognizerProvenance
 from ear_teacher.recognition.model import EarRecognizer
 from earface.data import identity_split
 from earface.data.ear_contract import STRETCH
+from earface.data.folders import list_images
 from earface.data.identity_split import identity_digests
-from earface.data.images import list_images, read_image, write_image
+from earface.data.images import read_image, write_image
 from earface.data.npy import read_teacher_npy, write_teacher_npy
 from earface.data.prepare_ears import main as prepare
 from earface.data.tables import write_csv

@@ -209,7 +209,7 @@ def test_a_person_without_a_usable_picture_is_named(kind: Kind, tmp_path: Path, 
     assert kind.enroll(given, tmp_path / "g.npz") == 0
     said = capsys.readouterr()
     assert "bo is not enrolled: no picture can be used" in said.out
-    assert "warning: 1 people are not enrolled, none of whose pictures can be used: bo" in said.err
+    assert "1 person has no picture left (bo)" in said.err
     table = read_embeddings(tmp_path / "g.npz")
     assert [Path(path).parent.name for path, _ in table.metadata["skipped"]] == ["bo"]
     more = kind.put(tmp_path / "more", ["cy/1.png"], of=PICTURES)

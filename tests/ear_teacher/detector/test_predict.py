@@ -18,7 +18,8 @@ from ear_teacher.detector.predict import main
 from ear_teacher.detector.prediction import storable
 from earface.data.annotations import Annotations
 from earface.data.coco import read_coco, write_coco
-from earface.data.images import list_images, read_image, write_image
+from earface.data.folders import list_images
+from earface.data.images import read_image, write_image
 from earface.data.prepare_ears import main as prepare_ears
 from earface.synthetic.ear_anatomy import EAR_LANDMARKS
 from earface.synthetic.ear_set import EAR_SKELETON

@@ -18,8 +18,9 @@ from ear_teacher.ear_reader import EarReader, sources_of
 from ear_teacher.recognition.embed import main
 from earface.data.ear_contract import EarAligner
 from earface.data.ear_networks import EAR_LANDMARKS, EarLandmarker
+from earface.data.folders import list_images
 from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings
-from earface.data.images import list_images, read_image, write_image
+from earface.data.images import read_image, write_image
 from earface.data.npy import read_teacher_npy, write_teacher_npy
 from tests.conftest import only_line
 from tests.support.ear_boxes import write_fixed_boxes

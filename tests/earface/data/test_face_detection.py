@@ -20,7 +20,8 @@ from earface.core.downloads import check_sha256
 from earface.core.errors import InputError
 from earface.data.face_alignment import Points
 from earface.data.face_detection import DetectedFace, FaceDetector, subject_face
-from earface.data.images import Pixels, list_images, read_ahead, read_image
+from earface.data.folders import list_images
+from earface.data.images import Pixels, read_ahead, read_image
 from tests.support.shared_files import PHOTOGRAPHS, YUNET, needs
 from tests.support.yunet import photograph, write_yunet
 

@@ -10,12 +10,14 @@ from PIL import Image
 
 from earface.core.errors import InputError
 from earface.data.face_rows import FaceRow, faces_from_folder, faces_from_index, identity_of, prepared_names, read_faces
-from earface.data.images import EXTENSIONS, Pixels
+from earface.data.images import Pixels
+from earface.data.picture_formats import EXTENSIONS
 
 Draw = Callable[..., Pixels]
 IDENTITIES = [
-    "Ann", "Ann_Lee", "ann", "_a", "a_", "__", "a__b", "a___b__", "100%", "%41", "Zoë", "李", "a b", " a ", ".hidden",
+    "Ann", "Ann_Lee", "ann", "_a", "a_", "__", "a__b", "a___b__", "100%", "%41", "Zoë", "李", "a b", ".hidden",
     "x/y", "..", "a\\b", "c:d", "what?", "001", "001_01_01_051_07", 'say "no"', "tab\tin", "x" * 120,
+    "Jos\udce9", "\udcff\udcfe",
 ]  # fmt: skip
 
 

@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from earface.core.errors import InputError, entry_point
+from earface.data.folders import list_images
 from earface.data.image_cache import ImageCache, crop_to_box, open_image_cache
-from earface.data.images import Pixels, list_images, read_image, resize_image
+from earface.data.images import Pixels, read_image, resize_image
 from earface.data.npy import TeacherData, read_teacher_npy, write_teacher_npy
 from tests.support.disk import files_of_at_most, run_with_small_disk
 

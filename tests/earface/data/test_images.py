@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from earface.core.errors import InputError
-from earface.data.images import DataRoot, Pixels, list_images, read_ahead, read_image, resize_image, write_image
+from earface.data.images import Pixels, read_ahead, read_image, resize_image, write_image
 
 ORIENTATION = 0x0112
 Draw = Callable[..., Pixels]
@@ -164,7 +164,7 @@ def test_a_32_bit_picture_has_no_known_range(tmp_path: Path) -> None:
         read_image(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize(("width", "height"), [(10_001, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
+@pytest.mark.parametrize(("width", "height"), [(25_001, 10_000), (60_000, 60_000), (2**31 - 1, 2**31 - 1)])
 def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path, width: int, height: int) -> None:
     forged_png(tmp_path / "bomb.png", width, height)
     with warnings.catch_warnings():
@@ -209,24 +209,6 @@ def test_resizing_to_the_same_size_changes_nothing(draw: Draw) -> None:
     np.testing.assert_array_equal(resize_image(draw(7, 32, 32), 32), draw(7, 32, 32))
 
 
-def test_listing_is_sorted_recursive_and_stays_inside(tmp_path: Path) -> None:
-    folder = tmp_path / "root"
-    for name in ("b/2.png", "b/10.JPG", "a.webp", "b-c/1.tiff", "c/notes.txt", ".hidden/1.png", "._a.png", "a/1.jpeg"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    (tmp_path / "outside.png").touch()
-    (folder / "leaves.png").symlink_to(tmp_path / "outside.png")
-    (folder / "stays.png").symlink_to(folder / "b" / "2.png")
-    (folder / "loop").symlink_to(folder)
-    found = [path.relative_to(folder).as_posix() for path in list_images(folder)]
-    assert found == ["a/1.jpeg", "a.webp", "b/10.JPG", "b/2.png", "b-c/1.tiff", "stays.png"]
-
-
-def test_listing_no_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder"):
-        list_images(tmp_path / "nothing")
-
-
 @pytest.mark.parametrize("extension", ["png", "bmp", "tiff"])
 def test_writing_and_reading_give_the_same_pixels(tmp_path: Path, draw: Draw, extension: str) -> None:
     write_image(tmp_path / "new" / f"a.{extension}", draw(8))
@@ -247,28 +229,3 @@ def test_reading_ahead_keeps_the_order_and_passes_errors_on() -> None:
     assert list(read_ahead(lambda item: item * item, range(500))) == [item * item for item in range(500)]
     with pytest.raises(ZeroDivisionError):
         list(read_ahead(lambda item: 1 // item, [1, 2, 0, 3]))
-
-
-def test_relative_paths_may_not_leave_the_root(tmp_path: Path) -> None:
-    root = tmp_path / "root"
-    (root / "sub").mkdir(parents=True)
-    (tmp_path / "outside").mkdir()
-    (root / "link").symlink_to(tmp_path / "outside")
-    (root / "sub" / "file.png").symlink_to(tmp_path / "outside" / "a.png")
-    inside = DataRoot(root)
-    for name in ("a.png", "sub/../a.png", "sub/b.png", "..a.png"):
-        assert inside.resolve(name) == root / name
-    for name in (
-        "../a.png",
-        "sub/../../a.png",
-        "..",
-        "link/a.png",
-        "sub/file.png",
-        "sub\\..\\..\\a.png",
-        "../root2/a.png",
-    ):
-        with pytest.raises(InputError, match="leaves"):
-            inside.resolve(name)
-    for name in ("", "a\0.png"):
-        with pytest.raises(InputError, match="not a path"):
-            inside.resolve(name)

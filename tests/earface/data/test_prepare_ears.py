@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from earface.data.ear_rows import SUBJECT_COLUMN
-from earface.data.images import Pixels, list_images, read_image
+from earface.data.folders import list_images
+from earface.data.images import Pixels, read_image
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.prepare_ears import main
 from earface.data.tables import write_csv
@@ -104,10 +105,10 @@ def test_a_flat_folder_is_refused_at_once_with_the_ways_to_name_subjects(
     (tmp_path / "flat" / "someone").mkdir()
     Image.fromarray(draw(10)).save(tmp_path / "flat" / "someone" / "10.png")
     assert prepare(tmp_path / "flat", tmp_path / "mixed") == 0
-    assert "10 of 11 pictures lie in no folder" in " ".join(capsys.readouterr().out.split())
+    assert "10 of 11 pictures lie in no folder" in " ".join(capsys.readouterr().err.split())
     shutil.rmtree(tmp_path / "flat" / "someone")
     assert prepare(tmp_path / "flat", tmp_path / "out", "--subject-pattern", r"(p\d)_") == 0
-    assert "warning" not in capsys.readouterr().out
+    assert "warning" not in capsys.readouterr().err
     assert {subject for data in both(tmp_path / "out") for subject in data.subjects or []} == {"p0", "p1", "p2"}
 
 
@@ -267,7 +268,7 @@ def mistakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("pictures", ["--min-size", "1000"], "none of 24 pictures can be used"),
         ("pictures", ["--index", "{here}/no.csv"], "no.csv: no such file"),
         ("pictures", ["--index", "{here}/no_rows.csv"], "has no rows"),
-        ("pictures", ["--index", "{here}/binary.csv"], "not a CSV file"),
+        ("pictures", ["--index", "{here}/binary.csv"], "not a text file"),
         (
             "pictures",
             ["--index", "{here}/good.csv", "--file-column", "path"],

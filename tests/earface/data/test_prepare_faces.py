@@ -25,8 +25,9 @@ from earface.data.face_alignment import face_template
 from earface.data.face_detection import FaceDetector, subject_face
 from earface.data.face_rows import identity_of, read_faces
 from earface.data.face_sizes import VLRSize
+from earface.data.folders import list_images
 from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
-from earface.data.images import Pixels, list_images, read_image
+from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_model_range
 from earface.data.prepare_faces import main
 from tests.conftest import only_line

@@ -17,7 +17,8 @@ from earface.data.ear_alignment import RESIDUAL_SIDE, mean_ear
 from earface.data.ear_contract import EarAligner, EarContract
 from earface.data.ear_networks import EarLandmarker
 from earface.data.ear_writing import contract_of_folder
-from earface.data.images import list_images, read_image, write_image
+from earface.data.folders import list_images
+from earface.data.images import read_image, write_image
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.prepare_ears import main
 from earface.synthetic.ear_set import EarSet, write_ear_set
@@ -196,7 +197,7 @@ def swapped(crops: Path, path: Path) -> Path:
 def test_sides_that_are_all_wrong_are_reported_and_not_overruled(crops: Path, tmp_path: Path, capsys: Any) -> None:
     index = swapped(crops, tmp_path / "index.csv")
     assert prepare(crops, tmp_path / "out", "--index", index) == 0
-    assert "are the pictures mirrored?" in " ".join(capsys.readouterr().out.split())
+    assert "are the pictures mirrored?" in " ".join(capsys.readouterr().err.split())
     assert len(report_of(tmp_path / "out")["sides_that_disagree"]) >= 15
     flags = ("--index", index, "--side", "column", "--max-residual", 60)
     assert prepare(crops, tmp_path / "given", *flags) == 0
