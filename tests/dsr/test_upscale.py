@@ -304,7 +304,7 @@ def test_weights_that_are_not_finite_are_one_line(
         (["--out", ""], "--out: give a folder"),
         (["--input", "{here}/nowhere"], "nowhere: no such file or folder"),
         (["--input", "{here}/empty"], "empty: holds no pictures"),
-        (["--input", "{here}/notes.txt"], "notes.txt: neither a folder nor a picture"),
+        (["--input", "{here}/notes.txt"], "notes.txt: neither a picture"),
         (["--out", "{here}/notes.txt"], "notes.txt is a file; give a folder"),
         (["--out", "{here}/notes.txt/below"], "notes.txt is a file; give a folder"),
         (["--checkpoint", "{here}/none.ckpt"], "none.ckpt: no such checkpoint"),

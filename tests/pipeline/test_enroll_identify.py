@@ -402,8 +402,8 @@ def test_what_cannot_be_enrolled_is_one_line_and_changes_nothing(
 
 REFUSED_TO_IDENTIFY: list[tuple[list[str], str]] = [
     (["--input", "NOWHERE"], "NOWHERE: no such file or folder"),
-    (["--input", "EMPTY"], "--input EMPTY: holds no pictures"),
-    (["--input", "TEXT"], "--input TEXT: neither a folder nor a picture"),
+    (["--input", "EMPTY"], "EMPTY: holds no pictures"),
+    (["--input", "TEXT"], "TEXT: neither a picture"),
     (["--input", "UNUSABLE"], "none of 2 pictures can be used: UNUSABLE/p/0.png: 128x100 is not square"),
     (["--input", "UNUSABLE/p/1.png"], "UNUSABLE/p/1.png: not a picture that can be read"),
     (["--input", ""], "--input: give a picture or a folder of them"),
