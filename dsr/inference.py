@@ -18,9 +18,16 @@ INFERENCE_BATCH = 8  # one shape for every call: kernels, and so the last bit, d
 
 
 def at_size(picture: Pixels, size: VLRSize) -> Pixels:
-    """(H, W, 3) uint8 -> (size.height, size.width, 3): as VLR training faces are made, each axis by itself."""
-    if picture.shape[:2] == (size.height, size.width):
+    """(H, W, 3) uint8 -> (size.height, size.width, 3): as VLR training faces are made, each axis by itself.
+
+    Raises InputError for a picture that is neither square nor of the proportions of `size`: it would be stretched.
+    """
+    height, width, _ = picture.shape
+    if (height, width) == (size.height, size.width):
         return picture
+    alike = width == round(height * size.width / size.height) or height == round(width * size.height / size.width)
+    if height != width and not alike:
+        raise InputError(f"{width}x{height} is not square; an aligned face is (earface faces prepare)")
     resized = bicubic(to_model_range(torch.from_numpy(picture[None])), size)[0]
     return to_uint8(resized).numpy()
 

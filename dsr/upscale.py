@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if faces.resized:
         print(f"{faces.resized} of them were not {size.width}x{size.height} and were resized to it first")
     if faces.skipped:
-        print(f"{len(faces.skipped)} of {len(targets)} pictures cannot be read and are left out:")
+        print(f"{len(faces.skipped)} of {len(targets)} pictures cannot be used and are left out:")
         for path, reason in faces.skipped:
             print(f"  {path}: {reason}")
     print(f"{HR_SIZE}x{HR_SIZE} PNG{f', and {COMPARISON}' if options.compare else ''}: {out}")

@@ -70,14 +70,15 @@ def _check_free(targets: Sequence[Path], pictures: set[Path], overwrite: bool) -
 
 
 def read_small_faces(paths: Sequence[Path], size: VLRSize) -> SmallFaces:
-    """RGB, at `size`; 3 KB each at 32x32. Raises InputError if more than 5 % cannot be read."""
+    """RGB, at `size`; 3 KB each at 32x32. Raises InputError if more than 5 % cannot be used: read, or not square."""
 
     def read(path: Path) -> tuple[Pixels, bool] | InputError:
         try:
             picture = read_image(path)
+            small = at_size(picture, size)
         except InputError as error:
             return error
-        return at_size(picture, size), picture.shape[:2] != (size.height, size.width)
+        return small, picture.shape[:2] != (size.height, size.width)
 
     found: list[tuple[Path, Pixels, bool]] = []
     skipped: list[tuple[Path, str]] = []
@@ -96,7 +97,7 @@ def _too_many(skipped: Sequence[tuple[Path, str]], count: int) -> str:
     first = "; ".join(f"{path}: {reason}" for path, reason in skipped[:3])
     if count == 1:
         return first
-    return f"{len(skipped)} or more of {count} pictures cannot be read, over {MAX_UNREADABLE:.0%}: {first}"
+    return f"{len(skipped)} or more of {count} pictures cannot be used, over {MAX_UNREADABLE:.0%}: {first}"
 
 
 def write_faces(

@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with first_imports():
         from rich.console import Console
 
+        from earface.core.notices import warn, warnings_given
         from earface.data.identity_embeddings import IdentityEmbeddings, write_embeddings
         from earface.nn.embedding import pictures_of
         from earface.nn.inference import choose_device, weights_digest
@@ -92,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     faces = pictures_of(options.input)
     found = embed(model.to(device), faces, options, device, console)
     identities = [faces[index].identity for index in found.kept]
+    if found.skipped:
+        warn(f"{len(found.skipped)} of {len(faces)} pictures are left out, such as {found.skipped[0][0]}")
     table = IdentityEmbeddings(
         embeddings=found.embeddings,
         paths=[str(faces[index].path) for index in found.kept],
@@ -103,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "weights": options.recognizer,
             "flip": options.flip,
             "skipped": [list(entry) for entry in found.skipped],
+            "warnings": warnings_given(),
         },
     )
     write_embeddings(out, table)

@@ -16,6 +16,7 @@ from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.data.face_sizes import NONE
 from earface.data.images import Pixels, resize_image
+from earface.data.names import printable
 from earface.data.pixels import to_uint8
 from earface.nn.upsampler import UPSAMPLER_NAMES, Upsampler
 from facial_rec.contract import FaceContract
@@ -103,6 +104,5 @@ def _enrolled(picture: str, read: Reader) -> Pixels | None:
 
 def _short(name: str, longest: int = LONGEST_NAME) -> str:
     """Without its middle: pictures of one person often differ at the end of their names."""
-    name = name.encode(errors="backslashreplace").decode()  # fonts take Unicode only
-    kept = longest // 2
+    name, kept = printable(name), longest // 2
     return name if len(name) <= longest else f"{name[: longest - kept - 1]}…{name[-kept:]}"

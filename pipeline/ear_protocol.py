@@ -17,6 +17,7 @@ from earface.data.ear_writing import COLUMNS, INDEX, collection_of_folder, prepa
 from earface.data.face_rows import read_faces
 from earface.data.identity_split import identity_digests, person
 from earface.data.image_cache import box_oddities
+from earface.data.names import person_name, warn_of_odd_names
 from earface.data.npy import read_teacher_npy
 from earface.data.picture_rows import PictureRow
 from earface.data.tables import SIDE_COLUMN, read_csv
@@ -127,6 +128,7 @@ def ears_of_set(root: str) -> list[EarPicture]:
     for picture in data.image_paths:
         if not picture.is_file():
             raise InputError(f"{path}: {picture} is missing")
+    warn_of_odd_names(map(person_name, data.subjects), path)
     for oddity in box_oddities(data):
         warn(oddity)
     sides, known = data.sides or [""] * len(data), _records(data.image_paths)

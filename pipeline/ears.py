@@ -14,6 +14,7 @@ from torch import Tensor
 from ear_teacher.recognition.loading import TrainedEarRecognizer
 from earface.core.errors import InputError
 from earface.data.annotations import Floats, checked_side
+from earface.data.duplicates import picture_signature
 from earface.data.ear_contract import EarAligner, EarContract, landmarker_of
 from earface.data.ear_networks import EarBoxes
 from earface.data.ear_writing import CONTRACT, EARS, INDEX, contract_of_folder, holds_prepared_ears
@@ -22,6 +23,7 @@ from earface.data.identity_embeddings import IdentityEmbeddings
 from earface.data.images import Pixels, read_image, resize_image
 from earface.data.pixels import to_model_range
 from earface.data.tables import SIDE_COLUMN, read_csv
+from pipeline.copies import Signature
 from pipeline.picture_options import MIN_SCORE, PictureOptions
 
 SURE = 0.3  # confidence of the landmarks in a side from which on they contradict a given one; of 99 % it is above .69
@@ -148,15 +150,27 @@ class EarEmbedder:
 
     what = "ears"
 
-    def __init__(self, recognizer: TrainedEarRecognizer, pictures: EarPictures) -> None:
-        self.recognizer, self.pictures = recognizer, pictures
+    def __init__(
+        self,
+        recognizer: TrainedEarRecognizer,
+        pictures: EarPictures,
+        signatures: dict[Path, Signature] | None = None,
+    ) -> None:
+        """signatures: where they are wanted, filled with that of each ear that is read."""
+        self.recognizer, self.pictures, self.signatures = recognizer, pictures, signatures
         self.sides: dict[Path, str] = {}  # of the pictures that were read
         self.contradicted: set[Path] = set()  # those whose landmarks say another side than was given
+
+    def picture(self, path: Path) -> Pixels:
+        """The ear in a file, in the recogniser's form. Raises InputError."""
+        return self.pictures.ear(path)
 
     def read(self, path: Path) -> Tensor:
         """(3, S, S) in [-1, 1]. Raises InputError."""
         ear = self.pictures(path)
         self.sides[path] = ear.side
+        if self.signatures is not None:
+            self.signatures[path] = picture_signature(ear.picture)
         if ear.contradicted:
             self.contradicted.add(path)
         return to_model_range(torch.from_numpy(ear.picture[None]))[0]

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from dsr.inference import at_size
 from earface.core.errors import InputError
+from earface.core.notices import warn
 from earface.core.progress import progress
+from earface.data.duplicates import picture_signature
 from earface.data.face_detection import FaceDetector, detector_file
 from earface.data.face_inspection import FaceFinder
 from earface.data.face_sizes import FACE_SIZE, NONE
@@ -23,6 +25,7 @@ from earface.nn.embedding import Embedded, PictureFile, embed_each
 from earface.nn.upsampler import Upsampler
 from facial_rec.contract import FaceContract
 from facial_rec.recognizer import FaceRecognizer
+from pipeline.copies import Signature
 from pipeline.ears import EarEmbedder
 from pipeline.picture_options import MIN_SCORE, PictureOptions
 
@@ -38,10 +41,18 @@ class FaceEmbedder:
     recognizer: FaceRecognizer
     upsampler: Upsampler
     face: Reader
+    signatures: dict[Path, Signature] | None = None  # where they are wanted, of each face that was read
+
+    def picture(self, path: Path) -> Pixels:
+        """The aligned face in a file. Raises InputError."""
+        return self.face(path)
 
     def read(self, path: Path) -> Tensor:
         """The upsampler's input. Raises InputError."""
-        return prepare(self.face(path), self.upsampler, self.recognizer.contract)
+        face = self.face(path)
+        if self.signatures is not None:
+            self.signatures[path] = picture_signature(face)
+        return prepare(face, self.upsampler, self.recognizer.contract)
 
     def embed(self, prepared: Tensor) -> Tensor:
         return self.recognizer(self.upsampler.enlarge(prepared.to(self.recognizer.device)))
@@ -84,13 +95,13 @@ def prepare(face: Pixels, upsampler: Upsampler, contract: FaceContract) -> Tenso
     """An aligned face (H, W, 3) uint8 to the upsampler's input, (3, h, w) in [-1, 1]; the same shape for every face.
 
     none: the recogniser's 112 pixels. bicubic: 128, by bicubic interpolation. dsr: the model's input size, resized to
-    it if necessary. Raises InputError for a face that is neither square nor of the size that dsr takes.
+    it if necessary. Raises InputError for a face that is neither square nor of the proportions that dsr takes.
     """
-    height, width, _ = face.shape
-    if height != width and (width, height) != upsampler.vlr:
-        raise InputError(f"{width}x{height} is not square; an aligned face is")
     if upsampler.vlr is not None:
         return to_model_range(torch.from_numpy(at_size(face, upsampler.vlr))[None])[0]
+    height, width, _ = face.shape
+    if height != width:
+        raise InputError(f"{width}x{height} is not square; an aligned face is (earface faces prepare)")
     faces = to_model_range(torch.from_numpy(face)[None])
     return contract(faces)[0] if upsampler.name == NONE else interpolate(faces, FACE_SIZE).clamp(-1, 1)[0]
 
@@ -111,6 +122,7 @@ def embed_with_progress(embedder: Embedder, options: PictureOptions, pictures: S
 
 def print_skipped(skipped: Sequence[tuple[str, str]], count: int, console: Console) -> None:
     if skipped:
+        warn(f"{len(skipped)} of {count} pictures cannot be used and are left out, such as {skipped[0][0]}")
         console.print(f"{len(skipped)} of {count} pictures cannot be used and are left out:", highlight=False)
     for name, reason in skipped:
         console.print(f"  {name}: {reason}", soft_wrap=True, highlight=False, markup=False)

@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 
 
 def pictures_with_names(rows: Sequence[FaceRow]) -> list[PictureFile]:
-    """Raises InputError for a picture whose person's name is blank."""
-    from earface.data.names import person_name
+    """Raises InputError for a picture whose person's name is blank, or what people are called who are not enrolled."""
     from earface.nn.embedding import PictureFile
+    from pipeline.gallery import NOT_A_NAME, UNKNOWN
 
-    pictures = [PictureFile(row.path.resolve(), person_name(row.identity)) for row in rows]
+    pictures = [PictureFile(row.path.resolve(), row.identity) for row in rows]
     if blank := next((each.path for each in pictures if not each.identity), None):
         raise InputError(f"{blank}: the name of its person is blank")
+    if namesake := next((each for each in pictures if each.identity.casefold() == UNKNOWN), None):
+        raise InputError(f"{namesake.path}: its person is called {namesake.identity!r}, {NOT_A_NAME}: rename them")
     return pictures
 
 
@@ -54,7 +56,7 @@ def face_embedder(options: EnrollOptions, device: str) -> FaceEmbedder:
             lambda: build_upsampler(options.upsampler, options.dsr_checkpoint, device, options.precision)
         )
         read = needed(lambda: face_reader(face_finder(options)))
-    return FaceEmbedder(recognizer, upsampler, read)
+    return FaceEmbedder(recognizer, upsampler, read, {})
 
 
 def ear_embedder(options: EnrollOptions, device: str) -> EarEmbedder:
@@ -64,7 +66,7 @@ def ear_embedder(options: EnrollOptions, device: str) -> EarEmbedder:
     options.refuse_for_ears()
     recognizer = load_recognizer(options.recognizer, device, precision=options.precision)
     given = sides_in_index(Path(options.input)) if Path(options.input).is_file() else {}
-    return EarEmbedder(recognizer, ear_pictures(recognizer, options, given))
+    return EarEmbedder(recognizer, ear_pictures(recognizer, options, given), {})
 
 
 def enrolled(
@@ -72,14 +74,17 @@ def enrolled(
 ) -> IdentityEmbeddings:
     """The pictures as rows of a gallery. Raises InputError if none can be used."""
     from earface.data.identity_embeddings import IdentityEmbeddings
+    from earface.data.names import warn_of_lost_people
     from pipeline.embedding import FaceEmbedder, embed_with_progress, print_skipped
     from pipeline.gallery import TEMPLATE_RULE
 
     found = embed_with_progress(embedder, options, faces)
     print_skipped(found.skipped, len(faces), console)
     kept = [faces[index] for index in found.kept]
-    for identity in sorted({face.identity for face in faces} - {face.identity for face in kept}):
+    lost = sorted({face.identity for face in faces} - {face.identity for face in kept})
+    for identity in lost:
         console.print(f"{identity} is not enrolled: no picture can be used", markup=False, highlight=False)
+    warn_of_lost_people((face.identity for face in faces), (face.identity for face in kept), options.input)
     about = faces_metadata if isinstance(embedder, FaceEmbedder) else ears_metadata
     return IdentityEmbeddings(
         embeddings=found.embeddings,
@@ -164,8 +169,6 @@ def joined(old: IdentityEmbeddings, new: IdentityEmbeddings) -> IdentityEmbeddin
     """Both tables, the old rows first; of one contract and the same weights."""
     import numpy as np
 
-    from earface.data.names import person_name
-
     sides = None
     if new.sides is not None:
         sides = (old.sides or [""] * len(old)) + new.sides
@@ -173,7 +176,8 @@ def joined(old: IdentityEmbeddings, new: IdentityEmbeddings) -> IdentityEmbeddin
         old,
         embeddings=np.concatenate([old.embeddings, new.embeddings]),
         paths=old.paths + new.paths,
-        identities=[person_name(name) for name in old.identities] + new.identities,
+        identities=old.identities + new.identities,
+        metadata=old.metadata | {"skipped": [*old.metadata.get("skipped", []), *new.metadata["skipped"]]},
         sides=sides,
     )
 
@@ -193,10 +197,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with first_imports():
         from rich.console import Console
 
+        from earface.core.notices import warnings_given
         from earface.data.face_rows import read_faces
         from earface.data.identity_embeddings import read_embeddings, write_embeddings
-        from earface.data.names import person_name
+        from earface.data.multipie import warn_of_profiles
+        from earface.data.names import warn_of_odd_names
         from earface.nn.inference import choose_device
+        from pipeline.copies import warn_of_copies
         from pipeline.ears import EarEmbedder
         from pipeline.gallery import Gallery
         from pipeline.recognizers import modality_of
@@ -216,12 +223,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = joined(read_embeddings(out), table) if options.add else table
     gallery = Gallery.of(table)  # before anything is written: pictures without a mean direction are an error
     refuse_two_names(table, out)
+    if options.add:
+        warn_of_odd_names(table.identities, out)
+    warn_of_profiles(face.path for face in faces)
+    warn_of_copies(table, embedder.signatures or {}, embedder.picture)
+    given = [*table.metadata.get("warnings", []), *warnings_given()]
+    table = dataclasses.replace(table, metadata=table.metadata | {"warnings": given})
     write_embeddings(out, table)
     for note in notes_on(table, faces, embedder):
         console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
-    several = sum(count > 1 for count in Counter(map(person_name, table.identities)).values())
+    several = sum(count > 1 for count in Counter(table.identities).values())
     both = sum(count > 1 for count in Counter(gallery.identities).values())  # a template a side
     by_both = f", {both} by both ears" if gallery.apart else ""
+    console.print("all pictures of a person are enrolled, as the mean of their embeddings", soft_wrap=True)
     console.print(
         f"{len(gallery)} people enrolled by {len(table)} pictures, {several} of them by several{by_both}: {out}",
         soft_wrap=True,

@@ -51,7 +51,8 @@ def check_files(options: PipelineEvaluationOptions) -> None:
 
 
 def protocol_of(options: PipelineEvaluationOptions) -> Protocol:
-    from pipeline.protocol import GalleryRule, from_dataset, from_lists, from_pairs
+    from pipeline.pairs import from_pairs
+    from pipeline.protocol import GalleryRule, from_dataset, from_lists
 
     if options.pairs is not None:
         return from_pairs(options.dataset_root, options.pairs)
@@ -133,7 +134,7 @@ def evaluate_faces(options: PipelineEvaluationOptions, console: Console) -> None
         options=asdict(options),
         models=describe_models(configurations),
         notes=[*protocol.notes(), *models.notes(configurations), *notes_of(results)],
-        left_out=[*left_out, *leaking],
+        left_out=[*protocol.left_out, *left_out, *leaking],
         seconds=stages.seconds,
     )
     report(options, about, results, faces, console)
@@ -178,7 +179,7 @@ def evaluate_ears(options: PipelineEvaluationOptions, console: Console) -> None:
         options=asdict(options),
         models=describe_models(configurations),
         notes=[*notes, *protocol.notes(), *notes_of(results)],
-        left_out=[*left_out, *leaking],
+        left_out=[*protocol.left_out, *left_out, *leaking],
         seconds=stages.seconds,
         wording=EARS,
         facts={

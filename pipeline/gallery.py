@@ -19,13 +19,13 @@ from torch import Tensor
 from earface.core.errors import InputError
 from earface.data.ear_contract import Fit
 from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings
-from earface.data.names import person_name
 from pipeline.search import top_candidates, top_candidates_faiss
 
 if TYPE_CHECKING:
     from pipeline.recognizers import Modality, Recognizer
 
 UNKNOWN = "unknown"
+NOT_A_NAME = "which is what people are called who are not recognised"
 
 TEMPLATE_RULE = "mean of the embeddings of an identity's pictures, each of length 1, brought to length 1"
 SHORTEST_MEAN = 1e-3  # the mean of opposite embeddings means nothing
@@ -76,12 +76,15 @@ class Gallery:
 
         sides: of ears: apart: a template for each side of a person, an unknown one included. Identities that differ in
         nothing but their Unicode form or blanks around them are one.
-        Raises InputError for a picture whose identity is not known, and for pictures that have no mean direction.
+        Raises InputError for a picture whose identity is not known, somebody called UNKNOWN, and for pictures that have
+        no mean direction.
         """
-        embeddings, names = torch.from_numpy(np.asarray(table.embeddings)), [person_name(n) for n in table.identities]
+        embeddings, names = torch.from_numpy(np.asarray(table.embeddings)), table.identities
         nameless = [path for path, identity in zip(table.paths, names, strict=True) if not identity]
         if nameless:
             raise InputError(f"{len(nameless)} of {len(table)} pictures have no identity ({nameless[0]})")
+        if namesake := next((name for name in names if name.casefold() == UNKNOWN), None):
+            raise InputError(f"somebody is enrolled as {namesake!r}, {NOT_A_NAME}: enrol them under another name")
         about = table.contract, table.digest, table.metadata
         if table.sides is None:
             return cls(*templates_of(embeddings, names, table.paths), *about)

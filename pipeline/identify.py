@@ -160,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         import torch
         from rich.console import Console
 
+        from earface.data.names import warn_of_odd_names
         from earface.nn.inference import choose_device
         from earface.nn.upsampler import NO_UPSAMPLER
         from pipeline.candidate_grid import save_candidates
@@ -168,6 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     console, device = Console(), choose_device(options.device)
     gallery = Gallery.load(Path(options.gallery), options.sides)
+    warn_of_odd_names(gallery.identities, options.gallery)
     ears = gallery.modality == "ear"
     embedder: Embedder
     if ears:

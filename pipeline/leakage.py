@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from earface.core.errors import InputError
-from earface.data.duplicates import ALIGNED_COARSE, collect_signatures, find_duplicates, picture_signature
+from earface.core.notices import warn
+from earface.data.duplicates import (
+    ALIGNED_COARSE,
+    DuplicatePair,
+    collect_signatures,
+    find_duplicates,
+    picture_signature,
+)
 from earface.data.images import read_ahead, read_image
 from earface.data.multipie import MultiPieName
 from earface.data.picture_rows import PictureRow
+from pipeline.pairs import keep_pairs
 from pipeline.protocol import AnyProtocol, Protocol
 from pipeline.protocol_checks import check_identities
 
@@ -47,11 +54,12 @@ def find_leaks(protocol: Protocol, progress: Callable[[int], None] = lambda done
     """Identities used for both test and calibration, and photographs used twice.
 
     Photographs are compared as files, pixels, and near duplicates (earface/data/duplicates.py). Near duplicates of one
-    person are allowed if both have Multi-PIE names, which say that flash or camera differ.
+    person are allowed if both have Multi-PIE names, which say that flash or camera differ. Of pairs, those whose two
+    pictures are one photograph: any picture may be the first of one pair and the second of another.
     progress: called with the count of pictures read.
     """
     if protocol.pairs is not None:
-        return []  # a picture may be the first of one pair and the second of another
+        return _leaking_pairs(protocol, progress)
     calibrating = {row.identity: row for row in protocol.calibration.rows}
     shared = next((row for row in protocol.test.rows if row.identity in calibrating), None)
     if shared is not None:
@@ -68,38 +76,82 @@ def find_leaks(protocol: Protocol, progress: Callable[[int], None] = lambda done
         earlier = files.setdefault(each.row.path.resolve(), each)
         if earlier.use != each.use:
             leaks.append(earlier.leak(each, "one file"))
-    placed, signatures = list(files.values()), []
-    read = read_ahead(lambda each: picture_signature(read_image(each.row.path)), placed)
-    for done, signature in enumerate(read, start=1):
-        signatures.append(signature)
-        progress(done)
-    for pair in find_duplicates(collect_signatures(signatures), min_coarse=ALIGNED_COARSE):
+    placed = list(files.values())
+    for pair in _duplicates([each.row for each in placed], progress):
         first, second = placed[pair.first], placed[pair.second]
-        one_person = first.row.identity == second.row.identity
-        if one_person and first.use == second.use:
-            continue  # two probes alike, or two pictures of one template
-        named = MultiPieName.parse(first.row.path.name) and MultiPieName.parse(second.row.path.name)
-        if one_person and named and pair.kind == "near":
-            continue
-        what = "the same pixels" if pair.kind == "exact" else f"one photograph (correlation {pair.score:.2f})"
-        leaks.append(first.leak(second, what))
+        if first.row.identity == second.row.identity:
+            if first.use == second.use:
+                continue  # two probes alike, or two pictures of one template
+            if pair.kind == "near" and _differ_by_name(first.row, second.row):
+                continue
+        leaks.append(first.leak(second, _what(pair)))
     return leaks
 
 
+def _leaking_pairs(protocol: Protocol, progress: Callable[[int], None]) -> list[Leak]:
+    files = {row.path.resolve(): row for row in protocol.test.rows}
+    number = {path: place for place, path in enumerate(files)}
+    rows = list(files.values())
+    found = {(pair.first, pair.second): pair for pair in _duplicates(rows, progress)}
+    leaks = []
+    for each in protocol.pairs or ():
+        first, second = protocol.test.gallery[each.first], protocol.test.probes[each.second]
+        one, other = (number[row.path.resolve()] for row in (first, second))
+        pair = found.get((min(one, other), max(one, other)))
+        if one == other:
+            leaks.append(Leak(first, second, "one file on both sides of a pair", True))
+        elif pair is not None and not (each.same and pair.kind == "near" and _differ_by_name(first, second)):
+            leaks.append(Leak(first, second, f"{_what(pair)} on both sides of a pair", True))
+    return leaks
+
+
+def _duplicates(rows: Sequence[PictureRow], progress: Callable[[int], None]) -> list[DuplicatePair]:
+    """Pairs of the rows that show one photograph."""
+    signatures = []
+    read = read_ahead(lambda row: picture_signature(read_image(row.path)), rows)
+    for done, signature in enumerate(read, start=1):
+        signatures.append(signature)
+        progress(done)
+    return find_duplicates(collect_signatures(signatures), min_coarse=ALIGNED_COARSE)
+
+
+def _differ_by_name(first: PictureRow, second: PictureRow) -> bool:
+    """Whether two Multi-PIE names say that the photographs are not the same."""
+    names = [MultiPieName.parse(row.path.name) for row in (first, second)]
+    return None not in names and len({replace(name, size=None) for name in names if name}) == 2
+
+
+def _what(pair: DuplicatePair) -> str:
+    return "the same pixels" if pair.kind == "exact" else f"one photograph (correlation {pair.score:.2f})"
+
+
 def without_leaks(protocol: AnyProtocol, leaks: Sequence[Leak], policy: Literal["refuse", "drop"]) -> AnyProtocol:
-    """drop: the probes that leak are left out. Raises InputError for leaks that may not or cannot be dropped."""
+    """drop: the probes or pairs that leak are left out. Raises InputError for leaks that may not or cannot be dropped.
+
+    Of pairs, whose list is given, those that leak are kept under `refuse`, with a warning.
+    """
     if not leaks:
         return protocol
+    if protocol.pairs is not None:
+        if policy == "refuse":
+            warn(f"{len(leaks)} of {len(protocol.pairs)} pairs compare one photograph with itself ({leaks[0]})")
+            return protocol
+        leaking = {(leak.first.path, leak.second.path) for leak in leaks}
+        sides = protocol.test.gallery, protocol.test.probes
+        return keep_pairs(
+            protocol,
+            [p for p in protocol.pairs if (sides[0][p.first].path, sides[1][p.second].path) not in leaking],
+        )
     stuck = next((leak for leak in leaks if not leak.droppable), None)
     if policy == "refuse" or stuck is not None:
         cure = "`leakage` drop leaves such probes out" if stuck is None else "remove one of them"
         raise InputError(f"leakage ({len(leaks)} in all): {stuck or leaks[0]}; {cure}")
     dropped = {leak.second.path for leak in leaks}
     test, calibration = (
-        dataclasses.replace(part, probes=[row for row in part.probes if row.path not in dropped])
+        replace(part, probes=[row for row in part.probes if row.path not in dropped])
         for part in (protocol.test, protocol.calibration)
     )
-    return dataclasses.replace(protocol, test=test, calibration=calibration)
+    return replace(protocol, test=test, calibration=calibration)
 
 
 def resolve_leakage(
@@ -112,5 +164,7 @@ def resolve_leakage(
     leaks = find_leaks(protocol, progress)
     left = without_leaks(protocol, leaks, policy)
     check_identities(left)
+    if left is protocol:
+        return left, []
     first = {leak.second.path: leak for leak in reversed(leaks)}
     return left, [f"{leak.second.name}: {leak}" for leak in reversed(first.values())]

@@ -5,25 +5,22 @@ Gallery and probes are of the test identities. Thresholds are fitted on others, 
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from earface.core.errors import InputError
+from earface.core.notices import warn
 from earface.data.face_folders import HR_FOLDER, SPLITS_FILE, require_face_set, split_folder
 from earface.data.face_rows import FaceRow, read_faces
-from earface.data.folders import DataRoot
-from earface.data.multipie import CAMERA_YAW, FRONTAL, FRONTAL_FLASH, NEUTRAL, MultiPieName
-from earface.data.picture_formats import EXTENSIONS
+from earface.data.multipie import CAMERA_YAW, FRONTAL, FRONTAL_FLASH, NEUTRAL, MultiPieName, warn_of_profiles
 from earface.data.picture_rows import PictureRow
 from earface.data.splits import split_by_subject
 
 NONMATED = "nonmated"  # a role of earface/data/identity_split.py
 PATTERN = "SUBJECT_SESSION_RECORDING_CAMERA_ILLUMINATION_crop_128.png, such as 001_01_01_051_07_crop_128.png"
-PAIRS_PATTERN = "NAME N1 N2, or NAME1 N1 NAME2 N2"
 
 Sides = Literal["apart", "joined"]
 Row = TypeVar("Row", bound=PictureRow)
@@ -67,6 +64,7 @@ class Protocol:
     calibration: Enrolment  # to fit thresholds on; empty: none are fitted
     pairs: list[Pair] | None = None  # then `test` holds their first and second pictures, and nobody is searched for
     sides: Sides = "joined"  # of ears: templates of each side, or as of faces one per person
+    left_out: Sequence[str] = ()  # a line for each picture or pair that its list names and that is not used
 
     def groups(self) -> Mapping[str, Sequence[str]]:
         """Camera angle and flash of each test probe, where its name is a Multi-PIE one."""
@@ -89,9 +87,9 @@ class Protocol:
         enrolled = {row.identity for row in self.test.gallery}
         probed = {row.identity for row in self.test.probes}
         found = []
-        if distractors := sorted(enrolled - probed):
+        if distractors := enrolled - probed:
             found.append(f"{len(distractors)} identities are enrolled and have no probe ({_some(distractors)})")
-        if others := sorted(probed - enrolled):
+        if others := probed - enrolled:
             found.append(f"{len(others)} identities have probes and are not enrolled: non-mated ({_some(others)})")
         if not others:
             found.append("everyone is enrolled: the non-mated searches are those of all probes, each without its mate")
@@ -109,34 +107,44 @@ class GalleryRule:
     def __call__(self, rows: Sequence[FaceRow]) -> tuple[Enrolment, str]:
         """Gallery and probes of one set of pictures, and the rule in words. rows: at least one.
 
-        With Multi-PIE names, each identity's first picture of this camera, illumination and recording is enrolled, and
-        identities without one are left out. Otherwise the first picture by name of every identity with two or more is
-        enrolled. All other pictures are probes. Identities whose role in splits.json is `nonmated` are never enrolled.
-        Raises InputError if all names are Multi-PIE ones and no picture can be enrolled.
+        Of an identity with a Multi-PIE name, the first picture of this camera, illumination and recording is enrolled,
+        and identities without one are left out, with a warning. Of others the first picture by name of every identity
+        with two or more is enrolled. All other pictures are probes. Identities whose role in splits.json is `nonmated`
+        are never enrolled. Raises InputError if there are Multi-PIE names alone and no picture can be enrolled.
         """
-        by_name = all(MultiPieName.parse(row.path.name) for row in rows)
+        by_name = {row.identity for row in rows if MultiPieName.parse(row.path.name)}
         several = Counter(row.identity for row in rows)
         enrolled: dict[str, FaceRow] = {}
-        for row in sorted(rows, key=lambda row: (row.identity, row.path.name)):
-            if row.role != NONMATED and (self._suits(row) if by_name else several[row.identity] > 1):
+        for row in sorted(rows, key=_order):
+            suits = self._suits(row) if row.identity in by_name else several[row.identity] > 1
+            if row.role != NONMATED and suits:
                 enrolled.setdefault(row.identity, row)
-        if by_name and not enrolled:
+        if not enrolled and by_name == set(several):
             raise InputError(
                 f"{rows[0].path.parent}: no picture of camera {self.camera}, illumination {self.illumination}, "
                 f"recording {self.recording} to enrol; names are {PATTERN}"
             )
         chosen = {row.path for row in enrolled.values()}
-        searched = [row for row in rows if not by_name or row.identity in enrolled or row.role == NONMATED]
-        probes = [row for row in searched if row.path not in chosen]
-        rule = "first picture by name of everyone with two or more"
+        nonmated = {row.identity for row in rows if row.role == NONMATED}
+        lacking = by_name - set(enrolled) - nonmated
+        rules = []
         if by_name:
-            rule = f"first of camera {self.camera}, illumination {self.illumination}, recording {self.recording}"
-        return Enrolment(list(enrolled.values()), probes), rule
+            rules = [f"first of camera {self.camera}, illumination {self.illumination}, recording {self.recording}"]
+        if by_name != set(several):
+            rules.append("first picture by name of everyone with two or more")
+        if lacking:
+            view = rules[0].removeprefix("first of ")
+            warn(
+                f"{len(lacking)} of {len(several)} identities are left out: no picture of {view} ({_some(lacking)})",
+                sorted(lacking),
+            )
+        probes = [row for row in rows if row.path not in chosen and row.identity not in lacking]
+        return Enrolment(list(enrolled.values()), probes), "; of others the ".join(rules)
 
     def _suits(self, row: FaceRow) -> bool:
         name = MultiPieName.parse(row.path.name)
-        assert name is not None
-        return (name.camera, name.illumination, name.recording) == (self.camera, self.illumination, self.recording)
+        codes = (self.camera, self.illumination, self.recording)
+        return name is not None and (name.camera, name.illumination, name.recording) == codes
 
 
 def from_dataset(root: str, rule: GalleryRule, calibration_fraction: float, seed: int) -> Protocol:
@@ -171,6 +179,7 @@ def from_lists(gallery: str, probes: str, calibration_fraction: float, seed: int
     gallery, probes: each a CSV of file and identity, or a folder. calibration_fraction: as above. Raises InputError.
     """
     enrolled, searched = read_faces(gallery), read_faces(probes)
+    warn_of_profiles(row.path for row in enrolled)
     if not {row.identity for row in enrolled} & {row.identity for row in searched}:
         raise InputError(f"`probes` {probes}: nobody in it is in `gallery` {gallery}")
     test, calibration = enrolments_of(enrolled, searched, calibration_fraction, seed)
@@ -187,57 +196,6 @@ def enrolments_of(
     return test, calibration
 
 
-def from_pairs(root: str, pairs: str) -> Protocol:
-    """LFW's pairs.txt: `FOLDS PAIRS`, then for each fold PAIRS matched (NAME N1 N2) and PAIRS mismatched lines.
-
-    The mismatched are NAME1 N1 NAME2 N2; one number in the header is PAIRS of a single fold. Pictures are
-    ROOT/NAME/NAME_000N.*; the first of a pair is the gallery's, the second the probe. Raises InputError.
-    """
-    path = Path(pairs)
-    try:
-        lines = path.read_text(encoding="utf-8").rstrip().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"`pairs` {pairs}: cannot be read ({error})") from None
-    folds, count = _pairs_header(path, lines)
-    if len(lines) - 1 != 2 * folds * count:
-        raise InputError(f"{path}: {len(lines) - 1} pairs, but {folds} folds of 2 x {count} wanted")
-    folder, found = DataRoot(root), []
-    first: dict[FaceRow, int] = {}
-    second: dict[FaceRow, int] = {}
-    for number, line in enumerate(lines[1:]):
-        parts = line.split("\t") if "\t" in line else line.split()
-        if len(parts) == 3:
-            parts.insert(2, parts[0])
-        try:
-            if len(parts) != 4 or not all(part.isdecimal() for part in parts[1::2]):
-                raise InputError(f"{line!r}: {PAIRS_PATTERN} wanted")
-            one, other = (_lfw_picture(folder, parts[at], int(parts[at + 1])) for at in (0, 2))
-            if one == other:
-                raise InputError(f"{line!r}: a picture is compared with itself")
-        except InputError as error:
-            raise InputError(f"{path} line {number + 2}: {error}") from None
-        places = first.setdefault(one, len(first)), second.setdefault(other, len(second))
-        found.append(Pair(*places, one.identity == other.identity, number // (2 * count)))
-    return Protocol(
-        f"{len(found)} pairs in {folds} folds", Enrolment(list(first), list(second)), Enrolment([], []), found
-    )
-
-
-def _pairs_header(path: Path, lines: Sequence[str]) -> tuple[int, int]:
-    numbers = re.findall(r"\d+", lines[0]) if lines and re.fullmatch(r"[\d\s]+", lines[0]) else []
-    if numbers and len(numbers) <= 2 and min(map(int, numbers)) > 0:
-        return (int(numbers[0]), int(numbers[1])) if len(numbers) == 2 else (1, int(numbers[0]))
-    raise InputError(f"{path} line 1: the number of folds and of pairs wanted, such as '10 300'")
-
-
-def _lfw_picture(folder: DataRoot, name: str, number: int) -> FaceRow:
-    stem, place = f"{name}_{number:04d}", folder.resolve(name)
-    found = sorted(each for each in place.glob("*") if each.stem == stem and each.suffix.lower() in EXTENSIONS)
-    if not found:
-        raise InputError(f"no picture {name}/{stem}.* in {folder.folder}")
-    return FaceRow(found[0], f"{name}/{found[0].name}", name)
-
-
 def split_by_identity(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
     """Those of the calibration identities, and the others. Raises InputError where either side would be empty."""
     if fraction == 0:
@@ -252,5 +210,11 @@ def split_by_identity(rows: Sequence[Row], fraction: float, seed: int) -> tuple[
     )
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+def _order(row: FaceRow) -> tuple[str, str]:
+    """By name; of Multi-PIE names without the extension, so that a copy, `... (1).png`, comes after its original."""
+    return row.identity, row.path.stem if MultiPieName.parse(row.path.name) else row.path.name
+
+
+def _some(names: Iterable[str]) -> str:
+    shown = sorted(names)
+    return ", ".join(shown[:3]) + (", ..." if len(shown) > 3 else "")

@@ -7,15 +7,22 @@ from dataclasses import replace
 from typing import cast
 
 from earface.core.errors import InputError
+from earface.core.notices import warn
 from earface.data.face_dataset import usable_faces
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import VLRSize
+from earface.data.names import warn_of_lost_people
 from earface.data.picture_rows import PictureRow
+from pipeline.pairs import keep_pairs, refuse_too_many
 from pipeline.protocol import AnyProtocol, Enrolment, Protocol
 
 
 def check_identities(protocol: Protocol) -> None:
     """Raise InputError where there is nothing to measure."""
+    if protocol.pairs is not None:
+        if len({pair.same for pair in protocol.pairs}) < 2:
+            raise InputError("`pairs`: pairs of one person and pairs of two people are needed")
+        return
     if not protocol.test.probes:
         raise InputError("no probes: everyone has a single picture, which is enrolled; two or more each wanted")
     if not any(protocol.test.mated):
@@ -44,15 +51,32 @@ def keep_pictures(protocol: AnyProtocol, kept: Collection[PictureRow]) -> tuple[
     """Without the pictures that are not `kept` (a set), and a line for each that is left out.
 
     Probes of a person none of whose enrolled pictures can be read are left out too: they would count as non-mated.
-    Raises InputError for one of a pair, and where there is nothing left to measure.
+    So are pairs of which a picture cannot be read. Raises InputError where these are more than 5 %, and where there is
+    nothing left to measure.
     """
     parts = (protocol.test, protocol.calibration)
     enrolled = [row for part in parts for row in part.gallery]
     searched = [row for part in parts for row in part.probes]
     lost = {row.identity for row in enrolled} - {row.identity for row in enrolled if row in kept}
     left_out = [f"{row.name}: cannot be read" for row in (*enrolled, *searched) if row not in kept]
-    if left_out and protocol.pairs is not None:
-        raise InputError(f"{left_out[0]}, and it is one of a pair")
+    if protocol.pairs is not None:
+        usable = [
+            pair
+            for pair in protocol.pairs
+            if protocol.test.gallery[pair.first] in kept and protocol.test.probes[pair.second] in kept
+        ]
+        if missing := len(protocol.pairs) - len(usable):
+            count, before = len(protocol.pairs), len(protocol.left_out)
+            refuse_too_many(missing + before, count + before, [*left_out, *protocol.left_out], "`pairs`")
+            warn(f"{missing} of {count} pairs are left out, whose pictures cannot be read ({left_out[0]})")
+        left = keep_pairs(protocol, usable)
+        check_identities(left)
+        return left, left_out
+    if left_out:
+        warn(f"{len(left_out)} of {len(enrolled) + len(searched)} pictures cannot be read ({left_out[0]})")
+    warn_of_lost_people(
+        (row.identity for row in enrolled), (row.identity for row in enrolled if row in kept), "enrolled"
+    )
     left_out += [
         f"{row.name}: no enrolled picture of {row.identity} can be read"
         for row in searched

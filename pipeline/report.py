@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from earface.core.errors import as_flags
 from earface.core.files import atomic_write, results_in
+from earface.data.names import printable
 from earface.data.plots import as_bytes
 from pipeline.configuration_metrics import METRICS
 from pipeline.evaluation import ConditionResult
@@ -71,14 +72,15 @@ def write_events(folder: Path, results: Sequence[ConditionResult], plots: Plots,
             for name, plot in plots[result.condition].items():
                 pixels = np.asarray(Image.open(io.BytesIO(plot.png)).convert("RGB"))
                 writer.add_image(f"{name}/{result.condition.slug}", pixels, dataformats="HWC")
-        writer.add_text("answer", "\n\n".join(answers) or INSUFFICIENT)
+        writer.add_text("answer", printable("\n\n".join(answers)) or INSUFFICIENT)
 
 
 def print_report(console: Console, about: About, results: Sequence[ConditionResult], answers: Sequence[str]) -> None:
     """The notes, a table for each condition, and the answers."""
-    lines = list(about.notes)
+    lines = [f"protocol: {about.protocol.rule}", *about.notes]
     if about.left_out:
-        lines.append(f"pictures left out: {len(about.left_out)}, such as {about.left_out[0]}")
+        what = "pictures" if about.protocol.pairs is None else "pairs and pictures"
+        lines.append(f"{what} left out: {len(about.left_out)}, such as {about.left_out[0]}")
     _print_lines(console, lines)
     for result in results:
         names = [name for name in METRICS if any(name in each.metrics for each in result.results)]

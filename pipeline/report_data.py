@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from earface.core.notices import lists_of_warnings, warnings_given
 from earface.data.tables import write_csv
 from earface.metrics.resampling import LEVEL, Estimate
 from pipeline.configuration_metrics import METRICS, AtThreshold, ConfigurationResult
@@ -82,7 +83,7 @@ class About:
     options: Mapping[str, object]  # all of them, as given or by default; plain values
     models: Mapping[str, Mapping[str, str]]  # name -> kind, digest, contract
     notes: Sequence[str]
-    left_out: Sequence[str]  # pictures that cannot be read or leak, and why
+    left_out: Sequence[str]  # pictures and pairs that are missing, cannot be read or leak, and why
     seconds: Mapping[str, float]
     wording: Wording = FACES
     facts: Mapping[str, str] = field(default_factory=dict)  # form, sides, template rule
@@ -96,8 +97,12 @@ class About:
             "non-mated probes": len(test.probes) - sum(test.mated),
             "calibration identities": len({row.identity for row in calibration.rows}),
             "calibration pictures": len(calibration.rows),
-            "pictures left out": len(self.left_out),
-        } | ({} if self.protocol.pairs is None else {"pairs": len(self.protocol.pairs)})
+            "pictures left out": len(self.left_out) - len(self.protocol.left_out),
+        } | (
+            {}
+            if self.protocol.pairs is None
+            else {"pairs": len(self.protocol.pairs), "pairs left out": len(self.protocol.left_out)}
+        )
 
 
 def describe_models(configurations: Mapping[Any, Sequence[AnyConfiguration]]) -> dict[str, dict[str, str]]:
@@ -147,6 +152,8 @@ def as_plain(about: About, results: Sequence[ConditionResult], answers: Sequence
         "models": about.models,
         "notes": list(about.notes),
         "left_out": list(about.left_out),
+        "warnings": warnings_given(),
+        "listed": lists_of_warnings(),  # what a warning only counts
         "answers": list(answers),
         "conditions": [_plain_condition(result) for result in results],
         "seconds": {name: round(value, 2) for name, value in about.seconds.items()},

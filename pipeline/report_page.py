@@ -11,6 +11,7 @@ import cv2
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from earface.core.files import atomic_write
+from earface.core.notices import lists_of_warnings, warnings_given
 from earface.data.face_sizes import FACE_SIZE
 from earface.data.images import Pixels
 from pipeline.configuration_metrics import METRICS
@@ -53,7 +54,7 @@ def write_page(
         about=about, results=results, plots=embedded, failures=shown, answers=answers,
         titles={name: title for name, (title, _) in METRICS.items()},
         higher_is_better={name: higher for name, (_, higher) in METRICS.items()},
-        wording=about.wording, differences=shown_differences,
+        warnings=warnings_given(), listed=lists_of_warnings(), wording=about.wording, differences=shown_differences,
         names=list(dict.fromkeys(each.name for result in results for each in result.results)),
     )  # fmt: skip
     with atomic_write(path) as temporary:

@@ -21,6 +21,7 @@ from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.data.image_grid import save_image_grid, tile
 from earface.data.images import Pixels
+from earface.data.names import printable
 from earface.data.plots import BLUE, GREY, ORANGE
 
 TILE = 224  # height in pixels of a neighbour
@@ -77,8 +78,8 @@ def _draw(axes: Axes, ear: Shown, width: int, title: str, color: str) -> None:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color=color, linewidth=2.5)
     axes.set_title(title, fontsize=11, fontweight="bold" if title == "query" else "normal")
-    subject = f"subject {ear.subject}\n" if ear.subject else ""
-    axes.set_xlabel(f"{subject}{_shortened(ear.name)}", fontsize=7.5)
+    subject = f"subject {printable(ear.subject)}\n" if ear.subject else ""
+    axes.set_xlabel(f"{subject}{_shortened(printable(ear.name))}", fontsize=7.5)
     if ear.picture is None:
         axes.text(width / 2, TILE / 2, "picture not found", ha="center", fontsize=8, color="#666666")
 
@@ -131,4 +132,4 @@ def write_projector(folder: Path, table: Embeddings, pictures: Sequence[Pixels |
 
 
 def _one_cell(value: object) -> str:
-    return " ".join(str(value).split()) or "unknown"  # a tab or a line break would shift the table
+    return printable(" ".join(str(value).split()) or "unknown")  # a tab or a line break would shift the table

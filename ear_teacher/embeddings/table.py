@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.data.names import person_name
 
 EXTENSIONS = (".npz", ".parquet")
 METADATA_KEY = b"ear_teacher.extract"  # of a parquet file's own metadata
@@ -30,9 +31,13 @@ class Embeddings:
     embeddings: NDArray[np.float32]  # (N, D): mu
     metadata: dict[str, Any]  # how they were made: digest, weights, image_size, ...; plain values
     logvar: NDArray[np.float32] | None = None  # (N, D)
-    subjects: list[str] | None = None  # empty where unknown
+    subjects: list[str] | None = None  # as `person_name` writes them, whatever was given; empty where unknown
     boxes: NDArray[np.float32] | None = None  # (N, 4) x y width height; NaN: the whole picture
     cluster: NDArray[np.int32] | None = None  # (N,)
+
+    def __post_init__(self) -> None:
+        if self.subjects is not None and all(isinstance(name, str) for name in self.subjects):
+            object.__setattr__(self, "subjects", [person_name(name) for name in self.subjects])
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -65,10 +70,7 @@ def write_embeddings(path: Path, table: Embeddings) -> None:
             np.savez(stream, metadata=np.array(metadata), **arrays)
         return
     pa, parquet = _pyarrow()
-    try:
-        arrow = pa.table({name: _to_arrow(pa, values) for name, values in columns.items()})
-    except UnicodeEncodeError as error:
-        raise InputError(f"{path}: the name {error.object!r} is not UTF-8, which parquet wants; use .npz") from None
+    arrow = pa.table({name: _to_arrow(pa, values) for name, values in columns.items()})
     arrow = arrow.replace_schema_metadata({METADATA_KEY: metadata.encode()})
     with atomic_write(path) as temporary:
         parquet.write_table(arrow, temporary)
@@ -118,7 +120,10 @@ def _pyarrow() -> tuple[Any, Any]:
 def _to_arrow(pa: Any, values: Any) -> Any:
     if isinstance(values, np.ndarray) and values.ndim == 2:
         return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
-    return pa.array(values)
+    try:
+        return pa.array(values)
+    except UnicodeEncodeError:  # a file's name that is not UTF-8, which text in parquet is: bytes, as on the disk
+        return pa.array([value.encode("utf-8", "surrogateescape") for value in values], pa.binary())
 
 
 def _read_npz(path: Path) -> tuple[dict[str, Any], str]:
@@ -149,8 +154,12 @@ def _read_parquet(path: Path) -> tuple[dict[str, Any], str]:
         if hasattr(column.type, "list_size"):
             columns[name] = column.flatten().to_numpy().reshape(-1, column.type.list_size)
         else:
-            columns[name] = column.to_numpy() if name == "cluster" else column.to_pylist()
+            columns[name] = column.to_numpy() if name == "cluster" else [_text(value) for value in column.to_pylist()]
     return columns, (arrow.schema.metadata or {})[METADATA_KEY].decode()
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 
 
 def _check_bytes(declared: int) -> None:

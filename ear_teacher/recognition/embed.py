@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ear_teacher.ear_reader import EarReader, sources_of
         from ear_teacher.encoding import encode_aloud, say
         from ear_teacher.recognition.loading import load_recognizer
+        from earface.core.notices import warn, warnings_given
         from earface.data.identity_embeddings import IdentityEmbeddings, write_embeddings
         from earface.nn.inference import choose_device
 
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         lambda images: (trained(images),), ears, reader, batch_size=options.batch_size, device=device, console=console
     )
     kept = [ears[index] for index in found.kept]
+    if found.skipped:
+        warn(f"{len(found.skipped)} of {len(ears)} pictures are left out, such as {found.skipped[0][0]}")
     table = IdentityEmbeddings(
         embeddings=found.values[0],
         paths=[ear.name for ear in kept],
@@ -51,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "weights": options.recognizer,
             "backbone": config.backbone,
             "skipped": [list(entry) for entry in found.skipped],
+            "warnings": warnings_given(),
         },
         sides=found.sides,
     )

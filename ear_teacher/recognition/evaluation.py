@@ -18,6 +18,7 @@ from ear_teacher.recognition.model import EarRecognizer
 from earface.core.progress import tracked
 from earface.data.image_grid import FONT, tile_images
 from earface.data.images import Pixels, write_image
+from earface.data.names import printable
 from earface.data.pixels import to_model_range
 from earface.metrics.identification import BLOCK_ROWS, nearest_other, unit_rows
 from earface.metrics.resampling import Estimate, Resampling, TradeOff
@@ -165,5 +166,5 @@ def save_failures(path: Path, ears: TestEars, found: Recognition) -> None:
 def _captioned(image: NDArray[np.uint8], text: str) -> Pixels:
     picture = cv2.resize(np.asarray(image), (TILE, TILE), interpolation=cv2.INTER_AREA)
     caption = np.full((20, TILE, 3), 255, np.uint8)
-    cv2.putText(caption, text[:22], (4, 14), FONT[0], FONT[1] * 0.8, (40, 40, 40), 1, cv2.LINE_AA)
+    cv2.putText(caption, printable(text)[:22], (4, 14), FONT[0], FONT[1] * 0.8, (40, 40, 40), 1, cv2.LINE_AA)
     return np.concatenate([picture, caption])

@@ -18,6 +18,7 @@ from earface.data.ear_rows import EarRow
 from earface.data.image_cache import crop_to_box
 from earface.data.image_grid import FONT, tile, tile_images
 from earface.data.images import Pixels, read_ahead, read_image, write_image
+from earface.data.names import printable
 from earface.data.plots import BLUE, GREY, ORANGE, as_bytes
 
 SHOWN, COLUMNS = 64, 16  # ears kept
@@ -81,7 +82,7 @@ def _picture(row: EarRow) -> Pixels | None:
 
 def _captioned(picture: Pixels | None, reason: str) -> Pixels:
     """(TILE + CAPTION, WIDE, 3): the picture above its reason, which is cut off after two lines."""
-    words, lines = reason.split(), [""]
+    words, lines = printable(reason).split(), [""]
     for word in words:
         text = f"{lines[-1]} {word}".strip()
         if cv2.getTextSize(text, FONT[0], FONT[1] * 0.8, 1)[0][0] > WIDE - 8 and lines[-1]:

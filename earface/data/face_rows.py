@@ -16,10 +16,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from earface.core.errors import InputError
+from earface.core.notices import warn
 from earface.data.face_folders import HR_FOLDER, SPLITS, SPLITS_FILE, VLR_FOLDER, split_folder
 from earface.data.folders import DataRoot, list_images, scan_images
 from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
-from earface.data.multipie import MultiPieName
+from earface.data.multipie import MultiPieName, decide_by_names
 from earface.data.names import person_name, warn_of_odd_names
 from earface.data.picture_rows import PictureRow
 from earface.data.tables import read_csv
@@ -64,7 +65,7 @@ def prepared_names(rows: Sequence[FaceRow]) -> list[str]:
     stems = [_prepared_name(row) for row in rows]
     count = Counter(stem.casefold() for stem in stems)
     return [
-        _with_digest(stem, row.name) if count[stem.casefold()] > 1 or len(stem.encode()) > MAX_NAME_BYTES else stem
+        _with_digest(stem, row.name) if count[stem.casefold()] > 1 or len(os.fsencode(stem)) > MAX_NAME_BYTES else stem
         for stem, row in zip(stems, rows, strict=True)
     ]
 
@@ -90,23 +91,36 @@ def read_faces(source: str | os.PathLike[str], splits: Iterable[str] = SPLITS) -
 
 
 def faces_from_folder(folder: Path) -> list[FaceRow]:
-    """Every picture below `folder`: by Multi-PIE names if all have one, else by the first folder below it.
+    """Every picture below `folder`: by Multi-PIE names if most have one, else by the first folder below it.
 
-    A picture directly in `folder` must name its identity. Raises InputError if one does not.
+    Where Multi-PIE names decide, pictures without one that are in no folder of their person are left out with a
+    warning. Otherwise a picture directly in `folder` must name its identity. Raises InputError if one does not.
     """
     paths = list_images(folder)
     names = [path.relative_to(folder).as_posix() for path in paths]
-    by_name = all(MultiPieName.parse(path.name) for path in paths)
+    by_name = decide_by_names([path.name for path in paths])
+    subjects: dict[str, set[str]] = {}  # of the Multi-PIE names in each folder
+    for path, name in zip(paths, names, strict=True):
+        if parsed := MultiPieName.parse(path.name):
+            subjects.setdefault(name.partition("/")[0], set()).add(parsed.subject)
     rows, nameless = [], []
     for path, name in zip(paths, names, strict=True):
         first, _, rest = name.partition("/")
         identity = first if rest and not by_name else _identity_in_name(path.name)
+        if identity is None and subjects.get(first) == {first}:
+            identity = first  # a stray in a folder that is named as its person
         if identity is None:
             nameless.append(name)
         else:
-            rows.append(_with_conditions(FaceRow(path, name, person_name(identity))))
+            rows.append(_with_conditions(FaceRow(path, name, identity)))
     warn_of_odd_names((row.identity for row in rows), folder)
-    if nameless:
+    if nameless and by_name:
+        warn(
+            f"{folder}: {len(nameless)} of {len(names)} pictures have no Multi-PIE name and are left out "
+            f"({', '.join(nameless[:3])}{', ...' if len(nameless) > 3 else ''})",
+            nameless,
+        )
+    elif nameless:
         raise InputError(
             f"{folder}: {len(nameless)} of {len(names)} pictures lie in no folder, so their identities are unknown "
             f"({nameless[0]}): use one folder per identity, Multi-PIE names or a CSV"
@@ -195,10 +209,10 @@ def _with_digest(stem: str, name: str) -> str:
     identity, separator, picture = stem.partition(SEPARATOR)
     if not separator:
         raise InputError(f"{name}: another picture has the same Multi-PIE name")
-    room = MAX_NAME_BYTES - len(f"{identity}{separator}".encode()) - 9
+    room = MAX_NAME_BYTES - len(os.fsencode(f"{identity}{separator}")) - 9
     if room < 0:
         raise InputError(f"{name}: its identity is too long for a file name: shorten it")
-    kept = picture.encode()[:room].decode(errors="ignore")
+    kept = picture.encode("utf-8", "surrogateescape")[:room].decode(errors="ignore")
     return f"{identity}{separator}{kept}~{digest}"
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write, check_npz_name
+from earface.data.names import person_name
 
 MAX_BYTES = 16 * 1024**3  # unpacked: four million faces with long paths
 MEMBERS = ("embeddings", "paths", "identities", "contract", "digest", "metadata")
@@ -26,11 +27,15 @@ class IdentityEmbeddings:
 
     embeddings: NDArray[np.float32]  # (N, D), each of length 1
     paths: list[str]
-    identities: list[str]  # empty where unknown
+    identities: list[str]  # as `person_name` writes them, whatever was given; empty where unknown
     contract: str  # id of the FaceContract or EarContract
     digest: str  # of the weights
     metadata: dict[str, Any]  # variant, weights, flip, skipped; plain values
     sides: list[str] | None = None  # of ears: l, r, or empty where unknown
+
+    def __post_init__(self) -> None:
+        if all(isinstance(name, str) for name in self.identities):  # else `_check` refuses the table
+            object.__setattr__(self, "identities", [person_name(name) for name in self.identities])
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -133,9 +133,11 @@ def read_splits(path: Path) -> IdentitySplit:
 def identity_digests(identities: Iterable[str]) -> list[str]:
     """Of each identity, once and sorted, the first 16 hex digits of its SHA-256.
 
-    A model stores those of its training identities, so that it is not tested on them, without naming them.
+    A model stores those of its training identities, so that it is not tested on them, without naming them. Names are
+    taken in the form of `person_name`.
     """
-    return sorted({hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16] for name in identities})
+    names = {person_name(name) for name in identities}
+    return sorted({hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16] for name in names})
 
 
 def person(collection: str, subject: str) -> str:

@@ -7,8 +7,11 @@ camera 14_0, flash 7, cropped to 128 pixels.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+from earface.core.notices import warn
 
 # Degrees of the 13 cameras at head height, 15 apart; 081 and 191 look down from above. Positive: the picture shows the
 # person's right side, and the nose points to the picture's right.
@@ -21,7 +24,12 @@ ILLUMINATIONS = tuple(f"{number:02d}" for number in range(20))
 NO_FLASH = ("00", "19")
 FRONTAL_FLASH = "07"
 NEUTRAL = "01"  # the recording without expression, in every session
-_NAME = re.compile(r"(\d{3,})_(\d{2})_(\d{2})_(\d{3})_(\d{2})(?:_crop_(\d+))?\.[A-Za-z]+")
+PROFILE = 45  # degrees from which on a face hides an eye
+# what stands behind the codes says nothing of the picture: ` (1)`, `-copy`, `_aligned`; but two underscores separate an
+# identity from a picture, earface/data/face_rows.py
+_NAME = re.compile(
+    r"(?!.*__)(\d{3,})_(\d{2})_(\d{2})_(\d{3})_(\d{2})(?:_crop_(\d+)(?!\d))?(?:\D.*)?\.[A-Za-z0-9]+", re.DOTALL
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -37,7 +45,7 @@ class MultiPieName:
 
     @classmethod
     def parse(cls, name: str) -> MultiPieName | None:
-        """From a file's name without its folder; None where it is not one of Multi-PIE's."""
+        """From a file's name without its folder; None where it does not begin as Multi-PIE's do."""
         found = _NAME.fullmatch(name)
         if found is None:
             return None
@@ -52,3 +60,22 @@ class MultiPieName:
     def yaw(self) -> int | None:
         """Degrees; None for a camera that is not at head height."""
         return CAMERA_YAW.get(self.camera)
+
+
+def decide_by_names(names: Sequence[str]) -> bool:
+    """Whether the Multi-PIE names among those of a set's pictures decide whose they are: they are most of them.
+
+    names: without folders. The others are strays then, such as copies by other programs.
+    """
+    return sum(MultiPieName.parse(name) is not None for name in names) * 2 > len(names)
+
+
+def warn_of_profiles(paths: Iterable[Path]) -> None:
+    """Warn of pictures to be enrolled that show a face from the side, by their Multi-PIE names."""
+    paths = list(paths)
+    yaws = [(path, name.yaw) for path in paths if (name := MultiPieName.parse(path.name)) and name.yaw is not None]
+    if aside := [(path, yaw) for path, yaw in yaws if abs(yaw) >= PROFILE]:
+        warn(
+            f"{len(aside)} of {len(paths)} enrolled pictures show a face from the side, such as {aside[0][0]} "
+            f"({aside[0][1]:+d}°): enrol frontal pictures (camera {FRONTAL})"
+        )

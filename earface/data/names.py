@@ -22,6 +22,11 @@ def person_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip()
 
 
+def printable(name: str) -> str:
+    """With the bytes of a file's name that are not UTF-8 escaped: what fonts and text files take."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def warn_of_odd_names(names: Iterable[str], source: object) -> None:
     """Warn of people whose names differ in case alone, and of names that look like those of folders.
 

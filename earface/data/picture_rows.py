@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from earface.data.names import person_name
+
 
 @dataclass(frozen=True)
 class PictureRow:
@@ -12,4 +14,7 @@ class PictureRow:
 
     path: Path
     name: str  # the path below the folder that was read, or as a CSV writes it
-    identity: str
+    identity: str  # as `person_name` writes it, whatever was given
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", person_name(self.identity))

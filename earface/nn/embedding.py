@@ -23,7 +23,10 @@ class PictureFile:
     """A picture of a face or an ear."""
 
     path: Path
-    identity: str  # empty where it is not known
+    identity: str  # as `person_name` writes it, whatever was given; empty where it is not known
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "identity", person_name(self.identity))
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def _clear(out: Path, overwrite: bool) -> None:
     (out / INDEX).unlink(missing_ok=True)
     images = out / "images"
     for path in [*images.glob("*.png"), *images.glob("[0-9][0-9][0-9]/*.png")]:
-        if MultiPieName.parse(path.name):
+        if str(MultiPieName.parse(path.name)) == path.name:
             path.unlink()
     for folder in images.glob("[0-9][0-9][0-9]"):
         if not any(folder.iterdir()):

@@ -118,12 +118,12 @@ def test_other_sizes_and_kinds_of_pictures_are_resized_and_counted(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As Pillow's bicubic does, up to rounding, the way VLR faces are made; grey and transparent ones become RGB."""
-    given, large = tmp_path / "given", draw_picture(1, 200, 180)
+    given, large = tmp_path / "given", draw_picture(1, 200, 200)
     given.mkdir()
     Image.fromarray(draw_picture(0, 16, 14)).save(given / "fits.png")
     Image.fromarray(large).save(given / "large.png")
-    Image.fromarray(large[:9, :10]).save(given / "tiny.png")
-    Image.fromarray(large[:10, :]).save(given / "flat.png")
+    Image.fromarray(large[:10, :10]).save(given / "tiny.png")
+    Image.fromarray(large[:40, :35]).save(given / "same_proportions.png")
     Image.fromarray(large).convert("L").save(given / "grey.jpg", quality=95)
     transparent = Image.fromarray(large).convert("RGBA")
     transparent.putalpha(128)
@@ -131,11 +131,13 @@ def test_other_sizes_and_kinds_of_pictures_are_resized_and_counted(
     assert upscale(checkpoint, given, tmp_path / "out") == 0
     assert "5 of them were not 14x16 and were resized to it first" in capsys.readouterr().out
     found = results(tmp_path / "out")
-    assert found.keys() == {f"{name}.png" for name in ("fits", "large", "tiny", "flat", "grey", "transparent")}
+    assert found.keys() == {
+        f"{name}.png" for name in ("fits", "large", "tiny", "same_proportions", "grey", "transparent")
+    }
     pictures = {
         "large": large,
-        "tiny": large[:9, :10],
-        "flat": large[:10, :],
+        "tiny": large[:10, :10],
+        "same_proportions": large[:40, :35],
         "grey": read_image(given / "grey.jpg"),
         "transparent": read_image(given / "transparent.png"),
     }
@@ -144,6 +146,24 @@ def test_other_sizes_and_kinds_of_pictures_are_resized_and_counted(
         assert np.abs(at_size(picture, VLRSize(14, 16)).astype(int) - np.asarray(vlr)).max() <= 1, name
         wanted = by_hand(checkpoint, at_size(picture, VLRSize(14, 16)))
         assert np.abs(found[f"{name}.png"] - wanted).max() <= 0.5 + 1e-3, name
+
+
+def test_a_face_that_is_not_square_is_not_stretched(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CelebA's 178x218, and the model's own size lying on its side."""
+    given = tmp_path / "given"
+    given.mkdir()
+    Image.fromarray(draw_picture(0, 218, 178)).save(given / "celeba.png")
+    assert upscale(checkpoint, given, tmp_path / "out") == 2
+    assert "celeba.png: 178x218 is not square; an aligned face is (earface faces prepare)" in only_line(capsys)
+    Image.fromarray(draw_picture(0, 14, 16)).save(given / "celeba.png")
+    for number in range(19):
+        Image.fromarray(draw_picture(0, 16, 14)).save(given / f"{number:02d}.png")
+    assert upscale(checkpoint, given, tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "1 of 20 pictures cannot be used and are left out:" in said
+    assert "celeba.png: 16x14 is not square" in said
 
 
 @pytest.mark.parametrize("size", [(32, 32), (14, 16), (16, 14)])
@@ -200,12 +220,12 @@ def test_unreadable_pictures_are_listed_and_over_5_percent_stop_before_anything_
     (given / "broken.jpg").write_bytes(b"no picture")
     assert upscale(checkpoint, given, tmp_path / "out") == 0
     said = capsys.readouterr().out
-    assert "1 of 21 pictures cannot be read and are left out:" in said
+    assert "1 of 21 pictures cannot be used and are left out:" in said
     assert "broken.jpg: not a picture that can be read" in said
     assert len(results(tmp_path / "out")) == 20
     shutil.copy(given / "broken.jpg", given / "another.png")
     assert upscale(checkpoint, given, tmp_path / "more") == 2
-    assert "2 or more of 22 pictures cannot be read, over 5%: " in only_line(capsys)
+    assert "2 or more of 22 pictures cannot be used, over 5%: " in only_line(capsys)
     assert not (tmp_path / "more").exists()
 
 
@@ -284,7 +304,7 @@ def test_weights_that_are_not_finite_are_one_line(
         (["--out", ""], "--out: give a folder"),
         (["--input", "{here}/nowhere"], "nowhere: no such file or folder"),
         (["--input", "{here}/empty"], "empty: holds no pictures"),
-        (["--input", "{here}/notes.txt"], "notes.txt: neither a picture (.jpg, "),
+        (["--input", "{here}/notes.txt"], "notes.txt: neither a picture"),
         (["--out", "{here}/notes.txt"], "notes.txt is a file; give a folder"),
         (["--out", "{here}/notes.txt/below"], "notes.txt is a file; give a folder"),
         (["--checkpoint", "{here}/none.ckpt"], "none.ckpt: no such checkpoint"),

@@ -137,7 +137,7 @@ def test_unreadable_and_unaligned_pictures_are_left_out_and_listed(
     [
         (["--input", "NOWHERE"], "NOWHERE: no such file or folder"),
         (["--input", ""], "--input: give a picture or a folder"),
-        (["--input", "WEIGHTS"], "neither a picture (.jpg, "),
+        (["--input", "WEIGHTS"], "neither a picture"),
         (["--recognizer", "none"], "--recognizer none: random weights recognise nobody"),
         (["--recognizer", "nowhere.pt"], "nowhere.pt: neither a file nor one of edgeface_xxs"),
         (["--variant", "edgeface_base"], "holds edgeface_xxs, not edgeface_base"),

@@ -14,7 +14,6 @@ import pytest
 
 from dsr.evaluate import main as evaluate_dsr
 from dsr.upsampler import build_dsr_upsampler
-from earface.core.errors import InputError
 from earface.data.face_rows import FaceRow, read_faces
 from earface.data.images import read_image, write_image
 from earface.data.multipie import CAMERA_YAW
@@ -426,15 +425,6 @@ def test_probes_of_an_unreadable_enrolled_picture_do_not_become_non_mated(leaky:
     assert all(left.test.mated)
     lost = sorted(path.name for path in leaky.glob("003_*") if path != broken)
     assert lines == [f"{broken.name}: cannot be read", *(f"{n}: no enrolled picture of 003 can be read" for n in lost)]
-
-
-def test_one_of_a_pair_must_be_readable(leaky: Path) -> None:
-    broken = sorted(leaky.glob("003_*.png"))[0]
-    broken.write_bytes(b"")
-    rows = read_faces(leaky)
-    pairs = Protocol("", Enrolment(rows, rows), Enrolment([], []), [])
-    with pytest.raises(InputError, match=f"{broken.name}: cannot be read, and it is one of a pair"):
-        keep_readable(pairs, None)
 
 
 # What cannot be measured is one line

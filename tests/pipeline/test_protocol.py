@@ -18,7 +18,7 @@ from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
 from earface.data.images import Pixels, read_image
 from earface.synthetic.face_set import FaceSet, synthesize_faces
 from pipeline.leakage import Leak, find_leaks, without_leaks
-from pipeline.protocol import Enrolment, GalleryRule, Protocol, from_dataset, from_lists, from_pairs
+from pipeline.protocol import Enrolment, GalleryRule, Protocol, from_dataset, from_lists
 
 PEOPLE, PICTURES = 6, 3
 Put = Callable[..., Path]
@@ -260,91 +260,6 @@ def test_probes_of_nobody_in_the_gallery_are_refused(put: Put) -> None:
         from_lists(str(gallery), str(probes), 0, 0)
 
 
-# Pairs
-
-
-@pytest.fixture
-def lfw(put: Put) -> Path:
-    names = [f"{name}/{name}_{number:04d}" for name in ("Al", "Bo_B", "Cy") for number in (1, 2, 10)]
-    root = put("lfw", [f"{name}.{'jpg' if place % 2 else 'png'}" for place, name in enumerate(names)])
-    (root / "Al" / "Al_0001.json").write_text("{}")  # not a picture
-    return root
-
-
-def pairs_file(root: Path, header: str, lines: Iterable[str]) -> str:
-    path = root / "pairs.txt"
-    path.write_text("\n".join([header, *lines]) + "\n")
-    return str(path)
-
-
-MATCHED = (("Al", 1, 2), ("Bo_B", 10, 1), ("Cy", 2, 10))
-MISMATCHED = (("Al", 1, "Bo_B", 10), ("Cy", 2, "Al", 10), ("Bo_B", 2, "Cy", 2))
-
-
-@pytest.mark.parametrize(("header", "folds", "between"), [("10\t3", 10, "\t"), ("2 3", 2, " "), ("3", 1, "\t")])
-def test_pairs_are_lfws(lfw: Path, header: str, folds: int, between: str) -> None:
-    """The official header and tabs; spaces; and the header of the development sets, of one fold."""
-    lines = [*MATCHED, *MISMATCHED] * folds
-    protocol = from_pairs(str(lfw), pairs_file(lfw, header, [between.join(map(str, line)) for line in lines]))
-    assert protocol.pairs is not None
-    assert len(protocol.pairs) == 6 * folds
-    for place, (pair, line) in enumerate(zip(protocol.pairs, lines, strict=True)):
-        name, number, other, other_number = line if len(line) == 4 else (line[0], line[1], line[0], line[2])
-        first, second = protocol.test.gallery[pair.first], protocol.test.probes[pair.second]
-        assert (first.identity, second.identity) == (name, other)
-        assert (first.path.stem, second.path.stem) == (f"{name}_{number:04d}", f"{other}_{other_number:04d}")
-        assert first.path.is_file()
-        assert first.path.suffix in (".jpg", ".png")
-        assert pair.same == (name == other)
-        assert pair.fold == place // 6
-    assert len(protocol.test.gallery) == len({line[:2] for line in lines})
-    assert protocol.calibration.rows == []
-    assert protocol.notes() == []
-
-
-def test_between_tabs_a_name_may_hold_spaces(put: Put) -> None:
-    root = put("lfw", ["A B/A B_0001.png", "C/C_0001.png"])
-    protocol = from_pairs(str(root), pairs_file(root, "1\t1", ["A B\t1\tC\t1", "C\t1\tA B\t1"]))
-    assert [row.identity for row in protocol.test.gallery] == ["A B", "C"]
-
-
-@pytest.mark.parametrize(
-    ("header", "lines", "message"),
-    [
-        ("10 300", [], r"pairs.txt: 0 pairs, but 10 folds of 2 x 300 wanted"),
-        ("1 1", ["Al 1 2", "Al 1 Cy 1", "Al 1 Cy 2"], r"pairs.txt: 3 pairs, but 1 folds of 2 x 1 wanted"),
-        ("", ["Al 1 2", "Al 1 Cy 1"], r"pairs.txt line 1: the number of folds and of pairs wanted"),
-        ("ten 1", ["Al 1 2", "Al 1 Cy 1"], r"pairs.txt line 1: the number of folds"),
-        ("1 0", [], r"pairs.txt line 1: the number of folds"),
-        ("1 1 1", ["Al 1 2", "Al 1 Cy 1"], r"pairs.txt line 1: the number of folds"),
-        ("1 1", ["Al 1 2", "Al 1 Cy"], r"pairs.txt line 3: 'Al 1 Cy': NAME N1 N2"),
-        ("1 1", ["Al 1", "Al 1 Cy 1"], r"pairs.txt line 2: 'Al 1': NAME N1 N2, or NAME1 N1 NAME2 N2 wanted"),
-        ("1 1", ["Al 1 2 Cy 1", "Al 1 Cy 1"], r"pairs.txt line 2: 'Al 1 2 Cy 1': NAME N1 N2"),
-        ("1 1", ["Al 1 2", "Al one Cy 1"], r"pairs.txt line 3: 'Al one Cy 1': NAME N1 N2"),
-        ("1 1", ["Al 1 -2", "Al 1 Cy 1"], r"pairs.txt line 2: 'Al 1 -2': NAME N1 N2"),
-        ("1 1", ["Al 1 3", "Al 1 Cy 1"], r"pairs.txt line 2: no picture Al/Al_0003\.\* in .*lfw"),
-        ("1 1", ["Al 1 2", "Al 1 Di 1"], r"pairs.txt line 3: no picture Di/Di_0001"),
-        ("1 1", ["Al 1 2", "Al 1 /etc 1"], r"pairs.txt line 3: no picture /etc/"),
-        ("1 1", ["Al 1 2", "Al 1 ../lfw/Cy 1"], r"pairs.txt line 3: no picture \.\./lfw/Cy"),
-        ("1 1", ["Al 1 2", "Al 1 ../.. 1"], r"pairs.txt line 3: '\.\./\.\.' leaves"),
-        ("1 1", ["Al 2 2", "Al 1 Cy 1"], r"pairs.txt line 2: 'Al 2 2': a picture is compared with itself"),
-        ("1 1", ["Al 1 2", "Al 1 Al 1"], r"pairs.txt line 3: 'Al 1 Al 1': a picture is compared with itself"),
-    ],
-)
-def test_what_is_no_pairs_file_is_an_input_error(lfw: Path, header: str, lines: list[str], message: str) -> None:
-    with pytest.raises(InputError, match=message) as error:
-        from_pairs(str(lfw), pairs_file(lfw, header, lines))
-    assert "\n" not in str(error.value)
-
-
-def test_pairs_that_cannot_be_read_are_an_input_error(lfw: Path) -> None:
-    for content in (None, b"\xff\xfe1"):
-        if content is not None:
-            (lfw / "pairs.txt").write_bytes(content)
-        with pytest.raises(InputError, match=r"`pairs` .*pairs.txt: cannot be read"):
-            from_pairs(str(lfw), str(lfw / "pairs.txt"))
-
-
 # Leaks
 
 
@@ -505,13 +420,6 @@ def test_someone_who_tunes_and_scores_is_refused(clean: Protocol, policy: str) -
     assert f"p1_0.png and {both.path}: 001 is both a test and a calibration identity; remove one of them" in str(
         caught.value
     )
-
-
-def test_a_pair_may_share_its_picture_with_another(lfw: Path) -> None:
-    lines = ["Al 1 2", "Al 2 10", "Al 2 Cy 1", "Cy 1 Al 1"]
-    protocol = from_pairs(str(lfw), pairs_file(lfw, "2", lines))
-    assert {row.path for row in protocol.test.gallery} & {row.path for row in protocol.test.probes}
-    assert find_leaks(protocol) == []
 
 
 def test_a_prepared_set_of_drawn_faces_does_not_leak(face_set: Path, tmp_path: Path) -> None:

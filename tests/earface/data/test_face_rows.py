@@ -45,7 +45,7 @@ def test_a_prepared_name_gives_the_identity_back(tmp_path: Path, identity: str, 
     path = tmp_path / f"{stem}.png"
     path.touch()
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
-    assert identity_of(path) == identity
+    assert identity_of(path) == identity.strip()
     assert not stem.startswith(".")
 
 
