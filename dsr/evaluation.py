@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 
 from dsr.comparison_grid import comparison_rows
 from dsr.config import HR_SIZE, DSRConfig
@@ -26,6 +26,7 @@ from earface.data.pixels import interpolate
 from earface.data.tables import write_csv
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.inference import choose_device
+from earface.training.workers import WorkerLoader
 
 GRID_FACES = 8
 BICUBIC = "bicubic"
@@ -55,7 +56,7 @@ class EvaluationFaces:
         files = degradation == "files"
         self.rows = usable_faces(rows, shape.vlr if files else None)
         self.dataset = FaceDataset(self.rows, seed=options.seed, files=files)
-        self.loader = DataLoader(self.dataset, options.batch_size, num_workers=options.num_workers)
+        self.loader = WorkerLoader(self.dataset, batch_size=options.batch_size, num_workers=options.num_workers)
         self.shape, self.degradation, self.device = shape, degradation, choose_device(options.device)
 
     def __iter__(self) -> Iterator[FaceBatch]:

@@ -26,6 +26,8 @@ _ADVICE = {  # to what the file system says
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit on open files (ulimit -n) or lower `num_workers`"),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.EOPNOTSUPP), "check the disk or network share, or use another"),
 }
+SHARED_MEMORY_ADVICE = "use `num_workers` 0, or give a container more: docker's shm-size, such as 2g"
+_NO_SHARED_MEMORY = ("unable to allocate shared memory", "out of shared memory", "killed by signal: Bus error")
 _OUT_OF_MEMORY = ("CUDA out of memory", "MPS backend out of memory", "ALLOC_FAILED")
 
 
@@ -153,6 +155,8 @@ def _one_line(error: Exception) -> str:
         return str(error)
     if is_out_of_memory(error):
         return "out of GPU memory: lower `batch_size`, or use `device` cpu"
+    if any(sign in str(error) for sign in _NO_SHARED_MEMORY):  # of a loader's worker, whose class is any
+        return f"shared memory (/dev/shm) is full, where loader workers put batches: {SHARED_MEMORY_ADVICE}"
     if isinstance(error, BrokenPipeError) or not isinstance(error, OSError) or error.errno is None:
         return ""
     advice = _ADVICE.get(error.errno, "choose another place")

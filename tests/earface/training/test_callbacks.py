@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 
 from earface.core.stopping import TrainingPaused
 from earface.nn.checkpoint import read_checkpoint
-from earface.training.callbacks import EMA, EarlyStop, LastCheckpoint, best_checkpoints
+from earface.training.best_checkpoints import best_checkpoints
+from earface.training.callbacks import EMA, EarlyStop, LastCheckpoint
 from earface.training.checkpoint_io import AtomicCheckpointIO
 
 STEPS = 4  # an epoch
