@@ -18,12 +18,14 @@ from dsr.metrics import CONVENTION, HR, MeasuredFaces, Upscale, mean_metrics, me
 from dsr.options import DSREvaluationOptions
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.core.notices import warnings_given
 from earface.core.progress import tracked
 from earface.data.face_dataset import FaceBatch, FaceDataset, FacePixels, on_device, usable_faces, with_vlr
 from earface.data.face_rows import FaceRow
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import interpolate
 from earface.data.tables import write_csv
+from earface.metrics.image_quality import warn_if_too_good
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.inference import choose_device
 from earface.training.workers import WorkerLoader
@@ -129,6 +131,8 @@ def report(
     shape, console = faces.shape, Console()
     console.width = max(console.width, TABLE_WIDTH)
     people = len({row.identity for row in faces.rows})
+    for name, values in found.items():
+        warn_if_too_good(values.get("psnr"), name)
     title = f"{shape.vlr_size} px, {faces.degradation}: {len(faces.rows)} faces of {people} identities"
     content = {
         "faces": len(faces.rows),
@@ -138,6 +142,7 @@ def report(
         "checkpoints": dict(made_of),
         "convention": CONVENTION,
         "figures": found,
+        "warnings": warnings_given(),
     }
     with atomic_write(Path(out) / "metrics.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import (
 )
 from torch import Tensor
 
+from earface.core.notices import show_warnings
 from earface.core.stopping import StopRequests, current_requests
 from earface.training.best_checkpoints import carry_over_scores
 from earface.training.loggers import MetricsCSV
@@ -214,6 +215,9 @@ class RunState(Callback):
 
     def __init__(self, name: str, version: str) -> None:
         self.name, self.version = name, version
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        show_warnings()  # the data has been read; the first step comes next
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
