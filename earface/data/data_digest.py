@@ -65,9 +65,10 @@ class DataDigest:
         tables = {side: torch.tensor(sorted(each.items()), dtype=torch.int64) for side, each in sides.items()}
         return {"of_people": self.of_people, **{side: table.view(len(table), 2) for side, table in tables.items()}}
 
-    @property
-    def what(self) -> str:
-        return "people" if self.of_people else "pictures"
+    def counted(self, number: int | str) -> str:
+        """`1 person`, `2 of 4 people`, or so many pictures."""
+        words = ("person", "people") if self.of_people else ("picture", "pictures")
+        return f"{number} {words[number != 1]}"
 
     def trained_on(self, pictures: Iterable[Picture]) -> tuple[list[str], int]:
         """Names of the people, or pictures, among these that were only trained on, and how many there are in all."""
@@ -81,9 +82,8 @@ class DataDigest:
         Raises InputError where people, or pictures, have changed sides; warns where they or their pictures are others.
         """
         if self.of_people != earlier.of_people:
-            warn(
-                f"{checkpoint}: began with data of {earlier.what}, and now it is of {self.what}: they are not compared"
-            )
+            known = "known" if self.of_people else "unknown"
+            warn(f"{checkpoint}: whose pictures the data holds is {known} now, unlike before, so it is not compared")
             return self
         for now, before, other, is_now, was in (
             (self.val, earlier.val, earlier.train, "validates", "was trained on"),
@@ -91,29 +91,25 @@ class DataDigest:
         ):
             if moved := now.keys() & other.keys() - before.keys():
                 raise InputError(
-                    f"{checkpoint}: the data was split anew: what {was} now {is_now}, {len(moved)} {self.what} such as "
-                    f"{min(self.names[key] for key in moved)}: split it as it was (the same seed), or start another "
-                    "run by `name` or `resume` never"
+                    f"{checkpoint}: the data was split anew: what {was} now {is_now}, {self.counted(len(moved))} such "
+                    f"as {self._first(moved)}: split it as it was (the same seed), or start another run by `name` or "
+                    "`resume` never"
                 )
         for side, now, before in (("training", self.train, earlier.train), ("validation", self.val, earlier.val)):
-            self._warn_of_change(f"{checkpoint}: the {side} data is not what the run began with", now, before)
+            if changes := self._changes(now, before):
+                warn(f"{checkpoint}: the {side} data is not what the run began with: {', '.join(changes)}")
         return replace(self, train=earlier.train | self.train)
 
-    def _warn_of_change(self, line: str, now: Entries, before: Entries) -> None:
+    def _changes(self, now: Entries, before: Entries) -> list[str]:
         came, went = now.keys() - before.keys(), before.keys() - now.keys()
-        changed = {key for key in now.keys() & before.keys() if now[key] != before[key]}
-        words = f"{self.what} with other pictures" if self.of_people else "pictures changed"
-        parts = [
-            f"{len(keys)} {text}" + (f" (such as {min(self.names[key] for key in keys)})" if named else "")
-            for keys, text, named in (
-                (came, f"{self.what} more", True),
-                (went, f"{self.what} less", False),
-                (changed, words, True),
-            )
-            if keys
-        ]
-        if parts:
-            warn(f"{line}: {', '.join(parts)}")
+        others = {key for key in now.keys() & before.keys() if now[key] != before[key]}
+        changes = [f"{self.counted(len(came))} more (such as {self._first(came)})"] if came else []
+        changes += [f"{self.counted(len(went))} less"] if went else []
+        words = "with other pictures" if self.of_people else "changed"
+        return changes + ([f"{self.counted(len(others))} {words} (such as {self._first(others)})"] if others else [])
+
+    def _first(self, keys: Iterable[int]) -> str:
+        return min(self.names[key] for key in keys)
 
 
 def refuse_trained_on(
@@ -128,11 +124,12 @@ def refuse_trained_on(
     if digest is None or (digest.of_people and not all(picture.person for picture in pictures)):
         return
     found, count = digest.trained_on(pictures)
-    line = f"{source}: {len(found)} of {count} {digest.what}, such as {found[0]}," if found else ""
-    if found and of_the_run:
+    if not found:
+        return
+    line = f"{source}: {digest.counted(f'{len(found)} of {count}')}, such as {found[0]},"
+    if of_the_run:
         raise InputError(f"{line} were trained on: the data was split anew since; evaluate on others")
-    if found:
-        warn(f"{line} have names that were trained on: if they are the same, these are no metrics of unseen ones")
+    warn(f"{line} have names that were trained on: if they are the same, these are no metrics of unseen ones")
 
 
 def _entries(pictures: Sequence[Picture], of_people: bool, names: dict[int, str]) -> Entries:
