@@ -14,7 +14,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from earface.core.errors import InputError, as_flags
+from earface.core.errors import InputError
+from earface.core.notices import as_flags
 from earface.data.augmentation import FaceAugmentation
 from earface.data.data_digest import Picture, face_pictures
 from earface.data.face_dataset import (

@@ -9,12 +9,11 @@ import argparse
 import errno
 import functools
 import io
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
-from earface.core.notices import collecting_warnings, show_warnings
+from earface.core.notices import as_flags, collecting_warnings, show_warnings
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -97,12 +96,6 @@ def advice_for(flag: str, known: Iterable[str], help_command: str) -> str:
     if not near:
         return f" (see {help_command})"
     return f"; did you mean {f'--{near[0]}' if flag.startswith('--') else by_spelling[near[0]]}?"
-
-
-def as_flags(message: str) -> str:
-    """Options in backticks as the command line spells them: `batch_size` -> --batch-size."""
-    option = r"`(?!earface |python )([a-z]\w*)([^`]*)`"  # a command in backticks stays
-    return re.sub(option, lambda found: f"--{found[1].replace('_', '-')}{found[2]}", message)
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -13,7 +13,8 @@ from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from earface.core.errors import InputError, as_flags
+from earface.core.errors import InputError
+from earface.core.notices import as_flags
 from earface.core.options import to_plain
 from earface.metrics.image_quality import warn_if_too_good
 from earface.nn.checkpoint import read_checkpoint

@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from earface.core.command_line import write_options
-from earface.core.errors import InputError, as_flags, is_out_of_memory
+from earface.core.errors import InputError, is_out_of_memory
+from earface.core.notices import as_flags
 from earface.nn.inference import check_gpu_age, device_of_accelerator, why_no_gpu
 from earface.nn.precision import automatic_precision
 from earface.training.best_checkpoints import best_checkpoints
