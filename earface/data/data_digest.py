@@ -85,14 +85,14 @@ class DataDigest:
             known = "known" if self.of_people else "unknown"
             warn(f"{checkpoint}: whose pictures the data holds is {known} now, unlike before, so it is not compared")
             return self
-        for now, before, other, is_now, was in (
-            (self.val, earlier.val, earlier.train, "validates", "was trained on"),
-            (self.train, earlier.train, earlier.val, "is trained on", "validated"),
+        for now, before, other, words in (
+            (self.val, earlier.val, earlier.train, "trained on before, validated on now"),
+            (self.train, earlier.train, earlier.val, "validated on before, trained on now"),
         ):
             if moved := now.keys() & other.keys() - before.keys():
                 raise InputError(
-                    f"{checkpoint}: the data was split anew: what {was} now {is_now}, {self.counted(len(moved))} such "
-                    f"as {self._first(moved)}: split it as it was (the same seed), or start another run by `name` or "
+                    f"{checkpoint}: the data was split anew ({words}: {self.counted(len(moved))} such as "
+                    f"{self._first(moved)}): split it as it was (the same seed), or start another run by `name` or "
                     "`resume` never"
                 )
         for side, now, before in (("training", self.train, earlier.train), ("validation", self.val, earlier.val)):

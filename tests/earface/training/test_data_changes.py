@@ -92,7 +92,7 @@ def test_ears_that_were_split_anew_are_refused(
     last = Path(places[1]) / "last.ckpt"
     capsys.readouterr()
     line = refusal(train, capsys, *command)
-    assert f"{last}: the data was split anew: what was trained on now validates, 1 person such as " in line
+    assert f"{last}: the data was split anew (trained on before, validated on now: 1 person such as " in line
     assert trained[0] in line
     assert "--resume never" in line
     line = refusal(evaluate, capsys, "--checkpoint", last, "--out", last.parent / "evaluation")
@@ -148,7 +148,7 @@ def test_photographs_that_were_split_anew_are_refused(tmp_path: Path, places: li
     split(photographs[2:10], [*photographs[:2], *photographs[10:]])
     capsys.readouterr()
     line = refusal(ear_teacher.detector.train.main, capsys, *command)
-    assert "what was trained on now validates, 2 pictures such as a/" in line
+    assert "trained on before, validated on now: 2 pictures such as a/" in line
     last = Path(places[1]) / "last.ckpt"
     line = refusal(ear_teacher.detector.evaluate.main, capsys, "--checkpoint", last, "--out", tmp_path / "out")
     assert "val.json: 2 of 4 pictures, such as a/" in line
@@ -180,7 +180,7 @@ def test_faces_that_were_split_anew_are_refused(
     prepare(2)
     capsys.readouterr()
     line = refusal(train, capsys, *command)
-    assert "the data was split anew: what " in line
+    assert "the data was split anew (" in line
     assert " such as 0" in line
     prepare(1)
     assert train([*command, "--stop-after-epoch", "2"]) in (0, EXIT_PAUSED)
