@@ -169,9 +169,10 @@ class TimmBackbone(PretrainedBackbone):
             raise
         except Exception as error:  # a network of one size or without maps says so in its own way
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            own = about.input_size[-1]
             raise InputError(
-                f"`encoder` timm:{name}: gives no maps of a {image_size} px image ({reason}): try `image_size` "
-                f"{about.input_size[-1]}, or another encoder"
+                f"`encoder` timm:{name}: gives no maps of a {image_size} px image ({reason}): try "
+                f"{f'`image_size` {own}' if own % 32 == 0 else 'another `image_size`'}, or another encoder"
             ) from error
         self.grids = [each.shape[-1] for each in maps]
         self.train()
