@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
+from earface.core.notices import warn
 from earface.data.ear_contract import STRETCH, EarAligner, EarContract, landmarker_of
 from earface.data.ear_networks import EarBoxes
 from earface.data.ear_writing import EARS, contract_of_folder, holds_prepared_ears, sides_of_folder
 from earface.data.folders import list_images
-from earface.data.image_cache import read_picture
+from earface.data.image_cache import box_oddities, read_picture
 from earface.data.images import Pixels, resize_image
 from earface.data.names import person_name, warn_of_odd_names
 from earface.data.npy import TeacherData, read_teacher_npy
@@ -179,4 +180,6 @@ def sources_of(
         )
     if crop_to_bbox and data.bboxes is None:
         raise InputError(f"{path}: has no bboxes to crop to; add `crop_to_bbox` false if its pictures are ears already")
+    for oddity in box_oddities(data):
+        warn(oddity)
     return [EarSource(data, row, crop=bool(crop_to_bbox)) for row in range(len(data))]

@@ -10,11 +10,13 @@ from typing import Literal
 
 from ear_teacher.recognition.loading import TrainedEarRecognizer
 from earface.core.errors import InputError
+from earface.core.notices import warn
 from earface.data.annotations import checked_side
 from earface.data.ear_contract import STRETCH
 from earface.data.ear_writing import COLUMNS, INDEX, collection_of_folder, prepared_folder, stored_contract
 from earface.data.face_rows import read_faces
 from earface.data.identity_split import identity_digests, person
+from earface.data.image_cache import box_oddities
 from earface.data.npy import read_teacher_npy
 from earface.data.picture_rows import PictureRow
 from earface.data.tables import SIDE_COLUMN, read_csv
@@ -125,6 +127,8 @@ def ears_of_set(root: str) -> list[EarPicture]:
     for picture in data.image_paths:
         if not picture.is_file():
             raise InputError(f"{path}: {picture} is missing")
+    for oddity in box_oddities(data):
+        warn(oddity)
     sides, known = data.sides or [""] * len(data), _records(data.image_paths)
     boxes = [None] * len(data) if data.bboxes is None else [tuple(map(float, box)) for box in data.bboxes]
     contract = data.contract or STRETCH

@@ -14,6 +14,11 @@ if not os.environ.get("EARFACE_TEST_CUDA"):
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
+from hypothesis import settings
+
+# the same examples in every run, and as long as they take on a busy machine
+settings.register_profile("earface", derandomize=True, deadline=None, database=None)
+settings.load_profile("earface")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

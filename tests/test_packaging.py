@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from earface.commands import COMMANDS
 from tests.conftest import TINY
@@ -209,3 +212,19 @@ def test_the_unpacked_source_distribution_has_all_that_its_tests_import(built: P
     [folder] = tmp_path.iterdir()
     collected = run(folder, sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "", "-p", "no:cacheprovider")
     assert "tests/test_packaging.py" in collected
+
+
+def test_every_place_that_names_the_version_names_the_same_one() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_image_copies_every_package_and_nothing_that_is_missing() -> None:
+    copied = re.findall(r"^COPY (.+) /source/", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    names = {name for line in copied for name in line.split()}
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {*wheel["packages"], "pyproject.toml", "README.md", "LICENSE"} == names
+    assert all((ROOT / name).exists() for name in names)
+    kept = (ROOT / ".dockerignore").read_text()
+    assert all(f"!{name}" in kept for name in names)

@@ -24,11 +24,11 @@ from earface.data.annotations import (
     Floats,
     Photograph,
     Size,
-    checked_box,
     checked_points,
     no_points,
     stacked_boxes,
 )
+from earface.data.boxes import checked_box
 from earface.data.coco import write_coco
 from earface.data.folders import pictures_at
 from earface.data.image_cache import crop_to_box

@@ -15,20 +15,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.core.notices import warn
+from earface.data.boxes import (
+    Floats as Floats,  # exported
+)
+from earface.data.boxes import (
+    Size as Size,
+)
+from earface.data.boxes import (
+    check_boxes,
+    check_view,
+    checked_box,
+    checked_numbers,
+    read_headers,
+    slack,
+)
 from earface.data.folders import DataRoot, list_images
-from earface.data.images import image_size, read_ahead
-from earface.data.tables import Row, read_csv, write_csv
+from earface.data.images import Header
+from earface.data.names import person_name, warn_of_odd_names
+from earface.data.photograph_paths import PhotographPaths, visible_files
+from earface.data.tables import Row, decoded, read_csv, write_csv
 
 UNLABELLED, HIDDEN, VISIBLE = 0, 1, 2  # COCO's visibility
 SIDES = ("l", "r")
 BOX_COLUMNS = ("x", "y", "width", "height")
 MAX_POINTS = 1000
-Floats = NDArray[np.float32]
-Size = tuple[int, int]  # width, height
 
 
 @dataclass(frozen=True)
@@ -77,23 +91,23 @@ def read_boxes_csv(path: str | os.PathLike[str], data_root: str | os.PathLike[st
     absent = [column for column in ("file", *BOX_COLUMNS) if column not in table[0]]
     if absent:
         raise InputError(f"{path}: no column {absent[0]!r} (it has {', '.join(table[0])})")
-    root = DataRoot(path.parent if data_root is None else data_root)
+    paths = PhotographPaths(path, data_root)
     rows: dict[Path, list[Row]] = {}
     for record in table:
         try:
-            rows.setdefault(root.resolve(record["file"]), []).append(record)
+            rows.setdefault(paths.resolve(record["file"]), []).append(record)
         except InputError as error:
             raise InputError(f"{path} line {record.line}: {error}") from None
-    sizes = photograph_sizes(path, rows)
+    headers = photograph_headers(path, rows)
+    check_boxes(path, ((photograph, _cells(record)) for photograph in rows for record in rows[photograph]), headers)
     photographs = []
-    for photograph, size in zip(rows, sizes, strict=True):
-        boxes, sides, subjects = [], [], set()
-        for record in rows[photograph]:
+    for photograph, records in rows.items():
+        boxes, sides, subjects, size = [], [], set(), size_in(headers[photograph])
+        for record in records:
             try:
-                subjects.add(record.get("subject", ""))
-                numbers = [record[column].strip() for column in BOX_COLUMNS]
-                if any(numbers):
-                    boxes.append(checked_box(numbers, size))
+                subjects.add(person_name(record.get("subject", "")))
+                if any(_cells(record)):
+                    boxes.append(checked_box(_cells(record), size))
                     sides.append(checked_side(record.get("side", "")))
             except InputError as error:
                 raise InputError(f"{path} line {record.line} ({record['file']}): {error}") from None
@@ -101,7 +115,13 @@ def read_boxes_csv(path: str | os.PathLike[str], data_root: str | os.PathLike[st
         photographs.append(
             Photograph(photograph, size, stacked_boxes(boxes), no_points(len(boxes)), True, tuple(sides), subject)
         )
+    paths.report()
+    warn_of_odd_names((each.subject for each in photographs if each.subject), path)
     return Annotations(path, photographs)
+
+
+def _cells(record: Row) -> list[str]:
+    return [record[column] for column in BOX_COLUMNS]
 
 
 def write_boxes_csv(path: str | os.PathLike[str], annotations: Annotations) -> None:
@@ -126,15 +146,17 @@ def read_pts_folder(folder: str | os.PathLike[str]) -> Annotations:
     contour meets the strongest image gradient at a shift of (0.0, -0.5) px. The box reaches half a pixel beyond the
     outermost points' centres.
     """
-    pictures = [path for path in list_images(folder) if path.with_suffix(".pts").is_file()]
-    alone = sorted(set(Path(folder).rglob("*.pts")) - {path.with_suffix(".pts") for path in pictures})
+    found = list_images(folder)
+    pictures = [path for path in found if path.with_suffix(".pts").is_file()]
+    alone = sorted({*visible_files(Path(folder), "*.pts")} - {path.with_suffix(".pts") for path in pictures})
     if alone:
         raise InputError(f"{alone[0]}: no picture of that name beside it (and {len(alone) - 1} more such files)")
     if not pictures:
         raise InputError(f"{folder}: holds no picture with a .pts file of its name")
     photographs: list[Photograph] = []
-    for picture, size in zip(pictures, photograph_sizes(Path(folder), pictures), strict=True):
-        file = picture.with_suffix(".pts")
+    headers = photograph_headers(Path(folder), pictures)
+    for picture in pictures:
+        file, size = picture.with_suffix(".pts"), size_in(headers[picture])
         try:
             points = checked_points(read_pts(file), size)
             if photographs and len(points) != photographs[0].keypoints.shape[1]:
@@ -144,6 +166,9 @@ def read_pts_folder(folder: str | os.PathLike[str]) -> Annotations:
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
         photographs.append(Photograph(picture, size, boxes, points[None], has_boxes=False))
+    check_view(Path(folder), [(each.path, each.boxes[0].tolist()) for each in photographs], headers)
+    if len(pictures) < len(found):
+        warn(f"{folder}: {len(found) - len(pictures)} of {len(found)} pictures have no .pts file and are left out")
     count = photographs[0].keypoints.shape[1]
     return Annotations(Path(folder), photographs, tuple(f"point_{number:02d}" for number in range(1, count + 1)))
 
@@ -151,13 +176,15 @@ def read_pts_folder(folder: str | os.PathLike[str]) -> Annotations:
 def read_pts(path: Path) -> Floats:
     """The points of one file, (K, 3), all visible."""
     try:
-        head, opened, rest = path.read_text(encoding="utf-8-sig").partition("{")
+        head, opened, rest = decoded(path.read_bytes(), path).partition("{")
         body, closed, _ = rest.partition("}")
         fields = dict(line.split(":", 1) for line in head.splitlines() if ":" in line)
         declared = int(fields["n_points"])
         points = [[float(number) for number in line.split()] for line in body.splitlines() if line.strip()]
     except OSError as error:
         raise InputError(f"{error.strerror}") from None
+    except InputError as error:
+        raise InputError(str(error).removeprefix(f"{path}: ")) from None
     except (ValueError, KeyError):
         raise InputError('not a .pts file: expected "n_points: K" and K lines "x y" between { and }') from None
     if not opened or not closed or len(points) != declared or any(len(point) != 2 for point in points):
@@ -172,8 +199,8 @@ def write_pts(path: str | os.PathLike[str], points: Floats) -> None:
         temporary.write_text("\n".join(["version: 1", f"n_points: {len(lines)}", "{", *lines, "}", ""]))
 
 
-def photograph_sizes(source: Path, paths: Iterable[Path]) -> list[Size | None]:
-    """Of each photograph, from its header. Raises InputError if one is missing; an unreadable one is for the loader."""
+def photograph_headers(source: Path, paths: Iterable[Path]) -> dict[Path, Header | None]:
+    """Of each photograph; None for an unreadable one, which is for the loader. Raises InputError if one is missing."""
     paths = list(paths)
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
@@ -181,44 +208,16 @@ def photograph_sizes(source: Path, paths: Iterable[Path]) -> list[Size | None]:
             f"{source}: {len(missing)} of {len(paths)} photographs are missing: {'; '.join(missing[:3])}; "
             "name the folder that they lie in"
         )
-
-    def size(path: Path) -> Size | None:
-        try:
-            return image_size(path)
-        except InputError:
-            return None
-
-    return list(read_ahead(size, paths))
+    return read_headers(paths)
 
 
-def checked_box(box: Sequence[object], size: Size | None) -> Floats:
-    """(4,) x y width height, cut to the picture. It may extend beyond the picture by `_slack`, a slip of the hand."""
-    numbers = _numbers(box, "box")
-    if len(numbers) != 4:
-        raise InputError(f"box of {len(numbers)} numbers: expected x y width height")
-    written = " ".join(f"{value:g}" for value in numbers)
-    x, y, width, height = numbers.tolist()
-    right, bottom = x + width, y + height
-    if min(x, y) >= 0 and 0 < right <= 1 and 0 < bottom <= 1:
-        raise InputError(f"box {written} looks like fractions of the picture: multiply by its width and height")
-    if width <= 0 or height <= 0:
-        raise InputError(f"box {written} has no size: expected x y width height in pixels")
-    if size is not None:
-        slack = _slack(size)
-        if min(x, y) < -slack or right > size[0] + slack or bottom > size[1] + slack:
-            raise InputError(
-                f"box {written} leaves the {size[0]}x{size[1]} picture: expected x y width height in pixels, "
-                "not corners"
-            )
-        x, y, right, bottom = max(x, 0), max(y, 0), min(right, size[0]), min(bottom, size[1])
-        if right <= x or bottom <= y:
-            raise InputError(f"box {written} lies outside the {size[0]}x{size[1]} picture")
-    return np.array([x, y, right - x, bottom - y], np.float32)
+def size_in(header: Header | None) -> Size | None:
+    return None if header is None else header[0]
 
 
 def checked_points(points: Sequence[object] | Floats, size: Size | None) -> Floats:
     """(K, 3) x y visibility, not labelled ones at 0 0; those just outside the picture are moved to its edge."""
-    numbers = _numbers(np.ravel(np.asarray(points, object)).tolist(), "landmarks")
+    numbers = checked_numbers(np.ravel(np.asarray(points, object)).tolist(), "landmarks")
     if len(numbers) % 3 or len(numbers) > 3 * MAX_POINTS:
         raise InputError(f"landmarks of {len(numbers)} numbers: expected x y visibility of each")
     table = numbers.reshape(-1, 3)
@@ -230,8 +229,8 @@ def checked_points(points: Sequence[object] | Floats, size: Size | None) -> Floa
     if len(places) > 1 and places.min() >= 0 and places.max() <= 1:
         raise InputError("landmarks look like fractions of the picture: multiply by its width and height")
     if size is not None and len(places):
-        slack, last = _slack(size), np.array(size) - 1
-        outside = ((places < -slack) | (places > last + slack)).any(axis=1)
+        beyond, last = slack(size), np.array(size) - 1
+        outside = ((places < -beyond) | (places > last + beyond)).any(axis=1)
         if outside.any():
             number = int(np.flatnonzero(labelled)[outside][0]) + 1
             raise InputError(f"landmark {number} lies outside the {size[0]}x{size[1]} picture: set its visibility to 0")
@@ -254,7 +253,19 @@ def enclosing_box(points: Floats, size: Size | None) -> Floats:
     if not len(places):
         raise InputError("neither a box nor a labelled landmark")
     low, high = places.min(0) - 0.5, places.max(0) + 0.5
-    return checked_box([*low, *(high - low)], size)
+    if size is not None:
+        low, high = low.clip(0, size), high.clip(0, size)
+    return np.concatenate([low, high - low]).astype(np.float32)
+
+
+def box_of_ear(box: Sequence[object] | None, points: Floats, size: Size | None) -> tuple[Floats, bool]:
+    """(4,) x y width height, and whether `box` says it: one that is missing or has no size is that of (K, 3) points."""
+    labelled = bool((points[:, 2] != UNLABELLED).any())
+    if box is None or not len(box):
+        return enclosing_box(points, size), False
+    if labelled and len(box) == 4 and (checked_numbers(box, "box")[2:] == 0).any():
+        return enclosing_box(points, size), False
+    return checked_box(box, size), True
 
 
 def stacked_boxes(boxes: Sequence[Floats]) -> Floats:
@@ -263,19 +274,3 @@ def stacked_boxes(boxes: Sequence[Floats]) -> Floats:
 
 def no_points(num_ears: int, num_landmarks: int = 0) -> Floats:
     return np.zeros((num_ears, num_landmarks, 3), np.float32)
-
-
-def _slack(size: Size) -> float:
-    return max(2.0, 0.01 * max(size))
-
-
-def _numbers(values: Sequence[object], name: str) -> NDArray[np.float64]:
-    try:
-        if any(isinstance(value, bool | list | tuple | dict) for value in values):
-            raise TypeError
-        numbers = np.array([float(value) for value in values])  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{name} {str(list(values))[:80]} is not numbers") from None
-    if not np.isfinite(numbers).all():
-        raise InputError(f"{name} holds NaN or infinity")
-    return numbers

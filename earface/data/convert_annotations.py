@@ -4,6 +4,7 @@
     earface ears annotations --pts FOLDER --out annotations.json
     earface ears annotations --points landmarks.npz --out annotations.json
     earface ears annotations --coco FILE --images FOLDER --out annotations.json
+    earface ears annotations --yolo FOLDER --out annotations.json
 
 Beside annotations.json it writes annotations_train.json and annotations_val.json, which share no photograph; for
 cross-validation, `--folds 5`, five pairs annotations_fold1_train.json, annotations_fold1_val.json, ...
@@ -20,6 +21,7 @@ from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import refuse_to_replace, require_file, require_folder
 from earface.core.first_imports import first_imports
+from earface.core.notices import warn
 from earface.core.tool_options import next_step
 from earface.data.options import AnnotationOptions
 
@@ -31,18 +33,28 @@ if TYPE_CHECKING:
 
 
 def read_source(options: AnnotationOptions) -> Annotations:
-    """The annotations of the one source that is given."""
+    """The annotations of the one source that is given. Raises InputError if it has no ear."""
+    annotations = _annotations(options)
+    if not annotations.num_ears:
+        raise InputError(f"{annotations.source}: {len(annotations)} photographs and no ears; give annotations of ears")
+    return annotations
+
+
+def _annotations(options: AnnotationOptions) -> Annotations:
     from earface.data.annotations import read_boxes_csv, read_pts_folder
     from earface.data.coco import read_coco
     from earface.data.points_npz import read_points_npz
+    from earface.data.yolo import read_yolo
 
     if options.boxes:
         return read_boxes_csv(options.boxes, options.images)
     if options.coco:
-        return read_coco(options.coco, options.images)
+        return read_coco(options.coco, options.images, options.category)
     if options.points:
         return read_points_npz(options.points, options.images)
-    assert options.pts, "the options have one of the four"
+    if options.yolo:
+        return read_yolo(options.yolo, options.images, options.category)
+    assert options.pts, "the options have one of the five"
     return read_pts_folder(options.pts)
 
 
@@ -58,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(AnnotationOptions, argv, prog="earface ears annotations")
     for file in filter(None, (options.boxes, options.points, options.coco)):
         require_file(file)
-    for folder in filter(None, (options.pts, options.images)):
+    for folder in filter(None, (options.pts, options.yolo, options.images)):
         require_folder(folder)
     out = Path(options.out)
     folds = [*range(1, options.folds + 1)] if options.folds else [None] if options.val_fraction else []
@@ -96,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"note: {len(shared)} people are on both sides; --split-by subject keeps each on one side")
     for reject in rejects:
         print(f"left out: {reject}")
+    if rejects:
+        warn(f"{annotations.source}: {len(rejects)} photographs cannot be read and are left out")
     if len(parts) > 1:
         train, val = (path for path, _ in parts[1:3])
         print(next_step("ears detector train", train_json=train, val_json=val))

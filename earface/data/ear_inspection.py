@@ -11,6 +11,7 @@ import numpy as np
 
 from earface.core.errors import InputError
 from earface.core.progress import tracked
+from earface.data.boxes import check_boxes, checked_box, read_headers
 from earface.data.duplicates import picture_signature
 from earface.data.ear_contract import EarAligner, LocatedEar, letterboxed
 from earface.data.ear_networks import EarBoxes
@@ -18,7 +19,7 @@ from earface.data.ear_rows import EarRow
 from earface.data.image_cache import MAX_UNREADABLE, crop_to_box
 from earface.data.images import Pixels, read_ahead, read_image
 
-Rejection = Literal["unreadable", "too small", "no ear found", "misfit"]
+Rejection = Literal["unreadable", "bad box", "too small", "no ear found", "misfit"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,12 @@ class Inspection:
         """Read and locate one ear; the row comes back with its box."""
         try:
             photograph = read_image(row.path)
-            if row.box is None and self.boxes is not None:
+        except InputError as error:
+            return RejectedEar(row.name, str(error).removeprefix(f"{row.path}: "), "unreadable", row)
+        try:
+            if row.box is not None:
+                checked_box(row.box, (photograph.shape[1], photograph.shape[0]))
+            elif self.boxes is not None:
                 found, _ = self.boxes(photograph)
                 if not len(found):
                     return RejectedEar(row.name, "no ear found", "no ear found", row)
@@ -63,7 +69,7 @@ class Inspection:
             box = None if row.box is None else np.array(row.box, np.float32)
             ear = photograph if box is None else crop_to_box(photograph, box)
         except InputError as error:
-            return RejectedEar(row.name, str(error).removeprefix(f"{row.path}: "), "unreadable", row)
+            return RejectedEar(row.name, str(error), "bad box", row)
         height, width = ear.shape[:2]
         if min(height, width) < self.min_size:
             reason = f"{width}x{height}: narrower or lower than {self.min_size} pixels"
@@ -81,12 +87,15 @@ class Inspection:
 
 
 def inspect_ears(
-    rows: Sequence[EarRow], inspection: Inspection
+    rows: Sequence[EarRow], inspection: Inspection, index: str | None = None
 ) -> tuple[list[EarRow], list[InspectedEar], list[RejectedEar]]:
     """Read every picture: the rows that can be used, with their boxes, what was found in them, and the rejects.
 
-    Raises InputError if more than 5 % cannot be read, and if none can be used.
+    index: the file that the boxes are from. Raises InputError if more than 5 % cannot be read or have a bad box, if the
+    boxes are of another kind, and if none can be used.
     """
+    boxes = [(row.path, row.box) for row in rows if row.box is not None]
+    check_boxes(index, boxes, read_headers(path for path, _ in boxes))
     kept, found, rejects = [], [], []
     for result in tracked(read_ahead(inspection, rows), "reading pictures", len(rows)):
         if isinstance(result, RejectedEar):
@@ -94,10 +103,10 @@ def inspect_ears(
         else:
             kept.append(result[0])
             found.append(result[1])
-    unreadable = [f"{reject.name}: {reject.reason}" for reject in rejects if reject.kind == "unreadable"]
+    unreadable = [f"{each.name}: {each.reason}" for each in rejects if each.kind in ("unreadable", "bad box")]
     if len(unreadable) > MAX_UNREADABLE * len(rows):
         raise InputError(
-            f"{len(unreadable)} of {len(rows)} pictures cannot be read, over {MAX_UNREADABLE:.0%}: "
+            f"{len(unreadable)} of {len(rows)} pictures cannot be used, over {MAX_UNREADABLE:.0%}: "
             + "; ".join(unreadable[:3])
         )
     if not kept:

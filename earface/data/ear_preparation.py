@@ -59,7 +59,7 @@ def prepare_ears(options: EarPreparationOptions, pattern: re.Pattern[str] | None
     boxes = None if options.detector is None else EarBoxes(Path(options.detector), options.min_score)
     rows = _rows(options, images, pattern)
     inspection = Inspection(aligner, boxes, options.min_size, options.side == "column", options.misfits == "letterbox")
-    kept, found, rejects = inspect_ears(rows, inspection)
+    kept, found, rejects = inspect_ears(rows, inspection, options.index)
     warn_of_lost_people((row.subject for row in rows), (row.subject for row in kept), images)
     _warn_of_sides(kept, found)
     report: dict[str, object] = {

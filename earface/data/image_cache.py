@@ -7,7 +7,7 @@ import json
 import mmap
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write, check_free_space, remove_abandoned
+from earface.core.notices import warn
+from earface.data.boxes import checked_box, oddities, read_headers
 from earface.data.images import Pixels, read_ahead, read_image, resize_image
 from earface.data.npy import TeacherData
 
 RULE = 1  # raise it when the same files would become other pixels
+BOX_RULE = 1  # the same, of crops alone
 MAX_UNREADABLE = 0.05  # of the rows; more is a wrong folder rather than a few bad files
 
 
@@ -48,6 +51,7 @@ class ImageCache:
     images: ImageMap  # (N, S, S, C)
     kept: NDArray[np.int64]  # (N,) the row of TeacherData that each image is
     skipped: list[tuple[str, str]]  # path, reason
+    oddities: list[str] = field(default_factory=list)  # of the boxes
 
     def __len__(self) -> int:
         return len(self.kept)
@@ -68,9 +72,10 @@ def open_image_cache(
     boxes if they are used, library versions. It appears whole or not at all, so a kill, or several processes at once,
     do no harm. crop_to_bbox: each picture is cut to its box, clipped to the picture, before the resize.
     An image array that has this form already is used as it is, without a copy.
-    Unreadable pictures, and boxes without a pixel inside, are skipped, and reported again when the cache is found.
+    Unreadable pictures, and boxes that `checked_box` refuses or that hold no pixel, are skipped, and reported again
+    when the cache is found; so is what is odd about the boxes.
     progress: called with (rows done, rows in all).
-    Raises InputError if more than 5 % are unreadable or the disk has no room.
+    Raises InputError if more than 5 % are skipped, if the boxes are of another kind, or if the disk has no room.
     """
     if channels not in (1, 3) or image_size < 1:
         raise InputError(f"image size {image_size}, {channels} channels: expected 1 pixel or more, 1 or 3 channels")
@@ -88,16 +93,19 @@ def open_image_cache(
         cache = _open(path, shape)
     if cache is None:
         raise InputError(f"{path}: vanished while it was opened; run the same command again")
+    for oddity in cache.oddities:
+        warn(oddity)
     return cache
 
 
 def read_picture(data: TeacherData, row: int, *, channels: int, crop_to_bbox: bool = False) -> Pixels:
     """One row of `data` at its own size: (H, W, channels) uint8, cut to its box if asked for.
 
-    Raises InputError for what cannot be read and for a box without a pixel inside.
+    Raises InputError for what cannot be read, and for a box that `checked_box` refuses or that holds no pixel.
     """
     image = _source_image(data, row, channels)
     if crop_to_bbox and data.bboxes is not None:
+        checked_box(data.bboxes[row].tolist(), (image.shape[1], image.shape[0]))
         image = crop_to_box(image, data.bboxes[row])
     return image
 
@@ -123,6 +131,7 @@ def _digest(data: TeacherData, image_size: int, channels: int, crop_to_bbox: boo
     for path in [data.source] if data.image_paths is None else data.image_paths:
         digest.update(repr(file_identity(path)).encode())
     if crop_to_bbox and data.bboxes is not None:
+        digest.update(repr(BOX_RULE).encode())
         digest.update(np.ascontiguousarray(data.bboxes).tobytes())
     return digest.hexdigest()[:32]
 
@@ -139,13 +148,14 @@ def file_identity(path: Path) -> tuple[object, ...]:
 def _open(path: Path, shape: tuple[int, int, int, int]) -> ImageCache | None:
     """The finished cache, or None if there is none. Its JSON is written last."""
     try:
-        skipped = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["skipped"]
+        content = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        skipped, odd = content["skipped"], [str(oddity) for oddity in content.get("oddities", [])]
         rows = [entry["row"] for entry in skipped]
         kept = np.setdiff1d(np.arange(shape[0]), np.array(rows, np.int64))
         if path.stat().st_size != len(kept) * int(np.prod(shape[1:])):
             return None
         images = open_map(path, (len(kept), *shape[1:]))
-        return ImageCache(images, kept, [(entry["path"], entry["reason"]) for entry in skipped])
+        return ImageCache(images, kept, [(entry["path"], entry["reason"]) for entry in skipped], odd)
     except (OSError, ValueError, KeyError, TypeError):  # missing, or damaged by hand: made again
         return None
 
@@ -165,6 +175,7 @@ def _build(
             return error
 
     skipped: list[dict[str, object]] = []
+    odd = box_oddities(data) if crop_to_bbox else []
     remove_abandoned(path)
     with atomic_write(path) as temporary:
         # written, not mapped: a full disk under a map kills the process
@@ -184,7 +195,22 @@ def _build(
                 f"over {MAX_UNREADABLE:.0%}: {first}"
             )
     with atomic_write(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps({"shape": shape, "skipped": skipped}, indent=1), encoding="utf-8")
+        temporary.write_text(
+            json.dumps({"shape": shape, "skipped": skipped, "oddities": odd}, indent=1), encoding="utf-8"
+        )
+
+
+def box_oddities(data: TeacherData) -> list[str]:
+    """What is odd about its boxes together, to be warned of. Raises InputError if they are of another kind."""
+    if data.bboxes is None:
+        return []
+    boxes = data.bboxes.tolist()
+    if data.image_paths is not None:
+        headers = read_headers(data.image_paths, quiet=True)
+        return oddities(data.source, zip(data.image_paths, boxes, strict=True), headers)
+    assert data.images is not None, "TeacherData holds paths or images"
+    sizes = {row: ((image.shape[1], image.shape[0]), 1) for row, image in enumerate(data.images)}
+    return oddities(data.source, enumerate(boxes), sizes)
 
 
 def _source_image(data: TeacherData, row: int, channels: int) -> Pixels:

@@ -31,6 +31,7 @@ NUM_THREADS = min(16, os.cpu_count() or 1)  # decoding releases the interpreter 
 READ_AHEAD = 4  # items per thread, bounds the memory of decoded pictures
 
 Pixels = NDArray[np.uint8]
+Header = tuple[tuple[int, int], int]  # width and height of the upright picture, EXIF orientation
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -135,7 +136,8 @@ def _on_white(rgba: Pixels) -> Pixels:
 
 def _orientation(picture: Image.Image) -> int:
     try:
-        return int(picture.getexif().get(ORIENTATION, 1))
+        orientation = int(picture.getexif().get(ORIENTATION, 1))
+        return orientation if 1 <= orientation <= 8 else 1
     except Exception:  # broken EXIF says nothing about the pixels
         return 1
 
@@ -152,12 +154,19 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Width and height of the upright picture, from its header. Raises InputError where there is none."""
+    return image_header(path)[0]
+
+
+def image_header(path: str | os.PathLike[str]) -> Header:
+    """Size of the upright picture, and the EXIF orientation, 1 to 8. Raises InputError where there is no header."""
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):
             raise InputError(f"{path}: not a regular file")
         with open_picture(path) as picture:
-            width, height = picture.size
-            return (height, width) if _orientation(picture) in (5, 6, 7, 8) else (width, height)
+            orientation, (width, height) = _orientation(picture), picture.size
+            if picture.format == "TIFF":  # whose size is turned already, by some versions of Pillow
+                width, height = (int(picture.tag_v2[tag]) for tag in (256, 257))  # type: ignore[attr-defined]
+            return ((height, width) if orientation in (5, 6, 7, 8) else (width, height)), orientation
     except InputError:
         raise
     except Exception as error:  # as in read_image
@@ -201,11 +210,7 @@ def write_image(path: str | os.PathLike[str], image: Pixels, *, quality: int = 9
         raise InputError(f"{path}: cannot write {extension or 'a name without extension'}; use {', '.join(WRITTEN)}")
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3)):
         raise InputError(f"{path}: expected uint8 (H, W, 3), (H, W, 1) or (H, W), not {image.dtype} {image.shape}")
-    lossy = {
-        ".webp": cv2.IMWRITE_WEBP_QUALITY,
-        ".jpg": cv2.IMWRITE_JPEG_QUALITY,
-        ".jpeg": cv2.IMWRITE_JPEG_QUALITY,
-    }
+    lossy = dict.fromkeys((".jpg", ".jpeg"), cv2.IMWRITE_JPEG_QUALITY) | {".webp": cv2.IMWRITE_WEBP_QUALITY}
     options = [lossy[extension], quality] if extension in lossy else []
     colour = image.ndim == 3 and image.shape[2] == 3
     encoded = cv2.imencode(extension, cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if colour else image, options)[1]

@@ -16,7 +16,7 @@ USUAL_EARS = "data/preprocessed"  # where earface ears train looks
 TEACHER_FILES = {"train": "train_teacher.npy", "val": "val_teacher.npy"}
 EAR_REPORT = "prepare_report.json"
 EAR_RESULTS = (*TEACHER_FILES.values(), EAR_REPORT)
-SOURCES = ("boxes", "pts", "points", "coco")  # of annotations
+SOURCES = ("boxes", "pts", "points", "coco", "yolo")  # of annotations
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,14 @@ class AnnotationOptions(ToolOptions):
     pts: str | None = option(None, "instead: folder of photographs with a .pts file of the same name beside each")
     points: str | None = option(None, "instead: NPZ with `files` (N,) and `points` (N, K, 2) in pixels, of crops")
     coco: str | None = option(None, "instead: COCO keypoint JSON, to check and to split")
+    yolo: str | None = option(None, "instead: folder of YOLO's label files, of boxes or poses, as images/ and labels/")
     images: str | None = option(
-        None, "folder that the file names in `boxes`, `points` or `coco` start from; default: the file's"
+        None,
+        "folder of the photographs: what names in `boxes`, `points` or `coco` start from, else found there by the last "
+        "part of the name; default: where the annotations lie",
+    )
+    category: str | None = option(
+        None, "the ears' category in `coco` or `yolo`, or several between commas; default: what is named ear, left_ear"
     )
     out: str = option("", "JSON file to write; the files of the split are named after it")
     val_fraction: float = option(0.2, "to validate on; 0: no split", low=0, high=0.99)
@@ -98,13 +104,16 @@ class AnnotationOptions(ToolOptions):
         check_options(self)
         given = [name for name in SOURCES if getattr(self, name)]
         if not given:
-            raise InputError("give one of `boxes`, `pts`, `points` and `coco`")
+            raise InputError("give one of `boxes`, `pts`, `points`, `coco` and `yolo`")
         if len(given) > 1:
             raise InputError(f"give only one of {' and '.join(f'`{name}`' for name in given)}")
         if self.pts and self.images:
             raise InputError(
-                "`images` belongs to `boxes`, `points` and `coco`: with `pts` the photographs lie beside the points"
+                "`images` belongs to `boxes`, `points`, `coco` and `yolo`: with `pts` the photographs lie beside the "
+                "points"
             )
+        if self.category is not None and not (self.coco or self.yolo):
+            raise InputError("`category` belongs to `coco` and `yolo`")
         if not self.out:
             raise InputError("`out`: give a JSON file to write")
         if Path(self.out).suffix.lower() != ".json":

@@ -16,11 +16,13 @@ from earface.data.annotations import (
     Annotations,
     Photograph,
     enclosing_box,
-    photograph_sizes,
+    photograph_headers,
+    size_in,
     stacked_boxes,
 )
-from earface.data.folders import DataRoot
+from earface.data.boxes import check_view
 from earface.data.names import person_name, warn_of_odd_names
+from earface.data.photograph_paths import PhotographPaths
 
 MAX_BYTES = 2 * 1024**3  # unpacked
 
@@ -33,13 +35,17 @@ def read_points_npz(path: str | os.PathLike[str], data_root: str | os.PathLike[s
     """
     path = Path(path)
     files, points = _arrays(path)
-    root = DataRoot(path.parent if data_root is None else data_root)
+    paths = PhotographPaths(path, data_root)
     try:
-        pictures = [root.resolve(file) for file in files]
+        pictures = [paths.resolve(file) for file in files]
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+    headers = photograph_headers(path, pictures)
+    if points.shape[1] > 1 and points.min() >= 0 and points.max() <= 1:
+        raise InputError(f"{path}: `points` look like fractions of the picture: multiply by its width and height")
     photographs = []
-    for file, picture, places, size in zip(files, pictures, points, photograph_sizes(path, pictures), strict=True):
+    for file, picture, places in zip(files, pictures, points, strict=True):
+        size = size_in(headers[picture])
         ear = np.column_stack([places, np.full(len(places), VISIBLE)]).astype(np.float32)
         if size is not None:
             ear = hide_outside(ear, *size)
@@ -49,6 +55,8 @@ def read_points_npz(path: str | os.PathLike[str], data_root: str | os.PathLike[s
             raise InputError(f"{path}: {file}: {error}") from None
         subject = person_name(file.split("/")[0]) if "/" in file else ""
         photographs.append(Photograph(picture, size, box, ear[None], has_boxes=False, subject=subject))
+    check_view(path, [(photograph.path, photograph.boxes[0].tolist()) for photograph in photographs], headers)
+    paths.report()
     warn_of_odd_names((photograph.subject for photograph in photographs if photograph.subject), path)
     names = tuple(f"point_{number:02d}" for number in range(1, points.shape[1] + 1))
     return Annotations(path, photographs, names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from earface.core.errors import InputError
 from earface.data.annotations import Annotations
-from earface.data.coco import CATEGORY, read_coco
+from earface.data.coco import read_coco, read_coco_file
 
 
 @dataclass(frozen=True)
@@ -26,16 +25,14 @@ class Source:
 
 def open_source(path: str, images: str | None) -> Source:
     """Raises InputError, also for a file without ears."""
-    annotations = read_coco(path, images)
+    file = read_coco_file(path, images)
+    annotations = file.annotations
     if not annotations.num_ears:
         raise InputError(f"{path}: none of its {len(annotations)} photographs has an ear: nothing can be measured")
-    content = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # checked by read_coco, which drops the ids
-    categories = content["categories"]
-    named = [entry for entry in categories if str(entry.get("name", "")).lower() == CATEGORY]
     paths = [photograph.path for photograph in annotations.photographs]
-    ids = dict(zip(paths, (image["id"] for image in content["images"]), strict=True))
-    names = dict(zip(paths, (image["file_name"] for image in content["images"]), strict=True))
-    return Source(annotations, ids, names, (named if len(categories) > 1 else categories)[0]["id"])
+    ids = dict(zip(paths, file.image_ids, strict=True))
+    names = dict(zip(paths, file.file_names, strict=True))
+    return Source(annotations, ids, names, file.category_id)
 
 
 def validated_on(run: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from earface.core.errors import InputError
+from earface.core.notices import DataWarning
 from earface.data.annotations import (
     Annotations,
     Photograph,
@@ -151,7 +152,8 @@ def test_pts_come_back_as_written_in_a_box_around_their_pixels(folder: Path):
     points = np.array([[3, 4], [10.5, 20.25], [7, 30]], np.float32)
     write_pts(folder / "1.pts", points)
     write_pts(folder / "2.pts", points + 1)
-    annotations = read_pts_folder(folder)
+    with pytest.warns(DataWarning, match=r"1 of 3 pictures have no \.pts file and are left out"):
+        annotations = read_pts_folder(folder)
     assert [p.path.name for p in annotations.photographs] == ["1.png", "2.png"]
     np.testing.assert_array_equal(annotations.photographs[0].keypoints[0, :, :2], points)
     assert (annotations.photographs[0].keypoints[0, :, 2] == 2).all()
@@ -168,6 +170,7 @@ def test_pts_come_back_as_written_in_a_box_around_their_pixels(folder: Path):
         ("version: 1\nn_points: 2\n{\n1 2\n3 400\n}\n", "landmark 2 lies outside"),
         ("version: 1\nn_points: 2\n{\n1 2\n3 4\n", "declares"),
         ("version: 1\nn_points: 3\n{\n1 2\n3 4\n5 6\n}\n", "3 points, but 1.pts has 2"),
+        ("version: 1\nn_points: 2.0\n{\n1 2\n3 4\n}\n", "not a .pts file"),
         ("points\n", "not a .pts file"),
     ],
 )
@@ -177,6 +180,25 @@ def test_a_bad_pts_file_is_named(folder: Path, text: str, named: str):
     with pytest.raises(InputError, match=named) as error:
         read_pts_folder(folder)
     assert "2.pts" in str(error.value)
+
+
+def test_files_of_the_system_are_no_annotations(folder: Path):
+    write_pts(folder / "1.pts", np.array([[3, 4], [10, 20]], np.float32))
+    for place in (folder / "__MACOSX", folder / "@eaDir" / "1.png", folder / ".Trash"):
+        place.mkdir(parents=True)
+        (place / "1.pts").write_bytes(b"\0\5\x16\7")
+    for name in ("._1.pts", "__MACOSX/._1.pts"):
+        (folder / name).write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    with pytest.warns(DataWarning, match="2 of 3 pictures have no"):
+        assert [p.path.name for p in read_pts_folder(folder).photographs] == ["1.png"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.filterwarnings("ignore:.*(Windows-1252|no .pts file)")
+def test_a_pts_file_may_have_another_encoding(folder: Path, encoding: str):
+    text = "version: 1\r\n# d'après José\r\nn_points: 2\r\n{\r\n1 2\r\n3 4\r\n}\r\n"
+    (folder / "1.pts").write_bytes(text.encode(encoding))
+    assert read_pts_folder(folder).photographs[0].keypoints[0].tolist() == [[1, 2, 2], [3, 4, 2]]
 
 
 def test_pts_without_its_picture_is_refused(folder: Path):
@@ -209,18 +231,23 @@ def put(part: str, name: str, value: object) -> Change:
         (lambda c: c.update(annotations=[7]), "annotations entry 1 is not an object"),
         (lambda c: c["images"].append(c["images"][0]), "id 1 is there twice"),
         (lambda c: c["images"][1].update(file_name="0.png"), "is image 1 too"),
-        (lambda c: c["categories"].append({"id": 2, "name": "ear"}), 'exactly one named "ear"'),
+        (lambda c: c["categories"].append({"id": 1.0, "name": "ear"}), "categories entry 2: id 1 is there twice"),
+        (lambda c: c.update(categories=[]), "no categories"),
+        (put("categories", "id", None), "categories entry 1: id 'None' is not a number"),
         (drop("images", "file_name"), "image 1 has no file_name"),
         (drop("images", "width"), "has no width"),
         (put("images", "width", 61), "written as 61x40, but the file has 60x40"),
         (lambda c: c["images"][0].update(width=HEIGHT, height=WIDTH), "EXIF"),
-        (put("images", "height", "40"), "height '40' is not a whole number"),
+        (put("images", "height", "40.5"), "height '40.5' is not a whole number"),
         (put("images", "file_name", "../0.png"), "leaves"),
         (put("images", "file_name", "gone.png"), "1 of 3 photographs are missing"),
         (drop("annotations", "image_id"), "annotations entry 1: image_id"),
         (put("annotations", "image_id", 99), "image_id 99 is none"),
         (put("annotations", "image_id", [1]), "annotations entry 1: image_id"),
-        (put("annotations", "bbox", [1, 2, 0, 4]), "annotation 1 of 0.png: box 1 2 0 4 has no size"),
+        (
+            lambda c: c["annotations"][0].update(bbox=[1, 2, 0, 4], keypoints=[]),
+            "annotation 1 of 0.png: box 1 2 0 4 has no size",
+        ),
         (put("annotations", "bbox", [0.1, 0.2, 0.3, 0.3]), "fractions"),
         (put("annotations", "bbox", [20, 20, 55, 38]), "not corners"),
         (put("annotations", "bbox", [1, 2, float("nan"), 4]), "NaN"),
@@ -233,7 +260,8 @@ def put(part: str, name: str, value: object) -> Change:
         (put("annotations", "keypoints", [1, 2] * 4), "x y visibility"),
         (put("annotations", "keypoints", [0.5, 0.2, 2] * 3), "fractions"),
         (put("annotations", "keypoints", [100, 2, 2] * 3), "landmark 1 lies outside"),
-        (put("annotations", "iscrowd", 1), "crowd"),
+        (put("annotations", "bbox", [1, 2, 0, None]), "not numbers"),
+        (put("images", "subject", ["ada"]), "is not a name"),
         (put("annotations", "side", "up"), "neither l nor r"),
         (lambda c: c["annotations"][0].update(bbox=None, keypoints=[0] * 9), "neither a box nor"),
         (put("categories", "keypoints", "top"), "not a list"),
@@ -272,4 +300,5 @@ def test_other_categories_are_not_ears(folder: Path):
     content["categories"].insert(0, {"id": 7, "name": "nose"})
     content["annotations"][0]["category_id"] = 7
     (folder / "ears.json").write_text(json.dumps(content))
-    assert read_coco(folder / "ears.json").num_ears == 2
+    with pytest.warns(DataWarning, match=r"1 annotations of other categories are left out: nose \(1\)"):
+        assert read_coco(folder / "ears.json").num_ears == 2

@@ -146,7 +146,9 @@ def test_a_damaged_photograph_is_left_out_and_named(folder: Path, capsys: pytest
     (folder / "boxes.csv").write_text((folder / "boxes.csv").read_text() + "\n".join(more) + "\n")
     (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:300])
     assert convert(folder, "--val-fraction", 0) == 0
-    assert "left out: " + str(folder / "2.png") in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "left out: " + str(folder / "2.png") in said.out
+    assert "boxes.csv: 1 photographs cannot be read and are left out" in said.err
     assert "2.png" not in files_of(read_coco(folder / "ears.json"))
     (folder / "3.png").write_bytes(b"x")
     assert convert(folder, "--val-fraction", 0) == 2
@@ -156,13 +158,17 @@ def test_a_damaged_photograph_is_left_out_and_named(folder: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        ((), "give one of --boxes, --pts, --points and --coco"),
+        ((), "give one of --boxes, --pts, --points, --coco and --yolo"),
         (("--boxes", "boxes.csv", "--pts", "."), "give only one of --boxes and --pts"),
         (("--boxes", "boxes.csv", "--val-fraction", "1"), "--val-fraction 1.0: must be at least 0 and at most 0.99"),
         (("--boxes", "boxes.csv", "--val-fraction", "nan"), "--val-fraction nan: expected a number"),
         (("--boxes", "boxes.csv", "--images", "none"), "no such folder"),
         (("--boxes", "gone.csv"), "gone.csv"),
-        (("--pts", ".", "--images", "."), "--images belongs to --boxes, --points and --coco"),
+        (("--pts", ".", "--images", "."), "--images belongs to --boxes, --points, --coco and --yolo"),
+        (("--boxes", "boxes.csv", "--category", "ear"), "--category belongs to --coco and --yolo"),
+        (("--yolo", "none"), "no such folder"),
+        (("--yolo", "."), "holds no label files"),
+        (("--boxes", "empty.csv"), "empty.csv: 2 photographs and no ears"),
         (("--pts", "none"), "no such folder"),
         (("--coco", "ears.json"), "would replace"),
         (("--coco", "boxes.csv"), "not JSON"),
@@ -178,6 +184,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ):
     monkeypatch.chdir(folder)
     convert(folder)
+    (folder / "empty.csv").write_text("file,x,y,width,height\n0.png,,,,\n1.png,,,,\n")
     capsys.readouterr()
     assert main([*flags, "--out", "ears.json", "--overwrite"]) == 2
     said = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pickle
 import signal
@@ -16,6 +17,7 @@ import pytest
 from PIL import Image
 
 from earface.core.errors import InputError, entry_point
+from earface.core.notices import DataWarning
 from earface.data.folders import list_images
 from earface.data.image_cache import ImageCache, crop_to_box, open_image_cache
 from earface.data.images import Pixels, read_image, resize_image
@@ -102,7 +104,7 @@ def test_whatever_changes_the_pixels_makes_another_cache(data: TeacherData, tmp_
 
 def test_boxes_cut_the_picture_clipped_to_it(data: TeacherData, tmp_path: Path) -> None:
     assert data.bboxes is not None
-    data.bboxes[2] = [-10, -10, 30, 30]
+    data.bboxes[2] = [-2, -2, 22, 22]  # a slip
     cache = open_cache(data, tmp_path / "cache", crop_to_bbox=True)
     x, y, width, height = data.bboxes[4].astype(int)
     expected = read_image(paths_of(data)[4])[y : y + height, x : x + width]
@@ -135,7 +137,40 @@ def test_a_box_outside_counts_as_unreadable(data: TeacherData, tmp_path: Path) -
     data.bboxes[7] = [500, 500, 10, 10]
     cache = open_cache(data, tmp_path / "cache", crop_to_bbox=True)
     assert 7 not in cache.kept
-    assert "holds no pixel" in cache.skipped[0][1]
+    assert "leaves the 44x47 picture: expected x y width height in pixels, not corners" in cache.skipped[0][1]
+
+
+def as_corners(data: TeacherData, *, least: int) -> TeacherData:
+    """The same with boxes of 12x14 pixels across the pictures, from `least` on, as xmin ymin xmax ymax."""
+    near = np.linspace(least, 26, len(data))
+    boxes = np.column_stack([near, near, near + 12, near + 14]).astype(np.float32)
+    return dataclasses.replace(data, bboxes=boxes)
+
+
+def test_corners_are_refused_by_name_before_anything_is_decoded(data: TeacherData, tmp_path: Path) -> None:
+    decoded: list[int] = []
+    with pytest.raises(
+        InputError, match=r"t\.npy: the boxes look like corners, .*: as x y width height 12 of 24 leave"
+    ):
+        open_image_cache(
+            as_corners(data, least=8),
+            image_size=32,
+            channels=3,
+            crop_to_bbox=True,
+            cache_dir=tmp_path / "cache",
+            progress=lambda done, total: decoded.append(done),
+        )
+    assert not decoded
+    open_cache(as_corners(data, least=8), tmp_path / "cache")  # boxes that are not used do no harm
+
+
+def test_what_is_odd_about_boxes_is_said_again_when_the_cache_is_found(data: TeacherData, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.open(paths_of(data)[5]).save(paths_of(data)[5], exif=exif)
+    for _ in range(2):
+        with pytest.warns(DataWarning, match="EXIF turns 1 of the 24 pictures"):
+            open_cache(data, tmp_path / "cache", crop_to_bbox=True)
 
 
 def test_more_than_five_percent_unreadable_stops(data: TeacherData, tmp_path: Path) -> None:

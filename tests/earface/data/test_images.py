@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from earface.core.errors import InputError
-from earface.data.images import Pixels, read_ahead, read_image, resize_image, write_image
+from earface.data.images import Pixels, image_header, read_ahead, read_image, resize_image, write_image
 
 ORIENTATION = 0x0112
 Draw = Callable[..., Pixels]
@@ -81,6 +81,27 @@ def test_16_bits_are_turned_upright_too(tmp_path: Path) -> None:
     upright = np.rot90(np.rint(values / 257.0).astype(np.uint8), -1)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png", 1)[..., 0], upright)
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif", 1)[..., 0], upright)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "I;16"])
+def test_a_tiff_is_turned_once_and_its_size_is_that_of_what_is_read(
+    tmp_path: Path, orientation: int, compression: str | None, mode: str
+) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
+    stored = (
+        Image.fromarray(levels.astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(levels).convert(mode)
+    )
+    plain = np.asarray(levels if mode == "I;16" else stored.convert("L"))
+    stored.save(tmp_path / "a.tif", tiffinfo={ORIENTATION: orientation}, compression=compression)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    turned = Image.fromarray(plain)
+    turned.info["exif"] = exif.tobytes()
+    upright = np.asarray(ImageOps.exif_transpose(turned))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", 1)[..., 0], upright)
+    assert image_header(tmp_path / "a.tif") == (upright.shape[::-1], orientation)
 
 
 def test_transparency_stands_on_white(tmp_path: Path) -> None:

@@ -122,6 +122,31 @@ def test_an_index_gives_subjects_and_boxes(picture_folder: Path, tmp_path: Path)
     np.testing.assert_array_equal(np.unique(train.bboxes, axis=0), [[2, 3.5, 20, 30]])
 
 
+def test_corners_in_an_index_are_refused_by_name(
+    picture_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        row | {"xmin": 2 * number % 24, "ymin": 12, "xmax": 2 * number % 24 + 20, "ymax": 34}
+        for number, row in enumerate(index_rows(picture_folder))
+    ]
+    index = write_rows(tmp_path / "index.csv", rows)
+    flags = ("--index", index, "--box-columns", "xmin,ymin,xmax,ymax")
+    assert prepare(picture_folder, tmp_path / "out", *flags) == 2
+    assert f"{index}: the boxes look like corners, xmin ymin xmax ymax" in only_line(capsys)
+
+
+def test_a_few_boxes_outside_their_pictures_are_left_out(picture_folder: Path, tmp_path: Path) -> None:
+    rows = index_rows(picture_folder, x=2, y=3, width=20, height=30)
+    rows[3]["x"] = 40
+    index = write_rows(tmp_path / "index.csv", rows)
+    assert prepare(picture_folder, tmp_path / "out", "--index", index) == 0
+    (rejected,) = report_of(tmp_path / "out")["rejected"]
+    assert rejected["kind"] == "bad box"
+    assert "leaves the 44x43 picture" in rejected["reason"]
+    rows[9]["x"] = 40
+    assert prepare(picture_folder, tmp_path / "out", "--index", write_rows(index, rows)) == 2
+
+
 def test_columns_can_have_other_names(picture_folder: Path, tmp_path: Path) -> None:
     rows = [
         {"pfad": row["file"], "wer": row["subject"], "l": 1, "t": 2, "w": 20, "h": 20}
@@ -311,7 +336,7 @@ def test_more_than_five_percent_unreadable_stops(picture_folder: Path, tmp_path:
     for number in range(2):
         (picture_folder / "s0" / f"{number}.png").write_bytes(b"")
     assert prepare(picture_folder, tmp_path / "out") == 2
-    assert "2 of 24 pictures cannot be read, over 5%: s0/0.png: empty file; s0/1.png" in capsys.readouterr().err
+    assert "2 of 24 pictures cannot be used, over 5%: s0/0.png: empty file; s0/1.png" in capsys.readouterr().err
 
 
 @pytest.mark.runs
