@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dsr.config import DSRTrainingConfig
+from earface.data.data_digest import Picture, face_pictures
 from earface.data.face_dataset import FaceBatch, FaceDataset, FacePixels, training_faces, usable_faces, with_vlr
 from earface.data.identity_split import identity_digests
 from earface.training.datamodule import TrainingDataModule, print_once
@@ -38,6 +39,9 @@ class DSRDataModule(TrainingDataModule[DSRTrainingConfig]):
     def trained_on(self) -> list[str]:
         """Digests of the training identities, so that evaluations can refuse them."""
         return identity_digests(row.identity for row in self.train_rows)
+
+    def pictures(self) -> tuple[list[Picture], list[Picture]]:
+        return face_pictures(self.train_rows), face_pictures(self.val_rows)
 
     def train_name(self, index: int) -> str:
         return str(self.train_set.rows[index].path)

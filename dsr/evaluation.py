@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 
 from dsr.comparison_grid import comparison_rows
 from dsr.config import HR_SIZE, DSRConfig
@@ -18,14 +18,17 @@ from dsr.metrics import CONVENTION, HR, MeasuredFaces, Upscale, mean_metrics, me
 from dsr.options import DSREvaluationOptions
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.core.notices import warnings_given
 from earface.core.progress import tracked
 from earface.data.face_dataset import FaceBatch, FaceDataset, FacePixels, on_device, usable_faces, with_vlr
 from earface.data.face_rows import FaceRow
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import interpolate
 from earface.data.tables import write_csv
+from earface.metrics.image_quality import warn_if_too_good
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.inference import choose_device
+from earface.training.workers import WorkerLoader
 
 GRID_FACES = 8
 BICUBIC = "bicubic"
@@ -55,7 +58,7 @@ class EvaluationFaces:
         files = degradation == "files"
         self.rows = usable_faces(rows, shape.vlr if files else None)
         self.dataset = FaceDataset(self.rows, seed=options.seed, files=files)
-        self.loader = DataLoader(self.dataset, options.batch_size, num_workers=options.num_workers)
+        self.loader = WorkerLoader(self.dataset, batch_size=options.batch_size, num_workers=options.num_workers)
         self.shape, self.degradation, self.device = shape, degradation, choose_device(options.device)
 
     def __iter__(self) -> Iterator[FaceBatch]:
@@ -128,6 +131,8 @@ def report(
     shape, console = faces.shape, Console()
     console.width = max(console.width, TABLE_WIDTH)
     people = len({row.identity for row in faces.rows})
+    for name, values in found.items():
+        warn_if_too_good(values.get("psnr"), name)
     title = f"{shape.vlr_size} px, {faces.degradation}: {len(faces.rows)} faces of {people} identities"
     content = {
         "faces": len(faces.rows),
@@ -137,6 +142,7 @@ def report(
         "checkpoints": dict(made_of),
         "convention": CONVENTION,
         "figures": found,
+        "warnings": warnings_given(),
     }
     with atomic_write(Path(out) / "metrics.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

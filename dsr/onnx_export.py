@@ -19,7 +19,9 @@ from earface.nn.inference import weights_digest
 CHECK_SEED = 7
 
 
-def write_onnx(folder: Path, model: DSR, tolerance: float, half: bool = False) -> list[Difference]:
+def write_onnx(
+    folder: Path, model: DSR, tolerance: float, half: bool = False, opset: int | None = None
+) -> list[Difference]:
     """dsr.onnx: vlr (N, 3, h, w) -> sr (N, 3, 128, 128), both RGB in [-1, 1]. model: in evaluation mode, on the CPU.
 
     The image contract and the weights' digest are kept in the file. Raises InputError as `write_parts` does.
@@ -30,7 +32,7 @@ def write_onnx(folder: Path, model: DSR, tolerance: float, half: bool = False) -
         "digest": weights_digest(model, str(model.config.vlr)),
     }
     part = OnnxPart(ONNX_FILE, model, examples(model.config.vlr, max(BATCHES)), "vlr", ("sr",))
-    return write_parts(folder, [part], tolerance, about, half)
+    return write_parts(folder, [part], tolerance, about, half, opset)
 
 
 def examples(size: VLRSize, count: int) -> Tensor:

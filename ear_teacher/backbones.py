@@ -151,23 +151,36 @@ class TimmBackbone(PretrainedBackbone):
 
     def __init__(self, name: str, in_channels: int, image_size: int, weights: str) -> None:
         super().__init__()
-        fixed: dict[str, Any] = {"img_size": image_size} if timm_config(name).fixed_input_size else {}
-        self.net = load_timm_backbone(name, weights, in_chans=in_channels, advice=WEIGHTS_ADVICE, **fixed)
-        self.own_normalisation(self.net, in_channels)
-        info = self.net.feature_info
-        share_positional_encodings(self.net, info.get_dicts(), image_size)
-        self.kept = [index for index, reduction in enumerate(info.reduction()) if reduction >= 4]
-        self.channels = [info.channels()[index] for index in self.kept]
-        patch = info.reduction()[0]
-        if len(set(info.reduction())) == 1 and image_size % patch:  # timm would silently drop the last pixels
-            raise InputError(f"`image_size` {image_size}: {name} takes multiples of its patch, {patch}")
-        with torch.no_grad():
-            maps = self.eval()(torch.zeros(1, in_channels, image_size, image_size))
+        about = timm_config(name)
+        fixed: dict[str, Any] = {"img_size": image_size} if about.fixed_input_size else {}
+        try:
+            self.net = load_timm_backbone(name, weights, in_chans=in_channels, advice=WEIGHTS_ADVICE, **fixed)
+            self.own_normalisation(self.net, in_channels)
+            info = self.net.feature_info
+            share_positional_encodings(self.net, info.get_dicts(), image_size)
+            self.kept = [index for index, reduction in enumerate(info.reduction()) if reduction >= 4]
+            self.channels = [info.channels()[index] for index in self.kept]
+            patch = info.reduction()[0]
+            if len(set(info.reduction())) == 1 and image_size % patch:  # timm would silently drop the last pixels
+                raise InputError(f"`image_size` {image_size}: {name} takes multiples of its patch, {patch}")
+            with torch.no_grad():
+                maps = self.eval()(torch.zeros(1, in_channels, image_size, image_size))
+        except (InputError, OSError, MemoryError):
+            raise
+        except Exception as error:  # a network of one size or without maps says so in its own way
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            own = about.input_size[-1]
+            raise InputError(
+                f"`encoder` timm:{name}: gives no maps of a {image_size} px image ({reason}): try "
+                f"{f'`image_size` {own}' if own % 32 == 0 else 'another `image_size`'}, or another encoder"
+            ) from error
         self.grids = [each.shape[-1] for each in maps]
         self.train()
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.net(self.normalise(images))
+        if getattr(self.net, "output_fmt", "NCHW") == "NHWC":  # Swin, MambaOut, Sequencer
+            maps = [each.permute(0, 3, 1, 2) for each in maps]
         return [maps[index] for index in self.kept]
 
     def layer_groups(self) -> list[list[nn.Module]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from earface.core.errors import InputError
+from earface.core.files import require_other_file
 from earface.core.options import check_options, option
 from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions, help_layout
 
@@ -132,6 +133,7 @@ class EarVAETrainingConfig(EarVAEShape, BackboneOptions, TrainerOptions):
                     f"{path}: no such file; make it from photographs with earface ears prepare, or "
                     "draw synthetic ears with earface ears synthesize"
                 )
+        require_other_file(self.val_npy, [self.train_npy])
 
     def check(self) -> None:
         super().check()

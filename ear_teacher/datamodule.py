@@ -17,11 +17,13 @@ from ear_teacher.config import EarVAETrainingConfig
 from earface.core.errors import InputError
 from earface.core.progress import progress, tracked
 from earface.data.augmentation import Augmentation, Strength
+from earface.data.data_digest import Picture, base_folder, ear_pictures
 from earface.data.ear_contract import STRETCH, EarContract
 from earface.data.image_cache import ImageCache, open_image_cache
 from earface.data.images import Pixels
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.pixels import to_model_range
+from earface.data.training_checks import DecodedPictures, check_decoded, row_names, warn_of_unused_boxes
 from earface.training.datamodule import TrainingDataModule, print_once
 from earface.training.workers import WorkerLoader
 
@@ -103,17 +105,29 @@ class EarVAEDataModule(TrainingDataModule[EarVAETrainingConfig]):
         _ = self.train_ears, self.val_ears
 
     @cached_property
+    def train_data(self) -> TeacherData:
+        return self._read(self.config.train_npy)
+
+    @cached_property
+    def val_data(self) -> TeacherData:
+        return self._read(self.config.val_npy)
+
+    @cached_property
     def train_ears(self) -> tuple[TeacherData, ImageCache]:
-        return self._open(self.config.train_npy)
+        return self._open(self.config.train_npy, self.train_data)
 
     @cached_property
     def val_ears(self) -> tuple[TeacherData, ImageCache]:
-        return self._open(self.config.val_npy)
+        return self._open(self.config.val_npy, self.val_data)
+
+    def pictures(self) -> tuple[list[Picture], list[Picture]]:
+        base = base_folder([self.config.train_npy, self.config.val_npy])
+        return ear_pictures(self.train_data, base), ear_pictures(self.val_data, base)
 
     @property
     def contract(self) -> str:
         """EarContract.id of the ears. Raises InputError where training and validation ears are in different forms."""
-        train, val = (data.contract or STRETCH for data, _ in (self.train_ears, self.val_ears))
+        train, val = (data.contract or STRETCH for data in (self.train_data, self.val_data))
         if train != val:
             raise InputError(
                 f"{self.config.val_npy}: its ears are in the form {val}, those of {self.config.train_npy} in {train}: "
@@ -134,6 +148,8 @@ class EarVAEDataModule(TrainingDataModule[EarVAETrainingConfig]):
                 f"{config.val_npy}: {len(shared)} subjects are also in {config.train_npy} (such as {min(shared)}); "
                 "split by subject, for example with earface ears prepare"
             )
+        with progress("comparing training and validation ears", quiet=config.progress == "none"):
+            check_decoded([_decoded(*self.train_ears)], [_decoded(*self.val_ears)])
         self.train_set = EarDataset(
             self.train_cache.images,
             _subject_ids(train, self.train_cache, names),
@@ -166,13 +182,17 @@ class EarVAEDataModule(TrainingDataModule[EarVAETrainingConfig]):
 
     def train_name(self, index: int) -> str:
         data, cache = self.train_ears
-        row = int(cache.kept[index])
-        return str(data.image_paths[row]) if data.image_paths else f"{self.config.train_npy} row {row}"
+        return row_names(data)[int(cache.kept[index])]
 
-    def _open(self, path: str) -> tuple[TeacherData, ImageCache]:
+    def _read(self, path: str) -> TeacherData:
         self.config.check_files()
+        data = read_teacher_npy(path, self.config.data_root)
+        if not self.config.crop_to_bbox:
+            warn_of_unused_boxes(data, "add `crop_to_bbox` to train on what is in them")
+        return data
+
+    def _open(self, path: str, data: TeacherData) -> tuple[TeacherData, ImageCache]:
         config = self.config
-        data = read_teacher_npy(path, config.data_root)
         with progress(f"decoding {path}", quiet=config.progress == "none") as state:
             cache = open_image_cache(
                 data,
@@ -183,6 +203,12 @@ class EarVAEDataModule(TrainingDataModule[EarVAETrainingConfig]):
                 progress=state.update,
             )
         return data, cache
+
+
+def _decoded(data: TeacherData, cache: ImageCache) -> DecodedPictures:
+    names = row_names(data)
+    kept = [names[row] for row in cache.kept.tolist()]
+    return DecodedPictures(str(data.source), cache.images, kept, data.subjects is not None)
 
 
 def _report_skipped(path: str, cache: ImageCache) -> None:

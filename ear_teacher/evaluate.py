@@ -11,6 +11,7 @@ from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import output_folder, require_path, require_trained, write_json
 from earface.core.first_imports import first_imports
+from earface.core.notices import warnings_given
 from earface.core.progress import progress
 
 
@@ -37,20 +38,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ear_teacher.evaluation import evaluate
         from ear_teacher.loading import load_run, open_ears
         from ear_teacher.metrics.report import CONVENTION, print_report
+        from earface.data.data_digest import base_folder, ear_pictures, refuse_trained_on
+        from earface.data.npy import read_teacher_npy
+        from earface.metrics.image_quality import warn_if_too_good
         from earface.nn.inference import choose_device
 
     device = choose_device(options.device)
-    model, checkpoint, run = load_run(options.checkpoint, device, options.weights)
+    trained, run = load_run(options.checkpoint, device, options.weights)
+    model, checkpoint = trained.model, trained.source
     out = results_folder(options, checkpoint)
     folders = options.data_root, options.cache_dir
     train = open_ears(options.train_npy or run["train_npy"], "--train-npy", model, run, *folders)
     val = open_ears(options.val_npy or run["val_npy"], "--val-npy", model, run, *folders)
+    of_the_run = val.source == run["val_npy"]
+    base = base_folder([run["train_npy"], run["val_npy"]] if of_the_run else [val.source])
+    data = read_teacher_npy(val.source, options.data_root or run["data_root"])
+    refuse_trained_on(trained.data, ear_pictures(data, base), val.source, of_the_run)
 
     console = Console()
     with progress(f"evaluating {len(val.names)} ears"):
         found = evaluate(model, train, val, out, options, device)
+    warn_if_too_good(found["psnr"], val.source)
     made_of = {"checkpoint": str(checkpoint), "weights": options.weights, "train_npy": train.source}
-    metrics = made_of | {"val_npy": val.source} | found | {"convention": CONVENTION}
+    metrics = made_of | {"val_npy": val.source} | found | {"warnings": warnings_given(), "convention": CONVENTION}
     write_json(out / "metrics.json", metrics)  # last: it marks a complete evaluation
     print_report(console, metrics)
     for note in metrics["notes"]:

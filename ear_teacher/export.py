@@ -30,7 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = trained.model
     about = {"digest": trained.digest, "encoder": model.config.encoder}
     export_model(
-        options, model.save_pretrained, lambda out: write_onnx(out, model, options.tolerance, options.half, **about)
+        options,
+        model.save_pretrained,
+        lambda out: write_onnx(out, model, options.tolerance, options.half, options.opset, **about),
     )
     return 0
 

@@ -90,6 +90,7 @@ class TrainedEarVAE:
     source: Path  # the checkpoint, or the folder
     weights: str  # averaged or raw; of a folder: exported
     run: dict[str, Any] | None  # the options it was trained with; None for a folder
+    data: Mapping[str, Any] | None = None  # DataDigest.stored of its training, if the checkpoint has one
 
     @cached_property
     def digest(self) -> str:
@@ -110,12 +111,12 @@ def load_trained(path: str, device: str, weights: str) -> TrainedEarVAE:
     content = read_checkpoint(checkpoint)
     run = run_options(content, checkpoint)
     model = EarVAE.from_checkpoint(content, checkpoint, device, weights)
-    return TrainedEarVAE(model, checkpoint, weights, run)
+    return TrainedEarVAE(model, checkpoint, weights, run, content.get("data"))
 
 
-def load_run(path: str, device: str, weights: str) -> tuple[EarVAE, Path, dict[str, Any]]:
-    """The model of a checkpoint, the file, and the options of its run. Raises InputError, also for a folder."""
+def load_run(path: str, device: str, weights: str) -> tuple[TrainedEarVAE, dict[str, Any]]:
+    """A checkpoint, and the options of its run. Raises InputError, also for a folder."""
     trained = load_trained(path, device, weights)
     if trained.run is None:
         raise InputError(f"{path}: an exported folder does not name its training data; give the run's .ckpt file")
-    return trained.model, trained.source, trained.run
+    return trained, trained.run

@@ -39,7 +39,9 @@ class DecoderPart(nn.Module):
         return self.model.decode(latent)
 
 
-def write_onnx(folder: Path, model: EarVAE, tolerance: float, half: bool = False, **metadata: str) -> list[Difference]:
+def write_onnx(
+    folder: Path, model: EarVAE, tolerance: float, half: bool = False, opset: int | None = None, **metadata: str
+) -> list[Difference]:
     """encoder.onnx and decoder.onnx, both or neither. model: in evaluation mode, on the CPU.
 
     metadata: kept in the files beside the image contract. Raises InputError as `write_parts` does.
@@ -50,7 +52,7 @@ def write_onnx(folder: Path, model: EarVAE, tolerance: float, half: bool = False
         OnnxPart(ONNX_FILES[1], DecoderPart(model), latents, "latent", ("images",)),
     ]
     about = {"latent_dim": str(model.config.latent_dim), "image": json.dumps(image_contract(model.config)), **metadata}
-    return write_parts(folder, parts, tolerance, about, half)
+    return write_parts(folder, parts, tolerance, about, half, opset)
 
 
 @torch.no_grad()

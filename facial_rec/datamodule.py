@@ -14,8 +14,10 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from earface.core.errors import InputError, as_flags
+from earface.core.errors import InputError
+from earface.core.notices import as_flags
 from earface.data.augmentation import FaceAugmentation
+from earface.data.data_digest import Picture, face_pictures
 from earface.data.face_dataset import (
     FaceBatch,
     FaceDataset,
@@ -211,6 +213,10 @@ class EdgeFaceDataModule(TrainingDataModule[EdgeFaceTrainingConfig]):
     def trained_on(self) -> list[str]:
         """Digests of the training identities, so that evaluations can refuse them."""
         return identity_digests(self.classes)
+
+    def pictures(self) -> tuple[list[Picture], list[Picture]]:
+        """Validation pictures of training identities, which the seed chooses, are not told apart."""
+        return face_pictures(self.train_rows), face_pictures(self.unseen_rows)
 
     def train_name(self, index: int) -> str:
         return str(self.train_set.faces.rows[index].path)

@@ -13,6 +13,7 @@ from earface.core.errors import entry_point
 from earface.core.files import atomic_write, output_folder, require_checkpoint, require_trained
 from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
+from earface.core.notices import warnings_given
 from earface.data.face_folders import require_face_set
 from earface.data.face_sizes import parse_vlr_size
 from facial_rec.config import parse_upsamplers
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         **{name: getattr(options, name) for name in ("vlr_size", "degradation", "upsampler", "dsr_checkpoint")},
         "convention": CONVENTION,
         "figures": found,
+        "warnings": warnings_given(),
     }
     with atomic_write(out / METRICS) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

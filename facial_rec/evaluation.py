@@ -8,7 +8,6 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from earface.core.progress import tracked
 from earface.data.face_dataset import FaceDataset, on_device, with_vlr
@@ -16,6 +15,7 @@ from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import HR, parse_vlr_size
 from earface.nn.inference import choose_device
 from earface.nn.upsampler import Upsampler
+from earface.training.workers import WorkerLoader
 from facial_rec.metrics import metrics_by_upsampler
 from facial_rec.options import EdgeFaceEvaluationOptions
 from facial_rec.recognizer import FaceRecognizer
@@ -39,7 +39,7 @@ def measure(
     device, files = choose_device(options.device), options.degradation == "files"
     size = parse_vlr_size(options.vlr_size)
     dataset = FaceDataset(rows, seed=options.seed, files=files)
-    loader = DataLoader(dataset, options.batch_size, num_workers=options.num_workers)
+    loader = WorkerLoader(dataset, batch_size=options.batch_size, num_workers=options.num_workers)
     tables: dict[tuple[str, str], list[Tensor]] = {}
     for batch in tracked(loader, "measuring, batches"):
         ready = with_vlr(on_device(batch, device), options.degradation, size)

@@ -27,7 +27,9 @@ class Embedder(torch.nn.Module):
         return unit(self.model(faces))
 
 
-def write_onnx(folder: Path, model: EdgeFace, tolerance: float, half: bool = False) -> list[Difference]:
+def write_onnx(
+    folder: Path, model: EdgeFace, tolerance: float, half: bool = False, opset: int | None = None
+) -> list[Difference]:
     """edgeface.onnx: faces (N, 3, 112, 112), as the contract gives them -> embeddings (N, 512) of length 1.
 
     The contract and the weights' digest are kept in the file. model: in evaluation mode, on the CPU.
@@ -38,4 +40,4 @@ def write_onnx(folder: Path, model: EdgeFace, tolerance: float, half: bool = Fal
     faces = torch.nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear")
     about = {"contract": model.provenance.contract, "variant": model.variant, "digest": weights_digest(model)}
     part = OnnxPart(ONNX_FILE, Embedder(model).eval(), faces, "faces", ("embeddings",))
-    return write_parts(folder, [part], tolerance, about, half)
+    return write_parts(folder, [part], tolerance, about, half, opset)

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from dsr.upsampler import build_upsampler
 from earface.core.errors import InputError
-from earface.data.face_dataset import FaceDataset, FaceItem, FacePixels, on_device, with_vlr
+from earface.data.face_dataset import FaceDataset, FacePixels, on_device, with_vlr
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import NONE, VLRSize, parse_vlr_size
 from earface.data.images import Pixels, read_image
@@ -25,6 +24,7 @@ from earface.data.picture_rows import PictureRow
 from earface.data.pixels import to_model_range, to_uint8
 from earface.nn.edgeface import EMBEDDING_DIM
 from earface.nn.upsampler import NO_UPSAMPLER, UPSAMPLER_NAMES, Upsampler
+from earface.training.workers import WorkerLoader
 from facial_rec.config import parse_mixture
 from facial_rec.recognizer import FaceRecognizer
 from pipeline.options import FILES
@@ -219,13 +219,13 @@ class FaceLoader:
     num_workers: int
     device: str
 
-    def batches(self, rows: Sequence[PictureRow], condition: Condition | None) -> DataLoader[FaceItem]:
+    def batches(self, rows: Sequence[PictureRow], condition: Condition | None) -> WorkerLoader:
         dataset = FaceDataset(
             cast(Sequence[FaceRow], rows),
             seed=self.seed,
             files=condition is not None and condition.degradation == FILES,
         )
-        return DataLoader(dataset, self.batch_size, num_workers=self.num_workers)
+        return WorkerLoader(dataset, batch_size=self.batch_size, num_workers=self.num_workers)
 
     def hr(self, batch: FacePixels) -> Tensor:
         """(B, 3, 128, 128) in [-1, 1], on the device."""

@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 
 from earface.core.errors import InputError
 from earface.core.notices import warn
+from earface.core.text import decoded
 from earface.data.face_rows import FaceRow
 from earface.data.folders import DataRoot
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.names import person_name, warn_of_odd_names
 from earface.data.picture_formats import EXTENSIONS
-from earface.data.tables import decoded
 from pipeline.protocol import AnyProtocol, Enrolment, Pair, Protocol
 
 FORMS = "NAME N1 N2; NAME1 N1 NAME2 N2; PATH1 PATH2 0|1; 0|1 PATH1 PATH2; or PATH 0|1 in two lines"

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
-from earface.core.errors import as_flags
 from earface.core.files import atomic_write, results_in
+from earface.core.notices import as_flags
 from earface.data.names import printable
 from earface.data.plots import as_bytes
 from pipeline.configuration_metrics import METRICS

@@ -18,6 +18,7 @@ from benchmarks.gpu import workloads
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.machine import matrix_rate
 from benchmarks.gpu.workloads import Workload, pinned, to_device
+from earface.data.data_digest import DataDigest
 from earface.training.resume import Run
 from earface.training.trainer import build_trainer, fit
 
@@ -154,6 +155,7 @@ class Resident(pl.LightningDataModule):
         self.train_set = range(work.size * 100)
         self.val_set: list[Any] = []
         self.trained_on: list[str] = []
+        self.digest = DataDigest.of([], [])
         self.contract = work.module.model.config.contract if hasattr(work.module.model.config, "contract") else ""
 
     def train_dataloader(self) -> Batches:

@@ -12,10 +12,12 @@ import numpy as np
 
 from ear_teacher.detector.config import EarDetectorTrainingConfig
 from earface.core.errors import InputError
+from earface.core.notices import warn
 from earface.data.annotations import Annotations, Floats, Photograph
 from earface.data.coco import read_coco
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.images import read_ahead, read_image
+from earface.data.training_checks import copies
 from earface.training.datamodule import print_once
 
 
@@ -37,6 +39,14 @@ class AnnotatedPhotographs:
             raise InputError(
                 f"{config.val_json[0]}: {len(shared)} photographs are also trained on (such as {min(shared)}): split "
                 "them with earface ears annotations"
+            )
+        train, val = (
+            [each.path for file in side for each in file.photographs] for side in (annotated.train, annotated.val)
+        )
+        if same := copies(train, val):
+            warn(
+                f"{config.val_json[0]}: {len(same)} photographs are copies of ones that are trained on, such as "
+                f"{same[0]}: leave them out, or validation shows what was learned by heart"
             )
         agreed_landmarks([*annotated.train, *annotated.val])
         return annotated

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ear_teacher.config import ENCODERS, EarVAEConfig
 from earface.core.errors import InputError
-from earface.core.files import require_checkpoint, require_file
+from earface.core.files import require_checkpoint, require_file, require_other_file
 from earface.core.options import check_options, option
 from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions, help_layout
 
@@ -123,6 +123,8 @@ class EarDetectorTrainingConfig(BackboneOptions, TrainerOptions):
     def check_files(self) -> None:
         for path in (*self.train_json, *self.val_json):
             require_file(path, "make it from your annotations with earface ears annotations")
+        for path in self.val_json:
+            require_other_file(path, self.train_json)
         if self.vae_checkpoint is not None:
             require_checkpoint(self.vae_checkpoint)
 

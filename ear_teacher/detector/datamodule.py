@@ -20,6 +20,7 @@ from ear_teacher.detector.losses import ABSENT
 from earface.data.affine import PAD, AffineMap, crop_around, hide_outside
 from earface.data.annotations import Floats, Photograph
 from earface.data.augmentation import PixelAugmentation, PixelStrength
+from earface.data.data_digest import Picture, base_folder, photograph_pictures
 from earface.data.detection_augmentation import SceneAugmentation
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_model_range
@@ -255,6 +256,14 @@ class EarDetectorDataModule(TrainingDataModule[EarDetectorTrainingConfig]):
         if "crop_pixels" in batch:
             moved["crops"], moved["keypoints"] = to_model_range(batch["crop_pixels"]), batch["keypoints"]
         return moved
+
+    def pictures(self) -> tuple[list[Picture], list[Picture]]:
+        base = base_folder([*self.config.train_json, *self.config.val_json])
+        train, val = (
+            [picture for each in files for picture in photograph_pictures(each.photographs, base)]
+            for files in (self.annotated.train, self.annotated.val)
+        )
+        return train, val
 
     def train_name(self, index: int) -> str:
         return str(self.train_set.photographs[index].path)

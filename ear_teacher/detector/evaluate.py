@@ -11,6 +11,7 @@ from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.files import output_folder, require_checkpoint, require_file, write_json
 from earface.core.first_imports import first_imports
+from earface.core.notices import warnings_given
 from earface.core.progress import progress
 
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ear_teacher.detector.metrics.evaluation_set import open_source, trained_on, validated_on
         from ear_teacher.detector.metrics.report import CONVENTION, print_report
         from ear_teacher.detector.model import EarDetector
+        from earface.data.data_digest import base_folder, photograph_pictures, refuse_trained_on
         from earface.nn.checkpoint import find_checkpoint, read_checkpoint
         from earface.nn.inference import choose_device
 
@@ -49,13 +51,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = results_folder(options, checkpoint)
     source = open_source(options.json or validated_on(run), images)
     check_landmarks(model, source.annotations)
+    files = [*run["train_json"], *run["val_json"]] if options.json is None else [options.json]
+    pictures = photograph_pictures(source.annotations.photographs, base_folder(files))
+    refuse_trained_on(content.get("data"), pictures, str(source.annotations.source), options.json is None)
 
     console = Console()
     with progress("finding ears", len(source.annotations)) as state:
         found = evaluate(model, source, out, options, state.update)
     found["notes"] = trained_on(run, source.annotations) + found["notes"]
     made_of = {"checkpoint": str(checkpoint), "weights": options.weights, "json": str(source.annotations.source)}
-    metrics = made_of | found | {"convention": CONVENTION}
+    metrics = made_of | found | {"warnings": warnings_given(), "convention": CONVENTION}
     write_json(out / "metrics.json", metrics)  # last: it marks a complete evaluation
     print_report(console, metrics)
     for note in metrics["notes"]:

@@ -28,7 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_onnx()
     choose_device("cpu")
     model = EarDetector.load(options.checkpoint, weights=options.weights)
-    export_model(options, model.save_pretrained, lambda out: write_onnx(out, model, options.tolerance, options.half))
+    export_model(
+        options,
+        model.save_pretrained,
+        lambda out: write_onnx(out, model, options.tolerance, options.half, options.opset),
+    )
     return 0
 
 

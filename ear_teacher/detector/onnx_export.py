@@ -45,7 +45,9 @@ class LandmarksPart(nn.Module):
         return points, visibility.sigmoid()
 
 
-def write_onnx(folder: Path, model: EarDetector, tolerance: float, half: bool = False) -> list[Difference]:
+def write_onnx(
+    folder: Path, model: EarDetector, tolerance: float, half: bool = False, opset: int | None = None
+) -> list[Difference]:
     """boxes.onnx and, where there are landmarks, landmarks.onnx; both or neither.
 
     model: in evaluation mode, on the CPU. The files keep the image contract, the landmarks' names and the provenance.
@@ -62,7 +64,7 @@ def write_onnx(folder: Path, model: EarDetector, tolerance: float, half: bool = 
     checks = {part.file: check_values(part) for part in parts}
     kept = {"image": image_contract(config), "landmark_names": config.landmark_names, "check": checks, **made}
     metadata = {name: each if isinstance(each, str) else json.dumps(each) for name, each in kept.items()}
-    differences = write_parts(folder, parts, tolerance, metadata, half)
+    differences = write_parts(folder, parts, tolerance, metadata, half, opset)
     if model.landmarks is None:
         (folder / ONNX_FILES[1]).unlink(missing_ok=True)
     return differences

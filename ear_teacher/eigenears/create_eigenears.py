@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from earface.nn.inference import choose_device
 
     device = choose_device(options.device)
-    model, checkpoint, run = load_run(options.checkpoint, device, options.weights)
+    trained, run = load_run(options.checkpoint, device, options.weights)
+    model, checkpoint = trained.model, trained.source
     out = results_folder(options, checkpoint)
     ears = open_ears(options.npy or run["train_npy"], "--npy", model, run, options.data_root, options.cache_dir)
     index, factors = find_factors(options, ears)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ear_teacher.config import ENCODERS, EarVAEConfig
 from earface.core.errors import InputError
-from earface.core.files import require_file
+from earface.core.files import require_file, require_other_file
 from earface.core.options import check_options, option
 from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions, help_layout
 
@@ -121,6 +121,8 @@ class EarRecognizerTrainingConfig(EarRecognizerShape, BackboneOptions, TrainerOp
     def check_files(self) -> None:
         for path in (*self.train_npy, *self.val_npy):
             require_file(path, "make it from pictures with earface ears prepare")
+        for path in self.val_npy:
+            require_other_file(path, self.train_npy)
 
     def check(self) -> None:
         super().check()

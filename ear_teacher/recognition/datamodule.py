@@ -18,11 +18,13 @@ from ear_teacher.recognition.config import EarRecognizerTrainingConfig
 from earface.core.errors import InputError
 from earface.core.progress import progress
 from earface.data.augmentation import EarAugmentation
+from earface.data.data_digest import Picture, base_folder, ear_pictures
 from earface.data.ear_contract import STRETCH
 from earface.data.identity_split import person
 from earface.data.image_cache import ImageMap, open_image_cache
-from earface.data.npy import read_teacher_npy
+from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.pixels import to_model_range
+from earface.data.training_checks import DecodedPictures, check_decoded, row_names, warn_of_unused_boxes
 from earface.training.datamodule import TrainingDataModule, print_once
 
 MIN_CLASSES = 2
@@ -142,12 +144,25 @@ class EarRecognizerDataModule(TrainingDataModule[EarRecognizerTrainingConfig]):
         _ = self.train_files, self.val_files
 
     @cached_property
+    def data(self) -> dict[str, TeacherData]:
+        """Of each path, what its file says."""
+        return {path: self._read(path) for path in (*self.config.train_npy, *self.config.val_npy)}
+
+    @cached_property
     def train_files(self) -> list[EarFile]:
-        return [self._open(path) for path in self.config.train_npy]
+        return [self._open(path, self.data[path]) for path in self.config.train_npy]
 
     @cached_property
     def val_files(self) -> list[EarFile]:
-        return [self._open(path) for path in self.config.val_npy]
+        return [self._open(path, self.data[path]) for path in self.config.val_npy]
+
+    def pictures(self) -> tuple[list[Picture], list[Picture]]:
+        base = base_folder(self.data)
+        train, val = (
+            [picture for path in paths for picture in ear_pictures(self.data[path], base, apart_by_folder=True)]
+            for paths in (self.config.train_npy, self.config.val_npy)
+        )
+        return train, val
 
     @property
     def contract(self) -> str:
@@ -175,6 +190,8 @@ class EarRecognizerDataModule(TrainingDataModule[EarRecognizerTrainingConfig]):
     def setup(self, stage: str | None = None) -> None:
         config = self.config
         self._check_people()
+        with progress("comparing training and validation ears", quiet=config.progress == "none"):
+            check_decoded(*([_decoded(file) for file in files] for files in (self.train_files, self.val_files)))
         number = {name: index for index, name in enumerate(self.classes)}
         labels = np.array([number[name] for name in self._class_names()], np.int64)
         self.train_set = BalancedEars(self.train_files, labels, config.images_per_class, config.augment, config.seed)
@@ -217,13 +234,18 @@ class EarRecognizerDataModule(TrainingDataModule[EarRecognizerTrainingConfig]):
                     f"{file.source}: two people are needed, one of them with two ears or more, to validate"
                 )
 
-    def _open(self, path: str) -> EarFile:
+    def _read(self, path: str) -> TeacherData:
         config = self.config
         data = read_teacher_npy(path, config.data_root)
         if data.subjects is None:
             raise InputError(f"{path}: names no subjects; make it with earface ears prepare, one folder per person")
         if config.classes == "ear" and data.sides is None and path in config.train_npy:
             raise InputError(f"{path}: names no sides, which `classes` ear needs; earface ears prepare finds them")
+        warn_of_unused_boxes(data, "make crops of them with earface ears prepare")
+        return data
+
+    def _open(self, path: str, data: TeacherData) -> EarFile:
+        config = self.config
         with progress(f"decoding {path}", quiet=config.progress == "none") as state:
             cache = open_image_cache(
                 data,
@@ -235,16 +257,19 @@ class EarRecognizerDataModule(TrainingDataModule[EarRecognizerTrainingConfig]):
         if cache.skipped:
             first = "; ".join(f"{name}: {reason}" for name, reason in cache.skipped[:3])
             print_once(f"{path}: {len(cache.skipped)} images cannot be read and are left out ({first})")
-        paths: Sequence[object] = data.image_paths or [f"{path} row {row}" for row in range(len(data))]
-        names = [str(each) for each in paths]
-        kept = cache.kept.tolist()
+        names, kept = row_names(data), cache.kept.tolist()
         sides = data.sides or [""] * len(data)
+        subjects = data.subjects or []  # there are some: see _read
         return EarFile(
             path,
             cache.images,
             [names[row] for row in kept],
-            [data.subjects[row] for row in kept],
+            [subjects[row] for row in kept],
             [sides[row] for row in kept],
             data.contract or STRETCH,
             data.collection,
         )
+
+
+def _decoded(file: EarFile) -> DecodedPictures:
+    return DecodedPictures(file.source, file.images, file.names, with_subjects=True)

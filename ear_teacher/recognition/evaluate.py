@@ -11,6 +11,7 @@ from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
 from earface.core.files import output_folder, require_path, require_trained, write_json
 from earface.core.first_imports import first_imports
+from earface.core.notices import warnings_given
 
 
 def results_folder(options: EarRecognizerEvaluationOptions, checkpoint: Path) -> Path:
@@ -53,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_per_ear(out / f"per_ear{suffix}.csv", ears, found[0])
         results[path] = results_of(ears, *found)
     about = {"checkpoint": str(trained.source), "weights": options.weights, "contract": trained.model.config.contract}
-    write_json(out / "metrics.json", about | {"files": results, "notes": notes})  # last: it marks a complete evaluation
+    metrics = about | {"files": results, "notes": notes, "warnings": warnings_given()}
+    write_json(out / "metrics.json", metrics)  # last: it marks a complete evaluation
     print_report(console, results)
     for note in notes:
         console.print(f"[yellow]note[/] {note}", soft_wrap=True, highlight=False)

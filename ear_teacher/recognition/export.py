@@ -33,7 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = EarRecognizer.load(options.checkpoint, weights=options.weights)
     landmarker = landmarker_of(model.config.contract, options.landmarker)
     export_model(
-        options, model.save_pretrained, lambda out: write_onnx(out, model, landmarker, options.tolerance, options.half)
+        options,
+        model.save_pretrained,
+        lambda out: write_onnx(out, model, landmarker, options.tolerance, options.half, options.opset),
     )
     return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,6 +17,7 @@ from ear_teacher.recognition.hub import FORMAT, EarRecognizerProvenance
 from ear_teacher.recognition.model import EarRecognizer
 from earface.core.errors import InputError
 from earface.core.files import CONFIG, is_exported
+from earface.data.data_digest import base_folder, ear_pictures, refuse_trained_on
 from earface.data.ear_contract import EarContract
 from earface.data.identity_split import identity_digests, person
 from earface.data.image_cache import open_image_cache
@@ -39,6 +40,7 @@ class TrainedEarRecognizer:
     run: dict[str, Any] | None  # the options it was trained with; None for a folder
     device: str = "cpu"
     precision: Precision = "32"
+    data: Mapping[str, Any] | None = None  # DataDigest.stored of its training, if the checkpoint has one
     digest: str = field(init=False)  # of the weights, the size and the contract
 
     def __post_init__(self) -> None:
@@ -83,9 +85,14 @@ class TrainedEarRecognizer:
 
         Raises InputError for people that were trained on.
         """
+        if self.run and ears.source in self.val_npy:
+            base = base_folder([*self.run["train_npy"], *self.val_npy])
+            data = read_teacher_npy(ears.source, self.run["data_root"])
+            refuse_trained_on(self.data, ear_pictures(data, base, apart_by_folder=True), ears.source, of_the_run=True)
+            return []
         people = {name: identity_digests([person(ears.collection, name)])[0] for name in sorted(set(ears.subjects))}
         shared = [name for name, digest in people.items() if digest in self.trained_on]
-        if not shared or (self.run and ears.source in self.val_npy):
+        if not shared:
             return []
         line = f"{ears.source}: {len(shared)} subjects, such as {shared[0]},"
         if ears.collection:
@@ -119,7 +126,9 @@ def load_recognizer(
     checkpoint = find_checkpoint(path)
     content = read_checkpoint(checkpoint)
     model = EarRecognizer.from_checkpoint(content, checkpoint, device, weights)
-    return TrainedEarRecognizer(model, checkpoint, content["hyper_parameters"]["options"], device, precision)
+    return TrainedEarRecognizer(
+        model, checkpoint, content["hyper_parameters"]["options"], device, precision, content.get("data")
+    )
 
 
 def open_test_ears(path: str, trained: TrainedEarRecognizer, data_root: str | None, cache_dir: str | None) -> TestEars:

@@ -33,7 +33,12 @@ class Embedder(nn.Module):
 
 
 def write_onnx(
-    folder: Path, model: EarRecognizer, landmarker: EarLandmarker | None, tolerance: float, half: bool = False
+    folder: Path,
+    model: EarRecognizer,
+    landmarker: EarLandmarker | None,
+    tolerance: float,
+    half: bool = False,
+    opset: int | None = None,
 ) -> list[Difference]:
     """recognizer.onnx; landmarks.onnx, a copy of the landmarker's file; and ear_form.json, all or none.
 
@@ -47,7 +52,7 @@ def write_onnx(
     about = {"digest": provenance["digest"], "licence": provenance["licence"]}
     image = json.dumps(image_contract(model.config))
     metadata = {"contract": model.config.contract, "image": image, **about}
-    differences = write_parts(folder, [part], tolerance, metadata, half)
+    differences = write_parts(folder, [part], tolerance, metadata, half, opset)
     if landmarker is None:
         (folder / LANDMARKS).unlink(missing_ok=True)
     else:

@@ -20,7 +20,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from earface.core.errors import InputError, advice_for, as_flags, refuse_unknown_flags, show_version
+from earface.core.errors import InputError, advice_for, refuse_unknown_flags, show_version
+from earface.core.notices import as_flags
 from earface.core.options import HelpLayout, check_options, literal_choices, range_text, to_plain
 from earface.core.spellings import OLD_SWITCHES, current_name, current_options, current_value
 from earface.core.text import decoded

@@ -9,12 +9,11 @@ import argparse
 import errno
 import functools
 import io
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
-from earface.core.notices import collecting_warnings, show_warnings
+from earface.core.notices import as_flags, collecting_warnings, show_warnings
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -26,6 +25,8 @@ _ADVICE = {  # to what the file system says
     **dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit on open files (ulimit -n) or lower `num_workers`"),
     **dict.fromkeys((errno.EIO, errno.ESTALE, errno.EOPNOTSUPP), "check the disk or network share, or use another"),
 }
+SHARED_MEMORY_ADVICE = "use `num_workers` 0, or give a container more: docker's shm-size, such as 2g"
+_NO_SHARED_MEMORY = ("unable to allocate shared memory", "out of shared memory", "killed by signal: Bus error")
 _OUT_OF_MEMORY = ("CUDA out of memory", "MPS backend out of memory", "ALLOC_FAILED")
 
 
@@ -97,12 +98,6 @@ def advice_for(flag: str, known: Iterable[str], help_command: str) -> str:
     return f"; did you mean {f'--{near[0]}' if flag.startswith('--') else by_spelling[near[0]]}?"
 
 
-def as_flags(message: str) -> str:
-    """Options in backticks as the command line spells them: `batch_size` -> --batch-size."""
-    option = r"`(?!earface |python )([a-z]\w*)([^`]*)`"  # a command in backticks stays
-    return re.sub(option, lambda found: f"--{found[1].replace('_', '-')}{found[2]}", message)
-
-
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether this error, or one that it was raised from, is that of a GPU's memory. By its name: no torch here."""
     while error is not None:
@@ -153,6 +148,8 @@ def _one_line(error: Exception) -> str:
         return str(error)
     if is_out_of_memory(error):
         return "out of GPU memory: lower `batch_size`, or use `device` cpu"
+    if any(sign in str(error) for sign in _NO_SHARED_MEMORY):  # of a loader's worker, whose class is any
+        return f"shared memory (/dev/shm) is full, where loader workers put batches: {SHARED_MEMORY_ADVICE}"
     if isinstance(error, BrokenPipeError) or not isinstance(error, OSError) or error.errno is None:
         return ""
     advice = _ADVICE.get(error.errno, "choose another place")

@@ -5,6 +5,7 @@ A file is written under a temporary name beside the target, synced, then renamed
 
 from __future__ import annotations
 
+import filecmp
 import glob
 import json
 import math
@@ -196,6 +197,14 @@ def require_file(path: str | Path, advice: str = "") -> None:
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
         raise InputError(f"{path}: {reason}{advice and f'; {advice}'}") from None
+
+
+def require_other_file(path: str | Path, trained_on: Iterable[str | Path]) -> None:
+    """Raise InputError where a validation file is one that is trained on, or a copy of it."""
+    for other in trained_on:
+        if Path(path).samefile(other) or filecmp.cmp(path, other, shallow=False):
+            same = "" if Path(path) == Path(other) else f" ({other})"
+            raise InputError(f"{path}: is the file that is trained on{same}: validate on other people")
 
 
 def require_folder(folder: str | os.PathLike[str]) -> None:

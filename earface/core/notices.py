@@ -7,6 +7,7 @@ it, and what writes a report asks `warnings_given`.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -40,11 +41,17 @@ def lists_of_warnings() -> dict[str, list[str]]:
     return {message: listed for message, listed in _collected[-1].items() if listed} if _collected else {}
 
 
+def as_flags(message: str) -> str:
+    """Options in backticks as the command line spells them: `batch_size` -> --batch-size."""
+    option = r"`(?!earface |python )([a-z]\w*)([^`]*)`"  # a command in backticks stays
+    return re.sub(option, lambda found: f"--{found[1].replace('_', '-')}{found[2]}", message)
+
+
 def show_warnings() -> None:
     """Print them on stderr: at a command's end, and before work that takes hours. By the first process alone."""
     if os.environ.get("LOCAL_RANK", "0") == "0":
         for message in warnings_given():
-            print("warning: " + " ".join(message.split()), file=sys.stderr, flush=True)
+            print("warning: " + " ".join(as_flags(message).split()), file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 
-from earface.core.errors import OneLineParser, as_flags, entry_point
+from earface.core.errors import OneLineParser, entry_point
 from earface.core.first_imports import first_imports
+from earface.core.notices import as_flags
 from earface.doctor.finding import Finding
 from earface.doctor.software import software
 

@@ -58,11 +58,17 @@ def require_onnx() -> None:
 
 
 def write_parts(
-    folder: Path, parts: Sequence[OnnxPart], tolerance: float, metadata: Mapping[str, str], half: bool = False
+    folder: Path,
+    parts: Sequence[OnnxPart],
+    tolerance: float,
+    metadata: Mapping[str, str],
+    half: bool = False,
+    opset: int | None = None,
 ) -> list[Difference]:
     """Every part's file, all or none, of any batch size; metadata: kept in each.
 
     half: the weights are stored in half precision, and the tolerance is at least HALF_TOLERANCE.
+    opset: version of the operator set, None for PyTorch's own; the file's IR version is the lowest that it needs.
     Raises InputError if an output differs by more than `tolerance` times its largest absolute value, or times 1 if
     that is smaller, and if a part cannot be exported.
     """
@@ -71,14 +77,14 @@ def write_parts(
         for part in parts:
             temporary = together.enter_context(atomic_write(folder / part.file))
             with progress(f"exporting and comparing {part.file}"):
-                temporary.write_bytes(_exported(part, metadata, half))
+                temporary.write_bytes(_exported(part, metadata, half, opset))
                 found = _compare(temporary, part)
             _check(found, max(tolerance, HALF_TOLERANCE) if half else tolerance)
             differences += found
     return differences
 
 
-def _exported(part: OnnxPart, metadata: Mapping[str, str], half: bool) -> bytes:
+def _exported(part: OnnxPart, metadata: Mapping[str, str], half: bool, opset: int | None) -> bytes:
     import onnx
 
     size = sum(tensor.nbytes for tensor in part.network.state_dict().values())
@@ -96,6 +102,7 @@ def _exported(part: OnnxPart, metadata: Mapping[str, str], half: bool) -> bytes:
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 input_names=[part.input],
                 output_names=part.outputs,
+                opset_version=opset,
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
@@ -104,6 +111,10 @@ def _exported(part: OnnxPart, metadata: Mapping[str, str], half: bool) -> bytes:
                 f"{part.file}: torch cannot express this network as ONNX ({reason}); use safetensors"
             ) from error
     proto = program.model_proto
+    written = next(each.version for each in proto.opset_import if not each.domain)
+    if opset is not None and written != opset:
+        raise InputError(f"{part.file}: this network cannot be written in `opset` {opset}; {written} can")
+    proto.ir_version = onnx.helper.find_min_ir_version_for(proto.opset_import)  # an older onnxruntime reads it
     _strip(proto.graph)
     if half:
         _halve(proto.graph)

@@ -24,6 +24,9 @@ class ExportOptions(WeightsOptions):
     out: str | None = option(None, "folder for the files")
     format: Literal["onnx", "safetensors", "both"] = option("both", "ONNX; what from_pretrained reads; or both")
     half: bool = option(False, "ONNX weights in half precision: half the size; what is computed stays float32")
+    opset: int | None = option(
+        None, "ONNX operator set: 18 for onnxruntime 1.14 or newer; by default PyTorch's own", low=18, high=23
+    )
     tolerance: float = option(
         1e-4, "of ONNX against PyTorch: largest difference, as a share of the largest value if that is above 1", above=0
     )

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from earface.core.notices import warn
 from earface.nn.precision import float32_island
 
+MAX_CREDIBLE_PSNR = 60.0  # dB: rounding to 8 bits alone leaves 59
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2  # Wang et al. 2004, K1 and K2 at data range 1
@@ -40,6 +42,15 @@ def psnr(prediction: Tensor, target: Tensor, crop_border: int = 0) -> Tensor:
     if not prediction.numel():
         raise ValueError(f"crop_border {crop_border} leaves nothing of the images")
     return -10.0 * (prediction - target).square().mean(dim=(1, 2, 3)).log10()
+
+
+def warn_if_too_good(found: float | None, source: str) -> None:
+    """Where a mean PSNR in dB, if it was measured, is beyond what a network reaches on pictures. source: of these."""
+    if found is not None and found > MAX_CREDIBLE_PSNR:
+        warn(
+            f"{source}: a PSNR above {MAX_CREDIBLE_PSNR:g} dB: they are of one colour, or nearly; look at them, and at "
+            "their boxes"
+        )
 
 
 @float32_island

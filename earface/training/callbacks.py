@@ -1,13 +1,13 @@
-"""Checkpoints, early stopping, weight averaging and the progress bar of every trainer."""
+"""`last.ckpt`, early stopping, weight averaging, and what a checkpoint says of its run."""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -15,12 +15,13 @@ from pytorch_lightning.callbacks import (
     Callback,
     Checkpoint,
     EarlyStopping,
-    ModelCheckpoint,
     WeightAveraging,
 )
 from torch import Tensor
 
+from earface.core.notices import show_warnings
 from earface.core.stopping import StopRequests, current_requests
+from earface.training.best_checkpoints import carry_over_scores
 from earface.training.loggers import MetricsCSV
 from earface.training.workers import end_workers
 
@@ -37,38 +38,6 @@ class TrainingProgress(Protocol):
 
 def _trained(module: pl.LightningModule) -> TrainingProgress:
     return module  # type: ignore[return-value]
-
-
-def best_checkpoints(folder: str, name: str, best: Mapping[str, Literal["min", "max"]]) -> list[Checkpoint]:
-    """The best three by `val/loss` and the best one by each of `best`: a metric's name without `val/`, and its mode.
-
-    File names never contain a metric's slash.
-    """
-    shared: dict[str, Any] = {
-        "dirpath": folder,
-        "auto_insert_metric_name": False,
-        "save_on_train_epoch_end": False,
-        "enable_version_counter": False,
-    }
-    return [
-        ModelCheckpoint(
-            monitor="val/loss",
-            mode="min",
-            save_top_k=3,
-            filename=f"{name}-epoch={{epoch:03d}}-val_loss={{val/loss:.4f}}",
-            **shared,
-        ),
-        *(
-            ModelCheckpoint(
-                monitor=f"val/{metric}",
-                mode=mode,
-                save_top_k=1,
-                filename=f"best-{metric}-epoch={{epoch:03d}}-val_{metric}={{val/{metric}:.4f}}",
-                **shared,
-            )
-            for metric, mode in best.items()
-        ),
-    ]
 
 
 class LastCheckpoint(Checkpoint):
@@ -246,6 +215,14 @@ class RunState(Callback):
 
     def __init__(self, name: str, version: str) -> None:
         self.name, self.version = name, version
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        show_warnings()  # the data has been read; the first step comes next
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        carry_over_scores(trainer, checkpoint)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

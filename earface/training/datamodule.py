@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import pytorch_lightning as pl
@@ -11,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import Subset
 
+from earface.data.data_digest import DataDigest, Picture
 from earface.training.config import RunOptions
 from earface.training.loader import ResumableLoader
 from earface.training.workers import WorkerLoader
@@ -35,6 +37,15 @@ class TrainingDataModule(pl.LightningDataModule, Generic[Config]):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+
+    def pictures(self) -> tuple[list[Picture], list[Picture]]:
+        """Those that are trained and validated on, for the digest that checkpoints keep."""
+        raise NotImplementedError
+
+    @cached_property
+    def digest(self) -> DataDigest:
+        """Of the data, and of whom a run that goes on has trained on before."""
+        return DataDigest.of(*self.pictures())
 
     def train_name(self, index: int) -> str:
         """The file of a training sample."""

@@ -13,8 +13,10 @@ from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from earface.core.errors import InputError, as_flags
+from earface.core.errors import InputError
+from earface.core.notices import as_flags
 from earface.core.options import to_plain
+from earface.metrics.image_quality import warn_if_too_good
 from earface.nn.checkpoint import read_checkpoint
 from earface.training.config import RunOptions
 from earface.training.datamodule import TrainingDataModule
@@ -149,6 +151,7 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
         """One row, and the metrics that callbacks and the progress bar see."""
         self.log_dict({key: means[key] for key in shown if key in means}, prog_bar=True, logger=False)
         self.log_row(means)
+        warn_if_too_good(means.get("val/psnr"), "the validation pictures")
         if self.rate is not None:
             self.rate.observe(means["val/loss"])
 
@@ -191,6 +194,7 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["terms"] = self.terms.state_dict()
+        checkpoint["data"] = self.datamodule.digest.stored()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.terms.load_state_dict(checkpoint["terms"])

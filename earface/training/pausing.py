@@ -14,7 +14,7 @@ from pytorch_lightning.strategies.launchers.subprocess_script import _Subprocess
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from earface.core.errors import as_flags
+from earface.core.notices import as_flags
 from earface.core.stopping import TrainingInterrupted, TrainingPaused, pause_signals
 from earface.training.workers import end_workers
 

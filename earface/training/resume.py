@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ class Run:
     name: str
     log_dir: Path
     checkpoint: Path | None = None
+    data: Mapping[str, Any] | None = None  # DataDigest.stored of the checkpoint, if it has one
     epoch: int = 0  # epochs that are complete
     step: int = 0
     csv_rows: int = 0
@@ -77,6 +79,7 @@ def open_run(options: Options, name: str) -> tuple[Run, Options]:
         name,
         logs / state["version"],
         checkpoint=path,
+        data=checkpoint.get("data"),
         epoch=state["epochs_done"],
         step=checkpoint["global_step"],
         csv_rows=state["csv_rows"],

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 
 from earface.core.stopping import EXIT_PAUSED
 from earface.core.tool_options import next_step
+from earface.data.data_digest import DataDigest
 from earface.training.config import RunOptions
 from earface.training.datamodule import TrainingDataModule
 from earface.training.module import TrainingModule
@@ -45,6 +46,8 @@ def run_training(
         print(f"finished: {run.checkpoint} holds {run.epoch} of {options.epochs} epochs; more with --epochs")
         return 0, options
     datamodule = data(options)
+    if run.data is not None:
+        datamodule.digest = datamodule.digest.continues(DataDigest.read(run.data), run.checkpoint)
     pl.seed_everything(options.seed, workers=True, verbose=False)
     trainer = build_trainer(options, run, best=best(options, datamodule))
     network = module(options, datamodule, run)

@@ -19,16 +19,17 @@ from rich.console import Console
 from rich.table import Table
 
 from earface.core.command_line import write_options
-from earface.core.errors import InputError, as_flags, is_out_of_memory
+from earface.core.errors import InputError, is_out_of_memory
+from earface.core.notices import as_flags
 from earface.nn.inference import check_gpu_age, device_of_accelerator, why_no_gpu
 from earface.nn.precision import automatic_precision
+from earface.training.best_checkpoints import best_checkpoints
 from earface.training.callbacks import (
     EMA,
     EarlyStop,
     LastCheckpoint,
     RunState,
     TrainingRows,
-    best_checkpoints,
 )
 from earface.training.checkpoint_io import AtomicCheckpointIO
 from earface.training.compiled import CompiledSteps
@@ -125,7 +126,7 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
             logger=loggers or False,
             callbacks=shared,
             plugins=[AtomicCheckpointIO()],
-            default_root_dir=options.checkpoint_dir,  # Lightning would look for hpc_ckpt_*.ckpt in the current one
+            default_root_dir=run.log_dir,  # a run that starts has a new one: Lightning finds no hpc_ckpt_*.ckpt there
             enable_checkpointing=not options.fast_dev_run,
             enable_progress_bar=bar,
             enable_model_summary=False,

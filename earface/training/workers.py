@@ -14,10 +14,13 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import _utils as worker_settings
 
+from earface.core.errors import SHARED_MEMORY_ADVICE, InputError
 from earface.core.stopping import PAUSING, current_requests
 
 NICENESS = 10  # of workers beside a network on the same processor
 PATIENCE_S = 0.5  # for a worker to end by itself; PyTorch waits 10 for each
+
+SHARED_MEMORY = "/dev/shm"  # where a worker puts the tensors of a batch, on Linux
 
 _iterators: weakref.WeakSet[Any] = weakref.WeakSet()  # those that have started workers
 
@@ -33,11 +36,44 @@ class WorkerLoader(DataLoader[Any]):
         super().__init__(dataset, worker_init_fn=begin, **options)
 
     def __iter__(self) -> Any:
+        """Raises InputError where the workers' batches do not fit into the shared memory that is free."""
+        if self.num_workers and self._iterator is None:
+            self._check_shared_memory()
         with current_requests().hold():
             iterator = super().__iter__()
             if self.num_workers:
                 _iterators.add(iterator)
         return iterator
+
+    def _check_shared_memory(self) -> None:
+        keys: Any = next(iter(self.batch_sampler or ()), None)
+        free = _free_shared_memory()
+        if free is None or not keys:
+            return
+        waiting = self.num_workers * (self.prefetch_factor or 0) + 1
+        needed = _bytes_of(self.dataset[keys[0]]) * len(keys) * min(waiting, len(self))
+        if needed > free:
+            raise InputError(
+                f"{self.num_workers} loader workers need {needed / 2**20:.0f} MiB of shared memory, and "
+                f"{SHARED_MEMORY} has {free / 2**20:.0f}: {SHARED_MEMORY_ADVICE}"
+            )
+
+
+def _free_shared_memory() -> int | None:
+    """Bytes; None where there is no such place."""
+    try:
+        status = os.statvfs(SHARED_MEMORY)
+    except (AttributeError, OSError):  # Windows; macOS
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def _bytes_of(item: Any) -> int:
+    """Of the tensors in it."""
+    if isinstance(item, torch.Tensor):
+        return item.nbytes
+    parts = item.values() if isinstance(item, dict) else item if isinstance(item, (list, tuple)) else ()
+    return sum(map(_bytes_of, parts))
 
 
 def end_workers() -> None:

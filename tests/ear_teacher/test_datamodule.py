@@ -16,7 +16,7 @@ from ear_teacher.config import EarVAETrainingConfig
 from ear_teacher.datamodule import FIT_VIEWS, EarVAEDataModule
 from earface.core.errors import InputError
 from earface.data.augmentation import _run, geometric, photometric
-from earface.data.npy import read_teacher_npy
+from earface.data.npy import read_teacher_npy, write_teacher_npy
 from earface.data.pixels import to_model_range
 
 
@@ -41,9 +41,9 @@ def module_of(folder: Path, **options: Any) -> EarVAEDataModule:
 def one_ear(ear_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training set of eight copies of one ear: any two views that are equal come from equal randomness."""
     folder = tmp_path_factory.mktemp("one_ear")
-    picture = module_of(ear_set).train_cache.images[0]
+    picture, other = module_of(ear_set).train_cache.images[:2]
     np.save(folder / "train_teacher.npy", np.repeat(picture[None], 8, axis=0))
-    np.save(folder / "val_teacher.npy", picture[None])
+    np.save(folder / "val_teacher.npy", other[None])
     return folder
 
 
@@ -101,7 +101,7 @@ def test_light_changes_less_than_full(one_ear: Path) -> None:
 def test_denoising_has_a_clean_target_and_a_degraded_source(one_ear: Path, strength: str, channels: int) -> None:
     module = module_of(one_ear, augment=strength, denoise=True, in_channels=channels, batch_size=8)
     undegraded = A.Compose([*geometric(strength), *photometric(strength)])  # type: ignore[arg-type]
-    picture = np.repeat(module.val_cache.images[0], 3 // channels, axis=2)
+    picture = np.repeat(module.train_cache.images[0], 3 // channels, axis=2)
     items = [(key, module.train_set[key]) for key in itertools.product(range(8), range(8))]
     for key, item in items:
         assert np.array_equal(item["pixels"], _run(undegraded, picture, (42, *key))[..., :channels])
@@ -193,11 +193,14 @@ def test_the_linear_path_sees_different_views(one_ear: Path) -> None:
 # Files
 
 
-def test_a_subject_on_both_sides_is_refused_by_name(ear_set: Path) -> None:
-    train = str(ear_set / "train_teacher.npy")
-    subject = min(read_teacher_npy(train).subjects or ())
-    with pytest.raises(InputError, match=rf"8 subjects are also in .*{subject}.*earface ears prepare") as caught:
-        module_of(ear_set, val_npy=train)
+def test_a_subject_on_both_sides_is_refused_by_name(ear_set: Path, tmp_path: Path) -> None:
+    train = read_teacher_npy(ear_set / "train_teacher.npy")
+    assert train.image_paths
+    assert train.subjects
+    write_teacher_npy(tmp_path / "some.npy", image_paths=train.image_paths[5:], subjects=train.subjects[5:])
+    message = rf"7 subjects are also in .*{train.subjects[5]}.*earface ears prepare"
+    with pytest.raises(InputError, match=message) as caught:
+        module_of(ear_set, val_npy=str(tmp_path / "some.npy"))
     assert "\n" not in str(caught.value)
 
 

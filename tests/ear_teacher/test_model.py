@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from ear_teacher import EarVAE, EarVAELightning
+from ear_teacher.backbones import TimmBackbone
 from ear_teacher.config import EarVAEConfig
 from ear_teacher.encoders import LOGVAR_LIMIT
 from ear_teacher.linear_path import LinearPath, bicubic_matrix
@@ -471,3 +473,66 @@ def test_enlarging_by_a_matrix_is_bicubic_interpolation(size: int, side: int) ->
     matrix = bicubic_matrix(size, side)
     wanted = torch.nn.functional.interpolate(images, (side, side), mode="bicubic", align_corners=False)
     assert torch.allclose(matrix @ images @ matrix.T, wanted, atol=1e-5)
+
+
+# timm's families
+
+SMALL = ("test_", "atto", "femto", "pico", "nano", "xx_small", "xxs", "tiny", "_s0", "_m0", "_b0", "050", "small", "_s")
+PLAIN_MAPS = ["test_byobnet", "test_efficientnet", "test_maxvit", "test_vit", "hiera_tiny_224", "xcit_nano_12_p8_224"]
+CHANNELS_LAST = ["test_mambaout", "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "sequencer2d_s"]
+NOT_AT_64 = (
+    *("byoanet", "convmixer", "crossvit", "deepseek_vit", "efficientformer", "eva"),
+    *("inception_resnet_v2", "inception_v3", "inception_v4"),
+)
+ADVICE = {  # for models of one size, some of which no ear VAE has
+    **{"crossvit_tiny_240": "another `image_size`", "efficientformer_l1": "`image_size` 224"},
+    **{"halonet26t": "`image_size` 256", "inception_v3": "another `image_size`"},
+}
+
+
+def check_timm_backbone(name: str, size: int) -> None:
+    """Its maps are what it says, (B, C, H, H) with finer ones first, and each of its parameters is in one group."""
+    backbone = TimmBackbone(name, 3, size, "none")
+    maps = backbone(torch.rand(2, 3, size, size) * 2 - 1)
+    shapes = list(zip(backbone.channels, backbone.grids, strict=True))
+    assert [tuple(each.shape) for each in maps] == [(2, channels, grid, grid) for channels, grid in shapes]
+    assert backbone.grids == sorted(backbone.grids, reverse=True)
+    assert max(backbone.grids) <= size // 3
+    torch.stack([each.square().mean() for each in maps]).mean().backward()
+    grouped = [parameter for group in backbone.layer_groups() for module in group for parameter in module.parameters()]
+    assert sorted(map(id, grouped)) == sorted(map(id, backbone.parameters()))
+
+
+@pytest.mark.parametrize("name", [*PLAIN_MAPS, *CHANNELS_LAST])
+def test_maps_of_any_timm_family(name: str) -> None:
+    check_timm_backbone(name, 64)
+
+
+@pytest.mark.parametrize(("name", "advice"), ADVICE.items())
+def test_a_timm_model_that_cannot_take_the_size_is_one_line(name: str, advice: str) -> None:
+    with pytest.raises(InputError, match=rf"timm:{name}: gives no maps of a 64 px .*: try {advice}, or") as caught:
+        TimmBackbone(name, 3, 64, "none")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", timm.list_modules())
+def test_each_timm_family_gives_maps_or_is_refused_in_one_line(family: str) -> None:
+    def size_of(name: str) -> tuple[int, int]:
+        return next((place for place, part in enumerate(SMALL) if part in name), len(SMALL)), len(name)
+
+    name = min(timm.list_models(module=family), key=size_of)
+    if family in NOT_AT_64:
+        with pytest.raises(InputError, match="`image_size` "):
+            TimmBackbone(name, 3, 64, "none")
+    else:
+        check_timm_backbone(name, 64)
+
+
+def test_an_ear_vae_on_channels_last_maps_learns_and_comes_back(tmp_path: Path) -> None:
+    model = small("timm:test_mambaout")
+    mu, logvar = model.encode_posterior(noise(2))
+    (mu.square().mean() + logvar.square().mean()).backward()
+    assert all(parameter.grad is not None for parameter in model.encoder.backbone.parameters())
+    model.eval().save_pretrained(tmp_path)
+    assert torch.equal(EarVAE.from_pretrained(tmp_path).encode(noise(2)), model.encode(noise(2)))

@@ -97,6 +97,8 @@ def test_it_overfits_eight_photographs(tmp_path: Path) -> None:
     """AP50 over .95, measured by torchmetrics on what a model loaded from the checkpoint finds."""
     train = write_scene_set(tmp_path / "train", SceneSet(8, 128, 96, seed=6))
     shutil.copytree(tmp_path / "train", tmp_path / "val")
+    copy = tmp_path / "val" / "annotations.json"
+    copy.write_text(copy.read_text() + "\n")  # byte for byte it would be refused
     names = [str(tmp_path / "train" / "annotations.json")] * 7  # an epoch of 14 steps
     plan = ("--epochs", "6", "--schedule", "cosine", "--lr", "4e-3", "--ema-decay", "0", "--augment", "none")
     shape = ("--image-size", "128", "--base-channels", "8", "--pyramid-width", "24", "--batch-size", "4")

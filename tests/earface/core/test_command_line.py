@@ -19,7 +19,8 @@ from ear_teacher.config import ALIASES, HELP, PRESETS, EarVAETrainingConfig
 from ear_teacher.detector import config as detector
 from ear_teacher.detector.config import EarDetectorTrainingConfig
 from earface.core.command_line import parse_options, write_options
-from earface.core.errors import InputError, OneLineParser, as_flags
+from earface.core.errors import InputError, OneLineParser
+from earface.core.notices import as_flags
 from earface.core.options import option, to_plain
 from facial_rec.config import EdgeFaceTrainingConfig
 

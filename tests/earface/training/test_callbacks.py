@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from earface.core.stopping import TrainingPaused
 from earface.nn.checkpoint import read_checkpoint
-from earface.training.callbacks import EMA, EarlyStop, LastCheckpoint, best_checkpoints
+from earface.training.best_checkpoints import best_checkpoints
+from earface.training.callbacks import EMA, EarlyStop, LastCheckpoint, RunState
 from earface.training.checkpoint_io import AtomicCheckpointIO
 
 STEPS = 4  # an epoch
@@ -44,7 +45,7 @@ class Line(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(module: pl.LightningModule, *callbacks: Callback, epochs: int = 2) -> pl.Trainer:
+def fit(module: pl.LightningModule, *callbacks: Callback, epochs: int = 2, resume: Path | None = None) -> pl.Trainer:
     torch.manual_seed(0)
     data = torch.randn(STEPS * 5, 3)
     trainer = pl.Trainer(
@@ -60,7 +61,7 @@ def fit(module: pl.LightningModule, *callbacks: Callback, epochs: int = 2) -> pl
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(module, DataLoader(data, 5), DataLoader(data, 5))
+        trainer.fit(module, DataLoader(data, 5), DataLoader(data, 5), ckpt_path=resume)
     return trainer
 
 
@@ -236,3 +237,41 @@ def test_last_also_holds_the_other_callbacks_newest_scores(tmp_path: Path) -> No
         pytest.approx(0.1),
         pytest.approx(0.9),
     ]
+
+
+# A run that was moved
+
+
+def fit_in(folder: Path, losses: tuple[float, ...], epochs: int, resume: bool = False) -> dict[str, dict[str, float]]:
+    """Each ModelCheckpoint's best files and their scores, by what it monitors; all of them lie in the folder."""
+    last = LastCheckpoint(folder, stop_after_epoch=None, max_time=None)
+    kept = best_checkpoints(str(folder), "run", {"ssim": "max"})
+    fit(Line(losses), RunState("run", "version_0"), *kept, last, epochs=epochs, resume=last.path if resume else None)
+    found: dict[str, dict[str, float]] = {}
+    for each in kept:
+        assert isinstance(each, ModelCheckpoint)
+        assert Path(each.best_model_path).parent == folder
+        found[str(each.monitor)] = {Path(path).name: float(score) for path, score in each.best_k_models.items()}
+    return found
+
+
+@pytest.mark.parametrize("losses", [(0.1, 0.5, 0.3, 0.2, 0.9, 0.4), (0.9, 0.5, 0.1, 0.8, 0.05, 0.7)])
+def test_a_run_that_goes_on_in_another_folder_keeps_its_best(losses: tuple[float, ...], tmp_path: Path) -> None:
+    """Lightning forgets the scores: the worse epoch became the best, and what was there before stayed beside it."""
+    whole = fit_in(tmp_path / "whole", losses, len(losses))
+    fit_in(tmp_path / "begun", losses, 3)
+    (tmp_path / "begun").rename(tmp_path / "moved")
+    assert fit_in(tmp_path / "moved", losses, len(losses), resume=True) == whole
+    names = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert {path.name for path in (tmp_path / "moved").iterdir()} == names
+
+
+def test_of_a_folder_that_was_moved_in_part_only_what_is_there_counts(tmp_path: Path) -> None:
+    losses = (0.1, 0.5, 0.3, 0.2)
+    fit_in(tmp_path / "begun", losses, 3)
+    (tmp_path / "begun").rename(tmp_path / "moved")
+    for path in (tmp_path / "moved").glob("*epoch=000*"):
+        path.unlink()
+    found = fit_in(tmp_path / "moved", losses, 4, resume=True)
+    assert list(found["val/loss"].values()) == pytest.approx([0.5, 0.3, 0.2])
+    assert list(found["val/ssim"].values()) == pytest.approx([0.8])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from earface.core.errors import InputError, entry_point
 from earface.training.loader import ResumableLoader, batches_per_epoch, epoch_order
+from tests.conftest import only_line
 
 LENGTH, BATCH, SEED = 23, 4, 7  # five full batches, three samples left over
 
@@ -158,3 +162,56 @@ def test_a_loader_that_is_dropped_goes_at_once() -> None:
     gone = weakref.ref(batches)
     del batches
     assert gone() is None
+
+
+# Shared memory
+
+
+class Pictures(Keys):
+    """Items of a MiB."""
+
+    def __getitem__(self, key: Any) -> dict[str, Any]:
+        return {"pixels": torch.zeros(2**20, dtype=torch.uint8), "index": 0}
+
+
+@pytest.mark.parametrize(
+    ("workers", "length", "batch", "needed"),
+    [
+        (2, 100, 4, 20),  # two batches wait of each worker, and one is taken
+        (2, 100, 1, 5),
+        (1, 8, 4, 8),  # there are no more than two
+    ],
+)
+def test_workers_whose_batches_do_not_fit_into_shared_memory_are_not_started(
+    workers: int, length: int, batch: int, needed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ResumableLoader(Pictures(length), batch, seed=SEED, num_workers=workers)
+    monkeypatch.setattr("earface.training.workers._free_shared_memory", lambda: needed * 2**20 - 1)
+    with pytest.raises(InputError, match=rf"{workers} loader workers need {needed} MiB .*`num_workers` 0.*shm-size"):
+        next(iter(given))
+    monkeypatch.setattr("earface.training.workers._free_shared_memory", lambda: needed * 2**20)
+    assert next(iter(given))["pixels"].shape[0] == batch
+
+
+@pytest.mark.parametrize("free", [0, None])
+def test_without_workers_or_where_there_is_no_such_memory_nothing_is_asked(
+    free: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("earface.training.workers._free_shared_memory", lambda: free)
+    assert next(iter(ResumableLoader(Pictures(), 2, seed=SEED, num_workers=0 if free == 0 else 1))) is not None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Caught RuntimeError in DataLoader worker process 0.\nRuntimeError: unable to allocate shared memory(shm)",
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that dataloader's workers are out of",
+    ],
+)
+def test_a_worker_that_finds_it_full_is_one_line(said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    @entry_point
+    def main(argv: Sequence[str] | None = None) -> int:
+        raise RuntimeError(said)
+
+    assert main() == 2
+    assert "--num-workers 0" in only_line(capsys)

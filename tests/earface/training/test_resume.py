@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ear_teacher.train import main
+from earface.nn.checkpoint import read_checkpoint
 from earface.training import resume
 from tests.conftest import only_line
 
@@ -115,3 +116,24 @@ def test_a_name_that_cannot_be_is_one_line(
     place = tiny.index("--checkpoint-dir")
     assert main([*tiny[:place], *tiny[place + 4 :], *given]) == 2
     assert said in only_line(capsys)
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+def test_under_slurm_only_resume_decides_what_a_run_continues_from(
+    resume: str, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Lightning takes hpc_ckpt_N.ckpt of its default folder, whichever run wrote it."""
+    main([*tiny, "--epochs", "3"])
+    other = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
+    new = tmp_path / "new"
+    for folder in (".", "checkpoints", "logs", "logs/ear_vae", "logs/ear_vae/version_0"):
+        (new / folder).mkdir(parents=True, exist_ok=True)
+        (new / folder / "hpc_ckpt_1.ckpt").write_bytes(other)
+    monkeypatch.chdir(new)
+    for name in ("JOB_ID", "NTASKS", "PROCID", "LOCALID", "NODEID"):
+        monkeypatch.setenv(f"SLURM_{name}", "1" if name == "NTASKS" else "0")
+    monkeypatch.setenv("SLURM_JOB_NAME", "ears")
+    places = ("--checkpoint-dir", str(new / "checkpoints"), "--log-dir", str(new / "logs"))
+    assert main([*tiny, *places, "--epochs", "1", "--resume", resume]) == 0
+    assert read_checkpoint(new / "checkpoints" / "last.ckpt")["run"]["epochs_done"] == 1
+    assert "continuing" not in capsys.readouterr().out.partition("best val/loss")[0]
