@@ -6,7 +6,7 @@ from dsr.config import DSRTrainingConfig
 from earface.data.data_digest import Picture, face_pictures
 from earface.data.face_dataset import FaceBatch, FaceDataset, FacePixels, training_faces, usable_faces, with_vlr
 from earface.data.identity_split import identity_digests
-from earface.training.datamodule import TrainingDataModule, print_once
+from earface.training.datamodule import TrainingDataModule
 
 
 class DSRDataModule(TrainingDataModule[DSRTrainingConfig]):
@@ -24,7 +24,7 @@ class DSRDataModule(TrainingDataModule[DSRTrainingConfig]):
         config = self.config
         files = config.degradation == "files"
         size = config.vlr if files else None
-        train, val = (usable_faces(rows, size, print_once) for rows in (self.train_rows, self.val_rows))
+        train, val = (usable_faces(rows, size) for rows in (self.train_rows, self.val_rows))
         realistic = config.vlr if config.degradation == "realistic" else None
         self.train_set = FaceDataset(
             train, seed=config.seed, augment=config.augment, files=files, realistic_size=realistic

@@ -24,7 +24,7 @@ from earface.data.images import Pixels
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.pixels import to_model_range
 from earface.data.training_checks import DecodedPictures, check_decoded, row_names, warn_of_unused_boxes
-from earface.training.datamodule import TrainingDataModule, print_once
+from earface.training.datamodule import TrainingDataModule
 from earface.training.workers import WorkerLoader
 
 FIT_ROWS = 8192  # views in the fit of the linear path; in the demo 16,384, 8,192 and 4,096 gave 24.08, 24.09, 24.05 dB
@@ -139,8 +139,8 @@ class EarVAEDataModule(TrainingDataModule[EarVAETrainingConfig]):
         config = self.config
         train, self.train_cache = self.train_ears
         val, self.val_cache = self.val_ears
-        for path, cache in ((config.train_npy, self.train_cache), (config.val_npy, self.val_cache)):
-            _report_skipped(path, cache)
+        self.train_cache.warn_of_skipped(train)
+        self.val_cache.warn_of_skipped(val)
         names = sorted({*(train.subjects or ()), *(val.subjects or ())})
         shared = set(train.subjects or ()) & set(val.subjects or ())
         if shared:
@@ -209,12 +209,6 @@ def _decoded(data: TeacherData, cache: ImageCache) -> DecodedPictures:
     names = row_names(data)
     kept = [names[row] for row in cache.kept.tolist()]
     return DecodedPictures(str(data.source), cache.images, kept, data.subjects is not None)
-
-
-def _report_skipped(path: str, cache: ImageCache) -> None:
-    if cache.skipped:
-        first = "; ".join(f"{name}: {reason}" for name, reason in cache.skipped[:3])
-        print_once(f"{path}: {len(cache.skipped)} images cannot be read and are left out ({first})")
 
 
 def _subject_ids(data: TeacherData, cache: ImageCache, names: list[str]) -> NDArray[np.int64]:

@@ -33,7 +33,7 @@ from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_model_range
 from earface.data.splits import in_seeded_order
 from earface.nn.upsampler import Upsampler
-from earface.training.datamodule import TrainingDataModule, print_once
+from earface.training.datamodule import TrainingDataModule
 from facial_rec.config import EdgeFaceTrainingConfig
 from facial_rec.input_cache import VLRFaces, open_inputs
 
@@ -224,8 +224,8 @@ class EdgeFaceDataModule(TrainingDataModule[EdgeFaceTrainingConfig]):
     def _usable(self) -> list[FaceRow]:
         size = self.config.vlr if self.files else None
         return [
-            *usable_faces(self.train_rows, size, print_once),
-            *usable_faces(self.unseen_rows, size, print_once),
+            *usable_faces(self.train_rows, size),
+            *usable_faces(self.unseen_rows, size),
         ]
 
     def _open(self, rows: Sequence[FaceRow]) -> dict[str, NDArray[np.uint8]]:

@@ -18,7 +18,6 @@ from earface.data.coco import read_coco
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.images import read_ahead, read_image
 from earface.data.training_checks import copies
-from earface.training.datamodule import print_once
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def readable(files: Sequence[Annotations], num_landmarks: int) -> list[Photograp
 def _report(files: Sequence[Annotations], rejects: Sequence[str]) -> None:
     if rejects:
         first = "; ".join(rejects[:3])
-        print_once(f"{files[0].source}: {len(rejects)} photographs cannot be read and are left out ({first})")
+        warn(f"{files[0].source}: {len(rejects)} photographs cannot be read and are left out ({first})", rejects)
 
 
 def _failure(photograph: Photograph) -> str:

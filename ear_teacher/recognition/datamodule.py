@@ -25,7 +25,7 @@ from earface.data.image_cache import ImageMap, open_image_cache
 from earface.data.npy import TeacherData, read_teacher_npy
 from earface.data.pixels import to_model_range
 from earface.data.training_checks import DecodedPictures, check_decoded, row_names, warn_of_unused_boxes
-from earface.training.datamodule import TrainingDataModule, print_once
+from earface.training.datamodule import TrainingDataModule
 
 MIN_CLASSES = 2
 
@@ -254,9 +254,7 @@ class EarRecognizerDataModule(TrainingDataModule[EarRecognizerTrainingConfig]):
                 cache_dir=config.cache_dir or Path(path).parent / ".cache",
                 progress=state.update,
             )
-        if cache.skipped:
-            first = "; ".join(f"{name}: {reason}" for name, reason in cache.skipped[:3])
-            print_once(f"{path}: {len(cache.skipped)} images cannot be read and are left out ({first})")
+        cache.warn_of_skipped(data)
         names, kept = row_names(data), cache.kept.tolist()
         sides = data.sides or [""] * len(data)
         subjects = data.subjects or []  # there are some: see _read

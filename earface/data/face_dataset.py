@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict, cast
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from earface.core.errors import InputError
+from earface.core.notices import warn
 from earface.data.augmentation import FaceAugmentation
 from earface.data.degradation import degrade, picture_key, realistic
 from earface.data.face_folders import VLR_FOLDER, split_folder, training_root
@@ -20,6 +21,7 @@ from earface.data.face_sizes import FACE_SIZE, VLRSize
 from earface.data.identity_split import identity_digests
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.images import read_ahead, read_image
+from earface.data.names import warn_of_lost_people
 from earface.data.picture_rows import PictureRow
 from earface.data.pixels import to_model_range, to_uint8
 
@@ -150,10 +152,9 @@ def require_vlr(rows: Sequence[FaceRow]) -> None:
         raise InputError(f"{folder}: no such folder; `degradation` bicubic or realistic makes VLR faces of HR ones")
 
 
-def usable_faces(rows: Sequence[FaceRow], vlr: VLRSize | None, report: Callable[[str], None] = print) -> list[FaceRow]:
-    """Those that can be read. vlr: the size that their VLR pictures must have, if these are used.
+def usable_faces(rows: Sequence[FaceRow], vlr: VLRSize | None) -> list[FaceRow]:
+    """Those that can be read, with a warning of the others. vlr: the size of their VLR pictures, if these are used.
 
-    report: called with a line about those left out, if there are any.
     Raises InputError for a picture of another size or none, and if more than 5 % cannot be read.
     """
     if vlr is not None:
@@ -165,10 +166,12 @@ def usable_faces(rows: Sequence[FaceRow], vlr: VLRSize | None, report: Callable[
             f"{rows[0].path.parent}: {len(skipped)} of {len(rows)} faces cannot be read, over {MAX_UNREADABLE:.0%}: "
             f"{'; '.join(skipped[:3])}"
         )
+    kept = [row for row, failure in zip(rows, failures, strict=True) if not failure]
     if skipped:
         folder = rows[0].path.parent
-        report(f"{folder}: {len(skipped)} faces cannot be read and are left out ({'; '.join(skipped[:3])})")
-    return [row for row, failure in zip(rows, failures, strict=True) if not failure]
+        warn(f"{folder}: {len(skipped)} faces cannot be read and are left out ({'; '.join(skipped[:3])})", skipped)
+        warn_of_lost_people((row.identity for row in rows), (row.identity for row in kept), folder)
+    return kept
 
 
 def _failure(row: FaceRow, vlr: VLRSize | None) -> str:

@@ -21,10 +21,12 @@ from earface.core.files import atomic_write, check_free_space, remove_abandoned
 from earface.core.notices import warn
 from earface.data.boxes import checked_box, oddities, read_headers
 from earface.data.images import Pixels, read_ahead, read_image, resize_image
+from earface.data.names import warn_of_lost_people
 from earface.data.npy import TeacherData
 
 RULE = 1  # raise it when the same files would become other pixels
 BOX_RULE = 1  # the same, of crops alone
+SHOWN = 3
 MAX_UNREADABLE = 0.05  # of the rows; more is a wrong folder rather than a few bad files
 
 
@@ -55,6 +57,16 @@ class ImageCache:
 
     def __len__(self) -> int:
         return len(self.kept)
+
+    def warn_of_skipped(self, data: TeacherData) -> None:
+        """Warn of the rows of `data` that are left out, and of people who have no other."""
+        if not self.skipped:
+            return
+        listed = [f"{name}: {reason}" for name, reason in self.skipped]
+        first = "; ".join(listed[:SHOWN])
+        warn(f"{data.source}: {len(listed)} of {len(data)} pictures cannot be used and are left out ({first})", listed)
+        if data.subjects is not None:
+            warn_of_lost_people(data.subjects, [data.subjects[row] for row in self.kept], data.source)
 
 
 def open_image_cache(

@@ -18,6 +18,7 @@ from dsr.config import DSRTrainingConfig
 from dsr.datamodule import DSRDataModule
 from dsr.train_dsr import main
 from earface.core.errors import InputError
+from earface.core.notices import collecting_warnings, warnings_given
 from earface.data.degradation import bicubic, picture_key, realistic
 from earface.data.face_dataset import FaceBatch, FaceDataset, usable_faces, with_vlr
 from earface.data.face_rows import read_faces
@@ -190,16 +191,16 @@ def test_grey_and_transparent_faces_become_rgb(copied: Path, mode: str) -> None:
     assert torch.equal(item, torch.from_numpy(np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)))
 
 
-def test_unreadable_faces_are_left_out_and_named_and_over_5_percent_stop(
-    face_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unreadable_faces_are_left_out_and_named_and_over_5_percent_stop(face_set: Path, tmp_path: Path) -> None:
     rows = read_faces(face_set, ("train",))
     (tmp_path / "broken__0.png").write_bytes(b"no picture")
     broken = rows[0].__class__(tmp_path / "broken__0.png", "broken__0.png", "broken")
-    assert usable_faces([*rows, broken], None) == rows
-    said = capsys.readouterr().out
-    assert "1 faces cannot be read and are left out" in said
-    assert "broken__0.png" in said
+    with collecting_warnings():
+        assert usable_faces([*rows, broken], None) == rows
+        unread, lost = warnings_given()
+    assert "1 faces cannot be read and are left out" in unread
+    assert "broken__0.png" in unread
+    assert "1 person has no picture left (broken)" in lost
     with pytest.raises(InputError, match=r"2 of 21 faces cannot be read, over 5%: .*broken__0\.png"):
         usable_faces([*rows, broken, broken], None)
 
