@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
+from earface.core.pipes import EXIT_CLOSED_PIPE, quiet_closed_pipe
+
 EXIT_BAD_INPUT = 2  # as in earface.core.errors, which imports more than this file may
 
 
@@ -70,7 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns the program's exit code; 2 for an unknown or a missing word.
     """
-    arguments = sys.argv[1:] if argv is None else list(argv)
+    with quiet_closed_pipe():
+        return _chosen(sys.argv[1:] if argv is None else list(argv))
+    return EXIT_CLOSED_PIPE
+
+
+def _chosen(arguments: Sequence[str]) -> int:
     group = ""
     for place, word in enumerate(arguments):
         name = f"{group} {word}".strip()

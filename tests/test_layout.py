@@ -19,7 +19,7 @@ PACKAGES = ("earface", "ear_teacher", "dsr", "facial_rec", "pipeline")
 BELOW = ("earface.core", "earface.data", "earface.nn", "earface.metrics")  # each stands on those before it
 TRAINING = (*BELOW, "earface.training", "earface.export")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "earface": (),
+    "earface": ("earface.core",),
     **{layer: BELOW[:place] for place, layer in enumerate(BELOW)},
     "earface.synthetic": ("earface.core", "earface.data"),
     "earface.training": BELOW,

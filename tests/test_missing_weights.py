@@ -26,7 +26,7 @@ VGG = ("vgg16.tv_in1k", "--perceptual-weights FILE")
 FIRST, SECOND = ("edgeface_xxs", "--recognizer FILE"), ("edgeface_xs_gamma_06", "--second-recognizer FILE")
 PROGRAMS = {  # words, and what is missing with the way to give it
     "ears train": ("--train-npy {ears}/train_teacher.npy --val-npy {ears}/val_teacher.npy", (ENCODER, VGG)),
-    "ears detector train": ("--train-json {file} --val-json {file}", (ENCODER,)),
+    "ears detector train": ("--train-json {file} --val-json {other}", (ENCODER,)),
     "dsr train": (
         "--dataset-root {broken}",
         (FIRST, SECOND, ("vgg16.tv_in1k", "--perceptual-weights FILE"), ("", "--lambda-perceptual 0")),
@@ -59,8 +59,10 @@ def words(name: str, ears: Path, folder: Path) -> list[str]:
     broken = folder / "broken"
     for split in ("train", "val", "test"):
         (broken / f"{split}_processed" / "hr_images").mkdir(parents=True, exist_ok=True)
-    (folder / "file.json").write_text("no JSON")
-    given = PROGRAMS[name][0].format(ears=ears, broken=broken, tmp=folder, file=folder / "file.json")
+    for file in ("file", "other"):
+        (folder / f"{file}.json").write_text(f"no JSON: {file}")
+    files = {"file": folder / "file.json", "other": folder / "other.json"}
+    given = PROGRAMS[name][0].format(ears=ears, broken=broken, tmp=folder, **files)
     return [*name.split(), *given.split()]
 
 

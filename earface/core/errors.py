@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn, Protocol
 
 from earface.core.notices import as_flags, collecting_warnings, show_warnings
+from earface.core.pipes import EXIT_CLOSED_PIPE, quiet_closed_pipe
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -124,11 +125,13 @@ def entry_point(main: Callable[[Sequence[str] | None], int | None]) -> _Main:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # not a notebook's
                 stream.reconfigure(errors="backslashreplace")
-        with collecting_warnings():
+        with quiet_closed_pipe(), collecting_warnings():
             try:
                 code = main(argv) or 0
                 show_warnings()
                 return code
+            except BrokenPipeError:
+                raise
             except Exception as error:
                 message = _one_line(error)
                 if not message:
@@ -136,8 +139,9 @@ def entry_point(main: Callable[[Sequence[str] | None], int | None]) -> _Main:
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
                 return EXIT_INTERRUPTED
-        print("error: " + " ".join(as_flags(message).split()), file=sys.stderr)
-        return EXIT_BAD_INPUT
+            print("error: " + " ".join(as_flags(message).split()), file=sys.stderr)
+            return EXIT_BAD_INPUT
+        return EXIT_CLOSED_PIPE
 
     return run
 
@@ -150,7 +154,7 @@ def _one_line(error: Exception) -> str:
         return "out of GPU memory: lower `batch_size`, or use `device` cpu"
     if any(sign in str(error) for sign in _NO_SHARED_MEMORY):  # of a loader's worker, whose class is any
         return f"shared memory (/dev/shm) is full, where loader workers put batches: {SHARED_MEMORY_ADVICE}"
-    if isinstance(error, BrokenPipeError) or not isinstance(error, OSError) or error.errno is None:
+    if not isinstance(error, OSError) or error.errno is None:
         return ""
     advice = _ADVICE.get(error.errno, "choose another place")
     where = f"{error.filename}: " if error.filename is not None else ""

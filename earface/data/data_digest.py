@@ -104,7 +104,7 @@ class DataDigest:
         came, went = now.keys() - before.keys(), before.keys() - now.keys()
         others = {key for key in now.keys() & before.keys() if now[key] != before[key]}
         changes = [f"{self.counted(len(came))} more (such as {self._first(came)})"] if came else []
-        changes += [f"{self.counted(len(went))} less"] if went else []
+        changes += [f"{self.counted(len(went))} fewer"] if went else []
         words = "with other pictures" if self.of_people else "changed"
         return changes + ([f"{self.counted(len(others))} {words} (such as {self._first(others)})"] if others else [])
 
@@ -184,11 +184,14 @@ def face_pictures(rows: Iterable[PictureRow]) -> list[Picture]:
 
 
 def row_samples(images: NDArray[np.uint8] | None) -> list[bytes]:
-    """A few pixels of each picture (N, H, W, C), evenly spread: a digest of 16 bytes."""
+    """A few pixels of each of N pictures (H, W, C), evenly spread: a digest of 16 bytes."""
     assert images is not None
-    steps = [max(1, side // SAMPLED) for side in images.shape[1:3]]
-    sampled = np.ascontiguousarray(images[:, steps[0] // 2 :: steps[0], steps[1] // 2 :: steps[1]])
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in sampled]
+    return [hashlib.blake2b(_sampled(image).tobytes(), digest_size=16).digest() for image in images]
+
+
+def _sampled(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    down, across = (max(1, side // SAMPLED) for side in image.shape[:2])
+    return np.ascontiguousarray(image[down // 2 :: down, across // 2 :: across])
 
 
 def _relative(path: Path, base: Path) -> str:

@@ -189,7 +189,7 @@ def test_a_word_near_to_none_is_answered_with_all(
 
 # Nothing is imported that is not needed
 
-TABLE = {"earface", "earface.commands", "earface.interrupts"}
+TABLE = {"earface", "earface.commands", "earface.interrupts", "earface.core", "earface.core.pipes"}
 
 
 @pytest.mark.runs

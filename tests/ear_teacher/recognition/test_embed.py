@@ -74,7 +74,7 @@ def test_the_table_holds_what_the_model_makes_of_each_ear(
     np.testing.assert_allclose(table.embeddings, wanted.numpy(), rtol=0, atol=2e-6)
     assert np.std(table.embeddings, axis=0).max() > 1e-2
     assert (table.contract, table.digest) == (model.config.contract, model.digest)
-    assert table.metadata == {"weights": str(ear_recognizer), "backbone": "conv", "skipped": []}
+    assert table.metadata == {"weights": str(ear_recognizer), "backbone": "conv", "skipped": [], "warnings": []}
 
 
 def test_the_sides_of_prepared_ears_are_those_of_their_index(prepared: Path, table: IdentityEmbeddings) -> None:

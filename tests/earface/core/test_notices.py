@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,10 +65,16 @@ def test_a_name_too_long_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:
     @entry_point
     def failing(argv: Sequence[str] | None = None) -> int:
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        raise KeyError("a fault")
 
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(KeyError, match="a fault"):
         failing([])
+
+
+def test_a_pipe_that_is_closed_early_ends_a_command_quietly() -> None:
+    command = f"{sys.executable} -m earface --help; {sys.executable} -m earface ears train --help-all"
+    done = subprocess.run(f"({command}) | head -n 1", shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "usage: earface COMMAND [options]\n", "")
 
 
 def test_every_name_can_be_printed_on_every_console(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def test_what_came_went_and_changed_is_named_and_counted() -> None:
     now = DataDigest.of([*people("anna", "emil", "finn"), *people("bert", size=8)], people("cara"))
     (line,) = warnings_of(now, earlier)
     assert "the training data is not what the run began with" in line
-    assert "2 people more (such as emil), 1 person less, 1 person with other pictures (such as bert)" in line
+    assert "2 people more (such as emil), 1 person fewer, 1 person with other pictures (such as bert)" in line
 
 
 def test_people_on_both_sides_from_the_start_are_no_change() -> None:
