@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from earface.core.errors import InputError
-from earface.data.tables import read_csv
+from earface.data.tables import read_csv, require_columns
 from earface.synthetic.ear_factors import FACTOR_GROUPS
 
 PERIODS = {"light_azimuth": 360.0, "background_hue": 1.0}  # an angle becomes its sine and cosine
@@ -22,6 +21,7 @@ COLUMNS = {
     for group, names in FACTOR_GROUPS.items()
 }
 NAMES = (SIDE, *COLUMNS)
+WANTED = ("file", SIDE, *(name for names in COLUMNS.values() for name in names))  # columns of index.csv
 ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)  # of the ridge, on unit-variance features
 CURVATURE = 0.3  # scale of squares and products relative to linear terms, so that the penalty shrinks them first
 FOLDS, INNER_FOLDS = 5, 3
@@ -33,7 +33,7 @@ def default_index(npy: str, names: Sequence[str]) -> str | None:
     """The index.csv with columns of factors beside the NPY, in the images' folder or its parent, if any."""
     for folder in dict.fromkeys((Path(npy).parent, Path(names[0]).parent, Path(names[0]).parent.parent)):
         path = folder / "index.csv"
-        if path.is_file() and not _missing(_header(path)):
+        if path.is_file() and _has_factors(path):
             return str(path)
     return None
 
@@ -46,8 +46,7 @@ def read_factors(path: str, names: Sequence[str]) -> dict[str, Floats]:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; `factors` takes the index.csv of synthetic ears")
     table = read_csv(Path(path))
-    if missing := _missing(table[0]):
-        raise InputError(f"{path}: lacks {', '.join(missing)}; `factors` takes the index.csv of synthetic ears")
+    require_columns(table, WANTED, Path(path), "; `factors` takes the index.csv of synthetic ears")
     rows = {(Path(path).parent / row["file"]).resolve(): row for row in table if row["file"]}
     unknown = [name for name in names if Path(name).resolve() not in rows]
     if unknown:
@@ -59,17 +58,12 @@ def read_factors(path: str, names: Sequence[str]) -> dict[str, Floats]:
     }
 
 
-def _header(path: Path) -> list[str]:
+def _has_factors(path: Path) -> bool:
     try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            return next(csv.reader(stream), [])
-    except (UnicodeDecodeError, csv.Error):
-        return []
-
-
-def _missing(header: Collection[str]) -> list[str]:
-    wanted = ("file", SIDE, *(name for columns in COLUMNS.values() for name in columns))
-    return [name for name in wanted if name not in header]
+        require_columns(read_csv(path), WANTED, path)
+    except InputError:
+        return False
+    return True
 
 
 def _number(path: str, column: str, text: str | None) -> float:

@@ -38,7 +38,7 @@ from earface.data.folders import DataRoot, list_images
 from earface.data.images import Header
 from earface.data.names import person_name, warn_of_odd_names
 from earface.data.photograph_paths import PhotographPaths, visible_files
-from earface.data.tables import Row, read_csv, write_csv
+from earface.data.tables import Row, read_csv, require_columns, write_csv
 
 UNLABELLED, HIDDEN, VISIBLE = 0, 1, 2  # COCO's visibility
 SIDES = ("l", "r")
@@ -89,9 +89,7 @@ def read_boxes_csv(path: str | os.PathLike[str], data_root: str | os.PathLike[st
     """
     path = Path(path)
     table = read_csv(path)
-    absent = [column for column in ("file", *BOX_COLUMNS) if column not in table[0]]
-    if absent:
-        raise InputError(f"{path}: no column {absent[0]!r} (it has {', '.join(table[0])})")
+    require_columns(table, ("file", *BOX_COLUMNS), path)
     paths = PhotographPaths(path, data_root)
     rows: dict[Path, list[Row]] = {}
     for record in table:

@@ -148,7 +148,8 @@ def checked_numbers(values: Sequence[object], name: str) -> NDArray[np.float64]:
             raise TypeError
         numbers = np.array([float(value) for value in values])  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{name} {str(list(values))[:80]} is not numbers") from None
+        advice = ": decimals follow a point, as in 5.5" if any("," in str(value) for value in values) else ""
+        raise InputError(f"{name} {str(list(values))[:80]} is not numbers{advice}") from None
     if not np.isfinite(numbers).all():
         raise InputError(f"{name} holds NaN or infinity")
     return numbers

@@ -16,7 +16,7 @@ from earface.core.notices import warn
 from earface.data.annotations import checked_side
 from earface.data.folders import DataRoot, list_images
 from earface.data.names import person_name, warn_of_odd_names
-from earface.data.tables import BOX_COLUMNS, SIDE_COLUMN, SUBJECT_COLUMN, read_csv
+from earface.data.tables import BOX_COLUMNS, SIDE_COLUMN, SUBJECT_COLUMN, read_csv, require_columns
 
 Box = tuple[float, float, float, float]
 
@@ -69,26 +69,22 @@ def rows_from_index(
 ) -> list[EarRow]:
     """The rows of a CSV. Without a subject column the subject is read from the path, as in a folder."""
     table = read_csv(index)
-    names = table[0].keys()
+    names = table[0]
     boxes = [column.strip() for column in box_columns.split(",")]
-    if file_column not in names:
-        raise InputError(f"{index}: no column {file_column!r} (it has {', '.join(names)}); name it by `file_column`")
+    require_columns(table, [file_column], index, "; name it by `file_column`")
     if len(boxes) != 4:
         raise InputError(f"`box_columns` {box_columns}: expected four column names, as in {BOX_COLUMNS}")
-    absent = [column for column in boxes if column not in names]
-    if absent and box_columns != BOX_COLUMNS:
-        raise InputError(f"{index}: no column {absent[0]!r} (it has {', '.join(names)})")
-    has_subjects = subject_column in names
-    if not has_subjects and subject_column != SUBJECT_COLUMN:
-        raise InputError(f"{index}: no column {subject_column!r} (it has {', '.join(names)})")
-    if side_column not in names and side_column != SIDE_COLUMN:
-        raise InputError(f"{index}: no column {side_column!r} (it has {', '.join(names)})")
-    used = {file_column, subject_column, side_column, *(() if absent else boxes)}
+    given = (box_columns, BOX_COLUMNS, boxes), (subject_column, SUBJECT_COLUMN, [subject_column])
+    for written, usual, columns in (*given, (side_column, SIDE_COLUMN, [side_column])):
+        if written != usual:  # the usual ones may be absent
+            require_columns(table, columns, index)
+    has_boxes, has_subjects = all(column in names for column in boxes), subject_column in names
+    used = {each.casefold() for each in (file_column, subject_column, side_column, *(boxes if has_boxes else ()))}
     root, rows, missing = DataRoot(images), [], []
     for record in table:
         try:
             path = root.resolve(record[file_column] or "")
-            box = None if absent else _box(record, boxes)
+            box = _box(record, boxes) if has_boxes else None
             named = record[subject_column] if has_subjects else _subject_of(_name_below(images, path), pattern)
             subject = person_name(named)
             if not subject:
@@ -98,7 +94,7 @@ def rows_from_index(
             raise InputError(f"{index} line {record.line}: {error}") from None
         if not path.is_file():
             missing.append(f"line {record.line} {record[file_column]}")
-        further = {name: record[name] for name in names if name and name not in used}
+        further = {name: record[name] for name in names if name and name.casefold() not in used}
         rows.append(EarRow(path, record[file_column], subject, box, side, further))
     if missing:
         raise InputError(f"{index}: {len(missing)} of its files are not in {images}: {'; '.join(missing[:3])}")
@@ -118,8 +114,7 @@ def fixed_split(path: Path, subjects: Sequence[str]) -> NDArray[np.bool_]:
         validation = {person_name(str(subject)) for subject in listed}
     else:
         table = read_csv(path)
-        if not {"subject", "split"} <= table[0].keys():
-            raise InputError(f"{path}: expected the columns subject and split (it has {', '.join(table[0])})")
+        require_columns(table, ("subject", "split"), path)
         wrong = next((record["split"] for record in table if record["split"] not in ("train", "val")), None)
         if wrong is not None:
             raise InputError(f"{path}: split {wrong!r} is neither train nor val")

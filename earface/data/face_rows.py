@@ -23,7 +23,7 @@ from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
 from earface.data.multipie import MultiPieName, decide_by_names
 from earface.data.names import person_name, warn_of_odd_names
 from earface.data.picture_rows import PictureRow
-from earface.data.tables import read_csv
+from earface.data.tables import read_csv, require_columns
 
 SEPARATOR = "__"
 UNSAFE = re.compile(r'[\x00-\x1f\x7f"%*/:<>?\\|\ud800-\udfff]|^[. ]|[. ]$')  # refused by some file system, or hidden
@@ -134,9 +134,7 @@ def faces_from_index(index: Path, images: Path) -> list[FaceRow]:
     Raises InputError for a missing column, an empty identity and files that are not there.
     """
     table = read_csv(index)
-    absent = [column for column in ("file", "identity") if column not in table[0]]
-    if absent:
-        raise InputError(f"{index}: no column {absent[0]!r} (it has {', '.join(table[0])})")
+    require_columns(table, ("file", "identity"), index)
     root, rows, missing = DataRoot(images), [], []
     for record in table:
         try:

@@ -58,6 +58,13 @@ def read_csv(path: Path) -> list[Row]:
         raise InputError(f"{path}: not a CSV file ({error})") from None
 
 
+def require_columns(table: Sequence[Row], columns: Iterable[str], path: Path, advice: str = "") -> None:
+    """Raise InputError for the first column that a table lacks. advice: the end of the error's line."""
+    lacking = next((column for column in columns if column not in table[0]), None)
+    if lacking is not None:
+        raise InputError(f"{path}: no column {lacking!r} (it has {', '.join(table[0])}){advice}")
+
+
 def _rows(text: str, path: Path) -> list[Row]:
     lines = io.StringIO(text, newline="")
     first = next((line for line in text.splitlines() if line.strip()), "")

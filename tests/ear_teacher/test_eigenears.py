@@ -410,7 +410,7 @@ def spoil(run, tmp_path, what):
         ("one image", "one.npy: 1 usable pictures"),
         ("equal images", "the latents of these ears do not differ"),
         ("another model's checkpoint", "dsr.ckpt: this checkpoint holds no ear VAE"),
-        ("no column", "lacks yaw"),
+        ("no column", "no column 'yaw'"),
         ("other rows", "has no row for 24 of the 24 ears"),
         ("no number", "yaw 'left' is not a number"),
         ("two subjects", "fewer than 3 subjects"),
