@@ -27,6 +27,7 @@ GROUPS = {
     "ears recognize": "whose ear it is",
     "faces": "EdgeFace, a face recogniser, and its fine-tuning on low-resolution faces",
     "dsr": "super-resolution of very-low-resolution faces that keeps identity",
+    "gallery": "the people of a gallery",
     "": "faces and ears against a gallery of known people; a look at this machine",
     "export": "trained models for other programs: ONNX and safetensors",
 }
@@ -57,6 +58,8 @@ COMMANDS = {
     "dsr upscale": Command("dsr.upscale", "small faces to 128x128"),
     "enroll": Command("pipeline.enroll", "pictures of people to a gallery"),
     "identify": Command("pipeline.identify", "who is in these pictures, or unknown"),
+    "gallery show": Command("pipeline.show_gallery", "who is in a gallery"),
+    "gallery remove": Command("pipeline.remove_person", "people out of a gallery, with all embeddings of theirs"),
     "evaluate": Command("pipeline.evaluate_dataset", "probe, DSR, EdgeFace, gallery beside simpler configurations"),
     "export ears": Command("ear_teacher.export", "an ear VAE"),
     "export detector": Command("ear_teacher.detector.export", "an ear detector"),

@@ -102,6 +102,25 @@ class IdentifyOptions(PictureOptions):
 
 
 @dataclass(frozen=True)
+class ShowGalleryOptions:
+    """List the people of a gallery."""
+
+    gallery: str = option("gallery.npz", "as earface enroll wrote it")
+
+
+@dataclass(frozen=True)
+class RemovePersonOptions(ShowGalleryOptions):
+    """Take people out of a gallery, with all embeddings of theirs. It is replaced, whole or not at all."""
+
+    name: tuple[str, ...] = option((), "who: one name or several")
+
+    def check(self) -> None:
+        check_options(self)
+        if not self.name:
+            raise InputError("`name`: who is to be removed? earface gallery show lists who is there")
+
+
+@dataclass(frozen=True)
 class PipelineEvaluationOptions(DeviceOptions):
     """Evaluate recognisers: VLR faces by HR, bicubic and DSR, pretrained and fine-tuned; or ears, beside HOG."""
 

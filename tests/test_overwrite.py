@@ -57,7 +57,7 @@ THERE = {
     "fold": "a_fold2_val.json",
     "whole": "a.json",
 } | {name: "grid.png" for name in OTHERS if name.endswith("image grid")}
-WRITE_NOTHING = {"ears check", "doctor"}
+WRITE_NOTHING = {"ears check", "doctor", "gallery show", "gallery remove"}  # the last replaces what it is given
 RESUME = {"ears train", "ears detector train", "ears recognize train", "faces finetune", "dsr train"}
 NEW_FOLDER = {name for name, (_, file) in RESULTS.items() if file == "anything"}  # where nothing else may be
 

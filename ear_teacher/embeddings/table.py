@@ -66,13 +66,13 @@ def write_embeddings(path: Path, table: Embeddings) -> None:
     metadata = json.dumps(table.metadata)
     if path.suffix == ".npz":
         arrays: dict[str, Any] = {name: np.asarray(values) for name, values in columns.items()}
-        with atomic_write(path) as temporary, temporary.open("wb") as stream:
+        with atomic_write(path, private=True) as temporary, temporary.open("wb") as stream:
             np.savez(stream, metadata=np.array(metadata), **arrays)
         return
     pa, parquet = _pyarrow()
     arrow = pa.table({name: _to_arrow(pa, values) for name, values in columns.items()})
     arrow = arrow.replace_schema_metadata({METADATA_KEY: metadata.encode()})
-    with atomic_write(path) as temporary:
+    with atomic_write(path, private=True) as temporary:
         parquet.write_table(arrow, temporary)
 
 

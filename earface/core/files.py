@@ -26,19 +26,22 @@ ABANDONED_AFTER_S = 24 * 3600.0  # a live writer touches its file more often tha
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike[str], *, sync: bool = True, private: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path` (folders are made); on success it becomes `path`, on failure it goes.
 
     The body creates, fills and closes the file at the yielded path, whose name ends in `.tmp` whatever the suffix of
     `path`, so that no glob for finished files finds it. Readers and concurrent writers of `path` see an old or a new
     file, never a part of one: the last to finish wins. An OSError of the body (a full disk) names `path`.
     sync=False skips the flush to disk, for many small files that can be made again after a power cut.
+    private: only the owner may read it (mode 600), for what people can be found by.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f"{_prefix(target)}{secrets.token_hex(8)}.tmp"
     try:
         yield temporary
+        if private:
+            temporary.chmod(0o600)
         if sync:
             _flush_to_disk(temporary, os.O_RDWR)
         temporary.replace(target)

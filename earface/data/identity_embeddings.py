@@ -42,7 +42,7 @@ class IdentityEmbeddings:
 
 
 def write_embeddings(path: Path, table: IdentityEmbeddings) -> None:
-    """Whole or not at all; the same table gives the same bytes. Raises InputError for an invalid table."""
+    """Whole or not at all, readable by its owner alone; the same table gives the same bytes. Raises InputError."""
     check_npz_name(path)
     try:
         _check(table)
@@ -50,7 +50,7 @@ def write_embeddings(path: Path, table: IdentityEmbeddings) -> None:
         raise InputError(f"{path}: not written: {error}") from None
     members = {name: getattr(table, name) for name in MEMBERS} | {"metadata": json.dumps(table.metadata)}
     members |= {} if table.sides is None else {SIDES: table.sides}
-    with atomic_write(path) as temporary, temporary.open("wb") as stream:
+    with atomic_write(path, private=True) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **{name: np.asarray(value) for name, value in members.items()})  # type: ignore[arg-type]
 
 

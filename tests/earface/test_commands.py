@@ -25,6 +25,7 @@ DOCUMENTED = """
     faces prepare|synthesize|embed|finetune|evaluate
     dsr train|evaluate|upscale
     enroll|identify|evaluate|doctor
+    gallery show|remove
     export ears|detector|recognizer|dsr|edgeface
 """
 DOORS = {
@@ -173,8 +174,8 @@ def test_an_unknown_word_is_answered_with_the_nearest(
 @pytest.mark.parametrize(
     ("arguments", "known"),
     [
-        (["xyzzy"], "ears, faces, dsr, enroll, identify, evaluate, export or doctor"),
-        (["--config", "x.yaml"], "ears, faces, dsr, enroll, identify, evaluate, export or doctor"),
+        (["xyzzy"], "ears, faces, dsr, enroll, identify, gallery, evaluate, export or doctor"),
+        (["--config", "x.yaml"], "ears, faces, dsr, enroll, identify, gallery, evaluate, export or doctor"),
         (["dsr", ""], "train, evaluate or upscale"),
         (["dsr", "x\ny"], "train, evaluate or upscale"),
         (["ears", "detector", "--version"], "train, evaluate or predict"),

@@ -75,6 +75,8 @@ MISSING = {  # arguments that name something that is not there, and what it is; 
     "dsr upscale": "--input nowhere/faces --out {tmp}",
     "enroll": "--input nowhere/people --out {tmp}/gallery.npz",
     "identify": "--input nowhere/people",
+    "gallery show": "--gallery nowhere/gallery.npz",
+    "gallery remove": "--gallery nowhere/gallery.npz --name ada",
     "evaluate": "--dataset-root nowhere/dataset",
     "export ears": "--checkpoint nowhere/last.ckpt --out {tmp}/exported",
     "export detector": "--checkpoint nowhere/last.ckpt --out {tmp}/exported",
