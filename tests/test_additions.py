@@ -66,6 +66,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_an_encoder_a_loss_term_and_a_metric_are_one_file_and_one_line_each(copy: Path, ear_set: Path) -> None:
     data = ["--train-npy", ear_set / "train_teacher.npy", "--val-npy", ear_set / "val_teacher.npy"]
     shape = "--encoder patches --encoder-weights none --image-size 32 --latent-dim 4 --linear-path-size 16"

@@ -67,8 +67,7 @@ def meta_names_of_dinov2(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @pytest.mark.runs
-@pytest.mark.parametrize("saved", ["save_pretrained", "state_dict"])
-@pytest.mark.parametrize("registers", [False, True])
+@pytest.mark.parametrize(("registers", "saved"), [(False, "save_pretrained"), (True, "state_dict")])
 def test_dinov2_of_transformers_gives_the_same_maps_at_518(tmp_path: Path, registers: bool, saved: str) -> None:
     reference = dinov2(registers)
     if saved == "save_pretrained":
