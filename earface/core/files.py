@@ -22,6 +22,7 @@ from earface.core.errors import InputError
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # of an exported folder
 MAX_JSON_BYTES = 1024**3
+LFS_ADVICE = "is Git LFS's pointer to the file: fetch the file itself by git lfs pull"
 ABANDONED_AFTER_S = 24 * 3600.0  # a live writer touches its file more often than that
 
 
@@ -112,6 +113,18 @@ def require_empty(out: Path, overwrite: bool) -> None:
         raise InputError(f"{out} is not empty: choose another `out`, or give `overwrite` to replace the set in it")
 
 
+def is_lfs_pointer(content: bytes) -> bool:
+    """Whether a file that begins so stands for one that Git LFS has not fetched."""
+    return content.startswith(b"version https://git-lfs")
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise InputError for such a file; one that cannot be read is for its reader."""
+    with suppress(OSError), path.open("rb") as stream:
+        if is_lfs_pointer(stream.read(64)):
+            raise InputError(f"{path}: {LFS_ADVICE}")
+
+
 def write_json(path: Path, metrics: Mapping[str, Any]) -> None:
     """JSON; what is not finite (the PSNR of a perfect reconstruction) becomes null, which JSON has."""
     plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in metrics.items()}
@@ -124,6 +137,7 @@ def read_json(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise InputError(f"{path}: more than the limit of {MAX_JSON_BYTES:,} bytes")
+        refuse_lfs_pointer(path)
         return json.loads(path.read_bytes())  # bytes: json finds their encoding and skips a byte order mark
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None

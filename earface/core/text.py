@@ -6,6 +6,7 @@ import codecs
 from pathlib import Path
 
 from earface.core.errors import InputError
+from earface.core.files import LFS_ADVICE, is_lfs_pointer
 from earface.core.notices import warn
 
 
@@ -14,6 +15,8 @@ def decoded(content: bytes, path: Path) -> str:
 
     Raises InputError for what is no text.
     """
+    if is_lfs_pointer(content):
+        raise InputError(f"{path}: {LFS_ADVICE}")
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and len(content) % 2 == 0
     if b"\0" in content and not wide:
         raise InputError(f"{path}: not a text file")

@@ -169,8 +169,15 @@ def image_header(path: str | os.PathLike[str]) -> Header:
             return ((height, width) if orientation in (5, 6, 7, 8) else (width, height)), orientation
     except InputError:
         raise
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: {reason_unreadable(_start(Path(path)))}") from None
     except Exception as error:  # as in read_image
         raise InputError(f"{path}: not a picture that can be read ({type(error).__name__}: {error})") from None
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(64)
 
 
 def resize_image(image: Pixels, size: int) -> Pixels:

@@ -14,12 +14,14 @@ NO_PERSON = re.compile(
     r"pictures?|photos?|faces?|ears?|hr|vlr|lr|data|dataset|raw|crops?|aligned|processed|unknown|none|nan|null",
     re.IGNORECASE,
 )
+AROUND = re.compile(r"^[\s\ufeff\u200b-\u200f\u2060\xad]+|[\s\ufeff\u200b-\u200f\u2060\xad]+$")  # what nobody sees
+NUMBERED = re.compile(r"0*(\d+?)(\.0+)?")  # 1 by a table that took it for a number: 1.0, 01
 SHOWN = 3
 
 
 def person_name(name: str) -> str:
-    """In Unicode's composed form (NFC) and without blanks around it: names that look alike are one person."""
-    return unicodedata.normalize("NFC", name).strip()
+    """In Unicode's composed form (NFC), with single blanks and none around it: names that look alike are one person."""
+    return " ".join(AROUND.sub("", unicodedata.normalize("NFC", name)).split())
 
 
 def printable(name: str) -> str:
@@ -28,18 +30,19 @@ def printable(name: str) -> str:
 
 
 def warn_of_odd_names(names: Iterable[str], source: object) -> None:
-    """Warn of people whose names differ in case alone, and of names that look like those of folders.
+    """Warn of people whose names differ in case, leading zeros or .0 alone, and of names that look like folders'.
 
     names: as `person_name` gives them, in any number. source: the file or folder that has them, for the warning.
     """
     people = sorted(set(names))
-    by_fold: dict[str, list[str]] = {}
+    by_look: dict[str, list[str]] = {}
     for name in people:
-        by_fold.setdefault(name.casefold(), []).append(name)
-    alike = [" and ".join(group) for group in by_fold.values() if len(group) > 1]
+        number = NUMBERED.fullmatch(name)
+        by_look.setdefault(number[1] if number else name.casefold(), []).append(name)
+    alike = [" and ".join(group) for group in by_look.values() if len(group) > 1]
     if alike:
         warn(
-            f"{source}: {len(alike)} names differ in case alone and count as different people "
+            f"{source}: {len(alike)} names differ in case, leading zeros or .0 alone and count as different people "
             f"({_some(alike)}): write each person's name in one way"
         )
     folders = [name for name in people if NO_PERSON.fullmatch(name)]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from earface.core.errors import InputError
-from earface.core.files import atomic_write
+from earface.core.files import atomic_write, refuse_lfs_pointer
 from earface.data.folders import DataRoot
 from earface.data.image_arrays import images_of_array
 from earface.data.names import person_name
@@ -65,6 +65,7 @@ def read_teacher_npy(path: str | os.PathLike[str], data_root: str | os.PathLike[
             raise InputError("not a file" if path.exists() else "no such file")
         if path.stat().st_size == 0:
             raise InputError("empty file")
+        refuse_lfs_pointer(path)
         root = DataRoot(path.parent if data_root is None else data_root)
         return _teacher_data(path, _read_mapping(path), root)
     except (InputError, OSError) as error:

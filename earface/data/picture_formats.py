@@ -10,6 +10,8 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError, features
 
+from earface.core.files import LFS_ADVICE, is_lfs_pointer
+
 HEIF = (".heic", ".heif", ".hif")
 _HAS_HEIF = find_spec("pi_heif") is not None
 _HAS_AVIF = bool(features.check_module("avif"))
@@ -90,6 +92,8 @@ def reason_unread(extension: str) -> str:
 
 def reason_unreadable(content: bytes) -> str:
     """Why a file that begins so is not read."""
+    if is_lfs_pointer(content):
+        return LFS_ADVICE
     if _is_heif(content) and not _HAS_HEIF:
         return f"HEIC, {_HEIF_ADVICE}"
     return f"not a picture that can be read ({', '.join(FORMATS)})"

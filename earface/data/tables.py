@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from earface.core.errors import InputError
@@ -68,9 +70,10 @@ def require_columns(table: Sequence[Row], columns: Iterable[str], path: Path, ad
 def _rows(text: str, path: Path) -> list[Row]:
     lines = io.StringIO(text, newline="")
     first = next((line for line in text.splitlines() if line.strip()), "")
-    reader = csv.reader(lines, delimiter=max(DELIMITERS, key=first.count))
+    named = re.fullmatch(r'"?sep=(.)"?\s*', first, re.IGNORECASE)  # Excel's own line before the header
+    reader = csv.reader(lines, delimiter=named[1] if named else max(DELIMITERS, key=first.count))
     cells_of = ([cell.strip() for cell in cells] for cells in reader)
-    header = next((cells for cells in cells_of if any(cells)), [])
+    header = next((cells for cells in islice(cells_of, 1 if named else 0, None) if any(cells)), [])
     while header and not header[-1]:
         header.pop()  # a delimiter at the end of the line
     twice = next((name for name in header if name and header.count(name) > 1), None)

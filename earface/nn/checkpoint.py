@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from earface.core.errors import InputError
-from earface.core.files import require_checkpoint
+from earface.core.files import refuse_lfs_pointer, require_checkpoint
 from earface.core.spellings import current_options
 
 
@@ -32,6 +32,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     Never unpickles anything else.
     """
     found = find_checkpoint(path)
+    refuse_lfs_pointer(found)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch recommends to load such a file without protection

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from earface.core.downloads import hub_file
 from earface.core.errors import InputError
+from earface.core.files import refuse_lfs_pointer
 from earface.core.needed import MissingWeightsError
 from earface.nn.weight_layouts import dequantize_linears, recognise
 
@@ -33,6 +34,7 @@ def read_weights_file(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
+    refuse_lfs_pointer(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # quantised tensors are announced as deprecated, once for each

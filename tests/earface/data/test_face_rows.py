@@ -16,7 +16,7 @@ from earface.data.picture_formats import EXTENSIONS
 Draw = Callable[..., Pixels]
 IDENTITIES = [
     "Ann", "Ann_Lee", "ann", "_a", "a_", "__", "a__b", "a___b__", "100%", "%41", "Zoë", "李", "a b", ".hidden",
-    "x/y", "..", "a\\b", "c:d", "what?", "001", "001_01_01_051_07", 'say "no"', "tab\tin", "x" * 120,
+    "x/y", "..", "a\\b", "c:d", "what?", "001", "001_01_01_051_07", 'say "no"', "bell\x07in", "x" * 120,
     "Jos\udce9", "\udcff\udcfe",
 ]  # fmt: skip
 

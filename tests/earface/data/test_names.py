@@ -15,10 +15,16 @@ from earface.data.names import person_name, warn_of_lost_people, warn_of_odd_nam
 @given(st.text(max_size=12))
 def test_every_writing_of_a_name_is_one_name(name: str) -> None:
     written = [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
-    assert {person_name(f"{blank}{each}{blank}") for each in written for blank in ("", " ", "\t")} == {
-        person_name(name)
-    }
+    assert {
+        person_name(f"{blank}{each}{blank}")
+        for each in written
+        for blank in ("", " ", "\t", "\xa0", "\ufeff", "\u200b ")
+    } == {person_name(name)}
     assert person_name(person_name(name)) == person_name(name)
+
+
+def test_blanks_inside_a_name_are_single() -> None:
+    assert person_name("Ada  King\xa0Lovelace") == "Ada King Lovelace"
 
 
 def odd(names: list[str]) -> list[str]:
@@ -35,7 +41,11 @@ def odd(names: list[str]) -> list[str]:
         (["ada", "unknown"], "unknown counted as a person"),
         (["75", "90"], "named by angles (75, 90)"),
         (["-15", "0", "+15"], "named by angles"),
-        (["Alice", "alice", "Bob"], "1 names differ in case alone and count as different people (Alice and alice)"),
+        (["1", "001", "1.0", "2"], "count as different people (001 and 1 and 1.0)"),
+        (
+            ["Alice", "alice", "Bob"],
+            "1 names differ in case, leading zeros or .0 alone and count as different people (Alice and alice)",
+        ),
     ],
 )
 def test_names_that_are_odd_are_warned_of(names: list[str], expected: str) -> None:
@@ -45,7 +55,7 @@ def test_names_that_are_odd_are_warned_of(names: list[str], expected: str) -> No
 
 
 @pytest.mark.parametrize(
-    "names", [["ada", "bob"], ["001", "002"], ["15", "16"], ["75"], ["0"], ["Lefty", "Valerie"], []]
+    "names", [["ada", "bob"], ["001", "002"], ["15", "16"], ["75"], ["0"], ["Lefty", "Valerie"], ["1", "10", "100"], []]
 )
 def test_other_names_are_not(names: list[str]) -> None:
     assert odd(names) == []

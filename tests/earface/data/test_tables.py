@@ -65,6 +65,7 @@ def test_a_table_that_cannot_be_used_is_one_line(tmp_path: Path, content: bytes,
 EARS = [{"file": "a.png", "Subject": "Jos\u00e9"}, {"file": "b b.png", "Subject": ""}]
 DRESSES = {
     "bom": "\ufefffile,Subject\r\na.png,Jos\u00e9\r\nb b.png,\r\n".encode(),
+    "excel's line": "sep=;\nfile;Subject\na.png;Jos\u00e9\nb b.png;\n".encode(),
     "semicolons": "file;Subject\na.png;Jos\u00e9\nb b.png;\n".encode(),
     "tabs and a trailing one": "file\tSubject\t\na.png\tJos\u00e9\t\nb b.png\t\n".encode(),
     "blanks": " file , Subject\n  a.png , Jos\u00e9  \n b b.png, \n".encode(),
