@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from dsr.model import DSR
 from earface.core.errors import InputError
 from earface.data.degradation import bicubic
 from earface.data.face_sizes import VLRSize
+from earface.data.given import Pictures, each_picture, in_model_range, pixels_of_picture, stacked
 from earface.data.images import Pixels
 from earface.data.pixels import to_model_range, to_uint8
 from earface.nn.fixed_batches import in_fixed_batches
+from earface.nn.inference import in_evaluation
 from earface.nn.precision import autocast
 
 INFERENCE_BATCH = 8  # one shape for every call: kernels, and so the last bit, depend on it
@@ -33,7 +36,7 @@ def at_size(picture: Pixels, size: VLRSize) -> Pixels:
 
 
 @torch.no_grad()
-def super_resolve(model: DSR, vlr: Tensor, precision: str = "32") -> Tensor:
+def super_resolve(model: nn.Module, vlr: Tensor, precision: str = "32") -> Tensor:
     """(B, 3, h, w) in [-1, 1] -> (B, 3, 128, 128) float32 in [-1, 1], for a model in evaluation mode.
 
     The batch is cut and padded to INFERENCE_BATCH, so a face's pixels are the same bit for bit alone and in any batch,
@@ -45,3 +48,18 @@ def super_resolve(model: DSR, vlr: Tensor, precision: str = "32") -> Tensor:
         advice = "its weights are damaged" if precision == "32" else "use `precision` 32"
         raise InputError(f"the model gives pixels that are not finite: {advice}")
     return sr
+
+
+@in_evaluation
+def upscale_given(model: nn.Module, size: VLRSize, given: Pictures) -> NDArray[np.uint8]:
+    """DSR.upscale. size: of the faces that the model takes."""
+    vlr = in_model_range(given)
+    if vlr is None:
+        faces = []
+        for name, picture in each_picture(given):
+            try:
+                faces.append(at_size(pixels_of_picture(picture, name), size))
+            except InputError as error:
+                raise InputError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
+        vlr = to_model_range(stacked(faces))
+    return to_uint8(super_resolve(model, vlr.to(next(model.parameters()).device))).cpu().numpy()

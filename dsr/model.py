@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,12 @@ from dsr.config import HR_SIZE, DSRConfig
 from dsr.hub import FORMAT, MODEL_CARD, Provenance, read_provenance
 from earface.data.pixels import interpolate
 from earface.nn.trained_model import TrainedModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from earface.data.given import Pictures
 
 BLOCK_SCALE = 0.3  # of the initial weights of a block, so that sixteen blocks preserve the scale of their input
 TAIL_SCALE = 0.1  # of the initial weights of the last layer, so that training starts close to bicubic interpolation
@@ -93,6 +99,16 @@ class DSR(
         shallow = self.head(interpolate(vlr, self.config.grid))
         sr = interpolate(vlr, HR_SIZE) + self.tail(shallow + self.body(shallow)).float()
         return sr if self.training else sr.clamp(-1.0, 1.0)
+
+    def upscale(self, pictures: Pictures) -> NDArray[np.uint8]:
+        """(N, 128, 128, 3) uint8 RGB of small faces in any form that Python code has them in.
+
+        pictures: one or several, as `earface.data.given` takes them, of `config.vlr` or resized to it; a float tensor
+        (B, 3, h, w) of that size. Raises InputError, also for a face of other proportions.
+        """
+        from dsr.inference import upscale_given  # on first use: it needs OpenCV
+
+        return upscale_given(self, self.config.vlr, pictures)
 
     def load_extras(self, checkpoint: Mapping[str, Any]) -> None:
         options = checkpoint["hyper_parameters"].get("options", {})

@@ -126,18 +126,21 @@ class EarReader:
             return resize_image(source.read(self.channels), self.size), source.side
         if prepared:
             raise InputError(f"{source.name}: is in the form {source.contract}, the model takes {self.contract}")
-        photograph = source.photograph(self.channels)
-        box = source.own_box
+        return self.formed(source.photograph(self.channels), source.name, source.own_box, source.side)
+
+    def formed(
+        self, photograph: Pixels, name: str, box: NDArray[np.float32] | None = None, side: str = ""
+    ) -> tuple[Pixels, str]:
+        """`read` of a picture (H, W, channels) uint8 that is in no form. box: of its ear, where it is known."""
         if box is None and self.boxes is not None:
             found, _ = self.boxes(photograph)
             if not len(found):
-                raise NoEarError(f"{source.name}: no ear found")
+                raise NoEarError(f"{name}: no ear found")
             box = found[0]
         located = self.aligner.locate(photograph, box)
         if located.problem:
-            raise NoEarError(f"{source.name}: {located.problem}")
-        side = source.side if located.fit is None else located.fit.side
-        return self.aligner.image(photograph, located, self.size), side
+            raise NoEarError(f"{name}: {located.problem}")
+        return self.aligner.image(photograph, located, self.size), side if located.fit is None else located.fit.side
 
 
 def image_sources(paths: Sequence[Path], origin: Path, subjects: list[str] | None = None) -> list[EarSource]:

@@ -30,6 +30,9 @@ from ear_teacher.posterior import AggregatePosterior
 from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.trained_model import TrainedModel
 
+if TYPE_CHECKING:
+    from earface.data.given import Pictures
+
 POSTERIOR_PREFIX = "aggregate_posterior."  # in a safetensors file, before its mean and factor
 INFERENCE_BATCH = 8  # one shape for every inference call: kernels, and so the last bit, depend on it
 
@@ -88,6 +91,17 @@ class EarVAE(
     def encode(self, images: Tensor) -> Tensor:
         """mu (B, D). In evaluation mode an image's mu is the same bit for bit alone and in any batch."""
         return self.encode_posterior(images)[0]
+
+    def embed(self, pictures: Pictures, *, batch_size: int = 64) -> Tensor:
+        """mu (N, D) float32 on the CPU, without gradient, of ears in any form that Python code has them in.
+
+        pictures: one or several, as `earface.data.given` takes them: crops or photographs of one ear each, which are
+        brought into the model's form; or a float tensor (B, C, S, S) in it. Raises InputError, also where a picture
+        shows no usable ear.
+        """
+        from ear_teacher.given_ears import encode_given  # on first use: it needs OpenCV
+
+        return encode_given(self, self.config, self.encode, pictures, batch_size)
 
     def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """mu and logvar, each (B, D): of `encoder`, in evaluation mode on batches split and padded to one shape."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from earface.core.errors import InputError
 from earface.core.needed import MissingWeightsError, Needed
+from earface.data.given import Pictures, each_picture, in_model_range, pixels_of_picture
+from earface.data.pixels import to_model_range
 from earface.nn.edgeface_weights import VARIANTS
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.inference import weights_digest
@@ -65,6 +68,28 @@ class FaceRecognizer:
         """
         with autocast(self.device, self.precision):
             return embed_faces(self.model, crops.to(self.device), self.contract)
+
+    def embed(self, pictures: Pictures, *, batch_size: int = 64) -> Tensor:
+        """(N, 512) of length 1, float32 on the CPU, of aligned faces in any form that Python code has them in.
+
+        pictures: one or several, as `earface.data.given` takes them, each square; or a float tensor (B, 3, S, S).
+        Raises InputError, also for what is not square.
+        """
+        images = in_model_range(pictures)
+        if images is not None:
+            return torch.cat([self(part).cpu() for part in images.split(batch_size)])
+        crops = [self.contract(to_model_range(face[None]))[0] for face in self._squares(pictures)]
+        starts = range(0, len(crops), batch_size)
+        return torch.cat([self(torch.stack(crops[at : at + batch_size])).cpu() for at in starts])
+
+    @staticmethod
+    def _squares(pictures: Pictures) -> Iterator[Tensor]:
+        for name, picture in each_picture(pictures):
+            pixels = pixels_of_picture(picture, name)
+            height, width, _ = pixels.shape
+            if height != width:
+                raise InputError(f"{name}: {width}x{height} is not square; an aligned face is (earface faces prepare)")
+            yield torch.from_numpy(pixels)
 
 
 def load_recognizer(name: str, crop: Crop | None, device: str = "cpu", precision: Precision = "32") -> FaceRecognizer:

@@ -8,6 +8,7 @@ import earface  # noqa: F401  # first: Ctrl-C during the imports of a program is
 _NAMES = {
     "Gallery": ("pipeline.gallery", "Gallery"),
     "Recognizer": ("facial_rec.recognizer", "FaceRecognizer"),
+    "load_recognizer": ("pipeline.recognizers", "load_any"),
 }
 __all__ = list(_NAMES)
 

@@ -7,8 +7,9 @@ can be added later. Templates are computed when it is read.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -18,7 +19,8 @@ from torch import Tensor
 
 from earface.core.errors import InputError
 from earface.data.ear_contract import Fit
-from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings
+from earface.data.given import Picture, Pictures, each_picture
+from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings, write_embeddings
 from pipeline.search import top_candidates, top_candidates_faiss
 
 if TYPE_CHECKING:
@@ -106,6 +108,44 @@ class Gallery:
         except InputError as error:
             raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
+    @classmethod
+    def enroll(cls, recognizer: Recognizer, people: Mapping[str, Pictures], out: str | Path | None = None) -> Gallery:
+        """People by name, each with one or several pictures, as `earface.data.given` takes them.
+
+        recognizer: of `pipeline.load_recognizer`. out: an .npz for the gallery, which earface identify reads, too.
+        Raises InputError for a picture that cannot be used.
+        """
+        pictures = [(name, *each) for name, given in people.items() for each in each_picture(given)]
+        if not pictures:
+            raise InputError("nobody was given to enrol")
+        parts = [recognizer.embed([picture]) for _, _, picture in pictures]
+        table = IdentityEmbeddings(
+            embeddings=torch.cat(parts).numpy(),
+            paths=[_written(name, picture) for _, name, picture in pictures],
+            identities=[name for name, _, _ in pictures],
+            contract=recognizer.contract.id,
+            digest=recognizer.digest,
+            metadata={"weights": recognizer.name, "template": TEMPLATE_RULE},
+            sides=[""] * len(pictures) if recognizer.modality == "ear" else None,
+        )
+        if out is not None:
+            write_embeddings(Path(out), table)
+        return cls.of(table, "joined")
+
+    def identify(
+        self, recognizer: Recognizer, pictures: Pictures, threshold: float, count: int = 5
+    ) -> list[Identified]:
+        """Of each picture its `count` best people, and who it is, from the cosine `threshold` on.
+
+        pictures: one or several, as `earface.data.given` takes them. Raises InputError for a recogniser that the
+        gallery was not enrolled with, and for a picture that cannot be used.
+        """
+        self.check_recognizer(recognizer, Path("the gallery"))
+        given = each_picture(pictures)
+        probes = torch.cat([recognizer.embed([picture]) for _, picture in given])
+        found = self.search(probes, count)
+        return [Identified(Path(name), best, threshold) for (name, _), best in zip(given, found, strict=True)]
+
     def check_recognizer(self, recognizer: Recognizer, path: Path) -> None:
         """Raise InputError for a recogniser of the other modality, of another contract or of other weights."""
         if recognizer.modality != self.modality:
@@ -170,6 +210,10 @@ class Gallery:
             if len(found) == count:
                 break
         return list(found.values())
+
+
+def _written(name: str, picture: Picture) -> str:
+    return str(Path(picture).resolve()) if isinstance(picture, str | PathLike) else name
 
 
 def templates_of(

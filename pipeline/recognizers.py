@@ -22,7 +22,7 @@ def modality_of(name: str) -> Modality:
     return "ear" if is_recognizer(name) else "face"
 
 
-def load_any(name: str, crop: Crop | None, device: str = "cpu", precision: Precision = "32") -> Recognizer:
+def load_any(name: str, crop: Crop | None = None, device: str = "cpu", precision: Precision = "32") -> Recognizer:
     """The recogniser that a name stands for. crop: of faces alone. Raises InputError."""
     if modality_of(name) == "ear":
         return load_ear_recognizer(name, device, precision=precision)

@@ -22,10 +22,11 @@ from ear_teacher.model import EarVAE
 from earface.core.errors import InputError
 from earface.data.affine import AffineMap, crop_around, letterbox
 from earface.data.annotations import Floats
+from earface.data.given import Pictures, each_picture, pixels_of_picture
 from earface.data.images import Pixels
 from earface.data.pixels import to_model_range, to_uint8
 from earface.nn.checkpoint import model_state, network_state, read_checkpoint
-from earface.nn.inference import weights_digest
+from earface.nn.inference import in_evaluation, weights_digest
 from earface.nn.trained_model import TrainedModel
 
 INFERENCE_BATCH = 8  # photographs, or crops times 4, in one call of the networks
@@ -114,6 +115,16 @@ class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=
     def forward(self, images: Sequence[Tensor]) -> list[Detections]:
         """Images, each float (C, H, W) in [-1, 1] of any size, to detections in torchvision's form; see `predict`."""
         return self.predict([to_uint8(image).cpu().numpy() for image in images])
+
+    def detect(self, pictures: Pictures) -> list[Detections]:
+        """`predict` of photographs in any form that Python code has them in, in evaluation mode.
+
+        pictures: one or several of any size, as `earface.data.given` takes them. Raises InputError.
+        """
+        channels = self.config.in_channels
+        return in_evaluation(EarDetector.predict)(
+            self, [pixels_of_picture(picture, name, channels) for name, picture in each_picture(pictures)]
+        )
 
     @torch.no_grad()
     def predict(self, photographs: Sequence[Pixels]) -> list[Detections]:

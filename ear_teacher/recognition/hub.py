@@ -31,7 +31,7 @@ Licence of the weights: {{ licence }}.
 from ear_teacher import EarRecognizer
 
 model = EarRecognizer.from_pretrained("THIS FOLDER, OR ITS NAME ON THE HUB")
-embeddings = model.embed(ears)  # (B, 3, S, S), RGB in [-1, 1] -> (B, D) of length 1
+embeddings = model.embed(["anna.jpg", "bert.jpg"])  # (2, D) of length 1: of paths, arrays or tensors
 ```
 
 As ONNX, of any batch size: `recognizer.onnx` takes `ears` (B, 3, S, S) and gives `embeddings` (B, D) of length 1, each

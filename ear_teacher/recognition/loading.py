@@ -19,6 +19,7 @@ from earface.core.errors import InputError
 from earface.core.files import CONFIG, is_exported
 from earface.data.data_digest import base_folder, ear_pictures, refuse_trained_on
 from earface.data.ear_contract import EarContract
+from earface.data.given import Pictures
 from earface.data.identity_split import identity_digests, person
 from earface.data.image_cache import open_image_cache
 from earface.data.npy import read_teacher_npy
@@ -75,6 +76,11 @@ class TrainedEarRecognizer:
         """
         with autocast(self.device, self.precision):
             return self.model.embed_exactly(images.to(self.device))
+
+    def embed(self, pictures: Pictures, *, batch_size: int = 64) -> Tensor:
+        """EarRecognizer.embed."""
+        with autocast(self.device, self.precision):
+            return self.model.embed(pictures, batch_size=batch_size)
 
     @property
     def val_npy(self) -> tuple[str, ...]:

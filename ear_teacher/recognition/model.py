@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from earface.nn.edgeface_weights import VARIANTS, check_fit, published_file, rea
 from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.inference import weights_digest
 from earface.nn.trained_model import TrainedModel
+
+if TYPE_CHECKING:
+    from earface.data.given import Pictures
 
 INFERENCE_BATCH = 16  # one shape for every call: kernels, and so the last bit, depend on it
 
@@ -77,14 +80,25 @@ class EarRecognizer(
         embeddings: Tensor = self.network(images)
         return embeddings
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embeddings(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, D) of length 1, float32, of the ear and its mirror image together."""
         return unit(unit(self(images)) + unit(self(images.flip(3))))
 
     @torch.no_grad()
     def embed_exactly(self, images: Tensor) -> Tensor:
-        """`embed` in evaluation mode, equal bit for bit alone and in any batch, on one device."""
-        return in_fixed_batches(lambda part: (self.embed(part),), images, INFERENCE_BATCH)[0]
+        """`embeddings` in evaluation mode, equal bit for bit alone and in any batch, on one device."""
+        return in_fixed_batches(lambda part: (self.embeddings(part),), images, INFERENCE_BATCH)[0]
+
+    def embed(self, pictures: Pictures, *, batch_size: int = 64) -> Tensor:
+        """(N, D) of length 1, float32 on the CPU, without gradient, of ears in any form that Python code has them in.
+
+        pictures: one or several, as `earface.data.given` takes them: crops or photographs of one ear each, which are
+        brought into the model's form; or a float tensor (B, 3, S, S) in it. Raises InputError, also where a picture
+        shows no usable ear.
+        """
+        from ear_teacher.given_ears import encode_given  # on first use: it needs OpenCV
+
+        return encode_given(self, self.config, self.embed_exactly, pictures, batch_size)
 
     @property
     def digest(self) -> str:

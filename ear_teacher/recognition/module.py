@@ -82,7 +82,7 @@ class EarRecognizerLightning(TrainingModule[EarRecognizerTrainingConfig, EarReco
         self.embeddings = None
 
     def validation_step(self, batch: EarIdentityBatch, batch_idx: int) -> None:
-        found = self.model.embed(batch["image"])
+        found = self.model.embeddings(batch["image"])
         if self.embeddings is None:
             self.embeddings = found.new_zeros(len(self.datamodule.val_set), found.shape[1])
         self.embeddings.index_copy_(0, batch["index"], found)

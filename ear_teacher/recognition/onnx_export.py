@@ -29,7 +29,7 @@ class Embedder(nn.Module):
         self.model = model
 
     def forward(self, ears: Tensor) -> Tensor:
-        return self.model.embed(ears)
+        return self.model.embeddings(ears)
 
 
 def write_onnx(

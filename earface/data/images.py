@@ -91,17 +91,22 @@ def _decode(content: bytes, max_pixels: int) -> Pixels:
             raise InputError(f"{width}x{height} holds no pixels")
         if _bits_per_channel(picture, content) == 16:
             return _decode_16_bit(content, picture)
-        if picture.mode == "I;16" or (picture.mode == "I" and picture.format == "PPM"):  # of 65535, as Pillow scales it
-            grey = np.rint(np.asarray(picture) / np.float32(257.0)).astype(np.uint8)
-            return _upright(np.repeat(grey[..., None], 3, axis=2), _orientation(picture))
-        if picture.mode in ("I", "F"):
-            raise InputError("32-bit pixels have no stated range: convert it to 8 or 16 bits")
-        picture.load()  # raises OSError where the data ends early
-        if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
-            pixels = _on_white(np.asarray(picture.convert("RGBA")))
-        else:
-            pixels = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
-        return _upright(pixels, _orientation(picture))
+        return pixels_of(picture)
+
+
+def pixels_of(picture: Image.Image) -> Pixels:
+    """(H, W, 3) uint8 RGB of Pillow's picture, by the rules of `read_image`. Raises InputError, and Pillow's errors."""
+    if picture.mode == "I;16" or (picture.mode == "I" and picture.format == "PPM"):  # of 65535, as Pillow scales it
+        grey = np.rint(np.asarray(picture) / np.float32(257.0)).astype(np.uint8)
+        return _upright(np.repeat(grey[..., None], 3, axis=2), _orientation(picture))
+    if picture.mode in ("I", "F"):
+        raise InputError("32-bit pixels have no stated range: convert it to 8 or 16 bits")
+    picture.load()  # raises OSError where the data ends early
+    if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in picture.info:
+        pixels = _on_white(np.asarray(picture.convert("RGBA")))
+    else:
+        pixels = np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    return _upright(pixels, _orientation(picture))
 
 
 def _bits_per_channel(picture: Image.Image, content: bytes) -> int:

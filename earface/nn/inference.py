@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import nn
 
 from earface.core.errors import InputError
 from earface.nn.threads import automatic_threads
+
+Network = TypeVar("Network", bound=nn.Module)
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 def choose_device(name: str) -> str:
@@ -36,6 +42,24 @@ def choose_device(name: str) -> str:
 def _choose_threads() -> None:
     """Once in a process."""
     torch.set_num_threads(automatic_threads()[0])
+
+
+def in_evaluation(
+    function: Callable[Concatenate[Network, Given], Result],
+) -> Callable[Concatenate[Network, Given], Result]:
+    """Decorate a function of a network, which is in evaluation mode inside and as it was afterwards."""
+
+    @functools.wraps(function)
+    def run(network: Network, /, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        modes = {module: module.training for module in network.modules()}
+        network.eval()
+        try:
+            return function(network, *args, **kwargs)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+    return run
 
 
 def device_of_accelerator(accelerator: str) -> str:

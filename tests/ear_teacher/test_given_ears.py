@@ -1,0 +1,40 @@
+"""Ears that Python code gives come into the model's form, and those that have it stay as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ear_teacher.ear_reader import NoEarError
+from earface.data.ear_contract import EarAligner
+from earface.data.ear_networks import EarLandmarker
+from earface.data.folders import list_images
+from earface.data.images import Pixels, read_image, resize_image
+from tests.support.ear_recognizer import small_recognizer
+
+
+def in_range(pixels: Pixels) -> torch.Tensor:
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def test_prepared_ears_are_not_aligned_again_and_others_are(crops: Path, prepared_crops: Path) -> None:
+    aligner = EarAligner("canonical", EarLandmarker())
+    model = small_recognizer(aligner.contract.id)
+    prepared = list_images(prepared_crops / "canonical" / "ears")[:3]
+    raw = [path for path in list_images(crops) if not aligner.locate(read_image(path), None).problem][:3]
+    aligned = [aligner.image(pixels := read_image(path), aligner.locate(pixels, None), 64) for path in raw]
+    for given, wanted in (
+        (prepared, [resize_image(read_image(path), 64) for path in prepared]),
+        (raw, aligned),
+        ([read_image(path) for path in raw], aligned),
+    ):
+        assert torch.equal(model.embed(given), model.embed_exactly(torch.cat([in_range(each) for each in wanted])))
+
+
+def test_a_picture_without_an_ear_is_named() -> None:
+    model = small_recognizer(EarAligner("canonical", EarLandmarker()).contract.id)
+    with pytest.raises(NoEarError, match="the picture"):
+        model.embed(np.full((64, 64, 3), 90, np.uint8))
