@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 @entry_point
 @pausable
 def main(argv: Sequence[str] | None = None) -> int:
-    config = parse_options(
+    return train(parsed(argv))
+
+
+def parsed(argv: Sequence[str] | None) -> DSRTrainingConfig:
+    """The options of a command line. Raises InputError."""
+    return parse_options(
         DSRTrainingConfig,
         argv,
         prog="earface dsr train",
@@ -30,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         presets=PRESETS,
         layout=HELP,
     )
-    return train(config)
 
 
 def train(config: DSRTrainingConfig) -> int:

@@ -26,7 +26,12 @@ from earface.core.stopping import pausable
 @entry_point
 @pausable
 def main(argv: Sequence[str] | None = None) -> int:
-    config = parse_options(
+    return train(parsed(argv))
+
+
+def parsed(argv: Sequence[str] | None) -> EarVAETrainingConfig:
+    """The options of a command line. Raises InputError."""
+    return parse_options(
         EarVAETrainingConfig,
         argv,
         prog="earface ears train",
@@ -35,7 +40,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         presets=PRESETS,
         layout=HELP,
     )
-    return train(config)
 
 
 def train(config: EarVAETrainingConfig) -> int:

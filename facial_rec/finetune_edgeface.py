@@ -19,11 +19,15 @@ from facial_rec.config import ALIASES, HELP, EdgeFaceStageConfig, EdgeFaceTraini
 @entry_point
 @pausable
 def main(argv: Sequence[str] | None = None) -> int:
-    config = parse_options(EdgeFaceTrainingConfig, argv, prog="earface faces finetune", aliases=ALIASES, layout=HELP)
-    return finetune(config)
+    return train(parsed(argv))
 
 
-def finetune(config: EdgeFaceTrainingConfig) -> int:
+def parsed(argv: Sequence[str] | None) -> EdgeFaceTrainingConfig:
+    """The options of a command line. Raises InputError."""
+    return parse_options(EdgeFaceTrainingConfig, argv, prog="earface faces finetune", aliases=ALIASES, layout=HELP)
+
+
+def train(config: EdgeFaceTrainingConfig) -> int:
     """Start, continue, or report as finished. Returns the exit code.
 
     Stage 2 starts from the last epoch of stage 1; its best checkpoint becomes the folder `tuned`.

@@ -16,10 +16,14 @@ from earface.core.stopping import pausable
 @entry_point
 @pausable
 def main(argv: Sequence[str] | None = None) -> int:
-    config = parse_options(
+    return train(parsed(argv))
+
+
+def parsed(argv: Sequence[str] | None) -> EarDetectorTrainingConfig:
+    """The options of a command line. Raises InputError."""
+    return parse_options(
         EarDetectorTrainingConfig, argv, prog="earface ears detector train", aliases=ALIASES, layout=HELP
     )
-    return train(config)
 
 
 def train(config: EarDetectorTrainingConfig) -> int:
