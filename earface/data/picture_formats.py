@@ -45,7 +45,7 @@ _SIGNATURES = (
     b"P6\n",
     b"8BPS",
 )
-_HEIF_ADVICE = "which needs the extra heif: pip install 'earface[heif]'"
+_HEIF_ADVICE = "which needs a decoder: pip install pi-heif"
 
 if Image.MAX_IMAGE_PIXELS is not None:  # Pillow's limit, half of this, is for programs that have none of their own
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, MAX_PIXELS)

@@ -12,11 +12,13 @@ from earface.doctor.finding import Finding
 
 GROUP = "software"
 SHOWN = ("torch", "torchvision", "pytorch-lightning", "timm", "albumentations", "opencv-python-headless", "numpy")
-EXTRAS = {
-    "onnx": ("onnxruntime", "export, and its check"),
-    "faiss": ("faiss-cpu", "another exact search of galleries"),
-    "heif": ("pi-heif", "photographs of iPhones"),
-    "parquet": ("pyarrow", "embeddings as a table"),
+OPTIONAL = {
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "the check of an export",
+    "faiss-cpu": "another exact search of galleries",
+    "pi-heif": "photographs of iPhones",
+    "pyarrow": "embeddings as a table",
 }
 LONGEST = 80  # characters of an import's failure
 
@@ -35,11 +37,11 @@ def software() -> list[Finding]:
     if failure:
         advice = "install the versions of requirements.lock together: torch and torchvision come in pairs"
         found.append(Finding(GROUP, "torchvision with torch", failure, "problem", advice))
-    for extra, (name, what) in EXTRAS.items():
+    for name, what in OPTIONAL.items():
         try:
             found.append(Finding(GROUP, name, version(name)))
         except PackageNotFoundError:
-            found.append(Finding(GROUP, name, f"missing ({what})", "note", f"pip install 'earface[{extra}]'"))
+            found.append(Finding(GROUP, name, f"missing ({what})", "note", f"pip install {name}"))
     return found
 
 
