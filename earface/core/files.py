@@ -178,7 +178,7 @@ def require_checkpoint(path: str | Path) -> Path:
         return last
     folder, name = Path(path).parent, Path(path).name
     found = glob.glob(str(path)) or (folder.glob(name) if name else ())  # a folder called [2026] is no pattern
-    matches = [Path(match) for match in found if Path(match).is_file()]
+    matches = [Path(match) for match in found if Path(match).is_file() and not Path(match).name.startswith(".")]
     if not matches:
         raise InputError(f"{path}: no such checkpoint; give the path of a .ckpt file, or a quoted pattern of some")
     return max(matches, key=lambda match: match.stat().st_mtime_ns)

@@ -58,6 +58,9 @@ def prepare_ears(options: EarPreparationOptions, pattern: re.Pattern[str] | None
     aligner = ear_aligner(options)
     boxes = None if options.detector is None else EarBoxes(Path(options.detector), options.min_score)
     rows = _rows(options, images, pattern)
+    if len({row.subject for row in rows}) == 1:
+        who = rows[0].subject
+        raise InputError(f"{options.index or images}: shows one subject, {who}; another is needed to validate on")
     inspection = Inspection(aligner, boxes, options.min_size, options.side == "column", options.misfits == "letterbox")
     kept, found, rejects = inspect_ears(rows, inspection, options.index)
     warn_of_lost_people((row.subject for row in rows), (row.subject for row in kept), images)

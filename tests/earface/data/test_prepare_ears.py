@@ -286,6 +286,7 @@ def mistakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("nothing", [], "nothing: no such folder"),
         ("empty", [], "empty: holds no pictures"),
         ("file", [], "file: not a folder"),
+        ("pictures/s0", ["--subject-pattern", "png"], "s0: shows one subject, png; another"),
         ("pictures", ["--val-fraction", "1"], "--val-fraction 1.0: must be above 0 and at most 0.99"),
         ("pictures", ["--val-fraction", "0"], "--val-fraction 0.0: must be above 0"),
         ("pictures", ["--val-fraction", "0.99"], "each side needs at least one subject"),
