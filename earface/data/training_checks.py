@@ -116,7 +116,7 @@ def _is_small(data: TeacherData, row: int) -> bool:
             width, height = image_size(data.image_paths[row])
         else:
             assert data.images is not None
-            height, width = data.images.shape[1:3]
+            height, width = data.images[row].shape[:2]
     except InputError:  # reported when it is decoded
         return False
     return bool(max(data.bboxes[row, 2] / width, data.bboxes[row, 3] / height) < FILLED)

@@ -523,7 +523,7 @@ def test_each_timm_family_gives_maps_or_is_refused_in_one_line(family: str) -> N
 
     name = min(timm.list_models(module=family), key=size_of)
     if family in NOT_AT_64:
-        with pytest.raises(InputError, match="`image_size` "):
+        with pytest.raises(InputError, match="`image_size`"):
             TimmBackbone(name, 3, 64, "none")
     else:
         check_timm_backbone(name, 64)

@@ -10,9 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from earface.core.notices import DataWarning
-from earface.data.image_cache import open_image_cache
+from earface.data.image_cache import open_image_cache, read_picture
 from earface.data.images import resize_image
 from earface.data.npy import read_teacher_npy
+from earface.data.training_checks import warn_of_unused_boxes
 from tests.earface.data.test_npy import save_dict
 
 
@@ -70,3 +71,13 @@ def test_subjects_that_look_alike_are_one_person(tmp_path: Path) -> None:
     names = ["Jos\u00e9", "Jose\u0301", " Jos\u00e9\t"]
     read = read_teacher_npy(save_dict(tmp_path / "t.npy", {"image_paths": list("abc"), "subjects": names}))
     assert set(read.subjects or ()) == {"Jos\u00e9"}
+
+
+def test_boxes_on_pictures_of_many_sizes_are_judged_by_each_picture_s_own(tmp_path: Path) -> None:
+    sizes = [(8, 6), (40, 60), (90, 80)]
+    boxes = [[1, 1, 5, 6], [2, 2, 9, 9], [3, 3, 9, 9]]
+    content = {"images": [np.zeros((*size, 3), np.uint8) for size in sizes], "bboxes": boxes}
+    data = read_teacher_npy(save_dict(tmp_path / "t.npy", content))
+    with pytest.warns(DataWarning, match="has boxes that are a small part of the pictures"):  # of two of the three
+        warn_of_unused_boxes(data, "crop them")
+    assert read_picture(data, 1, channels=3, crop_to_bbox=True).shape == (9, 9, 3)
