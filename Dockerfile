@@ -2,8 +2,8 @@
 #   docker build -t earface .
 #   docker run --rm --shm-size 8g -v "$PWD:/home/earface/work" earface ears prepare --images crops/
 #   docker run --rm --gpus all --shm-size 8g -v "$PWD:/home/earface/work" earface ears train
-# A build for processors alone is far smaller: --build-arg TORCH="torch torchvision --index-url ..." with the address that
-# pytorch.org names. Loader workers hand over their batches in /dev/shm, of which a container has 64 MB unless it is given more.
+# A build for processors alone is far smaller: --build-arg TORCH="torch torchvision OPTIONS", with the options that pytorch.org
+# names for pip. Loader workers hand over their batches in /dev/shm, of which a container has 64 MB unless it is given more.
 FROM python:3.12-slim-bookworm
 
 ARG TORCH="torch torchvision"

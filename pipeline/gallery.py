@@ -118,7 +118,7 @@ class Gallery:
         pictures = [(name, *each) for name, given in people.items() for each in each_picture(given)]
         if not pictures:
             raise InputError("nobody was given to enrol")
-        parts = [recognizer.embed([picture]) for _, _, picture in pictures]
+        parts = [recognizer.embed(given) for given in people.values()]
         table = IdentityEmbeddings(
             embeddings=torch.cat(parts).numpy(),
             paths=[_written(name, picture) for _, name, picture in pictures],
@@ -141,10 +141,9 @@ class Gallery:
         gallery was not enrolled with, and for a picture that cannot be used.
         """
         self.check_recognizer(recognizer, Path("the gallery"))
-        given = each_picture(pictures)
-        probes = torch.cat([recognizer.embed([picture]) for _, picture in given])
-        found = self.search(probes, count)
-        return [Identified(Path(name), best, threshold) for (name, _), best in zip(given, found, strict=True)]
+        names = [name for name, _ in each_picture(pictures)]
+        found = self.search(recognizer.embed(pictures), count)
+        return [Identified(Path(name), best, threshold) for name, best in zip(names, found, strict=True)]
 
     def check_recognizer(self, recognizer: Recognizer, path: Path) -> None:
         """Raise InputError for a recogniser of the other modality, of another contract or of other weights."""

@@ -117,6 +117,8 @@ def test_people_are_enrolled_and_identified(face_set: Path, edgeface: Path, tmp_
     probe = next(iter(people.values()))[1]
     (found,) = gallery.identify(recognizer, read_image(probe), threshold=2.0, count=3)
     assert found.decision == "unknown"
+    (as_tensor,) = gallery.identify(recognizer, by_hand(read_image(probe)), threshold=2.0, count=3)
+    assert as_tensor.candidates == found.candidates
     cosines = (gallery.templates @ recognizer.embed(probe)[0]).tolist()
     assert [each.score for each in found.candidates] == pytest.approx(sorted(cosines, reverse=True)[:3], abs=1e-6)
     with pytest.raises(InputError, match="give the recogniser that it was enrolled with"):
