@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from dsr.model import DSR
-        from dsr.onnx_export import write_onnx
+        from dsr.onnx_export import calibration_faces, write_onnx
         from earface.export.command import export_model
         from earface.export.onnx_export import require_onnx
         from earface.nn.inference import choose_device
@@ -30,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = DSR.load(options.checkpoint, weights=options.weights)
     export_model(
         options,
-        model.save_pretrained,
-        lambda out: write_onnx(out, model, options.tolerance, options.half, options.opset),
+        model,
+        lambda out, int8: write_onnx(out, model, options.tolerance, options.half, options.opset, int8),
+        lambda source: calibration_faces(model, source),
     )
     return 0
 

@@ -18,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_trained(options.checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
+        from ear_teacher.calibration_ears import calibration_ears
         from ear_teacher.loading import load_trained
         from ear_teacher.onnx_export import write_onnx
         from earface.export.command import export_model
@@ -31,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = {"digest": trained.digest, "encoder": model.config.encoder}
     export_model(
         options,
-        model.save_pretrained,
-        lambda out: write_onnx(out, model, options.tolerance, options.half, options.opset, **about),
+        model,
+        lambda out, int8: write_onnx(out, model, options.tolerance, options.half, options.opset, int8, **about),
+        lambda source: calibration_ears(model.config, source),
     )
     return 0
 

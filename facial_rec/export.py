@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from earface.export.onnx_export import require_onnx
         from earface.nn.inference import choose_device
         from facial_rec.model import EdgeFace
-        from facial_rec.onnx_export import write_onnx
+        from facial_rec.onnx_export import calibration_faces, write_onnx
 
     if options.format != "safetensors":
         require_onnx()
@@ -30,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = EdgeFace.load(options.checkpoint, weights=options.weights)
     export_model(
         options,
-        model.save_pretrained,
-        lambda out: write_onnx(out, model, options.tolerance, options.half, options.opset),
+        model,
+        lambda out, int8: write_onnx(out, model, options.tolerance, options.half, options.opset, int8),
+        lambda source: calibration_faces(model, source),
     )
     return 0
 

@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_file(options.landmarker)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
+        from ear_teacher.calibration_ears import calibration_ears
         from ear_teacher.recognition.model import EarRecognizer
         from ear_teacher.recognition.onnx_export import write_onnx
         from earface.data.ear_contract import landmarker_of
@@ -34,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     landmarker = landmarker_of(model.config.contract, options.landmarker)
     export_model(
         options,
-        model.save_pretrained,
-        lambda out: write_onnx(out, model, landmarker, options.tolerance, options.half, options.opset),
+        model,
+        lambda out, int8: write_onnx(out, model, landmarker, options.tolerance, options.half, options.opset, int8),
+        lambda source: calibration_ears(model.config, source, options.landmarker),
     )
     return 0
 
