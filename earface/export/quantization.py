@@ -1,8 +1,8 @@
 """int8 files from float ones: calibrated on some pictures, and kept if others show that little is lost.
 
 Static quantization by ONNX Runtime: QuantizeLinear and DequantizeLinear of ONNX itself, weights per channel,
-activations between the least and the greatest value that calibration meets. Convolutions, Gemm and MatMul are quantized;
-depthwise convolutions (few weights, whose channels differ by orders of magnitude), norms and softmax stay in float.
+activations between the least and the greatest value that calibration meets. Convolutions, Gemm and MatMul are
+quantized; depthwise convolutions (few weights, whose channels differ by orders of magnitude), norms and softmax not.
 """
 
 from __future__ import annotations
