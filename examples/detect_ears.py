@@ -36,7 +36,7 @@ class EarDetector:
         if self.image["channels"] == "grey":
             square = cv2.cvtColor(square, cv2.COLOR_RGB2GRAY)[..., None]
         values = (square.transpose(2, 0, 1)[None] / np.float32(127.5) - 1).astype(np.float32)
-        boxes, scores = (each[0] for each in self.network.run(["boxes", "scores"], {"images": values}))
+        boxes, scores = (each[0] for each in self.network.run(["boxes", "scores"], {"squares": values}))
         corners = ((boxes.reshape(-1, 2, 2) - low) / scale).clip(0, sides)
         kept = (scores > 0) & (np.diff(corners, axis=1)[:, 0] >= 1).all(axis=1)  # zeros fill the rest
         return corners.reshape(-1, 4)[kept], scores[kept]

@@ -19,6 +19,7 @@ from ear_teacher.detector.model import EarDetector
 from earface.core.errors import InputError
 
 SAME = 1e-4  # of scores, and of boxes as a share of the square
+INPUT = "squares"  # not `images`: what reads boxes.onnx must not take one for the other
 OUTPUTS, INNER = ("boxes", "scores"), ("network/boxes", "network/scores")
 
 # of P places, K candidates, of which M are returned; later: which are worse than which
@@ -107,6 +108,10 @@ def with_selection(boxes: Any, model: EarDetector) -> Any:
     constants = {"later": later, "numbers": numbers}
     selection.graph.initializer.extend(onnx.numpy_helper.from_array(each, name) for name, each in constants.items())
     prefixed = onnx.compose.add_prefix(boxes, "network/", rename_inputs=False)
+    given = prefixed.graph.input[0].name
+    prefixed.graph.input[0].name = INPUT
+    for node in prefixed.graph.node:
+        node.input[:] = [INPUT if each == given else each for each in node.input]
     merged = onnx.compose.merge_models(
         prefixed,
         selection,
@@ -129,14 +134,15 @@ def write_detections(boxes: Path, out: Path, model: EarDetector, examples: NDArr
 
     proto = with_selection(onnx.load(boxes), model)
     out.write_bytes(proto.SerializeToString())
-    _check(session_of(out).run([*OUTPUTS, *INNER], {"images": examples}), model)
+    check_detections(session_of(out).run([*OUTPUTS, *INNER], {INPUT: examples}), model)
     outputs = [each for each in proto.graph.output if each.name in OUTPUTS]
     del proto.graph.output[:]
     proto.graph.output.extend(outputs)
     out.write_bytes(proto.SerializeToString())
 
 
-def _check(found: Sequence[NDArray[np.float32]], model: EarDetector) -> None:
+def check_detections(found: Sequence[NDArray[np.float32]], model: EarDetector) -> None:
+    """found: OUTPUTS, INNER. Raises InputError where the first are not what the detector chooses of the others."""
     boxes, scores, all_boxes, all_scores = map(torch.from_numpy, found)
     best, places = all_scores.topk(min(CANDIDATES, all_scores.shape[1]), dim=1)
     table = torch.cat([all_boxes.gather(1, places[..., None].expand(-1, -1, 4)), best[..., None]], dim=-1)

@@ -49,11 +49,11 @@ detector = EarDetector.from_pretrained("THIS FOLDER, OR ITS NAME ON THE HUB")
 ears = detector.predict([photograph])[0]  # of uint8 (H, W, 3), any size: boxes, scores, labels, keypoints
 ```
 
-As ONNX, of any batch size: `detector.onnx` takes `images` (B, C, size, size) and gives the detections, best first,
+As ONNX, of any batch size: `detector.onnx` takes `squares` (B, C, size, size) and gives the detections, best first,
 with zeros behind them: `boxes` (B, M, 4), x1 y1 x2 y2 in pixels of the square, and `scores` (B, M) in [0, 1].
-`boxes.onnx` gives both of every place, before suppression: (B, N, 4) and (B, N). `landmarks.onnx`, if there are
-landmarks, takes `crops` (B, C, crop_size, crop_size) and gives `points` (B, K, 2), x y in pixels of the crop, and
-`visibility` (B, K), probabilities.
+`boxes.onnx` takes `images` and gives both of every place, before suppression: (B, N, 4) and (B, N).
+`landmarks.onnx`, if there are landmarks, takes `crops` (B, C, crop_size, crop_size) and gives `points` (B, K, 2),
+x y in pixels of the crop, and `visibility` (B, K), probabilities.
 """
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from earface.core.progress import progress
-from earface.export.model_card import licence_of, write_card
+from earface.export.model_card import check_card, write_card
 from earface.export.onnx_export import BATCHES, Difference
 from earface.export.options import CARD, ExportOptions
 from earface.export.quantization import Calibration, Quantization
@@ -29,7 +29,7 @@ def export_model(
     """
     out, console = Path(options.out or ""), Console()
     if options.format == "hub":
-        licence_of(model, options.license)
+        check_card(model, options)
     differences: list[Difference] = []
     int8: Quantization | None = None
     if options.format != "safetensors":

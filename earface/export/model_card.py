@@ -41,6 +41,13 @@ def licence_of(model: Model, given: str | None) -> str:
     return inherited or licence
 
 
+def check_card(model: Model, options: ExportOptions) -> None:
+    """Before any work: raise InputError for what `write_card` would refuse."""
+    licence_of(model, options.license)
+    for name in options.report:
+        read_report(name)
+
+
 def write_card(
     path: Path,
     model: Model,
@@ -48,10 +55,10 @@ def write_card(
     differences: Sequence[Difference],
     losses: Mapping[str, Loss],
 ) -> None:
-    """Raises InputError as `licence_of` does, and for a report that is none."""
+    """The card at `path`, after `check_card`."""
     card: Any = model.generate_model_card()
     card.data.license = licence_of(model, options.license)
-    reports = {name: _report(name) for name in options.report}
+    reports = {name: read_report(name) for name in options.report}
     source = None if is_exported(options.checkpoint) else find_checkpoint(options.checkpoint)
     run = {} if source is None else read_checkpoint(source)
     for name, report in reports.items():
@@ -143,7 +150,7 @@ def _remarks(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
             yield from (each for each in report.get(key) or () if isinstance(each, str))
 
 
-def _report(name: str) -> dict[str, Any]:
+def read_report(name: str) -> dict[str, Any]:
     content = read_json(Path(name))
     if not isinstance(content, dict) or not any(measured(content)):
         raise InputError(f"{name}: not the metrics.json of an evaluation")
