@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dsr.options import DSRExportOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
-from earface.core.files import require_trained
 from earface.core.first_imports import first_imports
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(DSRExportOptions, argv, prog="earface export dsr")
-    require_trained(options.checkpoint)
+    options.check_files()
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from dsr.model import DSR

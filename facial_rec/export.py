@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
-from earface.core.files import require_trained
 from earface.core.first_imports import first_imports
 from facial_rec.options import EdgeFaceExportOptions
 
@@ -15,7 +14,7 @@ from facial_rec.options import EdgeFaceExportOptions
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EdgeFaceExportOptions, argv, prog="earface export edgeface")
-    require_trained(options.checkpoint)
+    options.check_files()
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from earface.export.command import export_model

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from ear_teacher.recognition.options import EarRecognizerExportOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
-from earface.core.files import require_file, require_trained
+from earface.core.files import require_file
 from earface.core.first_imports import first_imports
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EarRecognizerExportOptions, argv, prog="earface export recognizer")
-    require_trained(options.checkpoint)
+    options.check_files()
     if options.landmarker is not None:
         require_file(options.landmarker)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
-from earface.core.files import CONFIG, WEIGHTS, refuse_to_replace, require_file, require_path
+from earface.core.files import CONFIG, WEIGHTS, refuse_to_replace, require_file, require_path, require_trained
 from earface.core.options import check_options, option
 from earface.core.tool_options import WeightsOptions
 
@@ -72,6 +72,14 @@ class ExportOptions(WeightsOptions):
                 "`format` both `overwrite`, which replaces everything, or another folder"
             )
 
+    def check_files(self) -> None:
+        """Raise InputError where a file that is named is not there."""
+        require_trained(self.checkpoint)
+        if self.calibration is not None:
+            require_path(self.calibration)
+        for path in self.report:
+            require_file(path)
+
     def _check_quantize(self) -> None:
         if self.quantize is None:
             if self.calibration is not None:
@@ -83,12 +91,9 @@ class ExportOptions(WeightsOptions):
             raise InputError("`quantize` int8 is made from float32 weights; leave out `half`")
         if self.calibration is None:
             raise InputError("`quantize` int8 needs `calibration`: pictures such as the model meets in use")
-        require_path(self.calibration)
 
     def _check_card(self) -> None:
         if self.format == "hub":
-            for path in self.report:
-                require_file(path)
             return
         given = [name for name in ("license", "data", "report") if getattr(self, name)]
         if given:
