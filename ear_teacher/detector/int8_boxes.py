@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from ear_teacher.detector.config import EarDetectorConfig
 from ear_teacher.detector.metrics.average_precision import BoxResult, coco_metrics, match
@@ -22,6 +23,8 @@ from earface.data.images import Pixels, read_ahead, read_image
 from earface.export.quantization import Calibration, Judge, Loss, Outputs, calibration_of
 
 MIN_SCORE = 0.5  # of the boxes that are compared
+FEWEST_BOXES = 8
+MOVED = 0.1  # a score that changes by less is of the same box
 
 
 def calibration_photographs(config: EarDetectorConfig, source: str) -> Calibration:
@@ -52,24 +55,30 @@ def calibration_photographs(config: EarDetectorConfig, source: str) -> Calibrati
 
 
 def box_loss(truth: Sequence[Tensor] | None) -> Judge:
-    """1 - agreement: of the boxes that score MIN_SCORE in either file, the share with a counterpart at IoU .5.
+    """1 - agreement: of the boxes that score MIN_SCORE in either file, the share with a counterpart in the other.
 
-    truth: by photograph, boxes (N, 4) x y x y in its square, for AP.
+    That is a box at IoU .5 that scores MIN_SCORE - MOVED or more. truth: by photograph, boxes (N, 4) x y x y in its
+    square, for AP. Judging raises InputError where the float detector finds fewer than FEWEST_BOXES.
     """
 
     def judge(floats: Outputs, int8: Outputs, held_out: NDArray[np.bool_]) -> Loss:
-        pairs, count = 0, 0
-        for ours, theirs in zip(_above(floats), _above(int8), strict=True):
-            pairs += int((match(BoxResult(ours, theirs, torch.ones(len(theirs))).overlaps) >= 0).sum())
-            count += len(ours) + len(theirs)
-        if not count:
-            raise InputError("`calibration`: the detector finds no ear in its photographs; give some with ears")
-        metrics = {"agreement of boxes": 2 * pairs / count, "boxes of float": float(sum(map(len, _above(floats))))}
+        found, count = 0, 0
+        for one, other in ((floats, int8), (int8, floats)):
+            for boxes, counterparts in zip(_above(one), _above(other, MIN_SCORE - MOVED), strict=True):
+                found += int((match(box_iou(boxes, counterparts).double().numpy()) >= 0).sum())
+                count += len(boxes)
+        boxes_of_float = sum(map(len, _above(floats)))
+        if boxes_of_float < FEWEST_BOXES:
+            raise InputError(
+                f"`calibration`: the detector finds {boxes_of_float} ears in {int(held_out.sum())} of its photographs; "
+                f"{FEWEST_BOXES} or more show what int8 loses; give more photographs of ears"
+            )
+        metrics = {"agreement of boxes": found / count, "boxes of float": float(boxes_of_float)}
         if truth is not None:
             wanted = [boxes for boxes, chosen in zip(truth, held_out, strict=True) if chosen]
             for name, outputs in (("float", floats), ("int8", int8)):
-                found = coco_metrics([BoxResult(*each) for each in zip(wanted, *_tables(outputs), strict=True)])
-                metrics |= {} if found is None else {f"AP of {name}": found.ap}
+                coco = coco_metrics([BoxResult(*each) for each in zip(wanted, *_tables(outputs), strict=True)])
+                metrics |= {} if coco is None else {f"AP of {name}": coco.ap}
         return Loss(1 - metrics["agreement of boxes"], metrics)
 
     return judge
@@ -83,6 +92,6 @@ def _tables(outputs: Outputs) -> tuple[list[Tensor], list[Tensor]]:
     return [boxes[row][kept[row]] for row in rows], [scores[row][kept[row]] for row in rows]
 
 
-def _above(outputs: Outputs) -> list[Tensor]:
+def _above(outputs: Outputs, score: float = MIN_SCORE) -> list[Tensor]:
     boxes, scores = map(torch.from_numpy, outputs)
-    return [boxes[row][scores[row] >= MIN_SCORE] for row in range(len(boxes))]
+    return [boxes[row][scores[row] >= score] for row in range(len(boxes))]
