@@ -29,7 +29,7 @@ RUN_KINDS = {
         ("psnr", "ssim", "active_units"),
         (
             "earface ears evaluate --checkpoint {run}",
-            "earface ears extract --checkpoint {run} --input photographs --out ears",
+            "earface ears extract --checkpoint {run} --input ears --out ears.npz",
             "earface ears eigenears --checkpoint {run}",
             "earface export ears --checkpoint {run} --out exported",
         ),
