@@ -170,7 +170,7 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
 
     def on_train_end(self) -> None:
         """Up to MOST_EMBEDDED validation ears, evenly spread, for TensorBoard's projector."""
-        if not self.trainer.is_global_zero or not self.tensorboard():
+        if not self.draws_pictures or not self.tensorboard():
             return
         data, cache = self.datamodule.val_ears
         rows = np.linspace(0, len(cache.images) - 1, min(len(cache.images), MOST_EMBEDDED)).round().astype(int)

@@ -123,7 +123,7 @@ class EarRecognizerLightning(TrainingModule[EarRecognizerTrainingConfig, EarReco
 
     def on_train_end(self) -> None:
         """Up to MOST_EMBEDDED validation ears, evenly spread, for TensorBoard's projector."""
-        if not self.trainer.is_global_zero or not self.tensorboard():
+        if not self.draws_pictures or not self.tensorboard():
             return
         ears = self.datamodule.val_set
         chosen = np.linspace(0, len(ears) - 1, min(len(ears), MOST_EMBEDDED)).round().astype(int)

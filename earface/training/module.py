@@ -201,13 +201,12 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
                 logger.log_image(name, [pixels], step=self.global_step)
 
     def log_embeddings(self, name: str, embeddings: Tensor, labels: Sequence[str], images: Tensor) -> None:
-        """(N, D), N labels and, where pictures are drawn, (N, C, S, S) in [0, 1] for TensorBoard's projector."""
+        """(N, D), N labels and (N, C, S, S) in [0, 1], for TensorBoard's projector, where pictures are drawn."""
         thumbnails = F.interpolate(images, size=THUMBNAIL, mode="area").expand(-1, 3, -1, -1)
         cells = [" ".join(printable(label).split()) or "unknown" for label in labels]  # a tab would shift the table
         for writer in self.tensorboard():
             with contextlib.redirect_stdout(io.StringIO()):  # warns of what it replaces
-                shown = thumbnails if self.config.pictures else None
-                writer.add_embedding(embeddings.float().cpu(), cells, shown, self.global_step, name)
+                writer.add_embedding(embeddings.float().cpu(), cells, thumbnails, self.global_step, name)
 
     def log_row(self, metrics: dict[str, float]) -> None:
         for logger in self.trainer.loggers:
