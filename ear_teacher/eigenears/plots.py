@@ -47,7 +47,7 @@ class ComponentPictures:
     from_mean: Tensor  # decoded from the mean ear
     from_ear: Tensor  # decoded from one real ear, the same for all components
     nearest: Tensor  # input ears whose score is near each position
-    nearest_scores: Floats  # (S,) theirs
+    nearest_scores: Floats  # (S,) theirs, from the mean ear's
     parts: Mapping[str, float]  # shares of PARTS
 
     @property

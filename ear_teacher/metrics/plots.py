@@ -13,24 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ear_teacher.model import EarVAE
-from earface.data.image_grid import save_image_grid
+from earface.data.image_grid import absolute_error, save_image_grid
 from earface.data.pixels import to_unit
 from earface.data.plots import FIRST, SERIES, THIRD, save_plot
 
-DIFFERENCE_GAIN = 4  # errors of a few percent would look black
 SAMPLE_SEED = 7
 
 
 def save_reconstructions(path: Path, images: Tensor, decoded: Mapping[str, Tensor]) -> None:
-    """One column per ear: the input, each method's reconstruction, and the methods' absolute differences, amplified.
+    """One column per ear: the input, each method's reconstruction, and a map of each method's errors.
 
     images, and each of `decoded` (row name -> reconstructions): (N, C, S, S) in [0, 1].
     """
-    differences = {
-        f"{name.splitlines()[0]}\ndifference x{DIFFERENCE_GAIN}": (reconstruction - images).abs() * DIFFERENCE_GAIN
-        for name, reconstruction in decoded.items()
-    }
-    save_image_grid(path, {"input": images, **decoded, **differences})
+    errors = {f"error of\n{name.splitlines()[0]}": absolute_error(found, images) for name, found in decoded.items()}
+    save_image_grid(path, {"input": images, **decoded}, errors)
 
 
 @torch.no_grad()

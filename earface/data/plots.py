@@ -41,7 +41,8 @@ class Look(NamedTuple):
 
     def area(self, **more: Any) -> dict[str, Any]:
         """Of filled areas: a light face under an outline and hatches of the full colour."""
-        return {"facecolor": (self.colour, 0.45), "edgecolor": self.colour, "hatch": self.hatch, **more}
+        face, edge = (self.colour, 0.45), self.colour
+        return {"facecolor": face, "edgecolor": edge, "linewidth": 0.8, "hatch": self.hatch, **more}
 
 
 FIRST, SECOND, THIRD = Look(BLUE), Look(ORANGE, (0, (5, 2)), "s", "////"), Look("#8C8C8C", (0, (1, 1.2)), "^", "....")
