@@ -40,9 +40,10 @@ class Look(NamedTuple):
         return {"color": self.colour, "linestyle": self.line, "linewidth": 1.5, **more}
 
     def area(self, **more: Any) -> dict[str, Any]:
-        """Of filled areas: a light face under an outline and hatches of the full colour."""
-        face, edge = (self.colour, 0.45), self.colour
-        return {"facecolor": face, "edgecolor": edge, "linewidth": 0.8, "hatch": self.hatch, **more}
+        """Of areas, which may overlap: hatched ones are hollow and lie above the filled ones."""
+        face = "none" if self.hatch else (self.colour, 0.5)
+        looks = {"facecolor": face, "edgecolor": self.colour, "linewidth": 0.8, "hatch": self.hatch}
+        return {**looks, "zorder": 3 if self.hatch else 2, **more}
 
 
 FIRST, SECOND, THIRD = Look(BLUE), Look(ORANGE, (0, (5, 2)), "s", "////"), Look("#8C8C8C", (0, (1, 1.2)), "^", "....")
