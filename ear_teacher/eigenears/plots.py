@@ -137,9 +137,9 @@ def _bar(
     for name in PARTS:
         axes.barh(0, parts[name], left=start, height=1.0, **_filled(LOOKS[name]))
         if shares and parts[name] >= 0.04:
-            ink = "white" if name == "structure" else DARK
-            place = start + parts[name] / 2
-            axes.text(place, 0, f"{parts[name]:.0%}", ha="center", va="center_baseline", fontsize=8.5, color=ink)
+            place, behind = start + parts[name] / 2, {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            look: dict[str, Any] = {"fontsize": 8.5, "color": DARK, "bbox": behind}
+            axes.text(place, 0, f"{parts[name]:.0%}", ha="center", va="center_baseline", **look)
         start += parts[name]
     axes.set(xlim=(0, 1), ylim=(-0.5, 0.5))
 

@@ -340,6 +340,21 @@ def test_clusters_are_a_column_and_an_image_grid(checkpoint: Path, table: Path, 
         assert picture.height >= 4 * 96
 
 
+def test_without_pictures_no_ear_is_shown_nor_left_of_an_earlier_call(
+    checkpoint: Path, table: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = min(people.rglob("*.png"))
+    given = ("--embeddings", table, "--clusters", 3, "--search", query, "--projector", tmp_path / "projector")
+    assert extract(checkpoint, *given, "--out", tmp_path / "o.npz") == 0
+    assert len(list(tmp_path.rglob("*.png"))) == 3
+    before = found_by(capsys.readouterr().out)
+    assert extract(checkpoint, *given, "--out", tmp_path / "o.npz", "--overwrite", "--no-pictures") == 0
+    assert found_by(capsys.readouterr().out) == before
+    assert list(tmp_path.rglob("*.png")) == []
+    assert "sprite" not in (tmp_path / "projector" / "projector_config.pbtxt").read_text()
+    assert read_embeddings(tmp_path / "o.npz").cluster is not None
+
+
 # Tables that are used again
 
 
