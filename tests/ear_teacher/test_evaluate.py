@@ -185,7 +185,6 @@ def test_a_second_evaluation_gives_the_same_bytes(run, measured, tmp_path, capsy
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
 
-@torch.no_grad()
 def test_without_pictures_no_ear_is_shown_nor_left_of_an_earlier_call(run, measured, tmp_path, capsys):
     flags = ["--checkpoint", f"{run}/run/checkpoints/last.ckpt", "--out", f"{tmp_path}/out"]
     (tmp_path / "out").mkdir()
@@ -198,6 +197,7 @@ def test_without_pictures_no_ear_is_shown_nor_left_of_an_earlier_call(run, measu
     assert results(tmp_path / "out") == measured
 
 
+@torch.no_grad()
 def test_an_image_array_without_subjects_raw_weights_and_fewer_components(run, tmp_path, capsys):
     images, _ = ears(run / "val_teacher.npy")
     np.save(tmp_path / "array.npy", images[:5])

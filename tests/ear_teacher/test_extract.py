@@ -295,7 +295,7 @@ def test_frames_show_whether_subjects_are_the_same(tmp_path: Path, subject: str,
     ear = np.full((40, 20, 3), 128, np.uint8)
     save_neighbors(tmp_path / "s.png", Shown(ear, "a/q.png", "S1"), [(Shown(ear, "a/n.png", subject), 0.5)], "cosine")
     picture = np.asarray(Image.open(tmp_path / "s.png").convert("RGB")).reshape(-1, 3).astype(int)
-    blue, orange = (int((np.abs(picture - color).sum(1) < 12).sum()) > 500 for color in ((33, 102, 172), (214, 96, 77)))
+    blue, orange = (int((np.abs(picture - color).sum(1) < 12).sum()) > 500 for color in ((0, 114, 178), (230, 159, 0)))
     assert (blue, orange) == frames
 
 
