@@ -30,7 +30,7 @@ LONGEST = 1600  # pixels of a grid's sides at most
 SIDE, CELL, CAPTION = 128, 144, 34  # of a shown face, of it with its margin, of the text above it
 DPI = 100
 EARS = {"l": ", left", "r": ", right", "": ""}  # after a score
-REACHED, BELOW = "#1a7f37", "black"  # the threshold
+REACHED, BELOW = {"color": "#1a7f37", "weight": "bold"}, {"color": "#333333"}  # the threshold
 MISSING = np.full((SIDE, SIDE, 3), 225, np.uint8)
 LONGEST_NAME, BOLD = 18, 15  # letters above a face
 
@@ -75,7 +75,7 @@ def _grid(
             row = [_place(figure, margin + column * cell, top) for column in range(columns)]
             face = read(each.path)
             row[0].imshow(_shown(face), interpolation="nearest")
-            _title(row[0], f"{_short(each.path.name, BOLD)}\n→ {_short(each.decision, BOLD - 2)}", weight="bold")
+            _title(row[0], f"{_short(each.path.name, BOLD)}\n→ {_short(each.decision, BOLD - 2)}")
             if seen == 2:
                 row[1].imshow(_enlarged(face, upsampler, device))
                 _title(row[1], UPSAMPLER_NAMES[upsampler.name])
@@ -85,9 +85,8 @@ def _grid(
                 if enrolled is None:
                     axes.text(0.5, 0.5, "cannot be\nread now", ha="center", va="center", transform=axes.transAxes)
                 reached = candidate.score >= each.threshold
-                mark = " \N{CHECK MARK}" if reached else ""
-                text = f"{_short(candidate.identity)}\n{candidate.score:.3f}{EARS[candidate.side]}{mark}"
-                _title(axes, text, color=REACHED if reached else BELOW)
+                text = f"{_short(candidate.identity)}\n{candidate.score:.3f}{EARS[candidate.side]}"
+                _title(axes, text, **(REACHED if reached else BELOW))
         return figure
 
 

@@ -27,6 +27,7 @@ LOOKS = {
 NON_MATED = Look("#8C8C8C", hatch="/////")
 WIDTH, HEIGHT = 5.2, 4.0  # inches
 LOWEST_ERROR = 1e-3  # of the axis
+MOST_INTERVALS = 10  # values with intervals side by side; those of more stand in the table alone
 
 
 def draw(results: Sequence[ConfigurationResult]) -> dict[str, Figure]:
@@ -120,7 +121,8 @@ def _breakdown(axes: Axes, results: Sequence[ConfigurationResult], kind: str) ->
         offset = (shift - (len(results) - 1) / 2) * 0.12
         look = LOOKS.get(each.name, FIRST)
         marks = {"fmt": look.marker, "markersize": 3.5, "elinewidth": 0.8, "color": look.colour}
-        axes.errorbar(places + offset, heights, np.nan_to_num(errors), label=each.name, **marks)  # type: ignore[arg-type]
+        shown = np.nan_to_num(errors) if len(values) <= MOST_INTERVALS else None
+        axes.errorbar(places + offset, heights, shown, label=each.name, **marks)  # type: ignore[arg-type]
     axes.set_xticks(places, list(map(_literal, values)), rotation=0 if len(values) < 10 else 60)
     axes.set(xlabel=title, ylabel="rank-1", title=f"rank-1 by {title}")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
