@@ -121,9 +121,7 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         sr = self.model(batch["vlr"].to(self.device))
         rows = comparison_rows(batch["vlr"], {"DSR": sr.to(batch["vlr"])}, batch["hr"])
         path = self.log_dir / "faces" / f"epoch_{self.current_epoch:03d}.png"
-        grid = save_image_grid(path, rows, comparison_errors(rows))
-        for writer in self.tensorboard():
-            writer.add_image("faces", grid, self.global_step, dataformats="HWC")
+        self.log_picture("faces", save_image_grid(path, rows, comparison_errors(rows)))
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,8 @@ from ear_teacher.annealing import KLAnnealing
 from ear_teacher.config import EarVAETrainingConfig
 from ear_teacher.datamodule import EarVAEBatch, EarVAEDataModule
 from ear_teacher.losses import EarVAELoss, build_loss
+from ear_teacher.metrics.baselines import PixelPCA
+from ear_teacher.metrics.reconstruction import encode_all, measure, unit_images
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import AggregatePosterior, LatentMoments
 from earface.core.errors import InputError
@@ -21,11 +23,12 @@ from earface.core.options import to_plain
 from earface.core.progress import progress
 from earface.data.image_grid import absolute_error, save_image_grid
 from earface.data.pixels import to_model_range, to_unit
+from earface.data.training_checks import row_names
 from earface.metrics.image_quality import IMAGE_METRICS
 from earface.nn.checkpoint import read_checkpoint
 from earface.nn.losses import LossResult
 from earface.nn.perceptual import PerceptualLoss
-from earface.training.module import TrainingModule
+from earface.training.module import MOST_EMBEDDED, TrainingModule
 from earface.training.optim import backbone_groups, check_groups, named_group
 
 SAMPLE_SEED = 7  # the same latents every epoch, so that the image grids can be compared
@@ -154,6 +157,29 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
             if line:
                 self.print(line)
 
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Pixel PCA of the training ears, with as many components as there are latents."""
+        train, val = self.datamodule.train_cache.images, self.datamodule.val_cache.images
+        device, batch = str(self.device), self.datamodule.least_val_batch
+        quiet = self.config.progress == "none"
+        with progress("fitting pixel PCA, the baseline", quiet=quiet):
+            pca = PixelPCA.fit(train, self.config.latent_dim, device=device)
+            found = measure(pca, encode_all(pca.encode, val, batch, device), val, batch, device)
+        name = f"pixel PCA, {len(pca.components)} components"
+        return {name: {f"val/{metric}": float(values.mean()) for metric, values in found.quality.items()}}
+
+    def on_train_end(self) -> None:
+        """Up to MOST_EMBEDDED validation ears, evenly spread, for TensorBoard's projector."""
+        if not self.draws_pictures or not self.tensorboard():
+            return
+        data, cache = self.datamodule.val_ears
+        rows = np.linspace(0, len(cache.images) - 1, min(len(cache.images), MOST_EMBEDDED)).round().astype(int)
+        images = cache.images[rows]
+        latents = encode_all(self.model.encode, images, self.datamodule.least_val_batch, str(self.device))
+        names = data.subjects or row_names(data)
+        labels = [names[cache.kept[row]] for row in rows]
+        self.log_embeddings("validation ears", latents, labels, unit_images(images))
+
     def _collapse(self) -> str | None:
         """Only once the KL weight has reached its maximum: before that, nothing pushes latents to the prior."""
         return None if self.objective_is_warming_up() else self.moments.collapse_warning()
@@ -175,8 +201,7 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
             samples["aggregate\nposterior"] = to_unit(self.model.sample(len(chosen), "posterior", generator))
         for name, rows, maps in (("reconstructions", shown, errors), ("samples", samples, None)):
             grid = save_image_grid(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", rows, maps)
-            for writer in self.tensorboard():
-                writer.add_image(name, grid, self.global_step, dataformats="HWC")
+            self.log_picture(name, grid)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,8 @@ RESULTS = {  # arguments, and a file that would be written
     "enroll": ("--input {pictures} --recognizer {file} --out {out}/g.npz", "g.npz"),
     "identify": ("--input {pictures} --gallery {file} --out {out}", "candidates.png"),
     "evaluate": ("--dataset-root {pictures} --recognizer {file} --out {out}", "plots/16_bicubic_cmc.png"),
+    "report": ("{pictures} --out {out}/p.html", "p.html"),
+    "compare": ("{pictures} {pictures} --out {out}/p.html", "p.html"),
     "export ears": ("--checkpoint {file} --out {out}", "config.json"),
     "export detector": ("--checkpoint {file} --out {out}", "model.safetensors"),
     "export recognizer": ("--checkpoint {file} --out {out}", "ear_form.json"),

@@ -78,6 +78,8 @@ MISSING = {  # arguments that name something that is not there, and what it is; 
     "gallery show": "--gallery nowhere/gallery.npz",
     "gallery remove": "--gallery nowhere/gallery.npz --name ada",
     "evaluate": "--dataset-root nowhere/dataset",
+    "report": "nowhere/run",
+    "compare": "nowhere/run nowhere/other",
     "export ears": "--checkpoint nowhere/last.ckpt --out {tmp}/exported",
     "export detector": "--checkpoint nowhere/last.ckpt --out {tmp}/exported",
     "export recognizer": "--checkpoint nowhere/last.ckpt --out {tmp}/exported",
