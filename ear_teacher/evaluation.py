@@ -23,12 +23,14 @@ from ear_teacher.metrics.reconstruction import (
 )
 from ear_teacher.metrics.report import UNDECODED, evaluation_metrics, write_per_image
 from ear_teacher.model import EarVAE
-from ear_teacher.options import EarVAEEvaluationOptions
+from ear_teacher.options import EVALUATION_PICTURES, EarVAEEvaluationOptions
 from ear_teacher.posterior import AggregatePosterior
+from earface.core.files import remove_results
 from earface.core.progress import progress
 from earface.metrics.identification import Identification, identify, nearest_other, unit_rows
 
 COLUMNS = 8  # ears in an image grid
+SHOWN = ("VAE", "pixel PCA")
 
 
 def notes(train: Ears, val: Ears, vae: Identification | None) -> list[str]:
@@ -46,10 +48,14 @@ def notes(train: Ears, val: Ears, vae: Identification | None) -> list[str]:
     return lines
 
 
-def save_pictures(
-    out: Path, model: EarVAE, val: Ears, reconstructions: dict[str, Reconstruction], use: LatentUse, device: str
-) -> None:
-    shown = {name: reconstructions[name] for name in ("VAE", "pixel PCA")}
+def save_plots(out: Path, reconstructions: dict[str, Reconstruction], use: LatentUse) -> None:
+    save_kl_per_dimension(out / "kl_per_dimension.png", use.kl_per_dimension, use.active)
+    save_psnr_histogram(out / "psnr_histogram.png", {name: reconstructions[name].psnr for name in SHOWN})
+
+
+def save_pictures(out: Path, model: EarVAE, val: Ears, reconstructions: dict[str, Reconstruction], device: str) -> None:
+    """Image grids of ears: evenly chosen, the worst and the best; samples."""
+    shown = {name: reconstructions[name] for name in SHOWN}
     by_psnr = np.argsort(shown["VAE"].psnr, kind="stable")
     evenly = np.unique(np.linspace(0, len(val.names) - 1, COLUMNS).round().astype(int))
     for name, rows in (("reconstructions", evenly), ("worst", by_psnr[:COLUMNS]), ("best", by_psnr[::-1][:COLUMNS])):
@@ -61,8 +67,6 @@ def save_pictures(
         }
         save_reconstructions(out / f"{name}.png", unit_images(val.images[rows]), decoded)
     save_samples(out / "samples.png", model, COLUMNS)
-    save_kl_per_dimension(out / "kl_per_dimension.png", use.kl_per_dimension, use.active)
-    save_psnr_histogram(out / "psnr_histogram.png", {name: found.psnr for name, found in shown.items()})
 
 
 def evaluate(
@@ -96,7 +100,11 @@ def evaluate(
 
     use = latent_use(mu, logvar)
     model.posterior = model.posterior or AggregatePosterior.fit(use.moments)  # absent before the first validation
-    save_pictures(out, model, val, reconstructions, use, device)
+    save_plots(out, reconstructions, use)
+    if options.pictures:
+        save_pictures(out, model, val, reconstructions, device)
+    else:
+        remove_results(out, EVALUATION_PICTURES)
     write_per_image(
         out / "per_image.csv",
         val.names,

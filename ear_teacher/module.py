@@ -21,7 +21,7 @@ from ear_teacher.posterior import AggregatePosterior, LatentMoments
 from earface.core.errors import InputError
 from earface.core.options import to_plain
 from earface.core.progress import progress
-from earface.data.image_grid import save_image_grid
+from earface.data.image_grid import absolute_error, save_image_grid
 from earface.data.pixels import to_model_range, to_unit
 from earface.data.training_checks import row_names
 from earface.metrics.image_quality import IMAGE_METRICS
@@ -193,17 +193,14 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.grid_images).round().astype(int))
         images = to_model_range(torch.stack([dataset[int(i)]["pixels"] for i in chosen])).to(self.device)
         reconstruction = self.model.reconstruct(images)
-        rows = {
-            "input": to_unit(images),
-            "reconstruction": to_unit(reconstruction),
-            "difference x4": (to_unit(reconstruction) - to_unit(images)).abs() * 4,
-        }
+        shown = {"input": to_unit(images), "reconstruction": to_unit(reconstruction)}
+        errors = {"error": absolute_error(shown["reconstruction"], shown["input"])}
         generator = torch.Generator().manual_seed(SAMPLE_SEED)
         samples = {"prior": to_unit(self.model.sample(len(chosen), generator=generator))}
         if self.model.posterior is not None:
             samples["aggregate\nposterior"] = to_unit(self.model.sample(len(chosen), "posterior", generator))
-        for name, content in (("reconstructions", rows), ("samples", samples)):
-            grid = save_image_grid(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", content)
+        for name, rows, maps in (("reconstructions", shown, errors), ("samples", samples, None)):
+            grid = save_image_grid(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", rows, maps)
             self.log_picture(name, grid)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------

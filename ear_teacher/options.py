@@ -7,19 +7,19 @@ from typing import ClassVar
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.core.tool_options import ModelOptions
+from earface.core.tool_options import ModelOptions, PeopleOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 ONNX_FILES = ("encoder.onnx", "decoder.onnx")
 DEFAULT_OUT = "embeddings.npz"
+EVALUATION_PICTURES = ("reconstructions.png", "worst.png", "best.png", "samples.png")  # of ears
 EVALUATION_RESULTS = (
-    *("metrics.json", "per_image.csv", "reconstructions.png", "worst.png", "best.png", "samples.png"),
-    *("kl_per_dimension.png", "psnr_histogram.png"),
+    *("metrics.json", "per_image.csv", "kl_per_dimension.png", "psnr_histogram.png", *EVALUATION_PICTURES),
 )
 
 
 @dataclass(frozen=True)
-class EarVAEEvaluationOptions(ModelOptions):
+class EarVAEEvaluationOptions(PeopleOptions, ModelOptions):
     """Evaluate a trained ear VAE on validation ears, beside pixel PCA, its own linear path, and HOG."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
@@ -33,7 +33,7 @@ class EarVAEEvaluationOptions(ModelOptions):
 
 
 @dataclass(frozen=True)
-class EarEmbeddingOptions(ModelOptions):
+class EarEmbeddingOptions(PeopleOptions, ModelOptions):
     """Encode ears into a table of embeddings; search it, group it, show it in TensorBoard."""
 
     checkpoint: str = option(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from ear_teacher.eigenears.appearance import appearance, laterality_share, parts
 from ear_teacher.eigenears.components import Components, picture_metric, principal_components, share_of_pictures
 from ear_teacher.eigenears.config import EigenearOptions
-from ear_teacher.eigenears.factors import default_index, explained_by_group, read_factors, subject_share
+from ear_teacher.eigenears.factors import SIDE, default_index, explained_by_group, read_factors, subject_share
 from ear_teacher.eigenears.report import EigenearResults, write_components, write_scores
 from ear_teacher.eigenears.traversals import save_pictures
 from ear_teacher.loading import Ears
@@ -83,7 +84,8 @@ def create_eigenears(
         subject=subject_share(components.scores, owners) if ears.subjects else None,
         factors=explained_by_group(components.scores, factors, owners) if factors else None,
     )
-
+    if factors and not ears.sides:
+        ears = replace(ears, sides=["r" if side > 0 else "l" for side in factors[SIDE]])
     save_pictures(out, model, ears, mu, logvar, found, options, device)
     write_components(out / "components.csv", found)
     write_scores(out / "scores.csv", ears.names, ears.subjects, components.scores)
