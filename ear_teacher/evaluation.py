@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ear_teacher.loading import Ears
-from ear_teacher.metrics.baselines import PixelPCA, hog_features
+from ear_teacher.metrics.baselines import LinearOnly, PixelPCA, hog_features
 from ear_teacher.metrics.plots import save_kl_per_dimension, save_psnr_histogram, save_reconstructions, save_samples
 from ear_teacher.metrics.reconstruction import (
     Autoencoder,
@@ -81,7 +81,7 @@ def evaluate(
             "pixel PCA + mirror images": PixelPCA.fit(train.images, count, mirror=True, device=device),
         }
     if model.linear_path is not None:
-        methods["linear path"] = model.linear_path
+        methods["linear path"] = LinearOnly(model.linear_path, model.appearance)
 
     mu, logvar = encode_posteriors(model, val.images, batch, device)
     center = encode_all(model.encode, train.images, batch, device).double().mean(dim=0).numpy()
@@ -98,7 +98,7 @@ def evaluate(
         embeddings["HOG"] = unit_rows(hog_features(val.images), hog_features(train.images).mean(axis=0))
         identifications = {name: identify(units, val.subjects) for name, units in embeddings.items()}
 
-    use = latent_use(mu, logvar)
+    use = latent_use(mu, logvar, model.config.appearance_dim)
     model.posterior = model.posterior or AggregatePosterior.fit(use.moments)  # absent before the first validation
     save_plots(out, reconstructions, use)
     if options.pictures:

@@ -65,10 +65,10 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
             self.model.config = dataclasses.replace(self.model.config, contract=self.datamodule.contract)
             self.hparams["model"] = to_plain(self.model.config)
         fresh = stage == "fit" and not self._resuming and not self.config.init_from
-        if self.model.linear_path is not None and fresh:
-            rows = self.datamodule.linear_path_rows(self.model.linear_path.downsample)
+        if (self.model.linear_path is not None or self.model.appearance is not None) and fresh:
+            rows = self.datamodule.closed_form_rows(self.model.closed_form_rows)
             with progress("fitting the linear path", quiet=self.config.progress == "none"):
-                self.model.fit_linear_path(rows)
+                self.model.fit_closed_form(rows)
         super().setup(stage)
 
     def on_fit_start(self) -> None:
@@ -106,15 +106,16 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         mu, logvar = self.model.encoder(batch["source"])
         latent = self.model.reparameterize(mu, logvar)
         second = self.model.reparameterize(mu, logvar) if self.config.contrastive_weight > 0 else None
+        shape = slice(self.config.shape_dim)  # the appearance code has no posterior
         progress = self.current_epoch + batch_idx / max(self.trainer.num_training_batches, 1)
         result = self.loss(
             self.model.decode(latent),
             batch["image"],
-            mu,
-            logvar,
+            mu[:, shape],
+            logvar[:, shape],
             self.annealing.weight_at(progress),
-            z1=latent,
-            z2=second,
+            z1=latent[:, shape],
+            z2=None if second is None else second[:, shape],
             subjects=batch["subject"],
         )
         self.terms.add(self.global_step, {"loss": result.total, **_named(result)}, batch["index"])
@@ -136,8 +137,16 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         """From mu, without augmentation, at the final KL weight, so that epochs can be compared."""
         mu, logvar = self.model.encoder(batch["image"])
         reconstruction = self.model.decode(mu)
-        final = self.annealing.final_weight
-        result = self.loss(reconstruction, batch["image"], mu, logvar, final, z1=mu, z2=mu, subjects=batch["subject"])
+        shape = mu[:, : self.config.shape_dim], logvar[:, : self.config.shape_dim]
+        result = self.loss(
+            reconstruction,
+            batch["image"],
+            *shape,
+            self.annealing.final_weight,
+            z1=shape[0],
+            z2=shape[0],
+            subjects=batch["subject"],
+        )
         predicted, target = to_unit(reconstruction.float()), to_unit(batch["image"])
         quality = {name: metric(predicted, target).mean() for name, metric in IMAGE_METRICS.items()}
         values = {"loss": result.total, **quality, **_named(result)}
@@ -147,7 +156,7 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
     def on_validation_epoch_end(self) -> None:
         means = self.validation_means()
         self.moments.reduce(self.over_processes)
-        kl = self.moments.kl_per_dimension
+        kl = self.moments.kl_per_dimension[: self.config.shape_dim]
         means |= {"val/kl_nats": float(kl.sum()), "val/active_units": float(self.moments.active_units)}
         self.model.posterior = AggregatePosterior.fit(self.moments)
         self.log_validation(means, shown=("val/loss", "val/psnr", "val/ssim"))

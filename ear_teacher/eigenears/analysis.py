@@ -67,6 +67,8 @@ def create_eigenears(
     batch = options.batch_size
     look = appearance(ears.images)
     mu, logvar = encode_posteriors(model, ears.images, batch, device)
+    for measured in (mu, logvar):
+        measured[:, model.config.shape_dim :] = 0  # one light for all: eigenears are of shape
     metric = picture_metric(model, mu.double().numpy(), batch, device) if options.metric == "picture" else None
     components = principal_components(mu, options.components, look.brightness[:, 0], metric)
     count = components.scores.shape[1]
