@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
@@ -11,6 +11,7 @@ from earface.core.tool_options import ModelOptions, PeopleOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 ONNX_FILES = ("encoder.onnx", "decoder.onnx")
+SAMPLE_INDEX = "index.csv"
 DEFAULT_OUT = "embeddings.npz"
 EVALUATION_PICTURES = ("reconstructions.png", "worst.png", "best.png", "samples.png")  # of ears
 EVALUATION_RESULTS = (
@@ -68,6 +69,25 @@ class EarEmbeddingOptions(PeopleOptions, ModelOptions):
             raise InputError("`input`: give images, folders or NPY files (or `embeddings`, a table written earlier)")
         if not (self.input or self.out or self.search or self.clusters or self.projector):
             raise InputError("`embeddings` alone: nothing to do; add `search`, `clusters`, `projector` or `out`")
+
+
+@dataclass(frozen=True)
+class EarSamplingOptions(ModelOptions):
+    """Draw new ears from a trained ear VAE: pictures with an index, such as further training data."""
+
+    checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", CHECKPOINT_HELP)
+    num: int = option(64, "how many ears", low=1, high=1_000_000)
+    source: Literal["posterior", "prior"] = option(
+        "posterior", "posterior: the Gaussian fitted to the latents of real ears; prior: N(0, 1)"
+    )
+    seed: int = option(0, "of the latents", low=0, high=2**31 - 1)
+    out: str | None = option(None, "folder for the pictures, index.csv and grid.png")
+    batch_size: int = option(64, "images decoded at once; does not change the ears", low=1)
+
+    def check(self) -> None:
+        check_options(self)
+        if self.out is None:
+            raise InputError("`out`: give a folder")
 
 
 @dataclass(frozen=True)

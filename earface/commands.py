@@ -41,6 +41,7 @@ COMMANDS = {
     "ears train": Command("ear_teacher.train", "train an ear VAE"),
     "ears evaluate": Command("ear_teacher.evaluate", "a trained ear VAE beside PCA and HOG"),
     "ears extract": Command("ear_teacher.extract", "embeddings of ears; search and clusters"),
+    "ears sample": Command("ear_teacher.sample", "new ears from a trained ear VAE, with an index"),
     "ears eigenears": Command("ear_teacher.eigenears.create_eigenears", "along which directions ears differ"),
     "ears detector train": Command("ear_teacher.detector.train", "train one, from an ear VAE's encoder"),
     "ears detector evaluate": Command("ear_teacher.detector.evaluate", "average precision and landmark errors"),

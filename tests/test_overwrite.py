@@ -20,6 +20,7 @@ RESULTS = {  # arguments, and a file that would be written
     "ears scenes": ("--out {out}", "anything"),
     "ears evaluate": ("--checkpoint {file} --out {out}", "samples.png"),
     "ears extract": ("--checkpoint {file} --input {pictures} --out {out}/e.npz", "e.npz"),
+    "ears sample": ("--checkpoint {file} --out {out}", "anything"),
     "ears eigenears": ("--checkpoint {file} --out {out}", "pc_3.png"),
     "ears detector evaluate": ("--checkpoint {file} --out {out}", "scores.png"),
     "ears detector predict": ("--checkpoint {file} --input {pictures} --out {out}", "overlays/p.png"),

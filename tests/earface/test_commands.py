@@ -19,7 +19,7 @@ from tests.conftest import TINY, only_line
 ROOT = Path(__file__).parents[2]
 CONSOLE_SCRIPT = Path(sysconfig.get_path("scripts"), "earface")
 DOCUMENTED = """
-    ears prepare|annotations|synthesize|scenes|check|train|evaluate|extract|eigenears
+    ears prepare|annotations|synthesize|scenes|check|train|evaluate|extract|sample|eigenears
     ears detector train|evaluate|predict
     ears recognize train|evaluate|embed
     faces prepare|synthesize|embed|finetune|evaluate

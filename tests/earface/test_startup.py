@@ -58,6 +58,7 @@ MISSING = {  # arguments that name something that is not there, and what it is; 
     "ears train": "--train-npy nowhere/train.npy --checkpoint-dir {tmp}",
     "ears evaluate": "--checkpoint nowhere/last.ckpt",
     "ears extract": "--input nowhere/photographs",
+    "ears sample": "--checkpoint nowhere/last.ckpt --out {tmp}/samples",
     "ears eigenears": "--checkpoint nowhere/last.ckpt",
     "ears detector train": "--train-json nowhere/train.json",
     "ears detector evaluate": "--checkpoint nowhere/last.ckpt",
