@@ -42,7 +42,13 @@ def image_contract(config: DSRConfig) -> dict[str, Any]:
     }
 
 
-FORMAT = PretrainedFormat(model="DSR", title="DSR", config=DSRConfig, needed="vlr_size", contract=image_contract)
+LIMITS = """It takes aligned faces of one size. What it adds to a face is likely, not seen: its pictures are no evidence
+of how somebody looks, and nobody should be named by them alone.
+"""
+
+FORMAT = PretrainedFormat(
+    model="DSR", title="DSR", config=DSRConfig, needed="vlr_size", contract=image_contract, limits=LIMITS
+)
 
 
 def read_provenance(folder: Path) -> Provenance:

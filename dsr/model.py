@@ -66,6 +66,7 @@ class PixelShuffleUpsample(nn.Module):
 class DSR(
     TrainedModel[DSRConfig],
     library_name="earface",
+    pipeline_tag="image-to-image",
     tags=["face-super-resolution"],
     model_card_template=MODEL_CARD,
 ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,19 +13,30 @@ from torch import Tensor
 from dsr.hub import image_contract
 from dsr.model import DSR
 from dsr.options import ONNX_FILE
+from dsr.upscaling import read_small_faces
 from earface.data.face_sizes import VLRSize
+from earface.data.folders import pictures_at
+from earface.data.images import Pixels
+from earface.export.losses import picture_loss
 from earface.export.onnx_export import BATCHES, Difference, OnnxPart, write_parts
+from earface.export.quantization import Calibration, Quantization, calibration_of
 from earface.nn.inference import weights_digest
 
 CHECK_SEED = 7
 
 
 def write_onnx(
-    folder: Path, model: DSR, tolerance: float, half: bool = False, opset: int | None = None
+    folder: Path,
+    model: DSR,
+    tolerance: float,
+    half: bool = False,
+    opset: int | None = None,
+    int8: Quantization | None = None,
 ) -> list[Difference]:
     """dsr.onnx: vlr (N, 3, h, w) -> sr (N, 3, 128, 128), both RGB in [-1, 1]. model: in evaluation mode, on the CPU.
 
-    The image contract and the weights' digest are kept in the file. Raises InputError as `write_parts` does.
+    The image contract and the weights' digest are kept in the file. int8: of `calibration_faces`, writes
+    dsr_int8.onnx, too. Raises InputError as `write_parts` does.
     """
     about = {
         "vlr_size": str(model.config.vlr),
@@ -32,7 +44,20 @@ def write_onnx(
         "digest": weights_digest(model, str(model.config.vlr)),
     }
     part = OnnxPart(ONNX_FILE, model, examples(model.config.vlr, max(BATCHES)), "vlr", ("sr",))
-    return write_parts(folder, [part], tolerance, about, half, opset)
+    derived = None if int8 is None else int8.derived(ONNX_FILE, int8.calibration.inputs, picture_loss())
+    return write_parts(folder, [part], tolerance, about, half, opset, derived)
+
+
+def calibration_faces(model: DSR, source: str) -> Calibration:
+    """Faces of a folder, of the size that the model takes or resized to it. Raises InputError, also for too few."""
+    paths = pictures_at(source)
+
+    def read(rows: list[int]) -> tuple[Sequence[int], Pixels]:
+        chosen = [paths[row] for row in rows]
+        faces = read_small_faces(chosen, model.config.vlr)
+        return [chosen.index(path) for path in faces.paths], faces.pixels
+
+    return calibration_of(source, [""] * len(paths), read)
 
 
 def examples(size: VLRSize, count: int) -> Tensor:

@@ -71,5 +71,6 @@ class DSRExportOptions(ExportOptions):
     """Write a trained face super-resolver as ONNX, as safetensors with config.json, or both."""
 
     onnx_files: ClassVar[tuple[str, ...]] = (ONNX_FILE,)
+    int8_of: ClassVar[tuple[str, ...]] = (ONNX_FILE,)
 
     checkpoint: str = option("dsr/checkpoints/last.ckpt", CHECKPOINT_HELP)

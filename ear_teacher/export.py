@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from ear_teacher.options import EarVAEExportOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
-from earface.core.files import require_trained
 from earface.core.first_imports import first_imports
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EarVAEExportOptions, argv, prog="earface export ears")
-    require_trained(options.checkpoint)
+    options.check_files()
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
+        from ear_teacher.calibration_ears import calibration_ears
         from ear_teacher.loading import load_trained
         from ear_teacher.onnx_export import write_onnx
         from earface.export.command import export_model
@@ -31,8 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     about = {"digest": trained.digest, "encoder": model.config.encoder}
     export_model(
         options,
-        model.save_pretrained,
-        lambda out: write_onnx(out, model, options.tolerance, options.half, options.opset, **about),
+        model,
+        lambda out, int8: write_onnx(out, model, options.tolerance, options.half, options.opset, int8, **about),
+        lambda source: calibration_ears(model.config, source),
     )
     return 0
 

@@ -39,6 +39,10 @@ def image_contract(config: EarVAEConfig) -> dict[str, Any]:
     }
 
 
+LIMITS = """It takes ears in one form (`image` in config.json); others give latents that mean nothing. It was trained to
+reconstruct ears, not to recognise people.
+"""
+
 FORMAT = PretrainedFormat(
-    model="EarVAE", title="ear VAE", config=EarVAEConfig, needed="encoder", contract=image_contract
+    model="EarVAE", title="ear VAE", config=EarVAEConfig, needed="encoder", contract=image_contract, limits=LIMITS
 )

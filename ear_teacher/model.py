@@ -41,6 +41,7 @@ INFERENCE_BATCH = 8  # one shape for every inference call: kernels, and so the l
 class EarVAE(
     TrainedModel[EarVAEConfig],
     library_name="earface",
+    pipeline_tag="image-feature-extraction",
     tags=["ear-biometrics", "vae"],
     model_card_template=MODEL_CARD,
 ):

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from ear_teacher.hub import image_contract
 from ear_teacher.model import EarVAE
 from ear_teacher.options import ONNX_FILES
-from earface.export.onnx_export import BATCHES, Difference, OnnxPart, write_parts
+from earface.data.pixels import to_model_range
+from earface.export.losses import embedding_loss, picture_loss
+from earface.export.onnx_export import BATCHES, Derive, Difference, OnnxPart, write_parts
+from earface.export.quantization import Quantization
 
 CHECK_SEED = 7
 
@@ -40,11 +43,18 @@ class DecoderPart(nn.Module):
 
 
 def write_onnx(
-    folder: Path, model: EarVAE, tolerance: float, half: bool = False, opset: int | None = None, **metadata: str
+    folder: Path,
+    model: EarVAE,
+    tolerance: float,
+    half: bool = False,
+    opset: int | None = None,
+    int8: Quantization | None = None,
+    **metadata: str,
 ) -> list[Difference]:
     """encoder.onnx and decoder.onnx, both or neither. model: in evaluation mode, on the CPU.
 
-    metadata: kept in the files beside the image contract. Raises InputError as `write_parts` does.
+    int8: of `calibration_ears`, writes an int8 file of each, too. metadata: kept in the files beside the image
+    contract. Raises InputError as `write_parts` does.
     """
     images, latents = _examples(model)
     parts = [
@@ -52,7 +62,17 @@ def write_onnx(
         OnnxPart(ONNX_FILES[1], DecoderPart(model), latents, "latent", ("images",)),
     ]
     about = {"latent_dim": str(model.config.latent_dim), "image": json.dumps(image_contract(model.config)), **metadata}
-    return write_parts(folder, parts, tolerance, about, half, opset)
+    derived = None if int8 is None else _int8_files(model, int8)
+    return write_parts(folder, parts, tolerance, about, half, opset, derived)
+
+
+@torch.no_grad()
+def _int8_files(model: EarVAE, int8: Quantization) -> dict[str, Derive]:
+    """The encoder is judged by mu, the decoder by the pictures that it makes of the float encoder's mu."""
+    ears = int8.calibration.inputs
+    latents = torch.cat([model.encode(to_model_range(part)) for part in torch.from_numpy(ears).split(64)]).numpy()
+    encoder = int8.derived(ONNX_FILES[0], ears, embedding_loss())
+    return encoder | int8.derived(ONNX_FILES[1], latents, picture_loss(ears))
 
 
 @torch.no_grad()

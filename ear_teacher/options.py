@@ -95,5 +95,6 @@ class EarVAEExportOptions(ExportOptions):
     """Write a trained ear VAE as ONNX, as safetensors with config.json, or both."""
 
     onnx_files: ClassVar[tuple[str, ...]] = ONNX_FILES
+    int8_of: ClassVar[tuple[str, ...]] = ONNX_FILES
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", CHECKPOINT_HELP)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
-from earface.core.files import require_trained
 from earface.core.first_imports import first_imports
 from facial_rec.options import EdgeFaceExportOptions
 
@@ -15,14 +14,14 @@ from facial_rec.options import EdgeFaceExportOptions
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EdgeFaceExportOptions, argv, prog="earface export edgeface")
-    require_trained(options.checkpoint)
+    options.check_files()
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from earface.export.command import export_model
         from earface.export.onnx_export import require_onnx
         from earface.nn.inference import choose_device
         from facial_rec.model import EdgeFace
-        from facial_rec.onnx_export import write_onnx
+        from facial_rec.onnx_export import calibration_faces, write_onnx
 
     if options.format != "safetensors":
         require_onnx()
@@ -30,8 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = EdgeFace.load(options.checkpoint, weights=options.weights)
     export_model(
         options,
-        model.save_pretrained,
-        lambda out: write_onnx(out, model, options.tolerance, options.half, options.opset),
+        model,
+        lambda out, int8: write_onnx(out, model, options.tolerance, options.half, options.opset, int8),
+        lambda source: calibration_faces(model, source),
     )
     return 0
 

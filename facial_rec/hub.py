@@ -67,12 +67,17 @@ def upgraded(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+LIMITS = """It takes aligned faces in one form (`image` and `provenance` in config.json). No threshold belongs to it:
+fit one on pictures such as yours, of people who are not in the gallery. Embeddings are biometric data.
+"""
+
 FORMAT = PretrainedFormat(
     model="EdgeFace",
     title="fine-tuned EdgeFace",
     config=EdgeFaceConfig,
     needed="variant",
     contract=image_contract,
+    limits=LIMITS,
     upgrade=upgraded,
 )
 

@@ -28,7 +28,11 @@ from facial_rec.hub import FORMAT, MODEL_CARD, EdgeFaceProvenance, read_provenan
 
 
 class EdgeFace(
-    TrainedModel[EdgeFaceConfig], library_name="earface", tags=["face-recognition"], model_card_template=MODEL_CARD
+    TrainedModel[EdgeFaceConfig],
+    library_name="earface",
+    pipeline_tag="image-feature-extraction",
+    tags=["face-recognition"],
+    model_card_template=MODEL_CARD,
 ):
     """Faces (B, 3, 112, 112) in [-1, 1], RGB, as a `FaceContract` gives them, to embeddings (B, 512).
 

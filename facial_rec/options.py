@@ -76,5 +76,6 @@ class EdgeFaceExportOptions(ExportOptions):
     """Write a fine-tuned recogniser as ONNX, as safetensors with config.json, or both."""
 
     onnx_files: ClassVar[tuple[str, ...]] = (ONNX_FILE,)
+    int8_of: ClassVar[tuple[str, ...]] = (ONNX_FILE,)
 
     checkpoint: str = option("facial_rec/checkpoints/tuned", CHECKPOINT_HELP)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from tests.support.ear_recognizer import small_recognizer
 
 pytestmark = pytest.mark.runs
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "identify_ear.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 FITS = ("canonical", "letterbox", "stretch")
 # Imports of anything else fail, as where it is not installed.
 BARE = """
@@ -37,7 +38,9 @@ import importlib.util, json, pathlib, sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "earface", "ear_teacher", "facial_rec", "pipeline", "PIL", "scipy", "onnx"}:
+        if name.split(".")[0] in {
+            "torch", "earface", "ear_teacher", "dsr", "facial_rec", "pipeline", "PIL", "scipy", "onnx"
+        }:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Absent())
@@ -60,10 +63,10 @@ pathlib.Path(out).write_text(json.dumps(embeddings))
 Embedded = dict[Path, NDArray[np.float64] | str]  # the embedding, or why there is none
 
 
-def bare(code: str, *arguments: object) -> str:
+def bare(code: str, *arguments: object, example: str = "identify_ear.py") -> str:
     """stdout of `code` in a process with the example, without this project."""
-    command = [sys.executable, "-I", "-c", BARE + code, str(EXAMPLE), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=EXAMPLE.parent)
+    command = [sys.executable, "-I", "-c", BARE + code, str(EXAMPLES / example), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=EXAMPLES)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -235,6 +238,130 @@ def test_a_person_is_the_mean_of_their_embeddings(
     [line] = identify("--model", export, "--gallery", tmp_path / "people", next(iter(wanted)))
     assert float(line.split()[-1]) == pytest.approx(cosine, abs=2e-3)
     assert cosine < 0.99  # so that a nearest picture would show
+
+
+# The other examples
+
+TO_NPY = """
+import numpy
+model, out, *paths = sys.argv
+read = lambda path: example.cv2.cvtColor(example.cv2.imread(path), example.cv2.COLOR_BGR2RGB)
+found = [WHAT for path in paths]
+numpy.savez(out, **{f"{row}_{place}": each for row, one in enumerate(found) for place, each in enumerate(one)})
+"""
+
+
+def computed(example: str, what: str, model: Path, paths: Sequence[Path], out: Path) -> list[list[NDArray[np.float32]]]:
+    """For each picture the arrays of `what`, an expression of the example's `model` and of `read(path)`."""
+    bare(TO_NPY.replace("WHAT", what), model, out, *paths, example=example)
+    with np.load(out) as found:
+        names = [name.split("_") for name in found.files]
+        rows = range(len(paths))
+        return [[found[f"{row}_{place}"] for number, place in names if int(number) == row] for row in rows]
+
+
+def show(example: str, *arguments: object) -> list[str]:
+    return bare("example.main()", example, *arguments, example=example).splitlines()
+
+
+def test_ears_are_encoded_and_decoded_as_in_earface(pictures: Path, tmp_path: Path) -> None:
+    from ear_teacher.onnx_export import write_onnx as write_vae
+    from tests.ear_teacher.test_export import SHAPES, trained
+
+    model, paths = trained(**SHAPES["conv with linear path"]), list_images(pictures / "S0001")
+    write_vae(tmp_path / "out", model, 1e-4)
+    of_one = "lambda vae, ear: (*(latents := vae.encode(ear)), vae.decode(latents[0]))"
+    what = f"({of_one})(example.EarVAE(pathlib.Path(model)), read(path))"
+    found = computed("encode_ears.py", what, tmp_path / "out", paths, tmp_path / "found.npz")
+    ears = torch.stack([to_model_range(torch.from_numpy(ear)[None])[0] for ear in stretched(paths)])
+    with torch.no_grad():
+        mu, logvar = model.encode_posterior(ears)
+        decoded = model.decode(mu)
+    for row, (own_mu, own_logvar, picture) in enumerate(found):
+        np.testing.assert_allclose(own_mu, mu[row], atol=1e-4)
+        np.testing.assert_allclose(own_logvar, logvar[row], atol=1e-4)
+        np.testing.assert_allclose(picture.transpose(2, 0, 1) / 127.5 - 1, decoded[row], atol=0.02)
+    printed = show("encode_ears.py", "--model", tmp_path / "out", "--out", tmp_path / "decoded", *paths)
+    assert len(printed) == len(list((tmp_path / "decoded").iterdir())) == len(paths)
+    assert printed[0].split()[-len(paths)] == "1.000"
+
+
+def stretched(paths: Sequence[Path]) -> list[Pixels]:
+    from earface.data.images import resize_image
+
+    return [resize_image(read_image(path), 64) for path in paths]
+
+
+def test_ears_are_detected_as_in_earface(tmp_path: Path) -> None:
+    from ear_teacher.detector.onnx_export import write_onnx as write_detector
+    from tests.ear_teacher.detector.test_model import PHOTOGRAPHS, detector
+
+    model = detector(num_landmarks=0)
+    model.score_threshold = 0.55
+    write_detector(tmp_path / "out", model, 1e-4)
+    paths = [tmp_path / f"{number}.png" for number in range(len(PHOTOGRAPHS))]
+    for path, photograph in zip(paths, PHOTOGRAPHS, strict=True):
+        write_image(path, photograph)
+    what = "example.EarDetector(pathlib.Path(model))(read(path))"
+    network = tmp_path / "out" / "detector.onnx"
+    found = computed("detect_ears.py", what, network, paths, tmp_path / "found.npz")
+    wanted = model.detect(paths)
+    for (boxes, scores), each in zip(found, wanted, strict=True):
+        assert len(boxes) == len(each["boxes"]) > 0
+        np.testing.assert_allclose(boxes, each["boxes"], atol=0.02 * max(map(len, each["boxes"])))
+        np.testing.assert_allclose(scores, each["scores"], atol=1e-4)
+    printed = show("detect_ears.py", "--model", network, "--min-score", 0.6, "--out", tmp_path / "marked", *paths)
+    assert len(printed) == sum(int((each["scores"] >= 0.6).sum()) for each in wanted)
+    assert len(list((tmp_path / "marked").iterdir())) == len(paths)
+
+
+@pytest.mark.parametrize("vlr_size", ["16", "14x16"])
+def test_faces_are_upscaled_as_in_earface(vlr_size: str, pictures: Path, tmp_path: Path) -> None:
+    from dsr.onnx_export import write_onnx as write_dsr
+    from tests.dsr.test_export import small
+
+    model = small(vlr_size)
+    write_dsr(tmp_path / "out", model, 1e-4)
+    paths = [path for path in list_images(pictures) if read_image(path).shape[0] == read_image(path).shape[1]][:4]
+    write_image(tmp_path / "there.png", np.ascontiguousarray(read_image(paths[0])[:16, : model.config.vlr.width]))
+    paths.append(tmp_path / "there.png")
+    network = tmp_path / "out" / "dsr.onnx"
+    what = "[example.DSR(pathlib.Path(model))(read(path))]"
+    found = computed("upscale_faces.py", what, network, paths, tmp_path / "found.npz")
+    for (picture,), wanted in zip(found, model.upscale(paths), strict=True):
+        difference = np.abs(picture.astype(int) - wanted)
+        assert (difference.mean(), difference.max()) < (0.5, 12)  # a pixel of the VLR may round otherwise
+        assert picture.std() > 10
+    show("upscale_faces.py", "--model", network, "--out", tmp_path / "upscaled", *paths)
+    assert read_image(tmp_path / "upscaled" / "there.png").shape == (128, 128, 3)
+
+
+@pytest.mark.parametrize("crop", ["arcface", "center"])
+def test_faces_are_embedded_as_in_earface(crop: Any, pictures: Path, tmp_path: Path) -> None:
+    from facial_rec.contract import FaceContract
+    from facial_rec.embedding import read_face
+    from facial_rec.hub import EdgeFaceProvenance
+    from facial_rec.model import EdgeFace
+    from facial_rec.onnx_export import write_onnx as write_edgeface
+    from tests.support.edgeface import random_edgeface
+
+    model = EdgeFace.from_weights(random_edgeface(tmp_path / "weights.pt", 0))
+    model.provenance = EdgeFaceProvenance(crop)
+    write_edgeface(tmp_path / "out", model, 1e-4)
+    paths = [path for path in list_images(pictures) if read_image(path).shape[0] == read_image(path).shape[1]][:3]
+    for side in (112, 128):
+        write_image(tmp_path / f"{side}.png", np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8))
+        paths.append(tmp_path / f"{side}.png")
+    network = tmp_path / "out" / "edgeface.onnx"
+    what = "[example.EdgeFace(pathlib.Path(model))(read(path))]"
+    found = computed("compare_faces.py", what, network, paths, tmp_path / "found.npz")
+    with torch.no_grad():
+        wanted = model.embed(torch.stack([read_face(path, FaceContract(crop)) for path in paths])).numpy()
+    ours = np.stack([each for (each,) in found])
+    np.testing.assert_allclose(ours, wanted, atol=1e-4)
+    assert np.abs(wanted[0] - wanted[1]).max() > 1e-2
+    printed = show("compare_faces.py", "--model", network, *paths)
+    assert [float(line.split()[-1]) for line in printed] == pytest.approx((wanted[1:] @ wanted[0]).tolist(), abs=2e-3)
 
 
 def test_files_of_two_exports_are_refused(models: dict[str, tuple[EarRecognizer, Path]], tmp_path: Path) -> None:

@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from ear_teacher.detector.options import EarDetectorExportOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
-from earface.core.files import require_trained
 from earface.core.first_imports import first_imports
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EarDetectorExportOptions, argv, prog="earface export detector")
-    require_trained(options.checkpoint)
+    options.check_files()
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
+        from ear_teacher.detector.int8_boxes import calibration_photographs
         from ear_teacher.detector.model import EarDetector
         from ear_teacher.detector.onnx_export import write_onnx
         from earface.export.command import export_model
@@ -30,8 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = EarDetector.load(options.checkpoint, weights=options.weights)
     export_model(
         options,
-        model.save_pretrained,
-        lambda out: write_onnx(out, model, options.tolerance, options.half, options.opset),
+        model,
+        lambda out, int8: write_onnx(out, model, options.tolerance, options.half, options.opset, int8),
+        lambda source: calibration_photographs(model.config, source),
     )
     return 0
 

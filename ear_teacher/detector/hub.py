@@ -49,10 +49,11 @@ detector = EarDetector.from_pretrained("THIS FOLDER, OR ITS NAME ON THE HUB")
 ears = detector.predict([photograph])[0]  # of uint8 (H, W, 3), any size: boxes, scores, labels, keypoints
 ```
 
-As ONNX, of any batch size: `boxes.onnx` takes `images` (B, C, size, size) and gives `boxes` (B, N, 4), x1 y1 x2 y2 in
-pixels of the square, and `scores` (B, N) in [0, 1], of every place, before suppression. `landmarks.onnx`, if there
-are landmarks, takes `crops` (B, C, crop_size, crop_size) and gives `points` (B, K, 2), x y in pixels of the crop, and
-`visibility` (B, K), probabilities.
+As ONNX, of any batch size: `detector.onnx` takes `squares` (B, C, size, size) and gives the detections, best first,
+with zeros behind them: `boxes` (B, M, 4), x1 y1 x2 y2 in pixels of the square, and `scores` (B, M) in [0, 1].
+`boxes.onnx` takes `images` and gives both of every place, before suppression: (B, N, 4) and (B, N).
+`landmarks.onnx`, if there are landmarks, takes `crops` (B, C, crop_size, crop_size) and gives `points` (B, K, 2),
+x y in pixels of the crop, and `visibility` (B, K), probabilities.
 """
 
 
@@ -72,8 +73,17 @@ def image_contract(config: EarDetectorConfig) -> dict[str, Any]:
     }
 
 
+LIMITS = """Ears that are small in the square image, or hidden by hair, are found less often than others. A score is no
+probability: choose the threshold on photographs such as yours.
+"""
+
 FORMAT = PretrainedFormat(
-    model="EarDetector", title="ear detector", config=EarDetectorConfig, needed="encoder", contract=image_contract
+    model="EarDetector",
+    title="ear detector",
+    config=EarDetectorConfig,
+    needed="encoder",
+    contract=image_contract,
+    limits=LIMITS,
 )
 
 

@@ -35,7 +35,13 @@ EAR = 1  # label; torchvision's 0 is the background
 Detections = dict[str, Tensor]
 
 
-class EarDetector(TrainedModel[EarDetectorConfig], library_name="earface", tags=TAGS, model_card_template=MODEL_CARD):
+class EarDetector(
+    TrainedModel[EarDetectorConfig],
+    library_name="earface",
+    pipeline_tag="object-detection",
+    tags=TAGS,
+    model_card_template=MODEL_CARD,
+):
     """Two networks that start from the same encoder: one detects ears, one places landmarks in a crop around each.
 
     Each has its own copy of the encoder: whole photographs and single ears need different batch statistics. Detections

@@ -1,8 +1,9 @@
-"""A trained ear detector as ONNX files: one for boxes, one for landmarks."""
+"""A trained ear detector as ONNX files: for boxes of every place, for landmarks, and for detections."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,13 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ear_teacher.detector.box_detector import BoxDetector
+from ear_teacher.detector.detections_onnx import write_detections
 from ear_teacher.detector.hub import image_contract, provenance
+from ear_teacher.detector.int8_boxes import box_loss
 from ear_teacher.detector.landmarker import Landmarker
 from ear_teacher.detector.model import EarDetector
 from ear_teacher.detector.options import ONNX_FILES
 from earface.data.ear_networks import check_picture
 from earface.data.pixels import to_model_range
-from earface.export.onnx_export import BATCHES, Difference, OnnxPart, write_parts
+from earface.export.onnx_export import BATCHES, Derive, Difference, OnnxPart, write_parts
+from earface.export.quantization import Quantization
 
 CHECK_SEED = 7
 
@@ -46,11 +50,17 @@ class LandmarksPart(nn.Module):
 
 
 def write_onnx(
-    folder: Path, model: EarDetector, tolerance: float, half: bool = False, opset: int | None = None
+    folder: Path,
+    model: EarDetector,
+    tolerance: float,
+    half: bool = False,
+    opset: int | None = None,
+    int8: Quantization | None = None,
 ) -> list[Difference]:
-    """boxes.onnx and, where there are landmarks, landmarks.onnx; both or neither.
+    """boxes.onnx, detector.onnx (what suppression leaves of them) and, with landmarks, landmarks.onnx; all or none.
 
     model: in evaluation mode, on the CPU. The files keep the image contract, the landmarks' names and the provenance.
+    int8: of `calibration_photographs`, writes detector_int8.onnx, too.
     An earlier landmarks.onnx is deleted if this model has no landmarks. Raises InputError as `write_parts` does.
     """
     config = model.config
@@ -64,7 +74,14 @@ def write_onnx(
     checks = {part.file: check_values(part) for part in parts}
     kept = {"image": image_contract(config), "landmark_names": config.landmark_names, "check": checks, **made}
     metadata = {name: each if isinstance(each, str) else json.dumps(each) for name, each in kept.items()}
-    differences = write_parts(folder, parts, tolerance, metadata, half, opset)
+
+    def detections(made: Mapping[str, Path], out: Path) -> None:
+        write_detections(made[ONNX_FILES[0]], out, model, squares.numpy())
+
+    derived: dict[str, Derive] = {ONNX_FILES[2]: detections}
+    if int8 is not None:
+        derived |= int8.derived(ONNX_FILES[2], int8.calibration.inputs, box_loss(int8.calibration.boxes))
+    differences = write_parts(folder, parts, tolerance, metadata, half, opset, derived)
     if model.landmarks is None:
         (folder / ONNX_FILES[1]).unlink(missing_ok=True)
     return differences

@@ -10,7 +10,7 @@ from earface.core.options import check_options, option
 from earface.core.tool_options import ModelOptions, PeopleOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
-ONNX_FILES = ("boxes.onnx", "landmarks.onnx")
+ONNX_FILES = ("boxes.onnx", "landmarks.onnx", "detector.onnx")
 NOT_ALWAYS = (  # written: those of an earlier evaluation would be mistaken for this one's
     *("metrics.json", "per_landmark.csv", "precision_recall.png", "cumulative_error.png"),
     *("missed.png", "false_alarms.png", "worst_landmarks.png"),
@@ -65,5 +65,6 @@ class EarDetectorExportOptions(ExportOptions):
     """Write a trained ear detector as ONNX, as safetensors with config.json, or both."""
 
     onnx_files: ClassVar[tuple[str, ...]] = ONNX_FILES
+    int8_of: ClassVar[tuple[str, ...]] = ONNX_FILES[2:]
 
     checkpoint: str = option("ear_teacher/checkpoints/detector/last.ckpt", CHECKPOINT_HELP)

@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from ear_teacher.recognition.options import EarRecognizerExportOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
-from earface.core.files import require_file, require_trained
+from earface.core.files import require_file
 from earface.core.first_imports import first_imports
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EarRecognizerExportOptions, argv, prog="earface export recognizer")
-    require_trained(options.checkpoint)
+    options.check_files()
     if options.landmarker is not None:
         require_file(options.landmarker)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
+        from ear_teacher.calibration_ears import calibration_ears
         from ear_teacher.recognition.model import EarRecognizer
         from ear_teacher.recognition.onnx_export import write_onnx
         from earface.data.ear_contract import landmarker_of
@@ -34,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     landmarker = landmarker_of(model.config.contract, options.landmarker)
     export_model(
         options,
-        model.save_pretrained,
-        lambda out: write_onnx(out, model, landmarker, options.tolerance, options.half, options.opset),
+        model,
+        lambda out, int8: write_onnx(out, model, landmarker, options.tolerance, options.half, options.opset, int8),
+        lambda source: calibration_ears(model.config, source, options.landmarker),
     )
     return 0
 

@@ -72,12 +72,18 @@ def image_contract(config: EarRecognizerConfig) -> dict[str, Any]:
     }
 
 
+LIMITS = """It takes ears in one form (`image` in config.json). No threshold belongs to it: fit one on pictures such as
+yours, of people who are not in the gallery. Hair, earrings and pose hide what it looks at. Embeddings are
+biometric data.
+"""
+
 FORMAT = PretrainedFormat(
     model="EarRecognizer",
     title="ear recogniser",
     config=EarRecognizerConfig,
     needed="backbone",
     contract=image_contract,
+    limits=LIMITS,
 )
 
 

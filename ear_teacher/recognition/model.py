@@ -51,7 +51,11 @@ class PooledEncoder(nn.Module):
 
 
 class EarRecognizer(
-    TrainedModel[EarRecognizerConfig], library_name="earface", tags=TAGS, model_card_template=MODEL_CARD
+    TrainedModel[EarRecognizerConfig],
+    library_name="earface",
+    pipeline_tag="image-feature-extraction",
+    tags=TAGS,
+    model_card_template=MODEL_CARD,
 ):
     """Ears (B, 3, S, S) in [-1, 1], RGB, in the form of `config.contract`, to embeddings (B, D).
 

@@ -16,7 +16,9 @@ from ear_teacher.recognition.model import EarRecognizer
 from ear_teacher.recognition.options import FORM, LANDMARKS, RECOGNIZER
 from earface.core.files import atomic_write, write_json
 from earface.data.ear_networks import EarLandmarker
+from earface.export.losses import embedding_loss
 from earface.export.onnx_export import BATCHES, Difference, OnnxPart, write_parts
+from earface.export.quantization import Quantization
 
 CHECK_SEED = 7
 
@@ -39,11 +41,13 @@ def write_onnx(
     tolerance: float,
     half: bool = False,
     opset: int | None = None,
+    int8: Quantization | None = None,
 ) -> list[Difference]:
     """recognizer.onnx; landmarks.onnx, a copy of the landmarker's file; and ear_form.json, all or none.
 
     model: in evaluation mode, on the CPU. landmarker: of its contract; None: its ears are not aligned, and an earlier
-    landmarks.onnx is deleted. Raises InputError as `write_parts` does.
+    landmarks.onnx is deleted. int8: of `calibration_ears`, writes recognizer_int8.onnx, too. Raises
+    InputError as `write_parts` does.
     """
     size, provenance = model.config.image_size, model.saved_provenance()
     coarse = torch.rand(max(BATCHES), 3, 8, 8, generator=torch.Generator().manual_seed(CHECK_SEED)) * 2.0 - 1.0
@@ -52,7 +56,10 @@ def write_onnx(
     about = {"digest": provenance["digest"], "licence": provenance["licence"]}
     image = json.dumps(image_contract(model.config))
     metadata = {"contract": model.config.contract, "image": image, **about}
-    differences = write_parts(folder, [part], tolerance, metadata, half, opset)
+    derived = None
+    if int8 is not None:
+        derived = int8.derived(RECOGNIZER, int8.calibration.inputs, embedding_loss(int8.calibration.people))
+    differences = write_parts(folder, [part], tolerance, metadata, half, opset, derived)
     if landmarker is None:
         (folder / LANDMARKS).unlink(missing_ok=True)
     else:

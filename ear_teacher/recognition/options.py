@@ -60,6 +60,7 @@ class EarRecognizerExportOptions(ExportOptions):
     """Write a trained ear recogniser as ONNX with its landmarker, as safetensors with config.json, or both."""
 
     onnx_files: ClassVar[tuple[str, ...]] = (RECOGNIZER, LANDMARKS, FORM)
+    int8_of: ClassVar[tuple[str, ...]] = (RECOGNIZER,)
 
     checkpoint: str = option("ear_teacher/checkpoints/recognizer/last.ckpt", CHECKPOINT_HELP)
     landmarker: str | None = option(

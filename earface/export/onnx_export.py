@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.core.progress import progress
+from earface.export.options import int8_name
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 BATCHES = (1, 3, 8)  # exported with 2: a size that was fixed by mistake would show
@@ -39,6 +40,10 @@ class OnnxPart:
     outputs: tuple[str, ...]
 
 
+# Writes a file from those that were exported before it, by name
+Derive = Callable[[Mapping[str, Path], Path], None]
+
+
 @dataclass(frozen=True)
 class Difference:
     """Of one output at one batch size, between onnxruntime and PyTorch, both on the CPU."""
@@ -54,7 +59,7 @@ def require_onnx() -> None:
     """Raise InputError if a package that the export needs is not installed."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"`format` onnx needs {', '.join(missing)}: pip install 'earface[onnx]'")
+        raise InputError(f'`format` onnx needs {", ".join(missing)}: pip install ".[onnx]" in the folder of earface')
 
 
 def write_parts(
@@ -64,15 +69,18 @@ def write_parts(
     metadata: Mapping[str, str],
     half: bool = False,
     opset: int | None = None,
+    derived: Mapping[str, Derive] | None = None,
 ) -> list[Difference]:
     """Every part's file, all or none, of any batch size; metadata: kept in each.
 
     half: the weights are stored in half precision, and the tolerance is at least HALF_TOLERANCE.
     opset: version of the operator set, None for PyTorch's own; the file's IR version is the lowest that it needs.
-    Raises InputError if an output differs by more than `tolerance` times its largest absolute value, or times 1 if
-    that is smaller, and if a part cannot be exported.
+    derived: files made of the others, in their order. An int8 file that is none of them is of an earlier export, and
+    deleted. Raises InputError if an output differs by more than `tolerance` times its largest absolute value, or times
+    1 if that is smaller, and if a part cannot be exported.
     """
     differences: list[Difference] = []
+    derived, made = derived or {}, {}
     with contextlib.ExitStack() as together:
         for part in parts:
             temporary = together.enter_context(atomic_write(folder / part.file))
@@ -81,6 +89,13 @@ def write_parts(
                 found = _compare(temporary, part)
             _check(found, max(tolerance, HALF_TOLERANCE) if half else tolerance)
             differences += found
+            made[part.file] = temporary
+        for file, derive in derived.items():
+            made[file] = together.enter_context(atomic_write(folder / file))
+            with progress(f"making {file}"):
+                derive(made, made[file])
+    for earlier in {int8_name(file) for file in made} - made.keys():
+        (folder / earlier).unlink(missing_ok=True)
     return differences
 
 

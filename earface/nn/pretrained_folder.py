@@ -30,6 +30,7 @@ class PretrainedFormat(Generic[Config]):
     config: type[Config]
     needed: str  # the field that config.json must have: neither weights nor images show it
     contract: Callable[[Config], dict[str, Any]]  # what an image must be before the model takes it
+    limits: str = ""  # of every such model, for its card
     upgrade: Callable[[dict[str, Any]], dict[str, Any]] = dict  # of a config.json that an earlier version wrote
 
     @property

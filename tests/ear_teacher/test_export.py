@@ -267,7 +267,7 @@ def test_safetensors_alone_need_no_onnx(
     )
     arguments = ["--checkpoint", str(folder), "--out", f"{tmp_path}/out"]
     assert main(arguments) == 2
-    assert "pip install 'earface[onnx]'" in capsys.readouterr().err
+    assert 'pip install ".[onnx]"' in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert main([*arguments, "--format", "safetensors"]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "config.json", "model.safetensors"}

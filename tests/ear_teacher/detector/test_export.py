@@ -18,16 +18,19 @@ from torch import Tensor
 from dsr import DSR, DSRConfig
 from ear_teacher import EarVAE
 from ear_teacher.detector.box_detector import Suppression
+from ear_teacher.detector.detections_onnx import INPUT, OUTPUTS, check_detections, with_selection, write_detections
 from ear_teacher.detector.export import main
 from ear_teacher.detector.model import EarDetector
 from ear_teacher.detector.onnx_export import examples, write_onnx
+from ear_teacher.detector.options import ONNX_FILES
 from earface.core.errors import InputError
-from earface.data.ear_networks import check_picture
-from earface.data.images import Pixels
+from earface.data.ear_networks import EarBoxes, check_picture
+from earface.data.images import Pixels, write_image
 from earface.export import onnx_export
 from earface.nn.inference import weights_digest
 from tests.conftest import only_line
 from tests.ear_teacher.detector.test_model import PHOTOGRAPHS, SHAPE, assert_same, detector, photograph, saved
+from tests.support.ear_boxes import write_fixed_boxes
 from tests.support.hub import edit_config
 
 pytestmark = pytest.mark.runs
@@ -159,7 +162,7 @@ def test_boxes_alone_are_one_file_and_the_other_of_an_earlier_export_is_deleted(
     (tmp_path / "landmarks.onnx").write_text("of another detector")
     written = write_onnx(tmp_path, model, 1e-4)
     assert [(each.file, each.output) for each in written[::3]] == [("boxes.onnx", "boxes"), ("boxes.onnx", "scores")]
-    assert [path.name for path in tmp_path.iterdir()] == ["boxes.onnx"]
+    assert {path.name for path in tmp_path.iterdir()} == {"boxes.onnx", "detector.onnx"}
     assert_onnx_is(tmp_path, model)
 
 
@@ -190,25 +193,111 @@ def test_opencv_computes_the_same(exported: Path, model: EarDetector) -> None:
 
 
 def test_the_onnx_files_carry_the_contract_of_the_folder(exported: Path, model: EarDetector) -> None:
-    assert {path.name for path in exported.iterdir()} == {*SAVED, "boxes.onnx", "landmarks.onnx"}
+    assert {path.name for path in exported.iterdir()} == {*SAVED, *ONNX_FILES}
     config = json.loads((exported / "config.json").read_text())
     assert config["kind"] == "earface.EarDetector"
     assert config["provenance"]["digest"] == model.digest
-    for name in ("boxes.onnx", "landmarks.onnx"):
+    for name in ONNX_FILES:
         about = {entry.key: entry.value for entry in onnx.load(exported / name).metadata_props}
         assert {key: about.pop(key) for key in ("digest", "licence")}.items() <= config["provenance"].items()
-        checks = json.loads(about.pop("check"))[name]
-        side = model.config.image_size if name == "boxes.onnx" else model.config.crop_size
+        checks = json.loads(about.pop("check")).get(name)
+        side = model.config.crop_size if name == "landmarks.onnx" else model.config.image_size
         given = check_picture(side, 3).transpose(2, 0, 1)[None].astype(np.float32) / 127.5 - 1
-        np.testing.assert_allclose(
-            checks, [[each.mean(), each.std()] for each in run(exported / name, given)], atol=1e-3
-        )
+        if checks:  # detector.onnx is read by none of our own programs
+            np.testing.assert_allclose(
+                checks, [[each.mean(), each.std()] for each in run(exported / name, given)], atol=1e-3
+            )
         assert {key: json.loads(value) for key, value in about.items()} == {
             "image": config["image"],
             "landmark_names": config["model"]["landmark_names"],
             "detections": config["provenance"]["detections"],
         }
         assert b'.py"' not in (exported / name).read_bytes()  # the exporter's stack traces hold this machine's paths
+
+
+# Detections: boxes.onnx and the detector's own choice in one file
+
+
+def crafted_boxes(rng: np.random.Generator, count: int) -> tuple[Floats, Floats]:
+    """x1 y1 x2 y2, scores: a stair of which each step overlaps the next, nested boxes, and scattered ones."""
+    stair = [[4.0 * step, 10, 4.0 * step + 10, 20] for step in range(150)]
+    nested = [[700 + side, 700 + side, 780 - side, 780 - side] for side in range(30)]
+    corner = rng.uniform(0, 900, (count - len(stair) - len(nested), 2))
+    scattered = np.concatenate([corner, corner + rng.uniform(0, 60, corner.shape)], axis=1)
+    boxes = np.concatenate([stair, nested, scattered]).astype(np.float32)
+    scores = rng.permutation(np.linspace(0.99, 0.01, count)).astype(np.float32)
+    scores[:150] = np.linspace(0.995, 0.9, 150)  # a step is dropped by a better one, which frees the next
+    return boxes, scores
+
+
+@pytest.mark.parametrize("rules", [Suppression(0.4, 0.7), Suppression(0.1, 1.0), Suppression(1.0, 0.3)], ids=str)
+def test_the_choice_of_detector_onnx_is_that_of_the_detector(rules: Suppression, tmp_path: Path) -> None:
+    model = detector(num_landmarks=0)
+    model.score_threshold, model.suppression = 0.3, rules
+    boxes, scores = crafted_boxes(np.random.default_rng(0), len(model.boxes.places))
+    fixed = onnx.load(write_fixed_boxes(tmp_path / "fixed.onnx", boxes.tolist(), scores.tolist()))
+    fixed.opset_import[0].version = 18
+    onnx.save(with_selection(fixed, model), tmp_path / "all.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "all.onnx"), providers=["CPUExecutionProvider"])
+    found, best = (each[0] for each in session.run(OUTPUTS, {INPUT: np.zeros((1, 3, 64, 64), np.float32)}))
+    table = torch.from_numpy(np.column_stack([boxes, scores]))
+    [(wanted, wanted_scores)] = model.remaining(table[(-table[:, 4]).argsort()][None, :300])
+    assert 20 < len(wanted) <= 100
+    np.testing.assert_array_equal(best[: len(wanted)], wanted_scores)
+    np.testing.assert_array_equal(found[: len(wanted)], wanted)
+    assert not found[len(wanted) :].any()
+    assert not best[len(wanted) :].any()
+
+
+def test_detections_that_are_not_the_detectors_are_refused(exported: Path, tmp_path: Path) -> None:
+    other = detector(**NAMED)
+    other.score_threshold = 0.5
+    given = examples(3, 96, 8).numpy()
+    write_detections(exported / "boxes.onnx", tmp_path / "detector.onnx", other, given)
+    boxes, scores, *inner = run_all(exported / "boxes.onnx", tmp_path / "detector.onnx", given)
+    assert (scores > 0).sum() > 20
+    with pytest.raises(InputError, match=r"its \d+ boxes are not the \d+ of EarDetector; nothing was written"):
+        check_detections([boxes + 1, scores, *inner], other)
+    with pytest.raises(InputError, match=r"are not the"):
+        check_detections([boxes[:, :3], scores[:, :3], *inner], other)
+
+
+def run_all(boxes: Path, detections: Path, given: Floats) -> list[Floats]:
+    session = onnxruntime.InferenceSession(str(detections), providers=["CPUExecutionProvider"])
+    return [*session.run(OUTPUTS, {INPUT: given}), *run(boxes, given)]
+
+
+def test_a_detector_with_its_choice_inside_is_not_taken_for_boxes(exported: Path) -> None:
+    with pytest.raises(InputError, match=r"detector\.onnx: not the boxes\.onnx that earface export detector writes"):
+        EarBoxes(exported / "detector.onnx")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photographs")
+    for number in range(20):
+        coarse = np.random.default_rng(number).integers(0, 256, (6, 8, 3), np.uint8)
+        write_image(folder / f"{number}.png", cv2.resize(coarse, (128, 96), interpolation=cv2.INTER_CUBIC))
+    return folder
+
+
+def test_int8_is_measured_by_the_boxes_that_stay(
+    model: EarDetector, folder: Path, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["--checkpoint", str(folder), "--out", str(out), "--format", "onnx", "--quantize", "int8"]
+    given = [*arguments, "--calibration", str(photographs)]
+    assert main([*given, "--max-loss", "1e-9"]) == 2
+    assert "detector_int8.onnx: int8 loses" in only_line(capsys)
+    assert list(out.iterdir()) == []
+    assert main([*given, "--max-loss", "1"]) == 0
+    assert {path.name for path in out.iterdir()} == {*ONNX_FILES, "detector_int8.onnx"}
+    about = {each.key: each.value for each in onnx.load(out / "detector_int8.onnx").metadata_props}
+    found = json.loads(about["int8"])
+    assert (found["calibrated_on"], found["measured_on"]) == (10, 10)
+    assert found["loss"] == pytest.approx(1 - found["agreement of boxes"])
+    assert 0.5 < found["agreement of boxes"] < 1
+    assert json.loads(about["detections"]) == model.saved_provenance()["detections"]
 
 
 # From photograph to ears, by what config.json says: NumPy, OpenCV's resize, onnxruntime
@@ -345,7 +434,7 @@ def test_safetensors_alone_need_no_onnx(
     monkeypatch.setattr(onnx_export, "NEEDED", ("onnx_that_is_not_installed",))
     arguments = ["--checkpoint", str(folder), "--out", f"{tmp_path}/out"]
     assert main(arguments) == 2
-    assert "pip install 'earface[onnx]'" in only_line(capsys)
+    assert 'pip install ".[onnx]"' in only_line(capsys)
     assert not (tmp_path / "out").exists()
     assert main([*arguments, "--format", "safetensors"]) == 0
 
