@@ -47,7 +47,8 @@ html_show_copyright = False
 
 autodoc_default_options = {
     "members": True,
-    "inherited-members": "Module, LightningModule, _DeviceDtypeModuleMixin, ModelHooks, DataHooks, CheckpointHooks",
+    "inherited-members": "Module, LightningModule, LightningDataModule, HyperparametersMixin, _DeviceDtypeModuleMixin, "
+    "ModelHooks, DataHooks, CheckpointHooks",
 }
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
