@@ -29,9 +29,8 @@ JOURNEYS = {
     "ears": ("own_ears.md", "features_for_scikit_learn.md", "own_encoder.md"),
     "faces": ("own_faces.md",),
     "labels": ("few_labels.md",),
-    "machines": ("cluster_and_gpus.md", "without_network.md"),
-    "notebooks": ("index.md", "notebooks.md"),
 }
+PREPARED = ("cluster_and_gpus.md", "without_network.md")  # take sets that are prepared already
 TRAINING = ("--epochs", "1", "--num-workers", "0", "--progress", "none", "--precision", "32", "--accelerator", "cpu")
 DETECTOR = ("--image-size", "64", "--base-channels", "4", "--pyramid-width", "16", "--crop-size", "32")
 FACES = ("--base-channels", "8", "--residual-blocks", "1", "--batch-size", "8", "--lambda-perceptual", "0")
@@ -47,7 +46,7 @@ SMALL = {
     "faces prepare": ("--aligned", "true"),  # YuNet cannot be downloaded
     "dsr train": (*TRAINING, *FACES),
     "dsr evaluate": BOTH,
-    "evaluate": (*WEIGHTS, "--bootstrap", "20"),
+    "evaluate": (*WEIGHTS, "--bootstrap", "100"),
     "enroll": (*WEIGHTS, "--aligned", "true"),
     "identify": WEIGHTS,
 }
@@ -134,10 +133,29 @@ def folder(
         yield tmp_path
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("pages", JOURNEYS.values(), ids=JOURNEYS)
-def test_a_tutorial_works_as_it_is_typed(folder: Path, pages: tuple[str, ...]) -> None:
+def run_all(pages: tuple[str, ...]) -> None:
     names: dict[str, Any] = {}
     for page in pages:
         for step in steps(PROJECT / "docs" / "tutorials" / page):
             run(step, names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pages", JOURNEYS.values(), ids=JOURNEYS)
+def test_a_tutorial_works_as_it_is_typed(folder: Path, pages: tuple[str, ...]) -> None:
+    run_all(pages)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PREPARED)
+def test_a_tutorial_about_machines_works_as_it_is_typed(
+    folder: Path, ear_set: Path, face_set: Path, page: str
+) -> None:
+    shutil.copytree(ear_set, folder / "data" / "preprocessed")
+    shutil.copytree(face_set, folder / "dataset")
+    run_all((page,))
+
+
+def test_every_tutorial_is_run() -> None:
+    pages = {page for pages in JOURNEYS.values() for page in pages} | set(PREPARED)
+    assert {path.name for path in TUTORIALS if any(steps(path))} == pages
