@@ -75,7 +75,8 @@ def literal(text: str) -> str:
     """reStructuredText that shows the text, code in backticks as code."""
     pieces = re.split(r"`+([^`]+)`+", text)
     return "".join(
-        f"``{piece}``" if place % 2 else re.sub(r"([\\*_|`<>:\[\]])", r"\\\1", piece) for place, piece in enumerate(pieces)
+        f"``{piece}``" if place % 2 else re.sub(r"([\\*_|`<>:\[\]])", r"\\\1", piece)
+        for place, piece in enumerate(pieces)
     )
 
 

@@ -405,7 +405,12 @@ def test_a_documented_training_runs_a_batch(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("document", "code"),
-    [(str(path.relative_to(PROJECT)), code) for path in DOCUMENTS if path not in TUTORIALS for code in fenced(path.read_text(), "python")],
+    [
+        (str(path.relative_to(PROJECT)), code)
+        for path in DOCUMENTS
+        if path not in TUTORIALS
+        for code in fenced(path.read_text(), "python")
+    ],
 )
 def test_a_documents_code_runs(everything: Path, monkeypatch: pytest.MonkeyPatch, document: str, code: str) -> None:
     monkeypatch.chdir(everything)

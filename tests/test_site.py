@@ -18,7 +18,9 @@ PACKAGES = ("dsr", "ear_teacher", "earface", "facial_rec", "pipeline")
 def offered(package: str) -> set[str]:
     """What `__init__.pyi` says that a package offers."""
     tree = ast.parse((PROJECT / package / "__init__.pyi").read_text())
-    return {alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return {
+        alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
 PATTERNS = ("README.md", "docs/**/*.md", "ear_teacher/**/*.md", "dsr/*.md", "facial_rec/*.md", "pipeline/*.md")
-DOCUMENTS = sorted(
-    path for pattern in PATTERNS for path in PROJECT.glob(pattern) if "_build" not in path.parts
-)
+DOCUMENTS = sorted(path for pattern in PATTERNS for path in PROJECT.glob(pattern) if "_build" not in path.parts)
 TUTORIALS = tuple(path for path in DOCUMENTS if path.parent.name == "tutorials")
 
 
