@@ -106,6 +106,13 @@ def short_signature(app: Any, what: str, name: str, documented: Any, options: An
     return stringify_signature(signature(documented.__init__, bound_method=True), unqualified_typehints=True), None
 
 
+def keep_units(app: Any, page: str, source: list[str]) -> None:
+    """In tables a number and its unit stay in one line."""
+    source[0] = re.sub(
+        r"^\|.*", lambda row: re.sub(r"(?<=\d) (?=%|dB)", "\u00a0", row[0]), source[0], flags=re.MULTILINE
+    )
+
+
 def import_all(app: Any) -> None:
     """The packages import their names on first use; autodoc lists those that are there."""
     for package in map(import_module, DOCUMENTED):
@@ -114,5 +121,6 @@ def import_all(app: Any) -> None:
 
 def setup(app: Any) -> None:
     app.connect("builder-inited", import_all)
+    app.connect("source-read", keep_units)
     app.connect("autodoc-process-docstring", plain_docstring)
     app.connect("autodoc-process-signature", short_signature)
