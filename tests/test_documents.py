@@ -28,14 +28,14 @@ from earface.commands import COMMANDS
 from earface.commands import main as earface
 from earface.core import command_line
 from tests.conftest import PERCEPTUAL, TINY, VLR
-from tests.support.documents import DOCUMENTS, PROJECT, TUTORIALS, fenced, lines, spans
+from tests.support.documents import COMMANDS_PAGE, DOCUMENTS, PROJECT, TUTORIALS, fenced, lines, spans, table
 from tests.support.shared_files import DOCUMENTS_OF_ORIGIN, needs
 from tests.support.training import watch_first_step
 
 pytestmark = pytest.mark.runs
 
 COMMANDS_OF_ORIGIN = PROJECT / "tests" / "commands_of_origin.txt"
-COMMANDS_PAGE, ORIGIN_PAGE = PROJECT / "docs" / "COMMANDS.md", PROJECT / "docs" / "COMING_FROM.md"
+ORIGIN_PAGE = PROJECT / "docs" / "COMING_FROM.md"
 PROGRAM = re.compile(r"python (-m (data|earface|ear_teacher|dsr|facial_rec|pipeline)\.|[\w/]+\.py)|earface [a-z]")
 COMMAND = re.compile(rf"^earface ({'|'.join(sorted(COMMANDS, key=len, reverse=True))})(?= |$)")
 
@@ -46,12 +46,6 @@ class Row(NamedTuple):
     folder: str  # below the project's
     typed: tuple[str, ...]  # there
     here: tuple[str, ...]  # the same, or what stands in for it
-
-
-def table(page: Path) -> list[tuple[str, str]]:
-    """The two cells of each row of the table of a document that has one."""
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in page.read_text().splitlines() if line.startswith("|")]
-    return [(typed.strip(), here.strip()) for typed, here in rows[2:]]
 
 
 def expanded(cell: str) -> tuple[str, ...]:
