@@ -20,10 +20,19 @@ from tests.support.ear_boxes import write_fixed_boxes
 from tests.support.typed import CODES, Step, fill_folder, run_command, steps
 
 GUIDES = {  # and what is typed there instead, before all else
-    "README.md": {"extract --input photographs/": "extract --input crops/", "--out data/preprocessed": "--out drawn"},
+    "README.md": {
+        "extract --input photographs/": "extract --input crops/",
+        "--out data/preprocessed": "--out drawn",
+        "--images crops/ --subject-pattern": "--images one_folder/ --subject-pattern",
+    },
     "docs/COMMANDS.md": {},
     "docs/CUDA.md": {},
-    "docs/EARS.md": {"photographs/": "crops/"},
+    "docs/EARS.md": {
+        "photographs/": "crops/",
+        "prepared/": "prepared/ --calibration-fraction 0",
+        "--template-pictures 4": "--template-pictures 1",
+        "searched.csv": "searched.csv --known-names note",
+    },
     "docs/FILES.md": {"Ada Lovelace": "001"},
     "docs/howto.md": {"Ada Lovelace": "001", "--input new/": "--input photographs/ --aligned"},
     "dsr/README.md": {},
@@ -112,6 +121,9 @@ def stock(tmp_path_factory: pytest.TempPathFactory, face_set: Path, edgeface: Pa
     fill_folder(folder, face_set, edgeface)
     shutil.rmtree(folder / "drawn")
     crops = sorted((folder / "crops").rglob("*.jpg"))
+    (folder / "one_folder").mkdir()
+    for path in crops:
+        shutil.copy(path, folder / "one_folder" / f"{path.parent.name}_{path.name}")
     for name in ("one.jpg", "someone.jpg", "photo.jpg", "someone.png"):
         Image.open(crops[0]).save(folder / name)
     shutil.copytree(folder / "photographs", folder / "aligned")
