@@ -5,24 +5,26 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEMO := runs/demo
 FACES := runs/demo_faces
+PICTURE := runs/picture
 # EdgeFace's weights, for the identity loss and its measures: make demo-faces RECOGNIZER=edgeface_xxs_q.pt
 RECOGNIZER ?= none
 
 # Tests that stand beside each other share their fixtures, so each process takes half of them in their order.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help setup demo demo-faces test test-quick test-all test-settings lint docs clean
+.PHONY: help setup demo demo-faces picture test test-quick test-all test-settings lint docs clean
 
 help:
 	@echo "make setup   the environment in .venv"
 	@echo "make demo    train and evaluate a small ear VAE on synthetic ears (about 4 minutes on two cores)"
 	@echo "make demo-faces   train and evaluate a small face super-resolver on synthetic faces (about as long)"
+	@echo "make picture   README's picture, of a VAE that is trained for it (about 15 minutes on two cores)"
 	@echo "make test    lint, types and tests"
 	@echo "make test-quick   for every edit: lint, types, and the tests that neither train nor start processes"
 	@echo "make test-all   all tests, with those that take minutes each"
 	@echo "make test-settings   the numerical tests under other kernels and thread counts"
 	@echo "make docs    the documents as a site, docs/_build/html/index.html"
-	@echo "make clean   remove what make demo made"
+	@echo "make clean   remove what these made"
 
 setup: $(READY)
 
@@ -62,6 +64,15 @@ demo-faces: $(READY)
 	@echo "upscale    $(BIN)/earface dsr upscale --checkpoint $(FACES)/checkpoints/last.ckpt --input $(FACES)/faces/test_processed/vlr_images --out $(FACES)/upscaled"
 	@echo "your own   $(BIN)/earface faces prepare --images FOLDER, one folder per person in it; then $(BIN)/earface dsr train"
 
+# Exit code 75: paused after the epochs that are needed.
+picture: $(READY)
+	test -f $(PICTURE)/ears/val_teacher.npy || $(BIN)/python -m data.synthetic.ears --out $(PICTURE)/ears --overwrite \
+		--subjects 300 --images-per-subject 10 --image-size 192
+	test -f $(PICTURE)/canonical/val_teacher.npy || $(BIN)/python -m data.prepare_ears --images $(PICTURE)/ears/images \
+		--subject-pattern '^[^_]+' --out $(PICTURE)/canonical
+	$(BIN)/python -m ear_teacher.train --config configs/picture.yaml --stop-after-epoch 5 || test $$? -eq 75
+	$(BIN)/python -m benchmarks.readme_picture $(PICTURE)
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -83,4 +94,4 @@ docs: $(READY)
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs . docs/_build/html
 
 clean:
-	rm -rf $(DEMO) $(FACES)
+	rm -rf $(DEMO) $(FACES) $(PICTURE)

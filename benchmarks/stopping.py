@@ -121,7 +121,7 @@ def _meet_at(case: Case, meeting: Meeting) -> None:
     elif case.moment == "data scan":
         before(EarVAEDataModule, "_open")
     elif case.moment == "linear path":
-        before(EarVAE, "fit_linear_path")
+        before(EarVAE, "fit_closed_form")
     elif case.moment == "workers":  # the first item of the first training batch
         before(EarDataset, "view", lambda dataset, epoch, index: epoch == 0 and len(dataset) == TRAINED)
     elif case.moment in ("step", "accumulation"):

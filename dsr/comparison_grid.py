@@ -1,4 +1,4 @@
-"""Faces side by side: the VLR input, what each method makes of it, and HR."""
+"""Faces side by side: the VLR input, what each method makes of it, HR, and where they differ from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsr.config import HR_SIZE
+from earface.data.image_grid import absolute_error
 from earface.data.pixels import interpolate, to_unit
+
+HR = "HR"
 
 
 def comparison_rows(vlr: Tensor, results: Mapping[str, Tensor], hr: Tensor | None = None) -> dict[str, Tensor]:
@@ -19,5 +22,11 @@ def comparison_rows(vlr: Tensor, results: Mapping[str, Tensor], hr: Tensor | Non
     pixels = F.interpolate(vlr, (HR_SIZE, HR_SIZE), mode="nearest-exact")
     named = {f"VLR {vlr.shape[3]}x{vlr.shape[2]}": pixels, "bicubic": interpolate(vlr, HR_SIZE), **results}
     if hr is not None:
-        named["HR"] = hr
+        named[HR] = hr
     return {label: to_unit(faces).clamp(0, 1).cpu() for label, faces in named.items()}
+
+
+def comparison_errors(rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of `comparison_rows` with HR: the errors of bicubic interpolation and of each result, (B, 1, 128, 128)."""
+    methods = [label for label in rows if label != HR][1:]
+    return {f"error of\n{label}": absolute_error(rows[label], rows[HR]) for label in methods}

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from dsr.options import RESULTS, DSREvaluationOptions
+from dsr.options import FACES, RESULTS, DSREvaluationOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import is_exported, output_folder, require_trained
+from earface.core.files import is_exported, output_folder, remove_results, require_trained
 from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
 from earface.data.face_folders import require_face_set
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = output_folder(Path(options.out), RESULTS, options.overwrite)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
-        from dsr.evaluation import EvaluationFaces, evaluate, report, short_names
+        from dsr.evaluation import EvaluationFaces, evaluate, report, save_faces, short_names
         from dsr.model import DSR
         from earface.data.face_dataset import evaluation_faces
         from earface.nn.checkpoint import find_checkpoint
@@ -48,8 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = evaluation_faces(options.dataset_root, options.split, known)
     faces = EvaluationFaces(rows, shape, options.degradation or models[0].provenance.degradation or "bicubic", options)
     known_by = [each for each in recognizers if each is not None]
-    found = evaluate(dict(zip(names, models, strict=True)), faces, known_by, out)
-    report(found, faces, dict(zip(names, map(str, paths), strict=True)), options.out)
+    methods = dict(zip(names, models, strict=True))
+    found = evaluate(methods, faces, known_by, out)
+    if options.pictures:
+        save_faces(out / FACES, methods, faces)
+    else:
+        remove_results(out, [FACES])
+    report(found, faces, dict(zip(names, map(str, paths), strict=True)), out)
     return 0
 
 

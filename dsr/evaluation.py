@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import default_collate
 
-from dsr.comparison_grid import comparison_rows
+from dsr.comparison_grid import comparison_errors, comparison_rows
 from dsr.config import HR_SIZE, DSRConfig
 from dsr.metrics import CONVENTION, HR, MeasuredFaces, Upscale, mean_metrics, measure
-from dsr.options import DSREvaluationOptions
+from dsr.options import FACES, DSREvaluationOptions
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.core.notices import warnings_given
@@ -77,17 +77,22 @@ class EvaluationFaces:
 def evaluate(
     methods: Mapping[str, Upscale], faces: EvaluationFaces, recognizers: Sequence[FrozenRecognizer], out: Path
 ) -> dict[str, dict[str, float]]:
-    """The metrics of bicubic interpolation, of each method and of HR; writes per_face.csv and faces.png into `out`."""
+    """The metrics of bicubic interpolation, of each method and of HR; writes per_face.csv into `out`."""
     methods = {BICUBIC: lambda vlr: interpolate(vlr, HR_SIZE), **methods}
     by_name = {each.name: each for each in recognizers}
     measured = measure(methods, faces, by_name, HR_SIZE // faces.shape.grid)
     write_per_face(out / "per_face.csv", faces.rows, measured)
-    shown = faces.evenly(GRID_FACES)
-    with torch.no_grad():
-        results = {name: upscale(shown["vlr"]) for name, upscale in methods.items() if name != BICUBIC}
-    save_image_grid(out / "faces.png", comparison_rows(shown["vlr"], results, shown["hr"]))
     identities = [row.identity for row in faces.rows]
     return {name: mean_metrics(own, measured[HR], identities) for name, own in measured.items()}
+
+
+@torch.no_grad()
+def save_faces(path: Path, methods: Mapping[str, Upscale], faces: EvaluationFaces) -> None:
+    """An image grid of some faces by each method, beside bicubic interpolation, with the errors of all."""
+    shown = faces.evenly(GRID_FACES)
+    results = {name: upscale(shown["vlr"]) for name, upscale in methods.items()}
+    rows = comparison_rows(shown["vlr"], results, shown["hr"])
+    save_image_grid(path, rows, comparison_errors(rows))
 
 
 def write_per_face(path: Path, rows: Sequence[FaceRow], measured: Mapping[str, MeasuredFaces]) -> None:
@@ -125,7 +130,7 @@ def _cell(column: str, value: float | None) -> str:
 
 
 def report(
-    found: Mapping[str, Mapping[str, float]], faces: EvaluationFaces, made_of: Mapping[str, str], out: str
+    found: Mapping[str, Mapping[str, float]], faces: EvaluationFaces, made_of: Mapping[str, str], out: Path
 ) -> None:
     """Print the table and write metrics.json, which completes the evaluation."""
     shape, console = faces.shape, Console()
@@ -144,7 +149,8 @@ def report(
         "figures": found,
         "warnings": warnings_given(),
     }
-    with atomic_write(Path(out) / "metrics.json") as temporary:
+    with atomic_write(out / "metrics.json") as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     print_table(console, title, found)
-    console.print(f"metrics.json, per_face.csv and faces.png: {out}", soft_wrap=True, highlight=False)
+    files = ["metrics.json", "per_face.csv", *([FACES] if (out / FACES).exists() else [])]
+    console.print(f"{', '.join(files[:-1])} and {files[-1]}: {out}", soft_wrap=True, highlight=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from dsr.comparison_grid import comparison_rows
+from dsr.comparison_grid import comparison_errors, comparison_rows
 from dsr.config import HR_SIZE, DSRTrainingConfig
 from dsr.datamodule import DSRDataModule
 from dsr.losses import DSRLoss, DSRLossResult, DSRLossWeights, Perceptual
@@ -120,9 +120,8 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         batch = self.datamodule.on_after_batch_transfer(default_collate([dataset[int(i)] for i in chosen]), 0)
         sr = self.model(batch["vlr"].to(self.device))
         rows = comparison_rows(batch["vlr"], {"DSR": sr.to(batch["vlr"])}, batch["hr"])
-        grid = save_image_grid(self.log_dir / "faces" / f"epoch_{self.current_epoch:03d}.png", rows)
-        for writer in self.tensorboard():
-            writer.add_image("faces", grid, self.global_step, dataformats="HWC")
+        path = self.log_dir / "faces" / f"epoch_{self.current_epoch:03d}.png"
+        self.log_picture("faces", save_image_grid(path, rows, comparison_errors(rows)))
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -7,16 +7,17 @@ from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.core.tool_options import ModelOptions
+from earface.core.tool_options import ModelOptions, PeopleOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 COMPARISON = "compare.png"
-RESULTS = ("metrics.json", "per_face.csv", "faces.png")
+FACES = "faces.png"
+RESULTS = ("metrics.json", "per_face.csv", FACES)
 ONNX_FILE = "dsr.onnx"
 
 
 @dataclass(frozen=True)
-class DSREvaluationOptions(ModelOptions):
+class DSREvaluationOptions(PeopleOptions, ModelOptions):
     """Evaluate face super-resolvers on identities they were not trained on, beside bicubic interpolation."""
 
     checkpoint: tuple[str, ...] = option(

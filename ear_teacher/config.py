@@ -34,6 +34,12 @@ class EarVAEShape:
     linear_path_size: int = option(
         64, "side of the linear path: pixel PCA beside the networks, whose quality training starts from; 0: none", low=0
     )
+    appearance_dim: int = option(
+        0,
+        "of the latents, for gain and offset of each channel: 6, or 12 with gradients (grey: 2, 4), so that light is "
+        "no shape; 0: none",
+        low=0,
+    )
     dinov2_variant: Literal["vits14", "vitb14", "vits14_reg", "vitb14_reg"] = option(
         "vits14", "which DINOv2: small or base, with register tokens or without"
     )
@@ -41,6 +47,11 @@ class EarVAEShape:
         0, "side of DINOv2's input; a multiple of 14; 0: the largest up to the image size; 518: as pretrained", low=0
     )
     sam_size: int = option(0, "side of SAM's input; a multiple of 16; 0: the image size; 1024: as pretrained", low=0)
+
+    @property
+    def shape_dim(self) -> int:
+        """The latents that are not the appearance code."""
+        return self.latent_dim - self.appearance_dim
 
     def check(self) -> None:
         """Raise InputError for a shape that cannot be built."""
@@ -62,6 +73,13 @@ class EarVAEShape:
             raise InputError(f"`sam_size` {self.sam_size}: must be a multiple of 16, 1024 at most")
         if self.in_channels == 2:
             raise InputError("`in_channels` 2: must be 1 (grey) or 3 (RGB)")
+        sizes = (0, 2 * self.in_channels, 4 * self.in_channels)
+        if self.appearance_dim not in sizes or self.appearance_dim > self.latent_dim - 2:
+            kind = "grey" if self.in_channels == 1 else "RGB"
+            raise InputError(
+                f"`appearance_dim` {self.appearance_dim}: of {kind} pictures must be {sizes[1]}, {sizes[2]} or 0, and "
+                f"leave at least 2 of `latent_dim` {self.latent_dim}"
+            )
         if self.linear_path_size > self.image_size:
             raise InputError(
                 f"`linear_path_size` {self.linear_path_size}: must be at most `image_size` {self.image_size}"
@@ -211,7 +229,7 @@ HELP = help_layout(
     data=("train_npy", "val_npy", "data_root", "cache_dir", "crop_to_bbox", "augment", "denoise"),
     model=(
         *("encoder", "encoder_weights", "freeze_layers", "image_size", "latent_dim", "in_channels", "base_channels"),
-        *("linear_path_size", "dinov2_variant", "dinov2_size", "sam_size"),
+        *("linear_path_size", "appearance_dim", "dinov2_variant", "dinov2_size", "sam_size"),
     ),
     losses=(
         *("reconstruction", "focal_gamma"),

@@ -166,8 +166,8 @@ class EarVAEDataModule(TrainingDataModule[EarVAETrainingConfig]):
         source = to_model_range(batch["source_pixels"]) if "source_pixels" in batch else image
         return {"image": image, "source": source, "subject": batch["subject"], "index": batch["index"]}
 
-    def linear_path_rows(self, downsample: Callable[[Tensor], Tensor]) -> Tensor:
-        """About FIT_ROWS augmented training views through `downsample`: (N, P). The loader's workers make them."""
+    def closed_form_rows(self, rows: Callable[[Tensor], Tensor]) -> Tensor:
+        """About FIT_ROWS augmented training views through `rows`: (N, P). The loader's workers make them."""
         count = len(self.train_set)
         wanted = FIT_BATCH if self.config.fast_dev_run else FIT_ROWS
         views = 1 if self.config.augment == "none" else min(max(1, round(wanted / count)), FIT_VIEWS)
@@ -178,7 +178,7 @@ class EarVAEDataModule(TrainingDataModule[EarVAETrainingConfig]):
         )
         quiet = self.config.progress == "none"
         batches = tracked(loader, "views for the linear path, batches", quiet=quiet)
-        return torch.cat([downsample(to_model_range(batch["pixels"])) for batch in batches])
+        return torch.cat([rows(to_model_range(batch["pixels"])) for batch in batches])
 
     def train_name(self, index: int) -> str:
         data, cache = self.train_ears

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ear_teacher.appearance_code import AppearanceCode
 from ear_teacher.blocks import ResidualBlock
 from ear_teacher.linear_path import LinearPath
 
@@ -16,10 +17,12 @@ class Decoder(nn.Module):
     """Linear to a grid of size / 32, then five doublings; the latent enters every scale.
 
     latent (B, D) -> (B, channels, S, S) in [-1, 1]. With `guided` its output corrects the image that the linear path
-    decodes, which it also gets at every scale; its last layer starts at zero.
+    decodes, which it also gets at every scale; its last layer starts at zero. With an appearance code, the last of the
+    latents, it decodes a canonical picture, to which the code gives its light back.
     """
 
-    linear_path: LinearPath | None = None  # the VAE's own: `share_linear_path`
+    linear_path: LinearPath | None = None  # the VAE's own: `share`
+    appearance: AppearanceCode | None = None
 
     def __init__(self, latent_dim: int, image_size: int, channels: int, base_channels: int, guided: bool) -> None:
         super().__init__()
@@ -36,6 +39,12 @@ class Decoder(nn.Module):
             nn.init.zeros_(self.to_pixels.bias)  # type: ignore[arg-type]
 
     def forward(self, latent: Tensor) -> Tensor:
+        if self.appearance is None:
+            return self._picture(latent)
+        shape, code = latent.split([latent.shape[1] - self.appearance.size, self.appearance.size], dim=1)
+        return self.appearance.restore(self._picture(shape), code)
+
+    def _picture(self, latent: Tensor) -> Tensor:
         if self.linear_path is None:
             return torch.tanh(self._pixels(latent, None))
         guide = self.linear_path.decode(latent)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ear_teacher.appearance_code import AppearanceCode
 from ear_teacher.backbones import WEIGHTS_ADVICE, Backbone
 from ear_teacher.blocks import ResidualBlock
 from ear_teacher.config import ENCODERS, EarVAEConfig
@@ -58,9 +59,13 @@ def plain_layout(images: Tensor) -> Tensor:
 
 
 class Encoder(nn.Module):
-    """A backbone and its posterior head, and the linear path that it corrects, if the VAE has one."""
+    """A backbone and its posterior head, and the linear path that it corrects, if the VAE has one.
 
-    linear_path: LinearPath | None = None  # the VAE's own: `share_linear_path`
+    With an appearance code, which is the last of the latents, all of them see canonical pictures.
+    """
+
+    linear_path: LinearPath | None = None  # the VAE's own: `share`
+    appearance: AppearanceCode | None = None
 
     def __init__(self, backbone: Backbone, width: int, latent_dim: int) -> None:
         super().__init__()
@@ -70,12 +75,19 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, S, S) in [-1, 1] -> mu, logvar, each (B, latent_dim) in float32: the whole posterior."""
         images = plain_layout(images)
-        mu, logvar = self.head(self.features(images)[-1])
-        return mu.float() if self.linear_path is None else mu.float() + self.linear_path.encode(images), logvar
+        code = None
+        if self.appearance is not None:
+            images, code = self.appearance.split(images)
+        mu, logvar = self.head(self.backbone(images)[-1])
+        mu = mu.float() if self.linear_path is None else mu.float() + self.linear_path.encode(images)
+        if code is None:
+            return mu, logvar
+        return torch.cat([mu, code], dim=1), torch.cat([logvar, torch.full_like(code, -LOGVAR_LIMIT)], dim=1)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """(B, C, S, S) in [-1, 1] -> list of (B, C_i, H_i, W_i), finest first."""
-        maps: list[Tensor] = self.backbone(plain_layout(images))
+        images = plain_layout(images)
+        maps: list[Tensor] = self.backbone(images if self.appearance is None else self.appearance.split(images)[0])
         return maps
 
     def layer_groups(self) -> list[list[nn.Module]]:
@@ -94,7 +106,7 @@ class Encoder(nn.Module):
 
 def build_encoder(config: EarVAEConfig, weights: str = "none") -> Encoder:
     """The encoder of `config`. `weights`: `pretrained`, `none` or a file. The head is 8 * base_channels wide."""
-    return Encoder(build_backbone(config, weights), 8 * config.base_channels, config.latent_dim)
+    return Encoder(build_backbone(config, weights), 8 * config.base_channels, config.shape_dim)
 
 
 def backbone_class(encoder: str) -> type[Backbone]:

@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_report(console, metrics)
     for note in metrics["notes"]:
         console.print(f"[yellow]note[/] {note}", soft_wrap=True, highlight=False)
-    console.print(f"metrics.json, per_image.csv and pictures: {out}", soft_wrap=True, highlight=False)
+    shown = "pictures" if options.pictures else "plots"
+    console.print(f"metrics.json, per_image.csv and {shown}: {out}", soft_wrap=True, highlight=False)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ear_teacher.loading import Ears
-from ear_teacher.metrics.baselines import PixelPCA, hog_features
+from ear_teacher.metrics.baselines import LinearOnly, PixelPCA, hog_features
 from ear_teacher.metrics.plots import save_kl_per_dimension, save_psnr_histogram, save_reconstructions, save_samples
 from ear_teacher.metrics.reconstruction import (
     Autoencoder,
@@ -23,12 +23,14 @@ from ear_teacher.metrics.reconstruction import (
 )
 from ear_teacher.metrics.report import UNDECODED, evaluation_metrics, write_per_image
 from ear_teacher.model import EarVAE
-from ear_teacher.options import EarVAEEvaluationOptions
+from ear_teacher.options import EVALUATION_PICTURES, EarVAEEvaluationOptions
 from ear_teacher.posterior import AggregatePosterior
+from earface.core.files import remove_results
 from earface.core.progress import progress
 from earface.metrics.identification import Identification, identify, nearest_other, unit_rows
 
 COLUMNS = 8  # ears in an image grid
+SHOWN = ("VAE", "pixel PCA")
 
 
 def notes(train: Ears, val: Ears, vae: Identification | None) -> list[str]:
@@ -46,10 +48,14 @@ def notes(train: Ears, val: Ears, vae: Identification | None) -> list[str]:
     return lines
 
 
-def save_pictures(
-    out: Path, model: EarVAE, val: Ears, reconstructions: dict[str, Reconstruction], use: LatentUse, device: str
-) -> None:
-    shown = {name: reconstructions[name] for name in ("VAE", "pixel PCA")}
+def save_plots(out: Path, reconstructions: dict[str, Reconstruction], use: LatentUse) -> None:
+    save_kl_per_dimension(out / "kl_per_dimension.png", use.kl_per_dimension, use.active)
+    save_psnr_histogram(out / "psnr_histogram.png", {name: reconstructions[name].psnr for name in SHOWN})
+
+
+def save_pictures(out: Path, model: EarVAE, val: Ears, reconstructions: dict[str, Reconstruction], device: str) -> None:
+    """Image grids of ears: evenly chosen, the worst and the best; samples."""
+    shown = {name: reconstructions[name] for name in SHOWN}
     by_psnr = np.argsort(shown["VAE"].psnr, kind="stable")
     evenly = np.unique(np.linspace(0, len(val.names) - 1, COLUMNS).round().astype(int))
     for name, rows in (("reconstructions", evenly), ("worst", by_psnr[:COLUMNS]), ("best", by_psnr[::-1][:COLUMNS])):
@@ -61,8 +67,6 @@ def save_pictures(
         }
         save_reconstructions(out / f"{name}.png", unit_images(val.images[rows]), decoded)
     save_samples(out / "samples.png", model, COLUMNS)
-    save_kl_per_dimension(out / "kl_per_dimension.png", use.kl_per_dimension, use.active)
-    save_psnr_histogram(out / "psnr_histogram.png", {name: found.psnr for name, found in shown.items()})
 
 
 def evaluate(
@@ -77,7 +81,7 @@ def evaluate(
             "pixel PCA + mirror images": PixelPCA.fit(train.images, count, mirror=True, device=device),
         }
     if model.linear_path is not None:
-        methods["linear path"] = model.linear_path
+        methods["linear path"] = LinearOnly(model.linear_path, model.appearance)
 
     mu, logvar = encode_posteriors(model, val.images, batch, device)
     center = encode_all(model.encode, train.images, batch, device).double().mean(dim=0).numpy()
@@ -94,9 +98,13 @@ def evaluate(
         embeddings["HOG"] = unit_rows(hog_features(val.images), hog_features(train.images).mean(axis=0))
         identifications = {name: identify(units, val.subjects) for name, units in embeddings.items()}
 
-    use = latent_use(mu, logvar)
+    use = latent_use(mu, logvar, model.config.appearance_dim)
     model.posterior = model.posterior or AggregatePosterior.fit(use.moments)  # absent before the first validation
-    save_pictures(out, model, val, reconstructions, use, device)
+    save_plots(out, reconstructions, use)
+    if options.pictures:
+        save_pictures(out, model, val, reconstructions, device)
+    else:
+        remove_results(out, EVALUATION_PICTURES)
     write_per_image(
         out / "per_image.csv",
         val.names,

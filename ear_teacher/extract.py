@@ -14,6 +14,14 @@ from earface.core.files import require_path, require_trained
 from earface.core.first_imports import first_imports
 
 
+def drawn(path: Path, options: EarEmbeddingOptions) -> Path | None:
+    """The path, or None where no pictures are wanted: then what an earlier call drew there is deleted."""
+    if options.pictures:
+        return path
+    path.unlink(missing_ok=True)
+    return None
+
+
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EarEmbeddingOptions, argv, prog="earface ears extract")
@@ -82,17 +90,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.folder_subjects and table.subjects is None:
         say(console, "note: --folder-subjects found no pictures in subfolders, so no subjects are known")
     if options.clusters:
-        table = group(embedder, table, options.clusters, clusters_picture(out), console)
+        picture = drawn(clusters_picture(out), options)
+        table = group(embedder, table, options.clusters, picture, console)
     if options.out or sources:
         write_embeddings(out, table)
         say(console, f"{len(table)} embeddings: {out}")
     if options.projector:
-        rows = np.arange(len(table))
-        pictures = [ear.picture for ear in shown(table, rows, embedder.form.in_channels)]
-        write_projector(Path(options.projector), table, pictures)
+        thumbnails = shown(table, np.arange(len(table)), embedder.form.in_channels) if options.pictures else []
+        write_projector(Path(options.projector), table, [ear.picture for ear in thumbnails])
         say(console, f"projector: tensorboard --logdir {options.projector}")
     if options.search:
-        picture = search_picture(out, options.search)
+        picture = drawn(search_picture(out, options.search), options)
         search(embedder, table, options.search, reader, options.top_k, picture, device, console)
     return 0
 

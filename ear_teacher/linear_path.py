@@ -27,9 +27,9 @@ def principal_components(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.n
     return pca.mean_, components, stds, float(pca.noise_variance_)
 
 
-def share_linear_path(network: nn.Module, path: LinearPath) -> None:
-    """Let an encoder or a decoder use `path` without registering it, so that a checkpoint stores it once."""
-    network.__dict__["linear_path"] = path
+def share(network: nn.Module, name: str, part: nn.Module) -> None:
+    """Let an encoder or a decoder use a part of the VAE without registering it, so that a checkpoint stores it once."""
+    network.__dict__[name] = part
 
 
 def bicubic_matrix(size: int, side: int) -> Tensor:

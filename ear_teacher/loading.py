@@ -31,6 +31,7 @@ class Ears:
     subjects: list[str] | None
     skipped: int
     sides: list[str] | None = None  # l, r or empty for unknown
+    mirrored: bool = False  # all to one side, whichever side they are of
 
 
 def run_options(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -70,6 +71,7 @@ def open_ears(
         subjects=None if data.subjects is None else [data.subjects[row] for row in cache.kept],
         skipped=len(cache.skipped),
         sides=None if data.sides is None else [data.sides[row] for row in cache.kept],
+        mirrored=model.config.contract.startswith("canonical:"),
     )
 
 

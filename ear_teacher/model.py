@@ -21,11 +21,12 @@ if __name__ == "__main__":
 import torch
 from torch import Tensor, nn
 
+from ear_teacher.appearance_code import AppearanceCode
 from ear_teacher.config import EarVAEConfig
 from ear_teacher.decoder import Decoder
 from ear_teacher.encoders import LOGVAR_LIMIT, build_encoder
 from ear_teacher.hub import FORMAT, MODEL_CARD
-from ear_teacher.linear_path import LinearPath, share_linear_path
+from ear_teacher.linear_path import LinearPath, share
 from ear_teacher.posterior import AggregatePosterior
 from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.trained_model import TrainedModel
@@ -58,23 +59,40 @@ class EarVAE(
         self.encoder = build_encoder(config, encoder_weights)
         linear = config.linear_path_size > 0
         self.decoder = Decoder(
-            config.latent_dim, config.image_size, config.in_channels, config.base_channels, guided=linear
+            config.shape_dim, config.image_size, config.in_channels, config.base_channels, guided=linear
         )
         self.linear_path: LinearPath | None = None
         if linear:
             self.linear_path = LinearPath(
-                config.latent_dim, config.in_channels, config.linear_path_size, config.image_size
+                config.shape_dim, config.in_channels, config.linear_path_size, config.image_size
             )
-            share_linear_path(self.encoder, self.linear_path)
-            share_linear_path(self.decoder, self.linear_path)
             for layer in (self.encoder.head.mu, self.encoder.head.logvar):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
+        self.appearance = AppearanceCode(config.appearance_dim, config.in_channels) if config.appearance_dim else None
+        for name in ("linear_path", "appearance"):
+            if (part := getattr(self, name)) is not None:
+                share(self.encoder, name, part)
+                share(self.decoder, name, part)
         self.posterior: AggregatePosterior | None = None
 
+    def closed_form_rows(self, images: Tensor) -> Tensor:
+        """(B, C, S, S) -> (B, P): what the appearance code and the linear path are fitted on, the code first."""
+        rows = [images.new_zeros(len(images), 0)]
+        if self.appearance is not None:
+            rows.append(self.appearance.measure(images))
+            images = self.appearance.split(images)[0]
+        if self.linear_path is not None:
+            rows.append(self.linear_path.downsample(images))
+        return torch.cat(rows, dim=1)
+
     @torch.no_grad()
-    def fit_linear_path(self, rows: Tensor) -> None:
-        """Start as probabilistic PCA. rows: (N, P), images through `linear_path.downsample`."""
+    def fit_closed_form(self, rows: Tensor) -> None:
+        """Standardise the appearance code, and start the linear path as probabilistic PCA. rows: (N, P), training
+        images through `closed_form_rows`."""
+        if self.appearance is not None:
+            codes, rows = rows.split([self.appearance.size, rows.shape[1] - self.appearance.size], dim=1)
+            self.appearance.fit(codes)
         if self.linear_path is not None:
             logvar = self.linear_path.fit(rows)
             self.encoder.head.logvar.bias.copy_(logvar.clamp(-LOGVAR_LIMIT + 1, 0))

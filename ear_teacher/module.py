@@ -14,18 +14,21 @@ from ear_teacher.annealing import KLAnnealing
 from ear_teacher.config import EarVAETrainingConfig
 from ear_teacher.datamodule import EarVAEBatch, EarVAEDataModule
 from ear_teacher.losses import EarVAELoss, build_loss
+from ear_teacher.metrics.baselines import PixelPCA
+from ear_teacher.metrics.reconstruction import encode_all, measure, unit_images
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import AggregatePosterior, LatentMoments
 from earface.core.errors import InputError
 from earface.core.options import to_plain
 from earface.core.progress import progress
-from earface.data.image_grid import save_image_grid
+from earface.data.image_grid import absolute_error, save_image_grid
 from earface.data.pixels import to_model_range, to_unit
+from earface.data.training_checks import row_names
 from earface.metrics.image_quality import IMAGE_METRICS
 from earface.nn.checkpoint import read_checkpoint
 from earface.nn.losses import LossResult
 from earface.nn.perceptual import PerceptualLoss
-from earface.training.module import TrainingModule
+from earface.training.module import MOST_EMBEDDED, TrainingModule
 from earface.training.optim import backbone_groups, check_groups, named_group
 
 SAMPLE_SEED = 7  # the same latents every epoch, so that the image grids can be compared
@@ -62,10 +65,10 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
             self.model.config = dataclasses.replace(self.model.config, contract=self.datamodule.contract)
             self.hparams["model"] = to_plain(self.model.config)
         fresh = stage == "fit" and not self._resuming and not self.config.init_from
-        if self.model.linear_path is not None and fresh:
-            rows = self.datamodule.linear_path_rows(self.model.linear_path.downsample)
+        if (self.model.linear_path is not None or self.model.appearance is not None) and fresh:
+            rows = self.datamodule.closed_form_rows(self.model.closed_form_rows)
             with progress("fitting the linear path", quiet=self.config.progress == "none"):
-                self.model.fit_linear_path(rows)
+                self.model.fit_closed_form(rows)
         super().setup(stage)
 
     def on_fit_start(self) -> None:
@@ -103,15 +106,16 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         mu, logvar = self.model.encoder(batch["source"])
         latent = self.model.reparameterize(mu, logvar)
         second = self.model.reparameterize(mu, logvar) if self.config.contrastive_weight > 0 else None
+        shape = slice(self.config.shape_dim)  # the appearance code has no posterior
         progress = self.current_epoch + batch_idx / max(self.trainer.num_training_batches, 1)
         result = self.loss(
             self.model.decode(latent),
             batch["image"],
-            mu,
-            logvar,
+            mu[:, shape],
+            logvar[:, shape],
             self.annealing.weight_at(progress),
-            z1=latent,
-            z2=second,
+            z1=latent[:, shape],
+            z2=None if second is None else second[:, shape],
             subjects=batch["subject"],
         )
         self.terms.add(self.global_step, {"loss": result.total, **_named(result)}, batch["index"])
@@ -133,8 +137,16 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         """From mu, without augmentation, at the final KL weight, so that epochs can be compared."""
         mu, logvar = self.model.encoder(batch["image"])
         reconstruction = self.model.decode(mu)
-        final = self.annealing.final_weight
-        result = self.loss(reconstruction, batch["image"], mu, logvar, final, z1=mu, z2=mu, subjects=batch["subject"])
+        shape = mu[:, : self.config.shape_dim], logvar[:, : self.config.shape_dim]
+        result = self.loss(
+            reconstruction,
+            batch["image"],
+            *shape,
+            self.annealing.final_weight,
+            z1=shape[0],
+            z2=shape[0],
+            subjects=batch["subject"],
+        )
         predicted, target = to_unit(reconstruction.float()), to_unit(batch["image"])
         quality = {name: metric(predicted, target).mean() for name, metric in IMAGE_METRICS.items()}
         values = {"loss": result.total, **quality, **_named(result)}
@@ -144,7 +156,7 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
     def on_validation_epoch_end(self) -> None:
         means = self.validation_means()
         self.moments.reduce(self.over_processes)
-        kl = self.moments.kl_per_dimension
+        kl = self.moments.kl_per_dimension[: self.config.shape_dim]
         means |= {"val/kl_nats": float(kl.sum()), "val/active_units": float(self.moments.active_units)}
         self.model.posterior = AggregatePosterior.fit(self.moments)
         self.log_validation(means, shown=("val/loss", "val/psnr", "val/ssim"))
@@ -153,6 +165,29 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         for line in (self.annealing.observe_validation(self.current_epoch, means["val/psnr"]), self._collapse()):
             if line:
                 self.print(line)
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Pixel PCA of the training ears, with as many components as there are latents."""
+        train, val = self.datamodule.train_cache.images, self.datamodule.val_cache.images
+        device, batch = str(self.device), self.datamodule.least_val_batch
+        quiet = self.config.progress == "none"
+        with progress("fitting pixel PCA, the baseline", quiet=quiet):
+            pca = PixelPCA.fit(train, self.config.latent_dim, device=device)
+            found = measure(pca, encode_all(pca.encode, val, batch, device), val, batch, device)
+        name = f"pixel PCA, {len(pca.components)} components"
+        return {name: {f"val/{metric}": float(values.mean()) for metric, values in found.quality.items()}}
+
+    def on_train_end(self) -> None:
+        """Up to MOST_EMBEDDED validation ears, evenly spread, for TensorBoard's projector."""
+        if not self.draws_pictures or not self.tensorboard():
+            return
+        data, cache = self.datamodule.val_ears
+        rows = np.linspace(0, len(cache.images) - 1, min(len(cache.images), MOST_EMBEDDED)).round().astype(int)
+        images = cache.images[rows]
+        latents = encode_all(self.model.encode, images, self.datamodule.least_val_batch, str(self.device))
+        names = data.subjects or row_names(data)
+        labels = [names[cache.kept[row]] for row in rows]
+        self.log_embeddings("validation ears", latents, labels, unit_images(images))
 
     def _collapse(self) -> str | None:
         """Only once the KL weight has reached its maximum: before that, nothing pushes latents to the prior."""
@@ -167,19 +202,15 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.grid_images).round().astype(int))
         images = to_model_range(torch.stack([dataset[int(i)]["pixels"] for i in chosen])).to(self.device)
         reconstruction = self.model.reconstruct(images)
-        rows = {
-            "input": to_unit(images),
-            "reconstruction": to_unit(reconstruction),
-            "difference x4": (to_unit(reconstruction) - to_unit(images)).abs() * 4,
-        }
+        shown = {"input": to_unit(images), "reconstruction": to_unit(reconstruction)}
+        errors = {"error": absolute_error(shown["reconstruction"], shown["input"])}
         generator = torch.Generator().manual_seed(SAMPLE_SEED)
         samples = {"prior": to_unit(self.model.sample(len(chosen), generator=generator))}
         if self.model.posterior is not None:
             samples["aggregate\nposterior"] = to_unit(self.model.sample(len(chosen), "posterior", generator))
-        for name, content in (("reconstructions", rows), ("samples", samples)):
-            grid = save_image_grid(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", content)
-            for writer in self.tensorboard():
-                writer.add_image(name, grid, self.global_step, dataformats="HWC")
+        for name, rows, maps in (("reconstructions", shown, errors), ("samples", samples, None)):
+            grid = save_image_grid(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", rows, maps)
+            self.log_picture(name, grid)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

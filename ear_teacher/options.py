@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.core.tool_options import ModelOptions
+from earface.core.tool_options import ModelOptions, PeopleOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 ONNX_FILES = ("encoder.onnx", "decoder.onnx")
+SAMPLE_INDEX = "index.csv"
 DEFAULT_OUT = "embeddings.npz"
+EVALUATION_PICTURES = ("reconstructions.png", "worst.png", "best.png", "samples.png")  # of ears
 EVALUATION_RESULTS = (
-    *("metrics.json", "per_image.csv", "reconstructions.png", "worst.png", "best.png", "samples.png"),
-    *("kl_per_dimension.png", "psnr_histogram.png"),
+    *("metrics.json", "per_image.csv", "kl_per_dimension.png", "psnr_histogram.png", *EVALUATION_PICTURES),
 )
 
 
 @dataclass(frozen=True)
-class EarVAEEvaluationOptions(ModelOptions):
+class EarVAEEvaluationOptions(PeopleOptions, ModelOptions):
     """Evaluate a trained ear VAE on validation ears, beside pixel PCA, its own linear path, and HOG."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
@@ -33,7 +34,7 @@ class EarVAEEvaluationOptions(ModelOptions):
 
 
 @dataclass(frozen=True)
-class EarEmbeddingOptions(ModelOptions):
+class EarEmbeddingOptions(PeopleOptions, ModelOptions):
     """Encode ears into a table of embeddings; search it, group it, show it in TensorBoard."""
 
     checkpoint: str = option(
@@ -68,6 +69,25 @@ class EarEmbeddingOptions(ModelOptions):
             raise InputError("`input`: give images, folders or NPY files (or `embeddings`, a table written earlier)")
         if not (self.input or self.out or self.search or self.clusters or self.projector):
             raise InputError("`embeddings` alone: nothing to do; add `search`, `clusters`, `projector` or `out`")
+
+
+@dataclass(frozen=True)
+class EarSamplingOptions(ModelOptions):
+    """Draw new ears from a trained ear VAE: pictures with an index, such as further training data."""
+
+    checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", CHECKPOINT_HELP)
+    num: int = option(64, "how many ears", low=1, high=1_000_000)
+    source: Literal["posterior", "prior"] = option(
+        "posterior", "posterior: the Gaussian fitted to the latents of real ears; prior: N(0, 1)"
+    )
+    seed: int = option(0, "of the latents", low=0, high=2**31 - 1)
+    out: str | None = option(None, "folder for the pictures, index.csv and grid.png")
+    batch_size: int = option(64, "images decoded at once; does not change the ears", low=1)
+
+    def check(self) -> None:
+        check_options(self)
+        if self.out is None:
+            raise InputError("`out`: give a folder")
 
 
 @dataclass(frozen=True)

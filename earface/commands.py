@@ -28,7 +28,7 @@ GROUPS = {
     "faces": "EdgeFace, a face recogniser, and its fine-tuning on low-resolution faces",
     "dsr": "super-resolution of very-low-resolution faces that keeps identity",
     "gallery": "the people of a gallery",
-    "": "faces and ears against a gallery of known people; a look at this machine",
+    "": "faces and ears against a gallery of known people; training runs; a look at this machine",
     "export": "trained models for other programs: ONNX and safetensors",
 }
 
@@ -41,6 +41,7 @@ COMMANDS = {
     "ears train": Command("ear_teacher.train", "train an ear VAE"),
     "ears evaluate": Command("ear_teacher.evaluate", "a trained ear VAE beside PCA and HOG"),
     "ears extract": Command("ear_teacher.extract", "embeddings of ears; search and clusters"),
+    "ears sample": Command("ear_teacher.sample", "new ears from a trained ear VAE, with an index"),
     "ears eigenears": Command("ear_teacher.eigenears.create_eigenears", "along which directions ears differ"),
     "ears detector train": Command("ear_teacher.detector.train", "train one, from an ear VAE's encoder"),
     "ears detector evaluate": Command("ear_teacher.detector.evaluate", "average precision and landmark errors"),
@@ -66,6 +67,8 @@ COMMANDS = {
     "export recognizer": Command("ear_teacher.recognition.export", "an ear recogniser and its landmarker"),
     "export dsr": Command("dsr.export", "a face super-resolver"),
     "export edgeface": Command("facial_rec.export", "a fine-tuned EdgeFace"),
+    "report": Command("earface.reports.report", "a training run as one page: curves, pictures, settings, what next"),
+    "compare": Command("earface.reports.compare", "training runs side by side: settings, metrics, curves"),
     "doctor": Command("earface.doctor.command", "what this machine has, and what to do about the rest"),
 }
 

@@ -21,61 +21,81 @@ from earface.data.pixels import to_uint8
 from earface.nn.upsampler import UPSAMPLER_NAMES, Upsampler
 from facial_rec.contract import FaceContract
 from pipeline.embedding import Reader, prepare
-from pipeline.options import MOST_CANDIDATES
+from pipeline.options import CANDIDATES_GRID, MOST_CANDIDATES
 
 if TYPE_CHECKING:
     from pipeline.gallery import Identified
 
-SIDE = 128  # pixels of a shown face
+LONGEST = 1600  # pixels of a grid's sides at most
+SIDE, CELL, CAPTION = 128, 144, 34  # of a shown face, of it with its margin, of the text above it
+DPI = 100
 EARS = {"l": ", left", "r": ", right", "": ""}  # after a score
-INCHES, CAPTION, DPI = 1.35, 0.32, 110  # height of a face with its margin, and of the text above it
-FACE = 0.9 * INCHES
-REACHED, BELOW = "#1a7f37", "black"  # the threshold
+REACHED, BELOW = {"color": "#1a7f37", "weight": "bold"}, {"color": "#333333"}  # the threshold
 MISSING = np.full((SIDE, SIDE, 3), 225, np.uint8)
 LONGEST_NAME, BOLD = 18, 15  # letters above a face
 
 
 def save_candidates(
-    path: Path, found: Sequence[Identified], read: Reader, read_enrolled: Reader, upsampler: Upsampler, device: str
-) -> None:
-    """PNG: a row for each picture, as read and, if an upsampler enlarges it, enlarged; then its candidates.
+    out: Path, found: Sequence[Identified], read: Reader, read_enrolled: Reader, upsampler: Upsampler, device: str
+) -> list[str]:
+    """PNG files in the folder `out`, as many as `found` needs, of at most LONGEST pixels each way; returns their names.
 
+    A row for each picture, as read and, if an upsampler enlarges it, enlarged; then its candidates.
     found: at least one. read, read_enrolled: what finds the face or the ear, in the pictures and in those enrolled.
     """
     seen = 1 if upsampler.name == NONE else 2
     columns = seen + min(MOST_CANDIDATES, max(len(each.candidates) for each in found))
-    with mpl.rc_context({"font.family": "sans-serif", "font.size": 7}):
-        size = columns * INCHES, len(found) * (INCHES + CAPTION)
-        figure, margin = Figure(size, dpi=DPI), (INCHES - FACE) / 2
-        axes = figure.subplots(len(found), columns, squeeze=False)
-        figure.subplots_adjust(  # a layout engine would take seconds to measure every axis
-            left=margin / size[0],
-            right=1 - margin / size[0],
-            bottom=margin / size[1],
-            top=1 - (margin + CAPTION) / size[1],
-            wspace=INCHES / FACE - 1,
-            hspace=(INCHES + CAPTION) / FACE - 1,
-        )
-        for row, each in zip(axes, found, strict=True):
-            for place in row:
-                place.set_axis_off()
+    cell = min(CELL, LONGEST // columns)
+    rows = LONGEST // (cell + CAPTION)
+    names = []
+    for number, start in enumerate(range(0, len(found), rows), 1):
+        names.append(CANDIDATES_GRID if number == 1 else CANDIDATES_GRID.replace(".", f"_{number}."))
+        part = found[start : start + rows]
+        grid = _grid(part, columns, cell, read, read_enrolled, upsampler, device)
+        with atomic_write(out / names[-1]) as temporary:
+            grid.savefig(temporary, format="png")
+    return names
+
+
+def _grid(
+    found: Sequence[Identified],
+    columns: int,
+    cell: int,
+    read: Reader,
+    read_enrolled: Reader,
+    upsampler: Upsampler,
+    device: str,
+) -> Figure:
+    seen = 1 if upsampler.name == NONE else 2
+    with mpl.rc_context({"font.family": "sans-serif", "font.size": 7.5}):
+        width, height = columns * cell, len(found) * (cell + CAPTION)
+        figure, margin = Figure((width / DPI, height / DPI), dpi=DPI), (cell - SIDE) // 2
+        for place, each in enumerate(found):
+            top = place * (cell + CAPTION) + CAPTION + margin
+            row = [_place(figure, margin + column * cell, top) for column in range(columns)]
             face = read(each.path)
             row[0].imshow(_shown(face), interpolation="nearest")
-            _title(row[0], f"{_short(each.path.name, BOLD)}\n→ {_short(each.decision, BOLD - 2)}", weight="bold")
+            _title(row[0], f"{_short(each.path.name, BOLD)}\n→ {_short(each.decision, BOLD - 2)}")
             if seen == 2:
                 row[1].imshow(_enlarged(face, upsampler, device))
                 _title(row[1], UPSAMPLER_NAMES[upsampler.name])
-            for place, candidate in zip(row[seen:], each.candidates, strict=False):
+            for axes, candidate in zip(row[seen:], each.candidates, strict=False):
                 enrolled = _enrolled(candidate.picture, read_enrolled)
-                place.imshow(MISSING if enrolled is None else enrolled)
+                axes.imshow(MISSING if enrolled is None else enrolled)
                 if enrolled is None:
-                    place.text(0.5, 0.5, "cannot be\nread now", ha="center", va="center", transform=place.transAxes)
-                colour = REACHED if candidate.score >= each.threshold else BELOW
-                _title(
-                    place, f"{_short(candidate.identity)}\n{candidate.score:.3f}{EARS[candidate.side]}", color=colour
-                )
-        with atomic_write(path) as temporary:
-            figure.savefig(temporary, format="png")
+                    axes.text(0.5, 0.5, "cannot be\nread now", ha="center", va="center", transform=axes.transAxes)
+                reached = candidate.score >= each.threshold
+                text = f"{_short(candidate.identity)}\n{candidate.score:.3f}{EARS[candidate.side]}"
+                _title(axes, text, **(REACHED if reached else BELOW))
+        return figure
+
+
+def _place(figure: Figure, left: int, top: int) -> Axes:
+    """Empty axes for one face, pixel by pixel; a layout engine would take seconds to measure them all."""
+    width, height = figure.get_size_inches() * DPI
+    axes = figure.add_axes((left / width, 1 - (top + SIDE) / height, SIDE / width, SIDE / height))
+    axes.set_axis_off()
+    return axes
 
 
 def _title(place: Axes, text: str, **looks: Any) -> None:

@@ -209,7 +209,7 @@ def report(
     """Write and print it."""
     from pipeline.report import print_report, write_report
 
-    answers = write_report(Path(options.out), about, results, pictures)
+    answers = write_report(Path(options.out), about, results, pictures if options.pictures else None)
     print_report(console, about, results, answers)
     console.print(
         f"report.html, report.json, probes.csv, plots, tensorboard: {options.out}",

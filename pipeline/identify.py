@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import output_folder, require_path, require_trained
+from earface.core.files import output_folder, remove_results, require_path, require_trained
 from earface.core.first_imports import first_imports
 from earface.core.needed import MissingWeightsError, Needed
-from pipeline.options import CANDIDATES, CANDIDATES_GRID, THRESHOLDS, IdentifyOptions
+from earface.core.notices import as_flags
+from pipeline.options import CANDIDATES, CANDIDATES_GRIDS, THRESHOLDS, IdentifyOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -152,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(IdentifyOptions, argv, prog="earface identify")
     for path in (options.input, options.gallery):
         require_path(path)
-    out = output_folder(Path(options.out), (CANDIDATES, CANDIDATES_GRID), options.overwrite)
+    out = output_folder(Path(options.out), (CANDIDATES, *CANDIDATES_GRIDS), options.overwrite)
     if options.upsampler == "dsr":
         require_trained(options.dsr_checkpoint)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
@@ -189,8 +190,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path, own, side in zip(kept, candidates, sides or [""] * len(kept), strict=True)
     ]
     write_candidates(out / CANDIDATES, found, ears=ears)
+    remove_results(out, CANDIDATES_GRIDS)
+    files = [CANDIDATES]
     if options.pictures:
-        save_candidates(out / CANDIDATES_GRID, found[: options.pictures], read, read_enrolled, upsampler, device)
+        files += save_candidates(out, found[: options.pictures], read, read_enrolled, upsampler, device)
     print_candidates(found, console)
     if ears and options.threshold is None:
         console.print(
@@ -198,10 +201,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             soft_wrap=True,
             highlight=False,
         )
+    if 0 < options.pictures < len(found):
+        hidden = len(found) - options.pictures
+        console.print(
+            as_flags(f"{hidden} of {len(found)} pictures are not shown: give a larger `pictures`"), highlight=False
+        )
     known = sum(each.decision != UNKNOWN for each in found)
     console.print(
         f"{known} of {len(found)} recognised among {len(gallery)} people at {threshold:g} or above: "
-        f"candidates.csv{' and candidates.png' if options.pictures else ''} in {out}",
+        f"{' and '.join(filter(None, (', '.join(files[:-1]), files[-1])))} in {out}",
         soft_wrap=True,
         highlight=False,
     )

@@ -9,7 +9,7 @@ from typing import Literal
 from earface.core.errors import InputError
 from earface.core.files import check_folder, check_npz_name
 from earface.core.options import check_options, option
-from earface.core.tool_options import DeviceOptions
+from earface.core.tool_options import DeviceOptions, PeopleOptions
 from earface.data.face_sizes import DEGRADATIONS, parse_vlr_size
 from earface.data.multipie import FRONTAL, FRONTAL_FLASH, NEUTRAL
 from pipeline.picture_options import PictureOptions
@@ -28,6 +28,7 @@ RESULTS = (
 )
 THRESHOLDS = {"face": 0.35, "ear": 0.5}  # cosines, where none is given
 CANDIDATES, CANDIDATES_GRID = "candidates.csv", "candidates.png"
+CANDIDATES_GRIDS = (CANDIDATES_GRID, "candidates_[0-9]*.png")  # of many pictures
 MOST_CANDIDATES = 10  # side by side: matplotlib cannot make an image 2^16 pixels wide
 
 
@@ -88,10 +89,11 @@ class IdentifyOptions(PictureOptions):
     top_k: int = option(5, "candidates reported for each picture", low=1)
     recognizer: str | None = option(None, "default: the one that the gallery was enrolled with")
     search: Literal["exact", "faiss"] = option("exact", "faiss: FAISS's exact index, where it is installed")
-    out: str = option("identified", "folder for candidates.csv and candidates.png")
+    out: str = option("identified", "folder for candidates.csv and pictures of the candidates")
     pictures: int = option(
         24,
-        f"how many pictures candidates.png shows, each with up to {MOST_CANDIDATES} candidates; 0: none",
+        f"how many are shown in candidates.png (and candidates_2.png, ...), with up to {MOST_CANDIDATES} candidates "
+        "each; 0: none, and those of an earlier call are deleted",
         low=0,
         high=200,
     )
@@ -121,7 +123,7 @@ class RemovePersonOptions(ShowGalleryOptions):
 
 
 @dataclass(frozen=True)
-class PipelineEvaluationOptions(DeviceOptions):
+class PipelineEvaluationOptions(PeopleOptions, DeviceOptions):
     """Evaluate recognisers: VLR faces by HR, bicubic and DSR, pretrained and fine-tuned; or ears, beside HOG."""
 
     dataset_root: str = option(

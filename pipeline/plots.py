@@ -11,22 +11,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from earface.data.plots import STYLE
+from earface.data.plots import BLUE, FIRST, INK, ORANGE, SECOND, SKY, STYLE, VERMILION, Look
 from earface.metrics.resampling import Curve
 from pipeline.configuration_metrics import BIN_EDGES, ConfigurationResult
 
-# distinct without colour vision, too (Okabe & Ito 2008)
-COLOURS = {
-    "HR": "#333333",
-    "bicubic + pretrained": "#E69F00",
-    "bicubic + fine-tuned": "#D55E00",
-    "DSR + pretrained": "#56B4E9",
-    "DSR + fine-tuned": "#0072B2",
-    "HOG": "#E69F00",
-    "recogniser": "#0072B2",
+LOOKS = {
+    "HR": Look(INK, "-", "o"),
+    "bicubic + pretrained": Look(ORANGE, (0, (1, 1.2)), "v"),
+    "bicubic + fine-tuned": Look(VERMILION, (0, (5, 2)), "^"),
+    "DSR + pretrained": Look(SKY, (0, (4, 1.5, 1, 1.5)), "s"),
+    "DSR + fine-tuned": Look(BLUE, (0, (9, 2)), "D"),
+    "HOG": SECOND,
+    "recogniser": FIRST,
 }
+NON_MATED = Look("#8C8C8C", hatch="/////")
 WIDTH, HEIGHT = 5.2, 4.0  # inches
 LOWEST_ERROR = 1e-3  # of the axis
+MOST_INTERVALS = 10  # values with intervals side by side; those of more stand in the table alone
 
 
 def draw(results: Sequence[ConfigurationResult]) -> dict[str, Figure]:
@@ -63,7 +64,9 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
 def _cmc(axes: Axes, results: Sequence[ConfigurationResult]) -> None:
     for each in results:
         ranks = np.arange(1, len(each.cmc) + 1)
-        axes.plot(ranks, each.cmc, color=COLOURS.get(each.name), label=each.name, marker="o", markersize=2.5)
+        look = LOOKS.get(each.name, FIRST)
+        every = max(1, len(ranks) // 10)  # marks
+        axes.plot(ranks, each.cmc, label=each.name, marker=look.marker, markersize=4, markevery=every, **look.curve())
     axes.set(xlabel="rank", ylabel="mated probes identified", title="CMC, closed set")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
@@ -74,12 +77,12 @@ def _cmc(axes: Axes, results: Sequence[ConfigurationResult]) -> None:
 def _det(axes: Axes, named: Sequence[tuple[str, Curve]], positive: str, negative: str) -> None:
     """Both axes logarithmic; the band is the middle 95 % of the replicates."""
     for name, curve in named:
-        colour = COLOURS.get(name)
+        look = LOOKS.get(name, FIRST)
         shown = curve.false_positive > 0
         x, y = curve.false_positive[shown], curve.false_negative[shown]
-        axes.plot(x, np.maximum(y, LOWEST_ERROR / 2), color=colour, label=name, linewidth=1.4)
+        axes.plot(x, np.maximum(y, LOWEST_ERROR / 2), label=name, **look.curve())
         low, high = np.maximum(curve.band[:, shown], LOWEST_ERROR / 2)
-        axes.fill_between(x, low, high, color=colour, alpha=0.13, linewidth=0)
+        axes.fill_between(x, low, high, color=look.colour, alpha=0.13, linewidth=0)
     lowest = min(curve.false_positive[curve.false_positive > 0].min(initial=1.0) for _, curve in named)
     axes.set(xscale="log", yscale="log", xlim=(min(lowest, 0.5), 1), ylim=(LOWEST_ERROR / 2.2, 1.05))
     task = "verification" if positive == "FMR" else "open set"
@@ -96,14 +99,14 @@ def _histograms(results: Sequence[ConfigurationResult]) -> Figure:
         figure = Figure((WIDTH, 0.95 * len(results) + 0.7), layout="constrained")
         panels = figure.subplots(len(results), 1, sharex=True, squeeze=False)[:, 0]
         for axes, each in zip(panels, results, strict=True):
-            for kind, colour in (("non-mated", "#999999"), ("mated", COLOURS.get(each.name, "#0072B2"))):
+            for kind, look in (("non-mated", NON_MATED), ("mated", Look(LOOKS.get(each.name, FIRST).colour))):
                 counts = each.histograms[kind]
                 if counts.sum():
                     density = counts / counts.sum() / np.diff(BIN_EDGES)
-                    axes.stairs(density, BIN_EDGES, fill=True, alpha=0.55, color=colour, label=kind)
+                    axes.stairs(density, BIN_EDGES, fill=True, label=kind, **look.area())
             axes.set(yticks=[], xlim=(-0.4, 1.0))
             axes.set_title(each.name, loc="left", fontsize="small", pad=2)
-        panels[-1].set_xlabel("cosine; grey: non-mated comparisons")
+        panels[-1].set_xlabel("cosine; hatched: non-mated comparisons")
         return figure
 
 
@@ -116,8 +119,10 @@ def _breakdown(axes: Axes, results: Sequence[ConfigurationResult], kind: str) ->
         spans = np.array([share.interval() or (np.nan, np.nan) for share in shares]).T
         errors = np.clip(np.abs(np.stack([heights - spans[0], spans[1] - heights])), 0, None)
         offset = (shift - (len(results) - 1) / 2) * 0.12
-        marks = {"fmt": "o", "markersize": 3, "elinewidth": 0.8, "color": COLOURS.get(each.name)}
-        axes.errorbar(places + offset, heights, np.nan_to_num(errors), label=each.name, **marks)  # type: ignore[arg-type]
+        look = LOOKS.get(each.name, FIRST)
+        marks = {"fmt": look.marker, "markersize": 3.5, "elinewidth": 0.8, "color": look.colour}
+        shown = np.nan_to_num(errors) if len(values) <= MOST_INTERVALS else None
+        axes.errorbar(places + offset, heights, shown, label=each.name, **marks)  # type: ignore[arg-type]
     axes.set_xticks(places, list(map(_literal, values)), rotation=0 if len(values) < 10 else 60)
     axes.set(xlabel=title, ylabel="rank-1", title=f"rank-1 by {title}")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))

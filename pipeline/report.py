@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.tensorboard import SummaryWriter
 
-from earface.core.files import atomic_write, results_in
+from earface.core.files import atomic_write, remove_results
 from earface.core.notices import as_flags
 from earface.data.names import printable
 from earface.data.plots import as_bytes
@@ -35,13 +35,16 @@ from pipeline.report_data import (
 from pipeline.report_page import FailurePictures, write_page
 
 
-def write_report(out: Path, about: About, results: Sequence[ConditionResult], pictures: FailurePictures) -> list[str]:
+def write_report(
+    out: Path, about: About, results: Sequence[ConditionResult], pictures: FailurePictures | None
+) -> list[str]:
     """Write everything, in place of an earlier evaluation; other files stay. Returns the answers in words.
+
+    pictures: of failures; None: they are listed without.
 
     report.json is removed first and written last: where it exists, the results are complete and of one evaluation.
     """
-    for stale in results_in(out, RESULTS):
-        stale.unlink()
+    remove_results(out, RESULTS)
     plots = {
         result.condition: {
             name: Plot(as_bytes(plot, "png"), as_bytes(plot, "svg")) for name, plot in draw(result.results).items()

@@ -39,7 +39,7 @@ def write_page(
     results: Sequence[ConditionResult],
     plots: Plots,
     answers: Sequence[str],
-    pictures: FailurePictures,
+    pictures: FailurePictures | None,
 ) -> None:
     """HTML that needs no other file."""
     embedded = {
@@ -83,6 +83,6 @@ def _picture(pixels: Pixels) -> str:
     return _data_uri(cv2.imencode(f".{kind}", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)[1].tobytes(), kind)
 
 
-def _failure_shown(failure: Failure, result: ConditionResult, pictures: FailurePictures) -> ShownFailure:
-    shown = pictures.pictures_of(failure, result)
+def _failure_shown(failure: Failure, result: ConditionResult, pictures: FailurePictures | None) -> ShownFailure:
+    shown = {} if pictures is None else pictures.pictures_of(failure, result)
     return ShownFailure(failure, {name: _picture(pixels) for name, pixels in shown.items()})

@@ -27,6 +27,7 @@ from ear_teacher.train import main as train
 from earface.commands import COMMANDS
 from earface.commands import main as earface
 from earface.core import command_line
+from earface.reports.run_kinds import RUN_KINDS
 from tests.conftest import PERCEPTUAL, TINY, VLR
 from tests.support.documents import COMMANDS_PAGE, DOCUMENTS, PROJECT, TUTORIALS, fenced, lines, spans, table
 from tests.support.shared_files import DOCUMENTS_OF_ORIGIN, needs
@@ -66,13 +67,16 @@ SNIPPETS = [(row.folder, code) for row in ROWS for code in row.here if re.match(
 
 
 def documented() -> dict[str, str]:
-    """Every command line of the documents that starts a program of the project, and the folder it is typed in."""
+    """Every command line of the documents that starts a program of the project, and the folder it is typed in; those of
+    the runs' pages too."""
     found = {line: row.folder for row in ROWS for line in row.here}
     for path in DOCUMENTS:
         text = path.read_text()
         typed = [each for block in fenced(text, "bash") for each in lines(block)]
         inline = spans(text) if path != ORIGIN_PAGE else []  # whose rows are above
         found |= dict.fromkeys((each for each in [*typed, *inline] if each not in found), ".")
+    on_pages = [command for kind in RUN_KINDS.values() for command in kind.commands]
+    found |= dict.fromkeys((each.format(run="checkpoints", parent="facial_rec") for each in on_pages), ".")
     return {line: folder for line, folder in found.items() if PROGRAM.match(line)}
 
 

@@ -17,12 +17,13 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("earface", "ear_teacher", "dsr", "facial_rec", "pipeline")
 BELOW = ("earface.core", "earface.data", "earface.nn", "earface.metrics")  # each stands on those before it
-TRAINING = (*BELOW, "earface.training", "earface.export")
+TRAINING = (*BELOW, "earface.reports", "earface.training", "earface.export")
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "earface": ("earface.core",),
     **{layer: BELOW[:place] for place, layer in enumerate(BELOW)},
     "earface.synthetic": ("earface.core", "earface.data"),
-    "earface.training": BELOW,
+    "earface.reports": BELOW,
+    "earface.training": (*BELOW, "earface.reports"),
     "earface.export": BELOW,
     "earface.doctor": BELOW,
     "ear_teacher": (*TRAINING, "earface.synthetic"),

@@ -164,7 +164,7 @@ class Resident(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         return self.work.prepare(batch)
 
-    def linear_path_rows(self, downsample: Any) -> torch.Tensor:
+    def closed_form_rows(self, rows: Any) -> torch.Tensor:
         return workloads.linear_rows(self.work.module)
 
     def describe(self, indices: torch.Tensor) -> str:

@@ -64,7 +64,7 @@ def ear(context: Context, flags: Sequence[str], noise: bool = False) -> Workload
     )
     torch.manual_seed(0)
     module = EarVAELightning(config)
-    module.model.fit_linear_path(linear_rows(module))
+    module.model.fit_closed_form(linear_rows(module))
     count = config.batch_size
     batch = {"pixels": pictures(count, config.image_size), "index": torch.arange(count)}
     batch["subject"] = torch.arange(count) // 2
@@ -105,10 +105,8 @@ def wake(model: torch.nn.Module) -> None:
 
 def linear_rows(module: Any) -> Tensor:
     """A few pictures as the linear path is fitted on them."""
-    path = module.model.linear_path
-    return (
-        torch.empty(0) if path is None else path.downsample(to_model_range(pictures(FEW_ROWS, path.image_size, seed=2)))
-    )
+    rows: Tensor = module.model.closed_form_rows(to_model_range(pictures(FEW_ROWS, module.config.image_size, seed=2)))
+    return rows
 
 
 def dsr(context: Context, flags: Sequence[str]) -> Workload:

@@ -139,7 +139,8 @@ def measure_landmarks(
     limit = options.ced_limit
     rows = {protocol: landmark_rows(values, annotations.landmark_names) for protocol, values in errors.items()}
     write_per_landmark(out / "per_landmark.csv", rows)
-    save_worst_landmarks(out / "worst_landmarks.png", names, findings, nme["annotated_boxes"], annotations.skeleton)
+    if options.pictures:
+        save_worst_landmarks(out / "worst_landmarks.png", names, findings, nme["annotated_boxes"], annotations.skeleton)
     curves = {PROTOCOLS[protocol]: values[~np.isnan(values)] for protocol, values in nme.items()}
     save_cumulative_errors(out / "cumulative_error.png", curves, limit, options.normaliser)
     metrics = {
@@ -178,8 +179,9 @@ def evaluate(
     if with_landmarks:
         landmarks, nme = measure_landmarks(findings, names, annotations, out, options)
         remarks += landmark_notes(findings, options.normaliser)
-    save_missed(out / "missed.png", names, findings, options.score_threshold)
-    save_false_alarms(out / "false_alarms.png", names, findings)
+    if options.pictures:
+        save_missed(out / "missed.png", names, findings, options.score_threshold)
+        save_false_alarms(out / "false_alarms.png", names, findings)
     write_per_ear(out / "per_ear.csv", names, findings, nme)
     write_detections(out / "detections.json", ids, names, findings, source.category)
     return {

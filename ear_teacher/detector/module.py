@@ -198,8 +198,7 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
         grid = photograph_grid(pictures, min(GRID_COLUMNS, len(pictures)))
         path = self.log_dir / "detections" / f"epoch_{self.current_epoch:03d}.png"
         write_image(path, grid)
-        for writer in self.tensorboard():
-            writer.add_image("detections", grid, self.global_step, dataformats="HWC")
+        self.log_picture("detections", grid)
 
 
 def _to_cpu(values: dict[str, Tensor]) -> dict[str, Tensor]:

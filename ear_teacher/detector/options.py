@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.core.tool_options import ModelOptions
+from earface.core.tool_options import ModelOptions, PeopleOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 ONNX_FILES = ("boxes.onnx", "landmarks.onnx")
@@ -22,7 +22,7 @@ Normaliser = Literal["landmark-box", "ear-box"]
 
 
 @dataclass(frozen=True)
-class EarDetectorEvaluationOptions(ModelOptions):
+class EarDetectorEvaluationOptions(PeopleOptions, ModelOptions):
     """Evaluate a trained ear detector on annotated photographs: boxes, landmarks, visibility."""
 
     checkpoint: str = option(

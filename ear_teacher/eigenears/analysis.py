@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from ear_teacher.eigenears.appearance import appearance, laterality_share, parts
 from ear_teacher.eigenears.components import Components, picture_metric, principal_components, share_of_pictures
 from ear_teacher.eigenears.config import EigenearOptions
-from ear_teacher.eigenears.factors import default_index, explained_by_group, read_factors, subject_share
+from ear_teacher.eigenears.factors import SIDE, default_index, explained_by_group, read_factors, subject_share
 from ear_teacher.eigenears.report import EigenearResults, write_components, write_scores
 from ear_teacher.eigenears.traversals import save_pictures
 from ear_teacher.loading import Ears
@@ -66,6 +67,8 @@ def create_eigenears(
     batch = options.batch_size
     look = appearance(ears.images)
     mu, logvar = encode_posteriors(model, ears.images, batch, device)
+    for measured in (mu, logvar):
+        measured[:, model.config.shape_dim :] = 0  # one light for all: eigenears are of shape
     metric = picture_metric(model, mu.double().numpy(), batch, device) if options.metric == "picture" else None
     components = principal_components(mu, options.components, look.brightness[:, 0], metric)
     count = components.scores.shape[1]
@@ -83,7 +86,8 @@ def create_eigenears(
         subject=subject_share(components.scores, owners) if ears.subjects else None,
         factors=explained_by_group(components.scores, factors, owners) if factors else None,
     )
-
+    if factors and not ears.sides:
+        ears = replace(ears, sides=["r" if side > 0 else "l" for side in factors[SIDE]])
     save_pictures(out, model, ears, mu, logvar, found, options, device)
     write_components(out / "components.csv", found)
     write_scores(out / "scores.csv", ears.names, ears.subjects, components.scores)

@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from earface.core.options import option
-from earface.core.tool_options import ModelOptions
+from earface.core.tool_options import ModelOptions, PeopleOptions
 
-RESULTS = (
-    *("eigenears.json", "components.csv", "scores.csv", "eigenears_grid.png", "explained_variance.png"),
-    *("factors.png", "traversal.png", "interpolation.png", "pc_[0-9]*.png"),
-)
+PICTURES = ("eigenears_grid.png", "traversal.png", "interpolation.png", "pc_[0-9]*.png")  # of ears
+RESULTS = ("eigenears.json", "components.csv", "scores.csv", "explained_variance.png", "factors.png", *PICTURES)
 
 
 @dataclass(frozen=True)
-class EigenearOptions(ModelOptions):
+class EigenearOptions(PeopleOptions, ModelOptions):
     """Draw the principal components of an ear VAE's latents and measure their composition."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")

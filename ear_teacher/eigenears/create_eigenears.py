@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_report(console, found, options.metric)
     for note in sentences:
         console.print(f"[yellow]note[/] {note}", soft_wrap=True, highlight=False)
-    console.print(f"eigenears.json, CSVs and pictures: {out}", soft_wrap=True, highlight=False)
+    shown = "pictures" if options.pictures else "plots"
+    console.print(f"eigenears.json, CSVs and {shown}: {out}", soft_wrap=True, highlight=False)
     return 0
 
 

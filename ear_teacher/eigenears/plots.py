@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,8 +25,12 @@ from ear_teacher.eigenears.image_grid import (
     signed,
     strip_width,
 )
+from earface.data.plots import BLUE, GREY, ORANGE, PURPLE, SERIES, Look
 
-COLOURS = dict(zip(PARTS, ("#E69F00", "#CC79A7", "#B8B8B8", "#0072B2"), strict=True))  # safe for colour blindness
+LOOKS = {
+    name: Look(colour, hatch=hatch)
+    for name, colour, hatch in zip(PARTS, (ORANGE, PURPLE, GREY, BLUE), ("", "////", "....", ""), strict=True)
+}
 MARGIN = 16
 NAMES = 118  # width of the names of rows
 CELLS = 4  # components side by side in the grid
@@ -42,7 +47,7 @@ class ComponentPictures:
     from_mean: Tensor  # decoded from the mean ear
     from_ear: Tensor  # decoded from one real ear, the same for all components
     nearest: Tensor  # input ears whose score is near each position
-    nearest_scores: Floats  # (S,) theirs
+    nearest_scores: Floats  # (S,) theirs, from the mean ear's
     parts: Mapping[str, float]  # shares of PARTS
 
     @property
@@ -130,13 +135,17 @@ def _bar(
     axes = grid.axes(left, top, width, height)
     start = 0.0
     for name in PARTS:
-        axes.barh(0, parts[name], left=start, color=COLOURS[name], height=1.0)
+        axes.barh(0, parts[name], left=start, height=1.0, **_filled(LOOKS[name]))
         if shares and parts[name] >= 0.04:
-            ink = "white" if name == "structure" else DARK
-            place = start + parts[name] / 2
-            axes.text(place, 0, f"{parts[name]:.0%}", ha="center", va="center_baseline", fontsize=8.5, color=ink)
+            place, behind = start + parts[name] / 2, {"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            look: dict[str, Any] = {"fontsize": 8.5, "color": DARK, "bbox": behind}
+            axes.text(place, 0, f"{parts[name]:.0%}", ha="center", va="center_baseline", **look)
         start += parts[name]
     axes.set(xlim=(0, 1), ylim=(-0.5, 0.5))
+
+
+def _filled(look: Look) -> dict[str, Any]:
+    return {"color": look.colour, "edgecolor": "white", "linewidth": 0, "hatch": look.hatch}
 
 
 def _legend(grid: ImageGrid, left: float, top: float) -> None:
@@ -144,7 +153,8 @@ def _legend(grid: ImageGrid, left: float, top: float) -> None:
         place = left + number * 150
         grid.axes(place, top - 7, 22, 14).set_axis_on()
         axes = grid.figure.axes[-1]
-        axes.set(xticks=[], yticks=[], facecolor=COLOURS[name])
+        axes.set(xticks=[], yticks=[], xlim=(0, 1), ylim=(-0.5, 0.5))
+        axes.barh(0, 1, height=1.0, **_filled(LOOKS[name]))
         axes.spines[:].set_visible(False)
         grid.text(place + 32, top, name, 8.5)
 
@@ -162,15 +172,15 @@ def save_explained_variance(
     bottom = np.zeros(len(variance))
     for part in PARTS:
         heights = variance * parts[part]
-        left.bar(numbers, heights, 0.8, bottom=bottom, color=COLOURS[part], label=part)
+        left.bar(numbers, heights, 0.8, bottom=bottom, label=part, **_filled(LOOKS[part]))
         bottom += heights
     left.set(xlabel="component", ylabel=name)
     left.legend(frameon=False)
     first = min(5, len(variance))
     left.set_title(f"the first {first}: {variance[:first].sum():.1%}", loc="left", fontsize="medium")
-    styles = (("o-", COLOURS["structure"]), ("s--", COLOURS["brightness"]), ("^:", LIGHT))
-    for (label, shares), (style, colour) in zip(cumulative.items(), styles, strict=False):
-        right.plot(np.arange(1, len(shares) + 1), np.cumsum(shares), style, color=colour, markersize=4, label=label)
+    for (label, shares), look in zip(cumulative.items(), SERIES, strict=False):
+        along = np.arange(1, len(shares) + 1)
+        right.plot(along, np.cumsum(shares), marker=look.marker, markersize=4, label=label, **look.curve())
     right.set(xlabel="components, together", ylabel="share of the variance", ylim=(0, 1.02))
     right.legend(frameon=False, loc="best", fontsize="small")
     for axes in (left, right):

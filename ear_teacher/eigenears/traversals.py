@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ear_teacher.eigenears.config import EigenearOptions
+from ear_teacher.eigenears.config import PICTURES, EigenearOptions
 from ear_teacher.eigenears.plots import (
     ComponentPictures,
     save_component,
@@ -25,10 +24,12 @@ from ear_teacher.eigenears.report import EigenearResults
 from ear_teacher.loading import Ears
 from ear_teacher.metrics.reconstruction import decode_unit, latent_use, unit_images
 from ear_teacher.model import EarVAE
+from earface.core.files import remove_results
 
 TRAVERSED = 8  # latents in the traversal grid
 PAIRS = 6  # of ears in the interpolation grid
 NEAR_MEAN = 40  # ears, the best reconstructed of which is shown along every component
+SIDES = {"r": "right", "l": "left"}
 
 
 def save_pictures(
@@ -41,15 +42,40 @@ def save_pictures(
     options: EigenearOptions,
     device: str,
 ) -> None:
-    """Write every PNG of eigenears; surplus ones of an earlier call are deleted."""
-    count = len(found.pictures)
-    for stale in out.glob("pc_*.png"):
-        if (number := re.fullmatch(r"pc_(\d+)\.png", stale.name)) and int(number[1]) > count:
-            stale.unlink()
-    shown = along(model, mu.double().numpy(), ears.images, found, options, device)
+    """Write every PNG of eigenears; those of an earlier call that are not replaced are deleted."""
+    remove_results(out, PICTURES)
+    save_plots(out, found, options)
+    if not options.pictures:
+        return
+    latents, count = mu.double().numpy(), len(found.pictures)
+    rows, of_one_side = one_side(ears)
+    shown = along(model, latents, ears.images, rows, found, options, device)
     for component in shown:
         save_component(out / f"pc_{component.number}.png", component)
-    save_grid(out / "eigenears_grid.png", shown, f"eigenears: {count} principal components of {len(mu)} ears")
+    heading = f"eigenears: {count} principal components of {len(mu)} ears{of_one_side}"
+    save_grid(out / "eigenears_grid.png", shown, heading)
+    kl = latent_use(mu, logvar).kl_per_dimension
+    heading = f"the latents with the most nats, one at a time{of_one_side}"
+    save_traversal(out / "traversal.png", model, latents[rows], kl, heading, options, device)
+    heading = f"decoded straight lines between two ears{of_one_side}"
+    save_interpolation(out / "interpolation.png", model, latents, ears, rows, heading, options, device)
+
+
+def one_side(ears: Ears) -> tuple[NDArray[np.intp], str]:
+    """The rows of the ears that are shown, and of which side they are, in words.
+
+    The side with more ears: the mean of left and right ears is none, and nor is what lies between them. All, and no
+    words, where every ear was mirrored to one side or no side is known.
+    """
+    sides = np.array(ears.sides or [""])
+    counts = {side: int((sides == side).sum()) for side in SIDES}
+    side = max(counts, key=lambda each: counts[each])
+    if ears.mirrored or counts[side] < 2:
+        return np.arange(len(ears.names)), ""
+    return np.flatnonzero(sides == side), f", shown on {SIDES[side]} ears"
+
+
+def save_plots(out: Path, found: EigenearResults, options: EigenearOptions) -> None:
     of_what = "decoded pictures" if options.metric == "picture" else "latents"
     save_explained_variance(
         out / "explained_variance.png",
@@ -66,28 +92,29 @@ def save_pictures(
         save_factors(out / "factors.png", found.factors)
     else:
         (out / "factors.png").unlink(missing_ok=True)
-    save_traversal(out / "traversal.png", model, mu, latent_use(mu, logvar).kl_per_dimension, options, device)
-    save_interpolation(out / "interpolation.png", model, mu, ears, options, device)
 
 
 def along(
     model: EarVAE,
     mu: NDArray[np.float64],
     images: NDArray[np.uint8],
+    rows: NDArray[np.intp],
     found: EigenearResults,
     options: EigenearOptions,
     device: str,
 ) -> list[ComponentPictures]:
-    """The pictures of each component: from the mean ear, and from one typical ear."""
+    """The pictures of each component: from the mean of the ears `rows`, and from one typical ear of them."""
     components = found.components
     positions = np.linspace(-options.sigmas, options.sigmas, options.steps)
-    start = mu[typical_row(model, mu, images, components.scores, options.batch_size, device)]
+    all_scores = components.scores[rows] - components.scores[rows].mean(axis=0)
+    mean = mu[rows].mean(axis=0)
+    start = mu[rows[typical_row(model, mu[rows], images[rows], all_scores, options.batch_size, device)]]
     shown = []
     for row, share in enumerate(components.variance):
-        scores = components.scores[:, row]
+        scores = all_scores[:, row]
         nearest = nearest_rows(scores, positions)
         steps = positions[:, None] * components.directions[row]
-        decoded = decode(model, np.concatenate([components.mean + steps, start + steps]), options.batch_size, device)
+        decoded = decode(model, np.concatenate([mean + steps, start + steps]), options.batch_size, device)
         shown.append(
             ComponentPictures(
                 number=row + 1,
@@ -96,7 +123,7 @@ def along(
                 positions=positions,
                 from_mean=decoded[: options.steps],
                 from_ear=decoded[options.steps :],
-                nearest=unit_images(images[nearest]),
+                nearest=unit_images(images[rows[nearest]]),
                 nearest_scores=scores[nearest],
                 parts={name: float(shares[row]) for name, shares in found.parts.items()},
             )
@@ -137,32 +164,45 @@ def decode(model: EarVAE, latents: NDArray[np.float64], batch_size: int, device:
 
 
 def save_traversal(
-    path: Path, model: EarVAE, mu: Tensor, kl: NDArray[np.float64], options: EigenearOptions, device: str
+    path: Path,
+    model: EarVAE,
+    latents: NDArray[np.float64],
+    kl: NDArray[np.float64],
+    heading: str,
+    options: EigenearOptions,
+    device: str,
 ) -> None:
     """The latents (N, D) with the most nats (D,), each from -k to k standard deviations about the mean ear."""
-    latents = mu.double().numpy()
     positions = np.linspace(-options.sigmas, options.sigmas, options.steps)
     rows = {}
     for latent in np.argsort(-kl, kind="stable")[:TRAVERSED]:
         moved = np.tile(latents.mean(axis=0), (options.steps, 1))
         moved[:, latent] += positions * latents[:, latent].std()
         rows[f"latent {latent}\n{kl[latent]:.2f} nats"] = decode(model, moved, options.batch_size, device)
-    save_rows(path, [sigmas(position) for position in positions], rows, "the latents with the most nats, one at a time")
+    save_rows(path, [sigmas(position) for position in positions], rows, heading)
 
 
 def save_interpolation(
-    path: Path, model: EarVAE, mu: Tensor, ears: Ears, options: EigenearOptions, device: str
+    path: Path,
+    model: EarVAE,
+    latents: NDArray[np.float64],
+    ears: Ears,
+    chosen: NDArray[np.intp],
+    heading: str,
+    options: EigenearOptions,
+    device: str,
 ) -> None:
-    """Straight lines between the latents of pairs of ears, of different subjects where these are known."""
-    latents = mu.double().numpy()
+    """Straight lines between the latents of pairs of ears of `chosen`, of different subjects where these are known."""
+    subjects = None if ears.subjects is None else [ears.subjects[row] for row in chosen]
     shares = np.linspace(0.0, 1.0, options.steps)
     rows = {}
-    for number, (first, second) in enumerate(pairs(len(latents), ears.subjects), 1):
+    for number, pair in enumerate(pairs(len(chosen), subjects), 1):
+        first, second = chosen[list(pair)]
         line = latents[first] + shares[:, None] * (latents[second] - latents[first])
         ends = unit_images(ears.images[np.array([first, second])])
         rows[f"pair {number}"] = torch.cat([ends[:1], decode(model, line, options.batch_size, device), ends[1:]])
     columns = ["input", *(f"{share:.0%}" for share in shares), "input"]
-    save_rows(path, columns, rows, "decoded straight lines between two ears")
+    save_rows(path, columns, rows, heading)
 
 
 def pairs(count: int, subjects: Sequence[str] | None) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ear_teacher.ear_reader import EarReader, EarSource, image_sources
 from ear_teacher.embeddings.embedder import TITLES, EarEmbedder
-from ear_teacher.embeddings.neighbors import cluster, most_similar
+from ear_teacher.embeddings.neighbors import Clusters, cluster, most_similar
 from ear_teacher.embeddings.plots import CLUSTER_COLUMNS, PROJECTOR, Shown, save_clusters, save_neighbors
 from ear_teacher.embeddings.sources import read_ears, sources_of_table
 from ear_teacher.embeddings.table import Embeddings, check_extension, read_embeddings
@@ -107,11 +107,11 @@ def search(
     query: str,
     reader: EarReader,
     top_k: int,
-    out: Path,
+    out: Path | None,
     device: str,
     console: Console,
 ) -> None:
-    """Print the `top_k` ears most similar to a picture, or as many as there are, and draw them.
+    """Print the `top_k` ears most similar to a picture, or as many as there are, and draw them into `out`.
 
     Its own rows in the table are excluded.
     """
@@ -131,20 +131,32 @@ def search(
     units, query_unit = (unit_rows(values, embedder.center) for values in (table.embeddings, embedding[None]))
     rows, similarity = most_similar(units, query_unit[0], top_k, own)
     neighbors = list(zip(shown(table, rows, channels), similarity.tolist(), strict=True))
-    save_neighbors(out, asked, neighbors, embedder.measure)
     say(console, f"most similar to {query}, by {embedder.measure}:")
     for rank, (neighbor, cosine) in enumerate(neighbors, 1):
         subject = f"  subject {neighbor.subject}" if neighbor.subject else ""
         say(console, f"{rank:4d}  {cosine:7.4f}{subject}  {neighbor.name}")
-    say(console, f"picture of the search: {out}")
+    if out is not None:
+        save_neighbors(out, asked, neighbors, embedder.measure)
+        say(console, f"picture of the search: {out}")
 
 
-def group(embedder: EarEmbedder, table: Embeddings, count: int, out: Path, console: Console) -> Embeddings:
-    """The table with a cluster column; writes an image grid of the ears nearest each centre."""
+def group(embedder: EarEmbedder, table: Embeddings, count: int, out: Path | None, console: Console) -> Embeddings:
+    """The table with a cluster column; writes an image grid of the ears nearest each centre into `out`."""
     if count > len(table):
         raise InputError(f"`clusters` {count}: there are {len(table)} ears")
     found = cluster(unit_rows(table.embeddings, embedder.center), count)
     members = [np.flatnonzero(found.label == label) for label in range(count)]
+    say(console, f"{count} clusters, sizes {' '.join(str(len(rows)) for rows in members)}")
+    if out is not None:
+        draw_clusters(embedder, table, found, members, out)
+        say(console, f"image grid: {out}")
+    return dataclasses.replace(table, cluster=found.label)
+
+
+def draw_clusters(
+    embedder: EarEmbedder, table: Embeddings, found: Clusters, members: Sequence[NDArray[np.int64]], out: Path
+) -> None:
+    """members: the rows of each cluster."""
     nearest = [rows[np.argsort(-found.similarity[rows], kind="stable")[:CLUSTER_COLUMNS]] for rows in members]
     pictures = iter(shown(table, np.concatenate(nearest), embedder.form.in_channels))
     rows_of_clusters = []
@@ -153,9 +165,6 @@ def group(embedder: EarEmbedder, table: Embeddings, count: int, out: Path, conso
         name = f"cluster {label}\n{len(rows)} ears" + (f"\n{people} subject{'s' * (people > 1)}" if people else "")
         rows_of_clusters.append((name, [next(pictures).picture for _ in chosen]))
     save_clusters(out, rows_of_clusters)
-    sizes = " ".join(str(len(rows)) for rows in members)
-    say(console, f"{count} clusters, sizes {sizes}; image grid: {out}")
-    return dataclasses.replace(table, cluster=found.label)
 
 
 def check_places(options: EarEmbeddingOptions) -> Path:

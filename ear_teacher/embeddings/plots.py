@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ear_teacher.embeddings.table import Embeddings
 from earface.core.errors import InputError
-from earface.core.files import atomic_write
+from earface.core.files import atomic_write, remove_results
 from earface.data.image_grid import save_image_grid, tile
 from earface.data.images import Pixels
 from earface.data.names import printable
@@ -27,6 +27,7 @@ from earface.data.plots import BLUE, GREY, ORANGE
 TILE = 224  # height in pixels of a neighbour
 COLUMNS = 6
 PROJECTOR = "projector_config.pbtxt"  # by which TensorBoard finds a projector
+TAG, SPRITE = "ears", "sprite.png"  # its folder, and TensorBoard's file of all thumbnails
 MAX_SHOWN = 36  # neighbours on one picture
 CLUSTER_TILE, CLUSTER_COLUMNS = 96, 12
 SPRITE_SIDE, MAX_THUMBNAIL, MIN_THUMBNAIL = 8192, 64, 16  # TensorBoard takes one square picture of all thumbnails
@@ -113,7 +114,10 @@ def thumbnail_side(count: int) -> int:
 
 
 def write_projector(folder: Path, table: Embeddings, pictures: Sequence[Pixels | None]) -> None:
-    """For `tensorboard --logdir folder`, under Projector: embeddings, names, subjects, clusters, thumbnails."""
+    """For `tensorboard --logdir folder`, under Projector: embeddings, names, subjects, clusters, thumbnails.
+
+    pictures: of the rows, or none at all: then thumbnails of an earlier call are deleted.
+    """
     columns: dict[str, Sequence[object]] = {"path": table.paths}
     if table.subjects is not None:
         columns["subject"] = table.subjects
@@ -121,13 +125,14 @@ def write_projector(folder: Path, table: Embeddings, pictures: Sequence[Pixels |
         columns["cluster"] = table.cluster.tolist()
     side = thumbnail_side(len(table))
     rows = [[_one_cell(value) for value in row] for row in zip(*columns.values(), strict=True)]
+    remove_results(folder, [f"*/{TAG}/{SPRITE}"])
     with SummaryWriter(str(folder)) as writer, contextlib.redirect_stdout(io.StringIO()):  # warns of what it replaces
         writer.add_embedding(
             torch.from_numpy(table.embeddings),
             metadata=rows if len(columns) > 1 else [row[0] for row in rows],
             metadata_header=list(columns) if len(columns) > 1 else None,
-            label_img=to_tensor([tile(picture, side, side) for picture in pictures]),
-            tag="ears",
+            label_img=to_tensor([tile(picture, side, side) for picture in pictures]) if pictures else None,
+            tag=TAG,
         )
 
 

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from skimage.feature import hog
 from torch import Tensor
 
+from ear_teacher.appearance_code import AppearanceCode
+from ear_teacher.linear_path import LinearPath
 from earface.data.images import Pixels
 from earface.data.pixels import float64_device
 
@@ -65,6 +67,26 @@ class PixelPCA:
         side = round((self.mean.numel() / self.channels) ** 0.5)
         pixels = codes @ self.components + self.mean
         return pixels.view(-1, side, side, self.channels).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class LinearOnly:
+    """The closed-form part of an EarVAE: its linear path and, where it has one, its appearance code."""
+
+    path: LinearPath
+    appearance: AppearanceCode | None
+
+    def encode(self, images: Tensor) -> Tensor:
+        if self.appearance is None:
+            return self.path.encode(images)
+        canonical, code = self.appearance.split(images)
+        return torch.cat([self.path.encode(canonical), code], dim=1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        if self.appearance is None:
+            return self.path.decode(codes)
+        shape = codes.shape[1] - self.appearance.size
+        return self.appearance.restore(self.path.decode(codes[:, :shape]), codes[:, shape:])
 
 
 class _Rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,24 +13,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ear_teacher.model import EarVAE
-from earface.data.image_grid import save_image_grid
+from earface.data.image_grid import absolute_error, save_image_grid
 from earface.data.pixels import to_unit
-from earface.data.plots import BLUE, GREY, ORANGE, save_plot
+from earface.data.plots import FIRST, SERIES, THIRD, save_plot
 
-DIFFERENCE_GAIN = 4  # errors of a few percent would look black
 SAMPLE_SEED = 7
 
 
 def save_reconstructions(path: Path, images: Tensor, decoded: Mapping[str, Tensor]) -> None:
-    """One column per ear: the input, each method's reconstruction, and the methods' absolute differences, amplified.
+    """One column per ear: the input, each method's reconstruction, and a map of each method's errors.
 
     images, and each of `decoded` (row name -> reconstructions): (N, C, S, S) in [0, 1].
     """
-    differences = {
-        f"{name.splitlines()[0]}\ndifference x{DIFFERENCE_GAIN}": (reconstruction - images).abs() * DIFFERENCE_GAIN
-        for name, reconstruction in decoded.items()
-    }
-    save_image_grid(path, {"input": images, **decoded, **differences})
+    errors = {f"error of\n{name.splitlines()[0]}": absolute_error(found, images) for name, found in decoded.items()}
+    save_image_grid(path, {"input": images, **decoded}, errors)
 
 
 @torch.no_grad()
@@ -49,9 +44,10 @@ def save_kl_per_dimension(path: Path, kl: NDArray[np.float64], active: NDArray[n
     edges = np.arange(len(kl) + 1) + 0.5
 
     def draw(axes: Axes) -> None:
-        for chosen, color, name in ((active, BLUE, "active"), (~active, GREY, "inactive")):
+        for chosen, look, name in ((active, FIRST, "active"), (~active, THIRD, "inactive")):
             heights = np.where(chosen, kl, 0.0)[order]
-            axes.stairs(heights, edges, fill=True, color=color, label=f"{name}: {int(chosen.sum())} dimensions")
+            label = f"{name}: {int(chosen.sum())} dimensions"
+            axes.stairs(heights, edges, fill=True, label=label, **look.area(linewidth=0))
         axes.set(xlabel="latent dimension, by KL", ylabel="KL from the prior (nats)", xlim=(edges[0], edges[-1]))
         axes.set_ylim(bottom=0.0)
         axes.set_title(f"{kl.sum():.1f} nats over {len(kl)} dimensions", loc="left", fontsize="medium")
@@ -69,14 +65,11 @@ def save_psnr_histogram(path: Path, psnr: Mapping[str, NDArray[np.float64]]) -> 
     bins = np.histogram_bin_edges(everything, bins=min(40, max(8, round(len(everything) ** 0.5))))
 
     def draw(axes: Axes) -> None:
-        styles: tuple[tuple[str, dict[str, Any]], ...] = (
-            (BLUE, {"histtype": "stepfilled", "alpha": 0.45}),
-            (ORANGE, {"histtype": "step", "linewidth": 1.8}),
-        )
-        for (name, values), (color, style) in zip(finite.items(), styles, strict=True):
+        for (name, values), look in zip(finite.items(), SERIES, strict=False):
             mean = values.mean() if len(values) else np.nan
-            axes.hist(values, bins.tolist(), color=color, label=f"{name}: mean {mean:.2f} dB", **style)
-            axes.axvline(mean, color=color, linestyle="--", linewidth=1.5)
+            label = f"{name}: mean {mean:.2f} dB"
+            axes.hist(values, bins.tolist(), histtype="stepfilled", label=label, **look.area())
+            axes.axvline(mean, **look.curve())
         axes.set(xlabel="PSNR of an image (dB)", ylabel="validation images")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 

@@ -92,13 +92,16 @@ def encode_posteriors(model: EarVAE, images: NDArray[np.uint8], batch_size: int,
     return mu.contiguous(), logvar.contiguous()
 
 
-def latent_use(mu: Tensor, logvar: Tensor) -> LatentUse:
-    """mu, logvar: (N, D)."""
+def latent_use(mu: Tensor, logvar: Tensor, appearance_dim: int = 0) -> LatentUse:
+    """mu, logvar: (N, D), the last `appearance_dim` of which are measured and count as 0 nats."""
     moments = LatentMoments(mu.shape[1])
     moments.add(mu, logvar)
+    shape_dim = mu.shape[1] - appearance_dim
+    kl = moments.kl_per_dimension.numpy()
+    kl[shape_dim:] = 0
     return LatentUse(
-        kl_nats=kl_divergence(mu, logvar).double().sum(dim=1).numpy(),
-        kl_per_dimension=moments.kl_per_dimension.numpy(),
+        kl_nats=kl_divergence(mu[:, :shape_dim], logvar[:, :shape_dim]).double().sum(dim=1).numpy(),
+        kl_per_dimension=kl,
         active=(moments.covariance.diagonal() > ACTIVE_VARIANCE).numpy(),
         moments=moments,
     )

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ear_teacher.recognition.options import EVALUATION_RESULTS, EarRecognizerEvaluationOptions
+from ear_teacher.recognition.options import EVALUATION_RESULTS, FAILURES, EarRecognizerEvaluationOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import output_folder, require_path, require_trained, write_json
+from earface.core.files import output_folder, remove_results, require_path, require_trained, write_json
 from earface.core.first_imports import first_imports
 from earface.core.notices import warnings_given
 
@@ -45,12 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError(f"{options.checkpoint}: an exported folder names no ears; give them by `npy`")
     out = results_folder(options, trained.source)
     console, results, notes = Console(), {}, []
+    remove_results(out, FAILURES)
     for number, path in enumerate(files, 1):
         ears = open_test_ears(path, trained, options.data_root, options.cache_dir).evenly(options.per_subject)
         notes += trained.overlap(ears)
         found = evaluate(trained.model, ears, options.batch_size, options.replicates, device)
         suffix = f"_{number}" if len(files) > 1 else ""
-        save_failures(out / f"failures{suffix}.png", ears, found[0])
+        if options.pictures:
+            save_failures(out / f"failures{suffix}.png", ears, found[0])
         write_per_ear(out / f"per_ear{suffix}.csv", ears, found[0])
         results[path] = results_of(ears, *found)
     about = {"checkpoint": str(trained.source), "weights": options.weights, "contract": trained.model.config.contract}
@@ -59,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_report(console, results)
     for note in notes:
         console.print(f"[yellow]note[/] {note}", soft_wrap=True, highlight=False)
-    console.print(f"metrics.json, per_ear.csv and pictures: {out}", soft_wrap=True, highlight=False)
+    files_written = "metrics.json, per_ear.csv and pictures" if options.pictures else "metrics.json and per_ear.csv"
+    console.print(f"{files_written}: {out}", soft_wrap=True, highlight=False)
     return 0
 
 

@@ -156,10 +156,9 @@ def failure_grid(ears: TestEars, found: Recognition) -> Pixels | None:
 
 
 def save_failures(path: Path, ears: TestEars, found: Recognition) -> None:
+    """No file where there are none."""
     grid = failure_grid(ears, found)
-    if grid is None:
-        path.unlink(missing_ok=True)
-    else:
+    if grid is not None:
         write_image(path, grid)
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ear_teacher.metrics.baselines import hog_features
+from ear_teacher.metrics.reconstruction import encode_all, unit_images
 from ear_teacher.recognition.config import EarRecognizerTrainingConfig
 from ear_teacher.recognition.datamodule import EarIdentityBatch, EarRecognizerDataModule
 from ear_teacher.recognition.losses import EarRecognizerLoss, margin_at
@@ -15,10 +20,11 @@ from ear_teacher.recognition.metrics import identification
 from ear_teacher.recognition.model import EarRecognizer
 from earface.core.errors import InputError
 from earface.core.options import to_plain
+from earface.core.progress import progress
 from earface.data.identity_split import identity_digests
 from earface.nn.margin_head import MarginHead
 from earface.training.loader import batches_per_epoch
-from earface.training.module import TrainingModule
+from earface.training.module import MOST_EMBEDDED, TrainingModule
 from earface.training.optim import backbone_groups, check_groups, named_group
 
 
@@ -93,18 +99,38 @@ class EarRecognizerLightning(TrainingModule[EarRecognizerTrainingConfig, EarReco
             device = self.trainer.strategy.root_device
             self.embeddings = torch.zeros(len(ears), self.model.config.embedding_dim, device=device)
         embeddings = self.over_processes(self.embeddings).cpu().numpy()
-        means: dict[str, float] = {}
-        start = 0
-        for number, file in enumerate(ears.files):
-            rows = slice(start, start + len(file))
-            start += len(file)
-            found = identification(embeddings[rows], file.subjects)
-            values = {"eer": found.eer, "rank1": found.rank1, "tar": found.tar}
-            suffix = f"_{number + 1}" if len(ears.files) > 1 else ""
-            means |= {f"val/{name}{suffix}": value for name, value in values.items() if value is not None}
+        starts = np.cumsum([0, *map(len, ears.files)])
+        means = self._metrics([embeddings[start:end] for start, end in pairwise(starts)])
         eers = [value for name, value in means.items() if name.startswith("val/eer")]
         shown = tuple(name for name in means if name.startswith(("val/eer", "val/rank1")))
         self.log_validation({"val/loss": sum(eers) / len(eers), **means}, shown=("val/loss", *shown))
+
+    def _metrics(self, features: list[NDArray[np.floating]]) -> dict[str, float]:
+        """`val/NAME` of each file's ears by their (N, D) features; with several files, each under its number."""
+        means: dict[str, float] = {}
+        files = self.datamodule.val_set.files
+        for number, (file, rows) in enumerate(zip(files, features, strict=True)):
+            found = identification(rows, file.subjects)
+            values = {"eer": found.eer, "rank1": found.rank1, "tar": found.tar}
+            suffix = f"_{number + 1}" if len(files) > 1 else ""
+            means |= {f"val/{name}{suffix}": value for name, value in values.items() if value is not None}
+        return means
+
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Histograms of oriented gradients of the same ears."""
+        with progress("histograms of gradients, the baseline", quiet=self.config.progress == "none"):
+            return {"HOG": self._metrics([hog_features(file.images) for file in self.datamodule.val_set.files])}
+
+    def on_train_end(self) -> None:
+        """Up to MOST_EMBEDDED validation ears, evenly spread, for TensorBoard's projector."""
+        if not self.draws_pictures or not self.tensorboard():
+            return
+        ears = self.datamodule.val_set
+        chosen = np.linspace(0, len(ears) - 1, min(len(ears), MOST_EMBEDDED)).round().astype(int)
+        images = np.stack([ears.files[file].images[row] for file, row in (ears.places[each] for each in chosen)])
+        embeddings = encode_all(self.model.embeddings, images, self.datamodule.least_val_batch, str(self.device))
+        labels = [ears.files[file].subjects[row] for file, row in (ears.places[each] for each in chosen)]
+        self.log_embeddings("validation ears", embeddings, labels, unit_images(images))
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

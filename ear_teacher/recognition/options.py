@@ -7,12 +7,13 @@ from typing import ClassVar
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.core.tool_options import DeviceOptions, ModelOptions
+from earface.core.tool_options import DeviceOptions, ModelOptions, PeopleOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 RECOGNIZER, LANDMARKS, FORM = "recognizer.onnx", "landmarks.onnx", "ear_form.json"
 
-EVALUATION_RESULTS = ("metrics.json", "per_ear.csv", "failures*.png", "det*.png")
+FAILURES = ("failures.png", "failures_[0-9]*.png")
+EVALUATION_RESULTS = ("metrics.json", "per_ear.csv", *FAILURES)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class EarEmbedOptions(DeviceOptions):
 
 
 @dataclass(frozen=True)
-class EarRecognizerEvaluationOptions(ModelOptions):
+class EarRecognizerEvaluationOptions(PeopleOptions, ModelOptions):
     """Evaluate a trained ear recogniser on ears of people it was not trained on, beside HOG."""
 
     checkpoint: str = option("ear_teacher/checkpoints/recognizer/last.ckpt", CHECKPOINT_HELP)

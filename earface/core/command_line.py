@@ -1,8 +1,8 @@
 """A command line from a frozen dataclass of options, through jsonargparse.
 
 jsonargparse gives typed flags, `--config FILE` and `--print_config`. This adds what it lacks: dashes equal
-underscores, a bare boolean flag means true, several values after one flag, aliases, an encoder's recipe as defaults,
-and errors of one line.
+underscores, a bare boolean flag means true, --no-NAME means false or 0, several values after one flag, aliases, an
+encoder's recipe as defaults, and errors of one line.
 """
 
 from __future__ import annotations
@@ -126,9 +126,10 @@ def build_parser(
 def normalise(argv: Sequence[str], options_type: type, aliases: Mapping[str, str]) -> list[str]:
     """Spell every flag as its field: dashes to underscores, aliases resolved, bare booleans made true.
 
-    A field that is a tuple takes all values up to the next flag.
+    A field that is a tuple takes all values up to the next flag. --no-NAME is 0 where NAME is a number of things.
     """
     hints = get_type_hints(options_type)
+    counts = {field.name for field in dataclasses.fields(options_type) if _may_be_none(hints, field)}
     booleans = {name for name, hint in hints.items() if hint is bool or bool in get_args(hint)}
     tuples = {name for name, hint in hints.items() if get_origin(hint) is tuple}
     result: list[str] = []
@@ -148,6 +149,8 @@ def normalise(argv: Sequence[str], options_type: type, aliases: Mapping[str, str
         bare = name.removeprefix("no_")
         if bare != name and not equals and (bare in booleans or (bare in OLD_SWITCHES and bare in hints)):
             name, equals, value = bare, "=", "false"
+        if bare != name and not equals and bare in counts and name not in hints:
+            name, equals, value = bare, "=", "0"
         if not equals and (name in booleans or name in OLD_SWITCHES) and following.startswith("--"):
             equals, value = "=", "true"
         if name in tuples:
@@ -162,6 +165,10 @@ def normalise(argv: Sequence[str], options_type: type, aliases: Mapping[str, str
             value = _current_file(value, hints) if name == "config" else current_value(name, value)
         result.append(f"--{name}{equals}{value}")
     return _files_first(result)
+
+
+def _may_be_none(hints: Mapping[str, Any], field: dataclasses.Field[Any]) -> bool:
+    return hints[field.name] is int and field.metadata.get("low") == 0
 
 
 def _current_file(path: str, options: Collection[str]) -> str:

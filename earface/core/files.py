@@ -96,6 +96,12 @@ def results_in(folder: Path, names: Iterable[str]) -> list[Path]:
     return [path for name in names for path in sorted(folder.glob(name))]
 
 
+def remove_results(folder: Path, names: Iterable[str]) -> None:
+    """Delete what an earlier call wrote and this one does not: nobody shall take it for this one's."""
+    for path in results_in(folder, names):
+        path.unlink()
+
+
 def output_folder(out: Path, results: Iterable[str], overwrite: bool) -> Path:
     """`out`, for `results`: names, or patterns of names; whoever writes the first makes the folder.
 

@@ -39,6 +39,15 @@ class ModelOptions(WeightsOptions, DeviceOptions):
     """Of a command that computes with a model trained here."""
 
 
+@dataclass(frozen=True)
+class PeopleOptions(ToolOptions):
+    """Of a command whose report shows faces or ears."""
+
+    pictures: bool = option(
+        True, "show people in pictures; false: numbers and plots alone, and pictures of an earlier call are deleted"
+    )
+
+
 def add_overwrite(parser: argparse.ArgumentParser) -> None:
     """The same, for a command whose flags are argparse's."""
     parser.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)

@@ -1,11 +1,11 @@
-"""The one style of plots: colours, sizes, and how they are saved."""
+"""The one style of plots: colours, lines, marks and hatches, sizes, and how they are saved."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -13,9 +13,41 @@ from matplotlib.figure import Figure
 
 from earface.core.files import atomic_write
 
-STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "earface"}
-DPI = 130
-BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#b8b8b8"  # distinct without colour vision, too
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "hatch.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,  # long enough for a pattern of dashes
+    "svg.hashsalt": "earface",
+}
+DPI = 150
+INK, BLUE, ORANGE, GREY = "#333333", "#0072B2", "#E69F00", "#B8B8B8"  # Okabe & Ito 2008: safe for the colour-blind
+SKY, VERMILION, PURPLE = "#56B4E9", "#D55E00", "#CC79A7"
+
+
+class Look(NamedTuple):
+    """How one of several curves or areas is drawn: no two share a line, so that a grey print tells them apart."""
+
+    colour: str
+    line: Any = "-"
+    marker: str = "o"
+    hatch: str = ""  # of its areas
+
+    def curve(self, **more: Any) -> dict[str, Any]:
+        """Of `Axes.plot` and its like."""
+        return {"color": self.colour, "linestyle": self.line, "linewidth": 1.5, **more}
+
+    def area(self, **more: Any) -> dict[str, Any]:
+        """Of areas, which may overlap: hatched ones are hollow and lie above the filled ones."""
+        face = "none" if self.hatch else (self.colour, 0.5)
+        looks = {"facecolor": face, "edgecolor": self.colour, "linewidth": 0.8, "hatch": self.hatch}
+        return {**looks, "zorder": 3 if self.hatch else 2, **more}
+
+
+FIRST, SECOND, THIRD = Look(BLUE), Look(ORANGE, (0, (5, 2)), "s", "////"), Look("#8C8C8C", (0, (1, 1.2)), "^", "....")
+SERIES = (FIRST, SECOND, THIRD)  # where the curves have no look of their own
 
 
 def as_bytes(figure: Figure, kind: str) -> bytes:
@@ -28,10 +60,9 @@ def as_bytes(figure: Figure, kind: str) -> bytes:
 
 def save_plot(path: Path, draw: Callable[[Axes], None]) -> None:
     """A PNG of what `draw` puts into one pair of axes, with a legend."""
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    draw(axes)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+        draw(axes := figure.add_subplot())
+        axes.legend()
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+        temporary.write_bytes(as_bytes(figure, "png"))

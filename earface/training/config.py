@@ -27,7 +27,7 @@ SHARED_GROUPS = {  # of help, in this order; each trainer adds its own
     ),
     "outputs": (
         *("name", "checkpoint_dir", "log_dir", "resume", "init_from"),
-        *("save_every_n_steps", "log_every_n_steps", "progress"),
+        *("save_every_n_steps", "log_every_n_steps", "progress", "pictures", "logger", "callback"),
     ),
     "hardware": (
         *("accelerator", "devices", "precision", "num_workers", "num_threads", "strategy", "num_nodes"),
@@ -114,6 +114,15 @@ class RunOptions:
     fast_dev_run: bool = option(False, "one batch of training and validation, nothing written", affects_result=False)
     progress: Literal["bar", "lines", "none"] = option(
         "bar", "a bar, a line per epoch, or silence", affects_result=False
+    )
+    pictures: bool = option(True, "draw validation pictures, for TensorBoard and the run's page", affects_result=False)
+    logger: tuple[str, ...] = option(
+        ("tensorboard",),
+        "beside metrics.csv: tensorboard, wandb, mlflow, ..., module:Class, each with ,name=value for it; or none",
+        affects_result=False,
+    )
+    callback: tuple[str, ...] = option(
+        (), "your callbacks: module:Class, with ,name=value for its constructor", affects_result=False
     )
 
     @property

@@ -1,26 +1,66 @@
-"""The two logs of a run: TensorBoard, and a CSV that keeps its rows when the run is resumed."""
+"""The logs of a run: TensorBoard, or what the user chose, and a CSV that keeps its rows when the run is resumed."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.tensorboard.summary import hparams
 
 from earface.core.files import atomic_write
 
+PLAIN = (bool, int, float, str)  # what TensorBoard's table of hyper-parameters takes
+
 
 class QuietTensorBoard(TensorBoardLogger):
-    """TensorBoard events in exactly `log_dir`, without Lightning's empty hyper-parameter metric.
+    """TensorBoard events in exactly `log_dir`: scalars in groups, and one row in its table of hyper-parameters.
 
+    train has an epoch's means and the learning rates, those that are always equal as one curve; within_epoch has the
+    means since the row before, val_best what a complete run reached.
     purge_step: events from this step on, left by a run that was killed, are hidden.
     """
 
     def __init__(self, log_dir: Path, purge_step: int | None = None) -> None:
         super().__init__(log_dir.parent, name="", version=log_dir.name, default_hp_metric=False, purge_step=purge_step)
+        self.tags: dict[str, str] = {}  # of learning rates, decided by the first row that has them
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        rates = {name: value for name, value in metrics.items() if name.startswith("lr/")}
+        if rates and not self.tags:
+            self.tags = _rate_tags(rates)
+        shown: dict[str, float] = {}
+        for name, value in metrics.items():
+            if name != "epoch":
+                shown[self.tags.get(name) or _grouped(name)] = value
+        super().log_metrics(shown, step)
+
+    @rank_zero_only
+    def log_result(self, settings: Mapping[str, Any], metrics: Mapping[str, float], step: int) -> None:
+        """Of a run that is complete: its settings, and its metrics as the scalars `val_best/NAME`."""
+        plain = {name: value if isinstance(value, PLAIN) else str(value) for name, value in settings.items()}
+        results = {f"val_best/{name}": value for name, value in metrics.items()}
+        super().log_metrics(results, step)
+        for summary in hparams(plain, results):
+            self.experiment._get_file_writer().add_summary(summary)
+
+
+def _rate_tags(rates: Mapping[str, float]) -> dict[str, str]:
+    """`train/lr` where all are the same, else with the names of the groups with each rate."""
+    together: dict[float, list[str]] = {}
+    for name, value in rates.items():
+        together.setdefault(value, []).append(name.removeprefix("lr/"))
+    tags = {f"lr/{name}": f"train/lr_{'+'.join(names)}" for names in together.values() for name in names}
+    return dict.fromkeys(rates, "train/lr") if len(together) == 1 else tags
+
+
+def _grouped(name: str) -> str:
+    return f"within_epoch/{name.removeprefix('train/').removesuffix('_step')}" if name.endswith("_step") else name
 
 
 class MetricsCSV(Logger):

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
+from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from earface.core.errors import InputError
 from earface.core.notices import as_flags
 from earface.core.options import to_plain
+from earface.data.images import Pixels
+from earface.data.names import printable
 from earface.metrics.image_quality import warn_if_too_good
 from earface.nn.checkpoint import read_checkpoint
 from earface.training.config import RunOptions
 from earface.training.datamodule import TrainingDataModule
 from earface.training.loader import batches_per_epoch
+from earface.training.loggers import MetricsCSV
 from earface.training.optim import LearningRate, adamw_with_schedule, mark_matrices
 from earface.training.term_log import TermLog, ValidationSums
+
+MOST_EMBEDDED = 1000  # validation pictures in TensorBoard's projector
+THUMBNAIL = 48  # px
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
@@ -132,6 +143,10 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
         """Whether what `val/loss` measures still changes."""
         return False
 
+    def baselines(self) -> dict[str, dict[str, float]]:
+        """Name -> `val/NAME` metrics on the validation data of what needs no such model; asked after training."""
+        return {}
+
     def images_per_step(self) -> int:
         return int(self.config.batch_size * self.trainer.world_size)
 
@@ -168,14 +183,30 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
     def draws_pictures(self) -> bool:
         """Whether this process draws validation pictures: it logs, and has the whole network outside a step."""
         sharded = isinstance(self.trainer.strategy, FSDPStrategy) and self.trainer.world_size > 1
-        return self.trainer.is_global_zero and bool(self.trainer.loggers) and not sharded
+        return self.config.pictures and self.trainer.is_global_zero and bool(self.trainer.loggers) and not sharded
 
     @property
     def log_dir(self) -> Path:
-        return Path(self.trainer.loggers[0].log_dir or ".")
+        return next(logger.path.parent for logger in self.trainer.loggers if isinstance(logger, MetricsCSV))
 
     def tensorboard(self) -> list[Any]:
-        return [logger.experiment for logger in self.trainer.loggers if hasattr(logger, "experiment")]
+        return [logger.experiment for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+    def log_picture(self, name: str, pixels: Pixels) -> None:
+        """pixels: (H, W, 3) uint8, to every logger that takes pictures."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(name, pixels, self.global_step, dataformats="HWC")
+            elif hasattr(logger, "log_image"):
+                logger.log_image(name, [pixels], step=self.global_step)
+
+    def log_embeddings(self, name: str, embeddings: Tensor, labels: Sequence[str], images: Tensor) -> None:
+        """(N, D), N labels and (N, C, S, S) in [0, 1], for TensorBoard's projector, where pictures are drawn."""
+        thumbnails = F.interpolate(images, size=THUMBNAIL, mode="area").expand(-1, 3, -1, -1)
+        cells = [" ".join(printable(label).split()) or "unknown" for label in labels]  # a tab would shift the table
+        for writer in self.tensorboard():
+            with contextlib.redirect_stdout(io.StringIO()):  # warns of what it replaces
+                writer.add_embedding(embeddings.float().cpu(), cells, thumbnails, self.global_step, name)
 
     def log_row(self, metrics: dict[str, float]) -> None:
         for logger in self.trainer.loggers:

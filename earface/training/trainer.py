@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import FSDPStrategy
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
@@ -20,9 +21,11 @@ from rich.table import Table
 
 from earface.core.command_line import write_options
 from earface.core.errors import InputError, is_out_of_memory
-from earface.core.notices import as_flags
+from earface.core.notices import as_flags, warn
 from earface.nn.inference import check_gpu_age, device_of_accelerator, why_no_gpu
 from earface.nn.precision import automatic_precision
+from earface.reports.run_folder import RunFolder
+from earface.reports.run_page import write_run_page
 from earface.training.best_checkpoints import best_checkpoints
 from earface.training.callbacks import (
     EMA,
@@ -36,13 +39,25 @@ from earface.training.compiled import CompiledSteps
 from earface.training.config import RunOptions
 from earface.training.loggers import MetricsCSV, QuietTensorBoard
 from earface.training.pausing import fit_until_paused
+from earface.training.plugins import user_callback, user_logger
 from earface.training.progress import EpochLines, ProgressBar
+from earface.training.run_recorder import RunRecorder
 from earface.training.term_log import NonFiniteLossError
 
 if TYPE_CHECKING:
     from earface.training.resume import Run
 
 _PRECISIONS = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+
+
+def _chosen_loggers(options: RunOptions, run: Run) -> list[Logger]:
+    chosen: list[Logger] = []
+    for text in options.logger:
+        if text == "tensorboard":
+            chosen.append(QuietTensorBoard(run.log_dir, purge_step=run.step + 1 if run.checkpoint else None))
+        elif text != "none":
+            chosen.append(user_logger(text, run.log_dir))
+    return chosen
 
 
 def parse_max_time(text: str | None) -> timedelta | None:
@@ -85,12 +100,11 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
         shared.append(CompiledSteps(options.compile_mode))
     if options.early_stop_patience > 0:
         shared.append(EarlyStop(options.early_stop_patience))
+    shared += [user_callback(text) for text in options.callback]
     loggers: list[Any] = []
     if not options.fast_dev_run:
-        loggers = [
-            QuietTensorBoard(run.log_dir, purge_step=run.step + 1 if run.checkpoint else None),
-            MetricsCSV(run.log_dir, keep_rows=run.csv_rows),
-        ]
+        loggers = [*_chosen_loggers(options, run), MetricsCSV(run.log_dir, keep_rows=run.csv_rows)]
+        shared.append(RunRecorder(run, options))
         last = LastCheckpoint(
             Path(options.checkpoint_dir),
             every_n_steps=options.save_every_n_steps,
@@ -217,6 +231,10 @@ def report(trainer: pl.Trainer, run: Run, complete: bool, next_line: str = "") -
         console.print(f"best val/loss {float(best.best_model_score or 0):.4f}: {best.best_model_path}", soft_wrap=True)
     console.print(f"checkpoints: {folder}", soft_wrap=True)
     console.print(f"logs and pictures: {run.log_dir}   (tensorboard --logdir {run.log_dir.parent})", soft_wrap=True)
+    try:
+        console.print(f"report: {write_run_page(RunFolder.read(run.log_dir))}", soft_wrap=True)
+    except (InputError, OSError) as error:  # the training is done all the same
+        warn(f"{error}: the run has no page; earface report {run.log_dir} writes it")
     if complete and next_line:
         console.print(next_line, soft_wrap=True, highlight=False, markup=False)
 

@@ -19,6 +19,7 @@ from dsr.evaluate import main
 from dsr.evaluation import short_names
 from dsr.metrics import MeasuredFaces, identified, mean_metrics
 from earface.core.errors import InputError
+from earface.data.image_grid import GAP, LABEL_WIDTH, SCALE_HEIGHT, error_colours
 from earface.data.images import read_image
 from earface.nn.checkpoint import read_checkpoint
 from earface.nn.frozen import FrozenRecognizer
@@ -149,10 +150,22 @@ def test_each_face_has_its_row(measured: Path, by_hand: dict[str, list[dict[str,
         assert float(row["cosine[edgeface_xxs]"]) == pytest.approx(face["embedding"] @ truth["embedding"], rel=1e-4)
 
 
-def test_the_image_grid_shows_vlr_bicubic_each_method_and_hr(measured: Path) -> None:
+def test_the_image_grid_shows_vlr_bicubic_each_method_hr_and_the_errors(measured: Path) -> None:
     grid = read_image(measured / "faces.png")
-    assert grid.shape[0] == 4 * (128 + 2)
+    assert grid.shape[0] == (4 + 2) * (128 + GAP) + SCALE_HEIGHT
     assert grid.shape[1] > 7 * 128
+    rows = [grid[row * 130 : row * 130 + 128, LABEL_WIDTH : LABEL_WIDTH + 128].astype(float) for row in range(6)]
+    for method, error in ((1, 4), (2, 5)):
+        wanted = error_colours(np.abs(rows[method] - rows[3]).mean(axis=2) / 255).astype(float)
+        assert np.abs(rows[error] - wanted).mean() < 4  # of whole levels
+
+
+def test_without_pictures_no_face_is_shown_nor_left_of_an_earlier_call(
+    finished: Path, face_set: Path, edgeface: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "faces.png").write_text("a face")
+    assert evaluate(finished, face_set, edgeface, tmp_path, "--overwrite", "--no-pictures") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"metrics.json", "per_face.csv"}
 
 
 def test_a_run_says_of_its_validation_faces_what_evaluating_them_says(

@@ -17,6 +17,7 @@ from dsr.train_dsr import main
 from earface.core.command_line import parse_options
 from earface.core.stopping import EXIT_PAUSED
 from earface.data.identity_split import identity_digests
+from earface.data.image_grid import SCALE_HEIGHT
 from earface.nn.checkpoint import read_checkpoint
 from tests.conftest import PERCEPTUAL, VLR, only_line
 from tests.dsr.conftest import ALONE, Arguments
@@ -87,7 +88,7 @@ def test_a_run_writes_checkpoints_metrics_pictures_and_its_options(finished: Pat
     for epoch in (0, 1):
         grid = cv2.imread(str(logs / "faces" / f"epoch_{epoch:03d}.png"))
         assert grid is not None
-        assert grid.shape[0] == 4 * (128 + 2)  # VLR, bicubic, DSR, HR
+        assert grid.shape[0] == (4 + 2) * (128 + 2) + SCALE_HEIGHT  # VLR, bicubic, DSR, HR; errors of bicubic and DSR
     assert list(logs.glob("events*"))
     assert (finished / "checkpoints" / "last.ckpt").is_file()
     assert len(list((finished / "checkpoints").glob("dsr-epoch=*-val_loss=*.ckpt"))) == 2

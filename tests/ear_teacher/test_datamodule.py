@@ -172,21 +172,21 @@ def test_ears_without_a_subject_have_minus_one(one_ear: Path) -> None:
 
 def test_without_augmentation_the_linear_path_sees_each_picture_once(ear_set: Path) -> None:
     module = module_of(ear_set, augment="none")
-    rows = module.linear_path_rows(lambda images: images.flatten(1))
+    rows = module.closed_form_rows(lambda images: images.flatten(1))
     wanted = to_model_range(torch.from_numpy(np.array(module.train_cache.images))).flatten(1)
     assert sorted(map(tuple, rows[:, :50].tolist())) == sorted(map(tuple, wanted[:, :50].tolist()))
 
 
 def test_the_linear_path_sees_the_same_views_with_any_number_of_workers(one_ear: Path) -> None:
     rows, again = (
-        module_of(one_ear, num_workers=workers).linear_path_rows(lambda images: images.flatten(1)) for workers in (0, 2)
+        module_of(one_ear, num_workers=workers).closed_form_rows(lambda images: images.flatten(1)) for workers in (0, 2)
     )
     assert torch.equal(rows, again)
     assert len(rows) == 8 * FIT_VIEWS
 
 
 def test_the_linear_path_sees_different_views(one_ear: Path) -> None:
-    rows = module_of(one_ear).linear_path_rows(lambda images: images.flatten(1))
+    rows = module_of(one_ear).closed_form_rows(lambda images: images.flatten(1))
     assert len(torch.unique(rows, dim=0)) > 0.98 * len(rows)
 
 

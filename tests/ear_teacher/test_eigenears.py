@@ -24,8 +24,9 @@ from ear_teacher.eigenears.factors import (
     ridge_path,
     subject_share,
 )
-from ear_teacher.eigenears.traversals import nearest_rows, pairs
+from ear_teacher.eigenears.traversals import nearest_rows, one_side, pairs
 from ear_teacher.linear_path import LinearPath
+from ear_teacher.loading import Ears
 from ear_teacher.metrics.reconstruction import unit_images
 from ear_teacher.model import EarVAE
 from earface.data.npy import read_teacher_npy
@@ -447,3 +448,48 @@ def test_laterality_is_the_share_that_left_and_right_explain() -> None:
     unknown = np.vstack([scores, np.full((50, 3), 9.0)])
     np.testing.assert_allclose(laterality_share(unknown, [*sides, *[""] * 50]), [1, 0, 0.5], atol=1e-9)
     assert laterality_share(scores, ["l"] * 1000) is None
+
+
+@pytest.mark.parametrize(
+    ("sides", "mirrored", "rows", "words"),
+    [
+        (["l", "r", "r", "", "r"], False, [1, 2, 4], ", shown on right ears"),
+        (["l", "l", "r", "", "r", "l"], False, [0, 1, 5], ", shown on left ears"),
+        (["l", "r", "r", "", "r"], True, [0, 1, 2, 3, 4], ""),
+        (["", "", "r"], False, [0, 1, 2], ""),
+        (None, False, [0, 1, 2], ""),
+    ],
+)
+def test_the_ears_that_are_shown_are_of_the_commoner_side(sides, mirrored, rows, words):
+    count = len(sides or rows)
+    ears = Ears("e.npy", np.zeros((count, 8, 8, 3), np.uint8), ["e"] * count, None, 0, sides, mirrored)
+    found, text = one_side(ears)
+    assert (found.tolist(), text) == (rows, words)
+
+
+def test_every_drawn_ear_is_of_one_side(run, tmp_path, monkeypatch):
+    """Of synthetic ears, whose sides stand in index.csv: all input ears that are drawn."""
+    drawn = []
+    monkeypatch.setattr(
+        "ear_teacher.eigenears.traversals.unit_images", lambda images: drawn.extend(images) or unit_images(images)
+    )
+    flags = f"--components 2 --metric latent --out {tmp_path}/out --npy {run}/train_teacher.npy"
+    assert main(["--checkpoint", f"{run}/run/checkpoints/last.ckpt", *flags.split()]) == 0
+    side = {row["file"]: row["side"] for row in rows_of(run / "index.csv")}
+    data = read_teacher_npy(run / "train_teacher.npy")
+    known = {np.asarray(Image.open(path)).tobytes(): side[f"images/{path.name}"] for path in data.image_paths}
+    counts = {each: list(known.values()).count(each) for each in ("l", "r")}
+    assert min(counts.values()) > 3
+    (shown,) = {known[np.asarray(image).tobytes()] for image in drawn}
+    assert counts[shown] == max(counts.values())
+
+
+def test_without_pictures_no_ear_is_shown_nor_left_of_an_earlier_call(run, tmp_path):
+    flags = f"--components 2 --metric latent --out {tmp_path}/out"
+    (tmp_path / "out").mkdir()
+    for name in ("pc_9.png", "traversal.png"):
+        (tmp_path / "out" / name).write_text("an ear")
+    argv = ["--checkpoint", f"{run}/run/checkpoints/last.ckpt", "--overwrite", *flags.split()]
+    assert main([*argv, "--no-pictures"]) == 0
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"explained_variance.png", "factors.png"}
+    assert (tmp_path / "out" / "eigenears.json").exists()

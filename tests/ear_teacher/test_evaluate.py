@@ -185,6 +185,18 @@ def test_a_second_evaluation_gives_the_same_bytes(run, measured, tmp_path, capsy
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
 
 
+def test_without_pictures_no_ear_is_shown_nor_left_of_an_earlier_call(run, measured, tmp_path, capsys):
+    flags = ["--checkpoint", f"{run}/run/checkpoints/last.ckpt", "--out", f"{tmp_path}/out"]
+    (tmp_path / "out").mkdir()
+    for name in ("worst.png", "mine.png"):
+        (tmp_path / "out" / name).write_text("an ear")
+    assert main([*flags, "--overwrite", "--no-pictures"]) == 0
+    assert f"metrics.json, per_image.csv and plots: {tmp_path}/out" in capsys.readouterr().out
+    plots = {"kl_per_dimension.png", "psnr_histogram.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*plots, "mine.png", "metrics.json", "per_image.csv"}
+    assert results(tmp_path / "out") == measured
+
+
 @torch.no_grad()
 def test_an_image_array_without_subjects_raw_weights_and_fewer_components(run, tmp_path, capsys):
     images, _ = ears(run / "val_teacher.npy")

@@ -36,7 +36,7 @@ def trained(**shape: Any) -> EarVAE:
     """A small model in which every part matters: no zeros to multiply by, and batch statistics of its own."""
     torch.manual_seed(0)
     model = EarVAE(**({"base_channels": 4, "latent_dim": 8, "image_size": 64} | shape)).eval()
-    model.fit_linear_path(torch.rand(40, 3 * model.config.linear_path_size**2) * 2 - 1)
+    model.fit_closed_form(torch.rand(40, 3 * model.config.linear_path_size**2) * 2 - 1)
     for layer in (model.encoder.head.mu, model.encoder.head.logvar, model.decoder.to_pixels):
         nn.init.normal_(layer.weight, std=0.1)
     with torch.no_grad():

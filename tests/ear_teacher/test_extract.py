@@ -295,7 +295,7 @@ def test_frames_show_whether_subjects_are_the_same(tmp_path: Path, subject: str,
     ear = np.full((40, 20, 3), 128, np.uint8)
     save_neighbors(tmp_path / "s.png", Shown(ear, "a/q.png", "S1"), [(Shown(ear, "a/n.png", subject), 0.5)], "cosine")
     picture = np.asarray(Image.open(tmp_path / "s.png").convert("RGB")).reshape(-1, 3).astype(int)
-    blue, orange = (int((np.abs(picture - color).sum(1) < 12).sum()) > 500 for color in ((33, 102, 172), (214, 96, 77)))
+    blue, orange = (int((np.abs(picture - color).sum(1) < 12).sum()) > 500 for color in ((0, 114, 178), (230, 159, 0)))
     assert (blue, orange) == frames
 
 
@@ -338,6 +338,21 @@ def test_clusters_are_a_column_and_an_image_grid(checkpoint: Path, table: Path, 
     assert np.array_equal(ears.logvar, read_embeddings(table).logvar)  # the other columns stay
     with Image.open(tmp_path / "out_clusters.png") as picture:
         assert picture.height >= 4 * 96
+
+
+def test_without_pictures_no_ear_is_shown_nor_left_of_an_earlier_call(
+    checkpoint: Path, table: Path, people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    query = min(people.rglob("*.png"))
+    given = ("--embeddings", table, "--clusters", 3, "--search", query, "--projector", tmp_path / "projector")
+    assert extract(checkpoint, *given, "--out", tmp_path / "o.npz") == 0
+    assert len(list(tmp_path.rglob("*.png"))) == 3
+    before = found_by(capsys.readouterr().out)
+    assert extract(checkpoint, *given, "--out", tmp_path / "o.npz", "--overwrite", "--no-pictures") == 0
+    assert found_by(capsys.readouterr().out) == before
+    assert list(tmp_path.rglob("*.png")) == []
+    assert "sprite" not in (tmp_path / "projector" / "projector_config.pbtxt").read_text()
+    assert read_embeddings(tmp_path / "o.npz").cluster is not None
 
 
 # Tables that are used again

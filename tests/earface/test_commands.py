@@ -19,15 +19,16 @@ from tests.conftest import TINY, only_line
 ROOT = Path(__file__).parents[2]
 CONSOLE_SCRIPT = Path(sysconfig.get_path("scripts"), "earface")
 DOCUMENTED = """
-    ears prepare|annotations|synthesize|scenes|check|train|evaluate|extract|eigenears
+    ears prepare|annotations|synthesize|scenes|check|train|evaluate|extract|sample|eigenears
     ears detector train|evaluate|predict
     ears recognize train|evaluate|embed
     faces prepare|synthesize|embed|finetune|evaluate
     dsr train|evaluate|upscale
-    enroll|identify|evaluate|doctor
+    enroll|identify|evaluate|report|compare|doctor
     gallery show|remove
     export ears|detector|recognizer|dsr|edgeface
 """
+FIRST_WORDS = "ears, faces, dsr, enroll, identify, gallery, evaluate, export, report, compare or doctor"
 DOORS = {
     "ears prepare": "data.prepare_ears",
     "ears annotations": "data.convert_annotations",
@@ -174,8 +175,8 @@ def test_an_unknown_word_is_answered_with_the_nearest(
 @pytest.mark.parametrize(
     ("arguments", "known"),
     [
-        (["xyzzy"], "ears, faces, dsr, enroll, identify, gallery, evaluate, export or doctor"),
-        (["--config", "x.yaml"], "ears, faces, dsr, enroll, identify, gallery, evaluate, export or doctor"),
+        (["xyzzy"], FIRST_WORDS),
+        (["--config", "x.yaml"], FIRST_WORDS),
         (["dsr", ""], "train, evaluate or upscale"),
         (["dsr", "x\ny"], "train, evaluate or upscale"),
         (["ears", "detector", "--version"], "train, evaluate or predict"),

@@ -27,7 +27,7 @@ from earface.synthetic.face_set import FaceSet, synthesize_faces
 from facial_rec.contract import FaceContract
 from facial_rec.embed import main as embed
 from facial_rec.model import EdgeFace
-from pipeline.candidate_grid import CAPTION, DPI, INCHES, MOST_CANDIDATES
+from pipeline.candidate_grid import CAPTION, CELL, LONGEST, MOST_CANDIDATES, SIDE
 from pipeline.enroll import main as enroll
 from pipeline.gallery import Gallery
 from pipeline.identify import main as identify
@@ -78,7 +78,7 @@ def gallery(people: Path, enrol: Enrol, tmp_path_factory: pytest.TempPathFactory
 
 def search(given: Path, gallery: Path, out: Path, *extra: str, aligned: bool = True) -> int:
     shared = [*(["--aligned"] if aligned else []), "--gallery", str(gallery), "--out", str(out), "--device", "cpu"]
-    pictures = [] if "--pictures" in extra else ["--pictures", "0"]
+    pictures = [] if {"--pictures", "--no-pictures"} & set(extra) else ["--pictures", "0"]
     return identify(["--input", str(given), *shared, *pictures, *extra])
 
 
@@ -520,24 +520,22 @@ def test_small_faces_are_found_by_super_resolution(
 # candidates.png
 
 
-def grid_of(out: Path, rows: int, columns: int) -> Pixels:
-    grid = read_image(out / "candidates.png")
-    wanted = rows * (INCHES + CAPTION) * DPI, columns * INCHES * DPI
-    assert np.abs(np.subtract(grid.shape[:2], wanted)).max() <= 1
+def grid_of(out: Path, rows: int, columns: int, name: str = "candidates.png") -> Pixels:
+    grid, cell = read_image(out / name), min(CELL, LONGEST // columns)
+    assert grid.shape[:2] == (rows * (cell + CAPTION), columns * cell)
+    assert max(grid.shape) <= LONGEST
     return grid
 
 
 def shown_at(grid: Pixels, row: int, column: int) -> Pixels:
     """The middle of a shown face, 96x96 of its 128x128 pixels."""
-    side = 0.9 * INCHES * DPI / 128  # shown for one of the face
-    left = column * INCHES * DPI + 0.05 * INCHES * DPI
-    top = row * (INCHES + CAPTION) * DPI + CAPTION * DPI + 0.05 * INCHES * DPI
-    box = (left + 16 * side, top + 16 * side, left + 112 * side, top + 112 * side)
-    return np.asarray(Image.fromarray(grid).resize((96, 96), Image.Resampling.BILINEAR, box))
+    left = column * CELL + (CELL - SIDE) // 2 + 16
+    top = row * (CELL + CAPTION) + CAPTION + (CELL - SIDE) // 2 + 16
+    return grid[top : top + 96, left : left + 96]
 
 
 def alike(shown: Pixels, face: Pixels) -> bool:
-    return float(np.abs(shown.astype(float) - face[16:112, 16:112]).mean()) < 6
+    return float(np.abs(shown.astype(float) - face[16:112, 16:112]).mean()) < 1
 
 
 def test_pictures_stand_beside_their_candidates(
@@ -574,9 +572,29 @@ def test_one_picture_of_two_people_is_refused(
     assert enrol(enrolled, tmp_path / "g.npz") == 0
 
 
-def test_without_pictures_there_is_no_sheet(people: Path, gallery: Path, tmp_path: Path) -> None:
-    assert search(people / "al", gallery, tmp_path, "--pictures", "0") == 0
+@pytest.mark.parametrize("flags", [["--pictures", "0"], ["--no-pictures"]])
+def test_without_pictures_none_are_left_of_an_earlier_call(
+    flags: list[str], people: Path, gallery: Path, tmp_path: Path
+) -> None:
+    assert search(people / "al", gallery, tmp_path, "--pictures", "1") == 0
+    assert search(people / "al", gallery, tmp_path, "--overwrite", *flags) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["candidates.csv"]
+
+
+def test_many_pictures_are_in_several_grids_that_a_screen_holds(
+    people: Path, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eleven of fifteen, eight a grid; the others are counted. A smaller call leaves no grid of the larger one."""
+    assert search(people, gallery, tmp_path, "--pictures", "11") == 0
+    said = capsys.readouterr().out
+    assert "4 of 15 pictures are not shown: give a larger --pictures" in said
+    assert "candidates.csv, candidates.png and candidates_2.png in" in said
+    faces = [read_image(path) for path in list_images(people)]
+    first, second = grid_of(tmp_path, 8, 6), grid_of(tmp_path, 3, 6, "candidates_2.png")
+    assert all(alike(shown_at(first, row, 0), faces[row]) for row in range(8))
+    assert all(alike(shown_at(second, row, 0), faces[8 + row]) for row in range(3))
+    assert search(people, gallery, tmp_path, "--pictures", "2", "--overwrite") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"candidates.csv", "candidates.png"}
 
 
 def test_an_enlarged_face_stands_beside_the_small_one(small: Path, gallery: Path, tmp_path: Path) -> None:

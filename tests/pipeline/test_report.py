@@ -240,6 +240,20 @@ def test_the_page_shows_every_configuration_and_every_failure(made: Made) -> Non
     assert "gone.png: cannot be read" in page.text
 
 
+def test_without_pictures_no_face_is_in_the_folder_or_the_page(made: Made, tmp_path: Path) -> None:
+    """Of an earlier report, too; the failures are named all the same."""
+    write_report(tmp_path, made.about, bare(made.results), made.faces)
+    assert "data:image/jpeg" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    write_report(tmp_path, made.about, bare(made.results), None)
+    page = Page(tmp_path / "report.html")
+    assert page.of("img")
+    assert {(each["src"] or "").partition(";")[0] for each in page.of("img")} == {"data:image/svg+xml"}
+    assert all(b"<image" not in base64.b64decode((each["src"] or "").partition(",")[2]) for each in page.of("img"))
+    assert all(failure.probe.name in page.text for result in made.results for failure in result.failures)
+    pictures = [path for path in tmp_path.rglob("*") if path.suffix in (".png", ".jpg", ".jpeg", ".webp")]
+    assert {path.parent.name for path in pictures} == {"plots"}
+
+
 def test_the_failures_are_the_worst_misses_of_the_last_configuration(made: Made) -> None:
     for result in made.results:
         lines = [line for line in read_probes(made.out) if line["vlr_size"] == result.condition.vlr_size]

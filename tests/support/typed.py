@@ -160,7 +160,8 @@ def listing() -> Iterator[tuple[Step, str]]:
                 typed = PROGRAM.sub("", step.text).strip()
                 reason = "" if typed in batches else "another way to type one that is run"
             else:
-                reason = reason_not_to_run(step) or ("" if page in GUIDES else "a name in a sentence")
+                missing = "a name in a sentence" if step.language == "prose" else "its page is not in GUIDES"
+                reason = reason_not_to_run(step) or ("" if page in GUIDES else missing)
             yield step, reason
 
 

@@ -241,6 +241,17 @@ def test_the_worst_errors_are_shown_and_image_grids_of_an_earlier_evaluation_are
     assert not (tmp_path / "missed.png").exists()
 
 
+def test_without_pictures_no_ear_is_shown_nor_left_of_an_earlier_evaluation(known, tmp_path):
+    _, out, annotations = known
+    source = open_source(str(annotations.source), None)
+    (tmp_path / "missed.png").write_bytes(b"of an earlier evaluation")
+    options = EarDetectorEvaluationOptions(pictures=False)
+    evaluate(Knowing(source.annotations), source, tmp_path, options)
+    shown = {"missed.png", "false_alarms.png", "worst_landmarks.png"}
+    wanted = {path.name for path in out.iterdir()} - shown - {"metrics.json"}
+    assert {path.name for path in tmp_path.iterdir()} == wanted
+
+
 def test_the_normaliser_and_the_limit_are_those_given(known, tmp_path):
     _, _, annotations = known
     options = {"normaliser": "ear-box", "ced_limit": 0.5, "score_threshold": 0.0, "batch_size": 3}

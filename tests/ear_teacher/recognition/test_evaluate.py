@@ -69,7 +69,10 @@ def test_the_command_writes_its_results(ear_set: Path, tmp_path: Path, capsys: A
     assert found["recognizer"]["rank1"]["value"] == pytest.approx(share)
     assert evaluate(argv) == 2  # is there already
     capsys.readouterr()
-    assert evaluate([*argv, "--overwrite", "--per-subject", "3"]) == 0
+    for name in ("failures.png", "failures_2.png"):  # of an earlier evaluation, also of more files
+        (out / name).write_text("an ear")
+    assert evaluate([*argv, "--overwrite", "--per-subject", "3", "--no-pictures"]) == 0
+    assert {path.name for path in out.iterdir()} == {"metrics.json", "per_ear.csv"}
     (fewer,) = json.loads((out / "metrics.json").read_text())["files"].values()
     assert fewer["ears"] == 6
 

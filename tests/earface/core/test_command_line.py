@@ -126,6 +126,20 @@ def test_a_boolean_flag_may_stand_alone(argv: tuple[str, ...], expected: bool) -
 
 
 @dataclasses.dataclass(frozen=True)
+class Counts:
+    """Numbers of things, of which one may be none."""
+
+    shown: int = option(8, "how many", low=0)
+    steps: int = option(5, "at least two", low=2)
+
+
+def test_none_of_what_is_counted_may_be_asked_for_by_name() -> None:
+    assert parse_options(Counts, ["--no-shown", "--steps", "3"], prog="p") == Counts(0, 3)
+    with pytest.raises(InputError, match="no-steps"):
+        parse_options(Counts, ["--no-steps"], prog="p")
+
+
+@dataclasses.dataclass(frozen=True)
 class Several:
     """An option of several values."""
 

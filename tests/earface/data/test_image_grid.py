@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from earface.data.image_grid import GAP, LABEL_WIDTH, image_grid, save_image_grid, tile_images
+from earface.data.image_grid import (
+    ERROR_LIMIT,
+    GAP,
+    LABEL_WIDTH,
+    SCALE_HEIGHT,
+    absolute_error,
+    error_colours,
+    image_grid,
+    save_image_grid,
+    tile_images,
+)
 
 
 def pictures(count: int, side: int, channels: int = 3) -> torch.Tensor:
@@ -79,3 +89,37 @@ def test_tiles_are_in_reading_order_and_empty_places_white(count: int, columns: 
     rows, across = shape
     wanted = np.pad(np.arange(count), (0, rows * across - count), constant_values=255).reshape(shape)
     assert np.array_equal(tiles, np.kron(wanted, np.ones((2, 3)))[..., None].repeat(3, axis=2))
+
+
+def test_an_error_is_the_mean_difference_of_the_channels_as_they_are_shown() -> None:
+    found, wanted = pictures(2, 8), pictures(2, 9)[..., :8, :8]
+    slow = np.abs(found.numpy() - wanted.numpy()).sum(axis=1, keepdims=True) / 3
+    np.testing.assert_allclose(absolute_error(found, wanted).numpy(), slow, atol=1e-6)
+    assert absolute_error(torch.full((1, 3, 1, 1), 1.5), torch.ones(1, 3, 1, 1)).max() == 0  # both are shown white
+
+
+def test_errors_have_one_hue_and_darken_in_proportion() -> None:
+    """By CIE L*a*b*, from white on, in the same colours in every grid; all beyond the limit are the darkest."""
+    levels = np.linspace(0, 1, 41)
+    colours = error_colours(levels * ERROR_LIMIT / 255)
+    lab = cv2.cvtColor((colours[None] / 255).astype(np.float32), cv2.COLOR_RGB2Lab)[0]
+    np.testing.assert_allclose(lab[:, 0], 100 - 80 * levels, atol=1.0)
+    coloured = lab[np.hypot(lab[:, 1], lab[:, 2]) > 8]
+    assert len(coloured) > 30
+    assert np.ptp(np.rad2deg(np.arctan2(coloured[:, 2], coloured[:, 1])) % 360) < 10
+    assert (colours[0] == 255).all()
+    assert np.array_equal(error_colours(np.array([ERROR_LIMIT / 255, 0.5, 1.0])), colours[[-1] * 3])
+
+
+def test_error_maps_stand_below_the_images_with_their_scale() -> None:
+    errors = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(1)) * 0.3
+    grid = image_grid({"input": pictures(2, 64)}, errors={"error of\nthe VAE": errors})
+    plain = image_grid({"input": pictures(2, 64)})
+    assert np.array_equal(grid[: len(plain)], plain)
+    assert len(grid) == 2 * len(plain) + SCALE_HEIGHT
+    shown = grid[len(plain) : len(plain) + 128, LABEL_WIDTH : LABEL_WIDTH + 128]
+    assert np.array_equal(shown, error_colours(errors[0, 0].numpy()).repeat(2, 0).repeat(2, 1))
+    bar = grid[-SCALE_HEIGHT + 14, LABEL_WIDTH + 1 : LABEL_WIDTH + 2 * 130 - GAP - 1].astype(int).sum(axis=1)
+    assert (np.diff(bar) <= 0).all()
+    assert bar[0] > 740
+    assert bar[-1] < 170
