@@ -12,7 +12,7 @@ RECOGNIZER ?= none
 # Tests that stand beside each other share their fixtures, so each process takes half of them in their order.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help setup demo demo-faces picture test test-quick test-all test-settings lint clean
+.PHONY: help setup demo demo-faces picture test test-quick test-all test-settings lint docs clean
 
 help:
 	@echo "make setup   the environment in .venv"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-quick   for every edit: lint, types, and the tests that neither train nor start processes"
 	@echo "make test-all   all tests, with those that take minutes each"
 	@echo "make test-settings   the numerical tests under other kernels and thread counts"
+	@echo "make docs    the documents as a site, docs/_build/html/index.html"
 	@echo "make clean   remove what these made"
 
 setup: $(READY)
@@ -88,6 +89,9 @@ test-all: lint
 
 test-settings: $(READY)
 	$(BIN)/python -m benchmarks.settings
+
+docs: $(READY)
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs . docs/_build/html
 
 clean:
 	rm -rf $(DEMO) $(FACES) $(PICTURE)

@@ -29,19 +29,14 @@ from earface.commands import main as earface
 from earface.core import command_line
 from earface.reports.run_kinds import RUN_KINDS
 from tests.conftest import PERCEPTUAL, TINY, VLR
+from tests.support.documents import COMMANDS_PAGE, DOCUMENTS, PROJECT, TUTORIALS, fenced, lines, spans, table
 from tests.support.shared_files import DOCUMENTS_OF_ORIGIN, needs
 from tests.support.training import watch_first_step
 
 pytestmark = pytest.mark.runs
 
-PROJECT = Path(__file__).resolve().parent.parent
 COMMANDS_OF_ORIGIN = PROJECT / "tests" / "commands_of_origin.txt"
-DOCUMENTS = sorted(
-    path
-    for pattern in ("README.md", "docs/*.md", "ear_teacher/**/*.md", "dsr/*.md", "facial_rec/*.md", "pipeline/*.md")
-    for path in PROJECT.glob(pattern)
-)
-COMMANDS_PAGE, ORIGIN_PAGE = PROJECT / "docs" / "COMMANDS.md", PROJECT / "docs" / "COMING_FROM.md"
+ORIGIN_PAGE = PROJECT / "docs" / "COMING_FROM.md"
 PROGRAM = re.compile(r"python (-m (data|earface|ear_teacher|dsr|facial_rec|pipeline)\.|[\w/]+\.py)|earface [a-z]")
 COMMAND = re.compile(rf"^earface ({'|'.join(sorted(COMMANDS, key=len, reverse=True))})(?= |$)")
 
@@ -52,29 +47,6 @@ class Row(NamedTuple):
     folder: str  # below the project's
     typed: tuple[str, ...]  # there
     here: tuple[str, ...]  # the same, or what stands in for it
-
-
-def fenced(text: str, *languages: str) -> list[str]:
-    return re.findall(rf"^ *```(?:{'|'.join(languages)})\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
-
-
-def spans(text: str) -> list[str]:
-    """The code in backticks outside of fenced blocks."""
-    prose = re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
-    return [" ".join(span.split()).replace(r"\|", "|") for span in re.findall(r"`([^`]+)`", prose)]
-
-
-def lines(block: str) -> list[str]:
-    """The commands of a shell block, each on one line, without comments and what stands before `python`."""
-    joined = re.sub(r"\\\n\s*", "", block)
-    stripped = [re.sub(r"(^|\s+)#.*", "", line).strip() for line in joined.splitlines()]
-    return [re.sub(r"^(\w+=\S+ |\.venv/bin/)+", "", line) for line in stripped if line]
-
-
-def table(page: Path) -> list[tuple[str, str]]:
-    """The two cells of each row of the table of a document that has one."""
-    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in page.read_text().splitlines() if line.startswith("|")]
-    return [(typed.strip(), here.strip()) for typed, here in rows[2:]]
 
 
 def expanded(cell: str) -> tuple[str, ...]:
@@ -166,7 +138,7 @@ def test_a_documented_command_is_understood(
     try:
         options = options_of(words, monkeypatch)
     except SystemExit:
-        assert "--help" in words, capsys.readouterr().err
+        assert {"--help", "--help-all"} & {*words}, capsys.readouterr().err
         return
     typed = words[2 if words[0] == "-m" else 1 :]
     values = [word for before, word in pairwise(["", *typed]) if not word.startswith("--") and before != "--config"]
@@ -431,7 +403,12 @@ def test_a_documented_training_runs_a_batch(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("document", "code"),
-    [(str(path.relative_to(PROJECT)), code) for path in DOCUMENTS for code in fenced(path.read_text(), "python")],
+    [
+        (str(path.relative_to(PROJECT)), code)
+        for path in DOCUMENTS
+        if path not in TUTORIALS
+        for code in fenced(path.read_text(), "python")
+    ],
 )
 def test_a_documents_code_runs(everything: Path, monkeypatch: pytest.MonkeyPatch, document: str, code: str) -> None:
     monkeypatch.chdir(everything)

@@ -113,7 +113,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise InputError(".parquet needs pyarrow: pip install 'earface[parquet]', or use .npz") from None
+        raise InputError(".parquet needs pyarrow: pip install pyarrow, or use .npz") from None
     return pyarrow, pyarrow.parquet
 
 

@@ -545,7 +545,7 @@ def test_parquet_without_pyarrow_names_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert extract(checkpoint, "--input", people, "--out", tmp_path / "out.parquet") == 2
-    assert "pip install 'earface[parquet]'" in capsys.readouterr().err
+    assert "pip install pyarrow" in capsys.readouterr().err
 
 
 def test_pictures_that_a_table_holds_are_not_encoded_again(
