@@ -33,6 +33,13 @@ GUIDES = {  # and what is typed there instead, before all else
         "--template-pictures 4": "--template-pictures 1",
         "searched.csv": "searched.csv --known-names note",
     },
+    "docs/EXPORT.md": {" --report dsr/evaluation/metrics.json": ""},
+    "docs/RUNS.md": {
+        "detector train": "detector train --train-json labels/ears_train.json --val-json labels/ears_val.json",
+        "runs/resnet18": "ear_teacher/checkpoints",
+        "wandb,project=ears,offline=true": "csv",
+        "my_callbacks:Alarm,threshold=20": "pytorch_lightning.callbacks:Timer",
+    },
     "docs/FILES.md": {"Ada Lovelace": "001"},
     "docs/howto.md": {"Ada Lovelace": "001", "--input new/": "--input photographs/ --aligned"},
     "dsr/README.md": {},

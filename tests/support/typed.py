@@ -44,6 +44,7 @@ SMALL = {
     "ears scenes": ("--photographs", "12", "--width", "96", "--height", "72"),
     "ears check": ("--image-size", "64"),
     "ears train": (*ONE, "--base-channels", "4", "--latent-dim", "8", "--linear-path-size", "16", *PERCEPTION),
+    "ears sample": ("--num", "4"),
     "ears detector train": (*ONE, *DETECTOR, "--batch-size", "4"),
     "ears detector predict": ("--score-threshold", "0.001"),
     "ears recognize train": (*ONE, *EARS),
