@@ -104,6 +104,8 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
 
     def training_step(self, batch: EarVAEBatch, batch_idx: int) -> Tensor:
         mu, logvar = self.model.encoder(batch["source"])
+        if self.config.denoise and self.model.appearance is not None:  # a degraded picture has another light
+            mu = torch.cat([mu[:, : self.config.shape_dim], self.model.appearance.split(batch["image"])[1]], dim=1)
         latent = self.model.reparameterize(mu, logvar)
         second = self.model.reparameterize(mu, logvar) if self.config.contrastive_weight > 0 else None
         shape = slice(self.config.shape_dim)  # the appearance code has no posterior

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ear_teacher.appearance_code import CANONICAL_STD, AppearanceCode
-from ear_teacher.config import EarVAEConfig
+from ear_teacher.config import EarVAEConfig, EarVAETrainingConfig
 from ear_teacher.eigenears.appearance import appearance
 from ear_teacher.model import EarVAE
+from ear_teacher.module import EarVAELightning
 from ear_teacher.train import main as train
 from earface.commands import main
 from earface.core.errors import InputError
@@ -151,3 +153,21 @@ def test_a_float_batch_of_other_precision_keeps_the_code() -> None:
         rounded = vae.encode(images)
     shape = vae.config.shape_dim
     torch.testing.assert_close(rounded[:, shape:], vae.encode(images)[:, shape:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.runs
+def test_a_degraded_input_is_reconstructed_in_the_light_of_its_target() -> None:
+    """Of a picture and its darker copy a training step has the same loss: only the shape comes from the input."""
+    config = EarVAETrainingConfig(
+        **SMALL, appearance_dim=6, augment="light", denoise=True, perceptual_weight=0, contrastive_weight=0
+    )
+    torch.manual_seed(0)
+    module = EarVAELightning(config, model(6)).train()
+    module.trainer = SimpleNamespace(num_training_batches=1, current_epoch=0, global_step=0)  # type: ignore[assignment]
+    images = ears(4)
+    losses = []
+    for source in (images, images * 0.7 - 0.1):
+        torch.manual_seed(1)
+        batch = {"image": images, "source": source, "subject": torch.full((4,), -1), "index": torch.arange(4)}
+        losses.append(float(module.training_step(batch, 0).detach()))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
