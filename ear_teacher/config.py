@@ -22,6 +22,9 @@ ENCODERS = {  # name: the class of its backbone, imported when one is built
 }
 
 
+APPEARANCE_PARTS = (2, 4, 5)  # numbers of a channel: mean and spread; with two gradients; with the middle
+
+
 @dataclass(frozen=True)
 class EarVAEShape:
     """What a training chooses of an EarVAEConfig."""
@@ -36,8 +39,8 @@ class EarVAEShape:
     )
     appearance_dim: int = option(
         0,
-        "of the latents, for gain and offset of each channel: 6, or 12 with gradients (grey: 2, 4), so that light is "
-        "no shape; 0: none",
+        "of the latents, for light: 6, gain and offset of each channel; 12, with gradients; 15, also of the middle "
+        "(grey: 2, 4, 5); 0: none",
         low=0,
     )
     dinov2_variant: Literal["vits14", "vitb14", "vits14_reg", "vitb14_reg"] = option(
@@ -73,12 +76,13 @@ class EarVAEShape:
             raise InputError(f"`sam_size` {self.sam_size}: must be a multiple of 16, 1024 at most")
         if self.in_channels == 2:
             raise InputError("`in_channels` 2: must be 1 (grey) or 3 (RGB)")
-        sizes = (0, 2 * self.in_channels, 4 * self.in_channels)
-        if self.appearance_dim not in sizes or self.appearance_dim > self.latent_dim - 2:
+        sizes = [parts * self.in_channels for parts in APPEARANCE_PARTS]
+        if self.appearance_dim not in (0, *sizes) or self.appearance_dim > self.latent_dim - 2:
             kind = "grey" if self.in_channels == 1 else "RGB"
+            listed = ", ".join(map(str, sizes))
             raise InputError(
-                f"`appearance_dim` {self.appearance_dim}: of {kind} pictures must be {sizes[1]}, {sizes[2]} or 0, and "
-                f"leave at least 2 of `latent_dim` {self.latent_dim}"
+                f"`appearance_dim` {self.appearance_dim}: of {kind} pictures must be {listed} or 0, and leave at least "
+                f"2 of `latent_dim` {self.latent_dim}"
             )
         if self.linear_path_size > self.image_size:
             raise InputError(

@@ -70,7 +70,9 @@ class EarVAE(
             for layer in (self.encoder.head.mu, self.encoder.head.logvar):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        self.appearance = AppearanceCode(config.appearance_dim, config.in_channels) if config.appearance_dim else None
+        self.appearance: AppearanceCode | None = None
+        if config.appearance_dim:
+            self.appearance = AppearanceCode(config.appearance_dim, config.in_channels, config.image_size)
         for name in ("linear_path", "appearance"):
             if (part := getattr(self, name)) is not None:
                 share(self.encoder, name, part)
