@@ -24,7 +24,7 @@ GRID = (4, 8)  # rows and columns
 
 
 def write_samples(model: EarVAE, out: Path, options: EarSamplingOptions, device: str, source: str) -> list[str]:
-    """`num` pictures, index.csv (image, subject, side) and grid.png in `out`; each picture is of a subject of its own.
+    """`num` pictures, index.csv (file, subject, side) and grid.png in `out`; each picture is of a subject of its own.
 
     source: the checkpoint, for messages. Equal for equal seeds, whatever the batch size. Returns lines to print.
     Raises InputError where the posterior is wanted and the model has none.
@@ -47,7 +47,7 @@ def write_samples(model: EarVAE, out: Path, options: EarSamplingOptions, device:
             rows.append((f"{name}.png", name, side))
     grid = torch.stack(shown)
     save_image_grid(out / "grid.png", {f"{row + 1}": part for row, part in enumerate(to_unit(grid).split(GRID[1]))})
-    write_csv(out / SAMPLE_INDEX, ("image", "subject", "side"), rows)  # last: it marks a complete set
+    write_csv(out / SAMPLE_INDEX, ("file", "subject", "side"), rows)  # last: it marks a complete set
     return [f"{options.num} ears of the {options.source}, {SAMPLE_INDEX} and grid.png: {out}"]
 
 

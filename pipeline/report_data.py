@@ -61,8 +61,8 @@ FACES = Wording(
     "face",
     "Face identification at very low resolution",
     CONVENTION,
-    "Nothing can be said about super-resolution or fine-tuning: give a super-resolver or a fine-tuned recogniser, and "
-    "more people.",
+    "Nothing can be said about super-resolution or fine-tuning: that takes a super-resolver or a fine-tuned "
+    "recogniser, and enough people for an interval.",
 )
 EARS = Wording(
     "ear",

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 FIRST_LINE_S, NEXT_LINES_S = 2.0, 10.0
@@ -109,9 +109,10 @@ def _repeatedly(show: Callable[[], None], first: float, then: float) -> Iterator
 
     def run() -> None:
         wait = first
-        while not ended.wait(wait):
-            show()
-            wait = then
+        with suppress(BrokenPipeError):  # the program's own next line ends it
+            while not ended.wait(wait):
+                show()
+                wait = then
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()

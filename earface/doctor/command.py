@@ -19,6 +19,7 @@ from earface.doctor.finding import Finding
 from earface.doctor.software import software
 
 EXIT_PROBLEM = 1
+UNFOLDED = 1000  # columns
 STYLES = {"ok": "green", "note": "yellow", "problem": "bold red"}
 
 
@@ -49,6 +50,8 @@ def _show(found: Sequence[Finding]) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = UNFOLDED  # addresses and paths stay whole, to be copied
     for group in dict.fromkeys(each.group for each in found):
         table = Table(box=None, show_header=False, title=group, title_justify="left", title_style="bold")
         table.add_column(width=7)

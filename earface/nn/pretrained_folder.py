@@ -64,7 +64,7 @@ class PretrainedFormat(Generic[Config]):
         """
         path, advice = folder / CONFIG, f"give a folder that {self.model}.save_pretrained wrote"
         if not path.is_file():
-            raise InputError(f"{folder}: holds no {CONFIG}; {advice}")
+            raise InputError(f"{folder}: holds neither a run's last.ckpt nor {CONFIG}; give the run, or {advice[5:]}")
         content = read_json(path)
         if not isinstance(content, dict) or content.get("kind") != self.kind:
             raise InputError(f"{path}: describes no {self.title}; {advice}")

@@ -1,4 +1,4 @@
-"""Runs side by side, in the terminal and as one page: `earface compare RUN RUN ...`.
+"""Runs side by side, in the terminal and, with --out, as one page: `earface compare RUN RUN ...`.
 
 What differs in their settings and data, their metrics with differences from the first, and their curves.
 """
@@ -20,14 +20,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables, write the page and say where it is; 0, or 2 with one line on stderr."""
     parser = OneLineParser("earface compare", description=__doc__)
     parser.add_argument("runs", nargs="+", help="folders of runs, their logs, or their checkpoints; two or more")
-    parser.add_argument("--out", default="comparison.html", help="the page")
+    parser.add_argument("--out", help="a page with the tables and the curves, such as comparison.html; by default none")
     add_overwrite(parser)
     given = parser.parse_args(argv)
     if len(given.runs) < 2:
         raise InputError(f"{given.runs[0]}: is one run; give two or more to compare")
     for run in given.runs:
         require_path(run, "give a run's folder, its logs, or its checkpoints")
-    refuse_to_replace([Path(given.out)], given.overwrite)
+    if given.out is not None:
+        refuse_to_replace([Path(given.out)], given.overwrite)
     with first_imports():
         from rich.console import Console
         from rich.table import Table
@@ -47,8 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             table.add_row(name, *cells)
         if rows:
             console.print(table, "")
-    write_comparison(comparison, Path(given.out))
-    print(f"page: {given.out}")
+    if given.out is not None:
+        write_comparison(comparison, Path(given.out))
+        print(f"page: {given.out}")
+    else:
+        print("--out comparison.html also writes a page, with the curves")
     return 0
 
 

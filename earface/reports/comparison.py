@@ -37,10 +37,15 @@ class Comparison:
     metrics: list[tuple[str, list[Cell]]]
     facts: list[tuple[str, list[str]]]
     curves: list[tuple[str, dict[str, list[tuple[float, float]]]]]
+    kind: str
 
 
 def compare(runs: Sequence[RunFolder]) -> Comparison:
-    """Raises InputError where the runs have no metric in common; warns where they were validated on other data."""
+    """Raises InputError for runs of different kinds, and where they have no metric in common; warns where they were
+    validated on other data."""
+    kinds = [f"{run.name} ({run.kind.title})" for run in runs]
+    if len({run.kind for run in runs}) > 1:
+        raise InputError(f"{', '.join(kinds)}: are runs of different kinds; compare those of one")
     bests = [run.best or {} for run in runs]
     shared = [name for name in bests[0] if name.startswith("val/") and all(name in best for best in bests)]
     if not shared:
@@ -59,13 +64,21 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
             (_title(name), {own: curve(run.rows, name) for own, run in zip(_names(runs), runs, strict=True)})
             for name in columns
         ],
+        kind=runs[0].kind.title,
     )
 
 
 def write_comparison(comparison: Comparison, out: Path) -> None:
     """One HTML file that needs no other."""
     curves = [(title, data_uri(draw_curves(title, lines), "svg+xml")) for title, lines in comparison.curves]
-    write_page(out, "comparison.html.jinja", comparison=comparison, curves=curves, warnings=warnings_given())
+    write_page(
+        out,
+        "comparison.html.jinja",
+        comparison=comparison,
+        kind=comparison.kind,
+        curves=curves,
+        warnings=warnings_given(),
+    )
 
 
 def _title(name: str) -> str:
@@ -110,7 +123,7 @@ def _cells(name: str, values: Sequence[float]) -> list[Cell]:
 
 def _facts(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
     """What each run was and took, as far as its record says; rows that no run has are left out."""
-    rows: dict[str, list[str]] = {"kind": [run.kind.title for run in runs]}
+    rows: dict[str, list[str]] = {}
     rows["best epoch"] = [str(int(run.best["epoch"]) + 1) if run.best else UNKNOWN for run in runs]
     rows["state"] = [str(run.record.get("state", UNKNOWN)) for run in runs]
     rows["minutes"] = [f"{run.record['seconds'] / 60:.1f}" if run.record else UNKNOWN for run in runs]

@@ -40,6 +40,7 @@ class Pictures(NamedTuple):
 def write_run_page(run: RunFolder, out: Path | None = None, pictures: bool = True) -> Path:
     """One file, by default report.html in the run's log folder. pictures: of the data and of what the model makes."""
     path = out or run.path / PAGE_FILE
+    has_checkpoint = (run.checkpoints / "last.ckpt").is_file()
     write_page(
         path,
         "run_page.html.jinja",
@@ -52,9 +53,9 @@ def write_run_page(run: RunFolder, out: Path | None = None, pictures: bool = Tru
         record={**EMPTY, **run.record},
         reason=run.record.get("reason") if run.record.get("state") in ("paused", "failed") else None,
         settings=_settings(run),
-        commands=[command.format(**_places(run)) for command in run.kind.commands],
+        commands=[command.format(**_places(run)) for command in run.kind.commands] if has_checkpoint else [],
         python=run.kind.python.format(run=str(run.checkpoints), tuned=str(run.checkpoints.parent / "tuned")),
-        has_checkpoint=(run.checkpoints / "last.ckpt").is_file(),
+        has_checkpoint=has_checkpoint,
     )
     return path
 
@@ -175,7 +176,9 @@ def _facts(run: RunFolder) -> dict[str, str]:
         facts["training took"] = str(timedelta(seconds=round(record["seconds"])))
     if speed := record.get("speed"):
         rates = sorted(each["images_per_second"] for each in speed)
-        facts["speed"] = f"{rates[len(rates) // 2]:,.0f} pictures per second (median epoch)"
+        facts["speed"] = (
+            f"{rates[len(rates) // 2]:,.0f} training pictures per second, without validation (median epoch)"
+        )
     facts |= {name.replace("_", " "): str(text) for name, text in record.get("machine", {}).items() if text != ""}
     versions = record.get("versions", {})
     return facts | ({"versions": ", ".join(f"{name} {text}" for name, text in versions.items())} if versions else {})

@@ -35,6 +35,7 @@ from earface.nn.edgeface import EMBEDDING_DIM
 from earface.nn.embedding import PictureFile
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.upsampler import Upsampler
+from earface.training.loggers import MetricsCSV
 from facial_rec.contract import FaceContract
 from facial_rec.embedding import embed_faces, embed_pictures
 from facial_rec.model import EdgeFace
@@ -303,7 +304,7 @@ def test_an_epoch_of_validation_begins_and_ends(
     monkeypatch.setattr(module, "log_validation", lambda means, shown: None)
     monkeypatch.setattr(module, "print", shown.append)
     with fake_cuda(), torch.no_grad():
-        module._trainer = Standing(case.datamodule, loggers=[Logger(tmp_path)])
+        module._trainer = Standing(case.datamodule, loggers=[MetricsCSV(tmp_path)])
         on_cuda(module).eval()
         for _ in range(2):
             module.on_validation_epoch_start()
@@ -311,11 +312,6 @@ def test_an_epoch_of_validation_begins_and_ends(
             module.on_validation_batch_end(module.validation_step(batch, 0), batch, 0)
             module.on_validation_epoch_end()
     assert bool(scan_images(tmp_path).paths) != name.startswith("edgeface")  # whose trainer draws none
-
-
-class Logger:
-    def __init__(self, folder: Path) -> None:
-        self.log_dir = str(folder)
 
 
 def test_a_sheet_is_made_of_pictures_on_the_gpu(tmp_path: Path) -> None:

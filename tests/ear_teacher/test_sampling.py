@@ -42,7 +42,7 @@ def test_the_index_names_every_picture_and_a_seed_names_them_all(folder: Path, t
     rows = read_csv(tmp_path / "a" / "index.csv")
     assert len(rows) == len({row["subject"] for row in rows}) == 10
     pictures = {
-        name: np.stack([cv2.imread(str(tmp_path / name / row["image"])) for row in rows]) for name in ("a", "b", "c")
+        name: np.stack([cv2.imread(str(tmp_path / name / row["file"])) for row in rows]) for name in ("a", "b", "c")
     }
     assert pictures["a"].shape == (10, 32, 32, 3)
     assert np.abs(pictures["a"].astype(int) - pictures["b"]).max() <= 1  # a rounding
@@ -50,7 +50,7 @@ def test_the_index_names_every_picture_and_a_seed_names_them_all(folder: Path, t
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
         "index.csv",
         "grid.png",
-        *(row["image"] for row in rows),
+        *(row["file"] for row in rows),
     }
 
 

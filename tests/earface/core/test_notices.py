@@ -77,6 +77,31 @@ def test_a_pipe_that_is_closed_early_ends_a_command_quietly() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "usage: earface COMMAND [options]\n", "")
 
 
+def test_a_pipe_that_closes_during_work_ends_it_quietly_too() -> None:
+    """Also where rich writes, which makes an exit code 1 of it, and where a line of progress is the first to notice."""
+    program = """
+import time
+from earface.core.errors import entry_point
+from earface.core import progress
+
+progress.FIRST_LINE_S = progress.NEXT_LINES_S = 0.01
+
+@entry_point
+def main(argv=None):
+    from rich.console import Console
+    print("first", flush=True)
+    with progress.progress("working"):
+        time.sleep(0.5)
+    Console().print("second")
+    raise RuntimeError("not reached")
+
+raise SystemExit(main())
+"""
+    command = f"{sys.executable} -c '{program}' | head -n 1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("first\n141\n", "")
+
+
 def test_every_name_can_be_printed_on_every_console(monkeypatch: pytest.MonkeyPatch) -> None:
     name = os.fsdecode(b"Jos\xe9/\xe5\xb1\xb1")
 

@@ -89,6 +89,23 @@ def test_runs_that_share_no_metric_are_refused(tmp_path: Path, capsys: pytest.Ca
     assert not (tmp_path / "page.html").exists()
 
 
+def test_runs_of_different_kinds_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [str(run(tmp_path / kind, epochs(1.0), {}, kind=kind)) for kind in ("dsr", "ear_vae")]
+    assert main(["compare", *runs]) == 2
+    assert only_line(capsys).endswith("(Ear VAE): are runs of different kinds; compare those of one\n")
+
+
+def test_without_a_page_the_tables_are_printed_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [str(run(tmp_path / name, epochs(2.0, loss), {})) for name, loss in (("a", 1.0), ("b", 0.5))]
+    for _ in range(2):
+        assert main(["compare", *runs]) == 0
+    assert "29.50 dB (+0.50 dB)" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.html"))
+
+
 def test_one_run_is_not_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(run(tmp_path / "a", epochs(1.0), {}))]) == 2
     assert "is one run; give two or more" in only_line(capsys)

@@ -169,7 +169,9 @@ def test_a_run_without_checkpoints_says_so(copied: Path, capsys: pytest.CaptureF
     config.write_text(re.sub("checkpoint_dir: .*", "checkpoint_dir: nowhere", config.read_text()))
     shutil.rmtree(copied / "checkpoints")
     assert main(["report", str(copied)]) == 0
-    assert "There is no last.ckpt in nowhere" in Elements(logs(copied) / "report.html").text
+    text = Elements(logs(copied) / "report.html").text
+    assert "There is no last.ckpt in nowhere" in text
+    assert "earface ears evaluate" not in text
 
 
 def test_a_picture_cut_short_by_a_kill_is_left_out_with_a_warning(
