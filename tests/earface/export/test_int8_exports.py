@@ -32,7 +32,7 @@ from tests.ear_teacher.test_export import SHAPES, trained
 from tests.support.ear_recognizer import small_recognizer
 from tests.support.edgeface import random_edgeface
 
-pytestmark = pytest.mark.runs
+pytestmark = [pytest.mark.runs, pytest.mark.slow]
 
 Command = Callable[[Sequence[str]], int]
 
