@@ -8,7 +8,7 @@ from typing import Any, Literal
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
 from earface.data.face_folders import training_root
-from earface.data.face_sizes import FACE_SIZE, VLRSize, parse_vlr_size
+from earface.data.face_sizes import FACE_SIZE, USUAL_VLR, VLRSize, parse_vlr_size
 from earface.training.config import SHARED_ALIASES, TrainerOptions, help_layout
 
 HR_SIZE = FACE_SIZE  # side of the output, pixels
@@ -20,7 +20,7 @@ class DSRConfig:
 
     base_channels: int = option(128, "width of the residual blocks", low=8, high=1024)
     residual_blocks: int = option(16, "how many residual blocks", low=1, high=256)
-    vlr_size: str = option("32", "size of the input faces: 32, 24, 16 or 14x16 (width x height)")
+    vlr_size: str = option(USUAL_VLR, "size of the input faces: 32, 24, 16 or 14x16 (width x height)")
 
     @property
     def vlr(self) -> VLRSize:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dsr.config import DSRTrainingConfig
+from earface.core.notices import warn
 from earface.data.data_digest import Picture, face_pictures
 from earface.data.face_dataset import FaceBatch, FaceDataset, FacePixels, training_faces, usable_faces, with_vlr
+from earface.data.face_folders import prepared_vlr_size, training_root
 from earface.data.identity_split import identity_digests
 from earface.training.datamodule import TrainingDataModule
 
@@ -19,6 +21,12 @@ class DSRDataModule(TrainingDataModule[DSRTrainingConfig]):
         super().__init__(config)
         files = config.degradation == "files"
         self.train_rows, self.val_rows = training_faces(config.dataset_root, need_vlr=files)
+        prepared = prepared_vlr_size(training_root(config.dataset_root))
+        if not files and prepared not in (None, str(config.vlr)):
+            warn(
+                f"`dataset_root` {config.dataset_root}: was prepared with VLR faces of {prepared}, and the "
+                f"super-resolver learns to enlarge {config.vlr}: give `vlr_size` {prepared}, unless that is meant"
+            )
 
     def setup(self, stage: str | None = None) -> None:
         config = self.config

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from earface.core.errors import InputError
+from earface.data.aligned_faces import LargeFaces
 from earface.data.degradation import bicubic
 from earface.data.face_sizes import VLRSize
 from earface.data.given import Pictures, each_picture, in_model_range, pixels_of_picture, stacked
@@ -17,6 +18,7 @@ from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.inference import in_evaluation
 from earface.nn.precision import autocast
 
+ALIGN_FIRST = "align their faces first (earface faces prepare)"
 INFERENCE_BATCH = 8  # one shape for every call: kernels, and so the last bit, depend on it
 
 
@@ -55,11 +57,14 @@ def upscale_given(model: nn.Module, size: VLRSize, given: Pictures) -> NDArray[n
     """DSR.upscale. size: of the faces that the model takes."""
     vlr = in_model_range(given)
     if vlr is None:
-        faces = []
+        faces, large = [], LargeFaces()
         for name, picture in each_picture(given):
             try:
-                faces.append(at_size(pixels_of_picture(picture, name), size))
+                pixels = pixels_of_picture(picture, name)
+                faces.append(at_size(pixels, size))
             except InputError as error:
                 raise InputError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
+            large.look(name, pixels)
+        large.warn(len(faces), ALIGN_FIRST)
         vlr = to_model_range(stacked(faces))
     return to_uint8(super_resolve(model, vlr.to(next(model.parameters()).device))).cpu().numpy()

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from dsr.comparison_grid import comparison_rows
-from dsr.inference import at_size, super_resolve
+from dsr.inference import ALIGN_FIRST, at_size, super_resolve
 from dsr.model import DSR
 from dsr.options import COMPARISON
 from earface.core.errors import InputError
 from earface.core.files import refuse_to_replace
 from earface.core.progress import tracked
+from earface.data.aligned_faces import LargeFaces
 from earface.data.face_sizes import VLRSize
 from earface.data.folders import pictures_at
 from earface.data.image_cache import MAX_UNREADABLE
@@ -72,12 +73,15 @@ def _check_free(targets: Sequence[Path], pictures: set[Path], overwrite: bool) -
 def read_small_faces(paths: Sequence[Path], size: VLRSize) -> SmallFaces:
     """RGB, at `size`; 3 KB each at 32x32. Raises InputError if more than 5 % cannot be used: read, or not square."""
 
+    large = LargeFaces()
+
     def read(path: Path) -> tuple[Pixels, bool] | InputError:
         try:
             picture = read_image(path)
             small = at_size(picture, size)
         except InputError as error:
             return error
+        large.look(path, picture)
         return small, picture.shape[:2] != (size.height, size.width)
 
     found: list[tuple[Path, Pixels, bool]] = []
@@ -89,6 +93,7 @@ def read_small_faces(paths: Sequence[Path], size: VLRSize) -> SmallFaces:
                 raise InputError(_too_many(skipped, len(paths)))
         else:
             found.append((path, *result))
+    large.warn(len(paths), ALIGN_FIRST)
     resized = sum(other_size for *_, other_size in found)
     return SmallFaces([path for path, *_ in found], np.stack([each for _, each, _ in found]), resized, skipped)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from earface.core.errors import InputError
+from earface.data.aligned_faces import LargeFaces
 from earface.data.images import read_image
 from earface.data.pixels import to_model_range
 from earface.nn.embedding import Embedded, PictureFile, embed_each
@@ -19,9 +20,11 @@ from facial_rec.model import EdgeFace, unit
 INFERENCE_BATCH = 16  # one shape for every call: kernels, and so the last bit, depend on it
 
 
-def read_face(path: Path, contract: FaceContract) -> Tensor:
+def read_face(path: Path, contract: FaceContract, large: LargeFaces | None = None) -> Tensor:
     """A picture as the recogniser's input, (3, 112, 112) in [-1, 1], RGB. Raises InputError, also if not square."""
     picture = read_image(path)
+    if large is not None:
+        large.look(path, picture)
     height, width, _ = picture.shape
     if height != width:
         raise InputError(f"{path}: {width}x{height} is not square; an aligned face is (earface faces prepare)")
@@ -57,13 +60,16 @@ def embed_pictures(
 ) -> Embedded:
     """Read and embed aligned faces; the numbers do not depend on batch size, order or workers.
 
-    Raises InputError when more than 5 % cannot be read.
+    Warns of pictures that look like photographs. Raises InputError when more than 5 % cannot be read.
     """
-    return embed_each(
+    large = LargeFaces()
+    found = embed_each(
         faces,
-        lambda path: read_face(path, contract),
+        lambda path: read_face(path, contract, large),
         lambda crops: embed_faces(model, crops.to(device), contract, flip=flip),
         batch_size=batch_size,
         workers=workers,
         progress=progress,
     )
+    large.warn(len(faces), "align them first (earface faces prepare), or use earface enroll, which does")
+    return found

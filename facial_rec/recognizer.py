@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from earface.core.errors import InputError
 from earface.core.needed import MissingWeightsError, Needed
-from earface.data.given import Pictures, each_picture, in_model_range, pixels_of_picture
+from earface.data.aligned_faces import each_face
+from earface.data.given import Pictures, in_model_range
 from earface.data.pixels import to_model_range
 from earface.nn.edgeface_weights import VARIANTS
 from earface.nn.frozen import FrozenRecognizer
@@ -69,27 +70,25 @@ class FaceRecognizer:
         with autocast(self.device, self.precision):
             return embed_faces(self.model, crops.to(self.device), self.contract)
 
-    def embed(self, pictures: Pictures, *, batch_size: int = 64) -> Tensor:
+    def embed(
+        self, pictures: Pictures, *, batch_size: int = 64, detector: str | os.PathLike[str] | None = None
+    ) -> Tensor:
         """(N, 512) of length 1, float32 on the CPU, of aligned faces in any form that Python code has them in.
 
         pictures: one or several, as `earface.data.given` takes them, each square; or a float tensor (B, 3, S, S).
-        Raises InputError, also for what is not square.
+        detector: for photographs, whose faces are found and aligned as earface enroll does it: YuNet's ONNX file, which
+        `earface.data.face_detection.detector_file(None)` downloads. Raises InputError, also for what is not square, and
+        for a photograph without a face.
         """
         images = in_model_range(pictures)
+        if images is not None and detector is not None:
+            raise InputError("`detector`: a float tensor is of aligned faces: give photographs as uint8")
         if images is not None:
             return torch.cat([self(part).cpu() for part in images.split(batch_size)])
-        crops = [self.contract(to_model_range(face[None]))[0] for face in self._squares(pictures)]
+        faces = (torch.from_numpy(face) for _, face in each_face(pictures, detector))
+        crops = [self.contract(to_model_range(face[None]))[0] for face in faces]
         starts = range(0, len(crops), batch_size)
         return torch.cat([self(torch.stack(crops[at : at + batch_size])).cpu() for at in starts])
-
-    @staticmethod
-    def _squares(pictures: Pictures) -> Iterator[Tensor]:
-        for name, picture in each_picture(pictures):
-            pixels = pixels_of_picture(picture, name)
-            height, width, _ = pixels.shape
-            if height != width:
-                raise InputError(f"{name}: {width}x{height} is not square; an aligned face is (earface faces prepare)")
-            yield torch.from_numpy(pixels)
 
 
 def load_recognizer(name: str, crop: Crop | None, device: str = "cpu", precision: Precision = "32") -> FaceRecognizer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,9 +15,10 @@ from dsr.inference import at_size
 from earface.core.errors import InputError
 from earface.core.notices import warn
 from earface.core.progress import progress
+from earface.data.aligned_faces import LargeFaces, found_face
 from earface.data.duplicates import picture_signature
 from earface.data.face_detection import FaceDetector, detector_file
-from earface.data.face_inspection import FaceFinder
+from earface.data.face_inspection import NO_FACE, FaceFinder
 from earface.data.face_sizes import FACE_SIZE, NONE
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import interpolate, to_model_range
@@ -42,6 +43,7 @@ class FaceEmbedder:
     upsampler: Upsampler
     face: Reader
     signatures: dict[Path, Signature] | None = None  # where they are wanted, of each face that was read
+    large: LargeFaces = field(default_factory=LargeFaces)  # of the faces that were read
 
     def picture(self, path: Path) -> Pixels:
         """The aligned face in a file. Raises InputError."""
@@ -50,6 +52,7 @@ class FaceEmbedder:
     def read(self, path: Path) -> Tensor:
         """The upsampler's input. Raises InputError."""
         face = self.face(path)
+        self.large.look(path, face)
         if self.signatures is not None:
             self.signatures[path] = picture_signature(face)
         return prepare(face, self.upsampler, self.recognizer.contract)
@@ -80,13 +83,7 @@ def face_reader(finder: FaceFinder | None) -> Reader:
     """
 
     def read(path: Path) -> Pixels:
-        picture = read_image(path)
-        if finder is None:
-            return picture
-        face, found = finder(picture)
-        if isinstance(face, str):
-            raise InputError(f"{path}: {found}")
-        return face
+        return found_face(read_image(path), path, finder)
 
     return read
 
@@ -108,16 +105,24 @@ def prepare(face: Pixels, upsampler: Upsampler, contract: FaceContract) -> Tenso
 
 def embed_with_progress(embedder: Embedder, options: PictureOptions, pictures: Sequence[PictureFile]) -> Embedded:
     """The embeddings of the faces or ears that are found. Raises InputError if none can be used."""
-    with progress(f"embedding {embedder.what}", len(pictures)) as state:
-        return embed_each(
-            pictures,
-            embedder.read,
-            embedder.embed,
-            batch_size=options.batch_size,
-            workers=options.num_workers,
-            max_skipped=1.0,
-            progress=state.update,
-        )
+    try:
+        with progress(f"embedding {embedder.what}", len(pictures)) as state:
+            found = embed_each(
+                pictures,
+                embedder.read,
+                embedder.embed,
+                batch_size=options.batch_size,
+                workers=options.num_workers,
+                max_skipped=1.0,
+                progress=state.update,
+            )
+    except InputError as error:
+        if isinstance(embedder, FaceEmbedder) and f": {NO_FACE} " in str(error):
+            raise InputError(f"{error}; if they are aligned faces, give `aligned`") from None
+        raise
+    if isinstance(embedder, FaceEmbedder):
+        embedder.large.warn(len(pictures), "leave out `aligned`, and faces are found in them")
+    return found
 
 
 def print_skipped(skipped: Sequence[tuple[str, str]], count: int, console: Console) -> None:

@@ -68,6 +68,11 @@ class Gallery:
         """How many people there are."""
         return len(set(self.identities))
 
+    def __repr__(self) -> str:
+        pictures = sum(map(len, self.pictures))
+        weights = self.metadata.get("weights", "unknown")
+        return f"Gallery({len(self)} people by {pictures} embeddings of {self.modality}s, recogniser {weights})"
+
     @property
     def modality(self) -> Modality:
         return "ear" if self.contract.partition(":")[0] in get_args(Fit) else "face"
@@ -109,23 +114,31 @@ class Gallery:
             raise InputError(f"{path}: {str(error).removeprefix(f'{path}: ')}") from None
 
     @classmethod
-    def enroll(cls, recognizer: Recognizer, people: Mapping[str, Pictures], out: str | Path | None = None) -> Gallery:
+    def enroll(
+        cls,
+        recognizer: Recognizer,
+        people: Mapping[str, Pictures],
+        out: str | Path | None = None,
+        *,
+        detector: str | PathLike[str] | None = None,
+    ) -> Gallery:
         """People by name, each with one or several pictures, as `earface.data.given` takes them.
 
         recognizer: of `pipeline.load_recognizer`. out: an .npz for the gallery, which earface identify reads, too.
-        Raises InputError for a picture that cannot be used.
+        detector: for photographs of faces, as FaceRecognizer.embed takes it; None: aligned faces, or ears. Raises
+        InputError for a picture that cannot be used.
         """
         pictures = [(name, *each) for name, given in people.items() for each in each_picture(given)]
         if not pictures:
             raise InputError("nobody was given to enrol")
-        parts = [recognizer.embed(given) for given in people.values()]
         table = IdentityEmbeddings(
-            embeddings=torch.cat(parts).numpy(),
+            embeddings=_embedded_together(recognizer, list(people.values()), detector).numpy(),
             paths=[_written(name, picture) for _, name, picture in pictures],
             identities=[name for name, _, _ in pictures],
             contract=recognizer.contract.id,
             digest=recognizer.digest,
-            metadata={"weights": recognizer.name, "template": TEMPLATE_RULE},
+            metadata={"weights": recognizer.name, "template": TEMPLATE_RULE}
+            | ({} if detector is None else {"aligned": False, "detector": str(Path(detector).resolve())}),
             sides=[""] * len(pictures) if recognizer.modality == "ear" else None,
         )
         if out is not None:
@@ -133,16 +146,23 @@ class Gallery:
         return cls.of(table, "joined")
 
     def identify(
-        self, recognizer: Recognizer, pictures: Pictures, threshold: float, count: int = 5
+        self,
+        recognizer: Recognizer,
+        pictures: Pictures,
+        threshold: float,
+        count: int = 5,
+        *,
+        detector: str | PathLike[str] | None = None,
     ) -> list[Identified]:
         """Of each picture its `count` best people, and who it is, from the cosine `threshold` on.
 
-        pictures: one or several, as `earface.data.given` takes them. Raises InputError for a recogniser that the
-        gallery was not enrolled with, and for a picture that cannot be used.
+        pictures: one or several, as `earface.data.given` takes them. detector: for photographs of faces, as
+        FaceRecognizer.embed takes it; None: aligned faces, or ears. Raises InputError for a recogniser that the gallery
+        was not enrolled with, and for a picture that cannot be used.
         """
         self.check_recognizer(recognizer, Path("the gallery"))
         names = [name for name, _ in each_picture(pictures)]
-        found = self.search(recognizer.embed(pictures), count)
+        found = self.search(_embedded(recognizer, pictures, detector), count)
         return [Identified(Path(name), best, threshold) for name, best in zip(names, found, strict=True)]
 
     def check_recognizer(self, recognizer: Recognizer, path: Path) -> None:
@@ -209,6 +229,24 @@ class Gallery:
             if len(found) == count:
                 break
         return list(found.values())
+
+
+def _embedded(recognizer: Recognizer, pictures: Pictures, detector: str | PathLike[str] | None) -> Tensor:
+    """(N, D). Raises InputError for a picture that cannot be used, and for a detector of faces where ears are given."""
+    if recognizer.modality == "face":
+        return recognizer.embed(pictures, detector=detector)
+    if detector is not None:
+        raise InputError(f"`detector` {detector}: finds faces, and the recogniser is one of ears")
+    return recognizer.embed(pictures)
+
+
+def _embedded_together(
+    recognizer: Recognizer, given: Sequence[Pictures], detector: str | PathLike[str] | None
+) -> Tensor:
+    """The same of several people's pictures, with one warning for all."""
+    if any(isinstance(own, Tensor) and own.is_floating_point() for own in given):  # not a picture, but a model's input
+        return torch.cat([_embedded(recognizer, own, detector) for own in given])
+    return _embedded(recognizer, [picture for own in given for _, picture in each_picture(own)], detector)
 
 
 def _written(name: str, picture: Picture) -> str:

@@ -8,9 +8,9 @@ from typing import Literal
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
 from earface.core.tool_options import DeviceOptions
+from earface.data.face_sizes import MIN_FACE
 
 MIN_SCORE = {"face": 0.7, "ear": 0.5}  # of a detection
-MIN_FACE = 20
 
 
 @dataclass(frozen=True)

@@ -366,6 +366,7 @@ def everything(checkout: Path, face_set: Path, edgeface: Path) -> Path:
     from facial_rec.embed import main as embed
 
     shutil.copytree(face_set, checkout / "dataset")
+    shutil.copytree(checkout / "data/preprocessed/images", checkout / "data/preprocessed/ears")  # prepared
     shutil.copy(edgeface, checkout / "edgeface_xxs_q.pt")
     torch.save(timm.create_model(PERCEPTUAL.removeprefix("timm:")).state_dict(), checkout / "perceptual.pth")
     few = ("--epochs", "1", "--num-workers", "0", "--progress", "none", "--precision", "32")

@@ -13,14 +13,19 @@ from torch import Tensor
 
 from dsr import DSR, DSRConfig
 from ear_teacher import EarDetector, EarRecognizer, EarVAE
+from ear_teacher.recognition.loading import TrainedEarRecognizer
 from earface.core.errors import InputError
+from earface.core.notices import DataWarning
+from earface.data.face_alignment import face_template
 from earface.data.face_rows import read_faces
 from earface.data.folders import list_images
 from earface.data.identity_embeddings import read_embeddings
 from earface.data.images import Pixels, read_image, resize_image
 from facial_rec import FaceContract, load_recognizer
 from pipeline import Gallery
+from pipeline.enroll import main as enroll
 from tests.support.ear_recognizer import small_recognizer
+from tests.support.yunet import draw_marks, write_yunet
 
 pytestmark = pytest.mark.runs
 
@@ -89,6 +94,8 @@ def test_small_faces_are_upscaled(face_set: Path) -> None:
         assert found.shape == (3, 128, 128, 3)
         assert np.abs(found.astype(int) - pixels).max() <= 1, name  # of another batch
     assert model.upscale(Image.new("RGB", (128, 128))).shape == (1, 128, 128, 3)
+    with pytest.warns(DataWarning, match="the picture, 250x250.*align their faces first"):
+        model.upscale(Image.new("RGB", (250, 250)))
     with pytest.raises(InputError, match="the picture: 178x218 is not square"):
         model.upscale(Image.new("RGB", (178, 218)))
 
@@ -123,6 +130,40 @@ def test_people_are_enrolled_and_identified(face_set: Path, edgeface: Path, tmp_
     assert [each.score for each in found.candidates] == pytest.approx(sorted(cosines, reverse=True)[:3], abs=1e-6)
     with pytest.raises(InputError, match="give the recogniser that it was enrolled with"):
         gallery.identify(load_recognizer(str(edgeface), "center"), probe, threshold=0.5)
+
+
+def test_photographs_of_faces_take_a_detector(face_set: Path, edgeface: Path, tmp_path: Path) -> None:
+    """The command's gallery, and one warning where the detector is left out."""
+    marks, people = write_yunet(tmp_path / "marks.onnx"), {}
+    rows = read_faces(face_set, ("train",))[:4]
+    for place, row in enumerate(rows):
+        photograph, face = np.full((250, 250, 3), 128, np.uint8), read_image(row.path)
+        draw_marks(face, face_template() - 0.5, 128)
+        photograph[60 : 60 + 128, 30 + 20 * place : 158 + 20 * place] = face
+        people[f"p{place}"] = tmp_path / "people" / f"p{place}"
+        people[f"p{place}"].mkdir(parents=True)
+        Image.fromarray(photograph).save(people[f"p{place}"] / "a.png")
+    recognizer = load_recognizer(str(edgeface), None)
+    gallery = Gallery.enroll(recognizer, people, tmp_path / "g.npz", detector=marks)
+    given = ["--input", str(tmp_path / "people"), "--out", str(tmp_path / "c.npz"), "--recognizer", str(edgeface)]
+    assert enroll([*given, "--detector", str(marks), "--device", "cpu"]) == 0
+    mine, commands = (read_embeddings(tmp_path / name) for name in ("g.npz", "c.npz"))
+    assert np.allclose(mine.embeddings, commands.embeddings, atol=1e-6)
+    assert [mine.metadata[name] for name in ("aligned", "detector")] == [False, str(marks)]
+    probes = [read_image(folder / "a.png") for folder in people.values()]
+    found = gallery.identify(recognizer, probes, threshold=0.999, detector=str(marks))
+    assert [each.decision for each in found] == list(people)
+    advice = r"4 of 4 pictures are larger .*/p0/a.png, 250x250\): if they are photographs, give `detector`"
+    with pytest.warns(DataWarning, match=advice) as warned:
+        wrong = Gallery.enroll(recognizer, people)
+    assert len(warned) == 1
+    assert not torch.allclose(wrong.templates, gallery.templates, atol=0.01)
+    with pytest.raises(InputError, match="no face with a score"):
+        recognizer.embed(rows[0].path, detector=marks)
+    with pytest.raises(InputError, match="give photographs as uint8"):
+        recognizer.embed(by_hand(probes[0]), detector=marks)
+    with pytest.raises(InputError, match="finds faces, and the recogniser is one of ears"):
+        Gallery.enroll(TrainedEarRecognizer(small_recognizer("stretch"), marks, None), people, detector=marks)
 
 
 def test_a_recogniser_that_is_trained_embeds_with_gradient(ears: list[Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from earface.core.errors import InputError
+from earface.core.files import read_json
 
 SPLITS = ("train", "val", "test")
 HR_FOLDER, VLR_FOLDER = "hr_images", "vlr_images"
@@ -22,6 +23,15 @@ def require_face_set(root: str) -> None:
     """Raise InputError where there is nothing."""
     if not Path(root).exists():
         raise InputError(f"`dataset_root` {root}: no such folder; earface faces prepare makes one")
+
+
+def prepared_vlr_size(root: Path) -> str | None:
+    """Of the VLR pictures of a prepared set, such as 32 or 14x16; None where its report does not say."""
+    try:
+        report = read_json(root / REPORT)
+    except InputError:
+        return None
+    return str(report["vlr_size"]) if isinstance(report, dict) and "vlr_size" in report else None
 
 
 def training_root(dataset_root: str) -> Path:

@@ -140,7 +140,8 @@ def inspect_faces(
             + "; ".join(unreadable[:3])
         )
     if not faces:
-        raise InputError(f"none of {len(rows)} pictures can be used: {rejects[0].name}: {rejects[0].reason}")
+        hint = "; if they are aligned faces, give `aligned`" if rejects[0].kind == NO_FACE else ""
+        raise InputError(f"none of {len(rows)} pictures can be used: {rejects[0].name}: {rejects[0].reason}{hint}")
     return faces, rejects
 
 

@@ -9,6 +9,7 @@ from earface.core.errors import InputError
 
 DEGRADATIONS = ("bicubic", "realistic")
 MIN_VLR, MAX_VLR = 8, 64  # pixels
+USUAL_VLR = "32"  # what commands take where no size is given
 NONE = "none"  # no upsampler: the HR face itself
 UPSAMPLERS = ("dsr", "bicubic", NONE)
 HR = "hr"  # HR faces, in batches and in the names of metrics
@@ -37,3 +38,4 @@ def parse_vlr_size(text: str) -> VLRSize:
 
 FACE_SIZE = 128  # side of a high-resolution face
 ARCFACE_SIZE = 112
+MIN_FACE = 20  # pixels of the photograph: smaller faces are not enrolled or looked for

@@ -89,6 +89,11 @@ def _read(path: Path) -> IdentityEmbeddings:
     if declared > MAX_BYTES:
         raise InputError(f"unpacks to {declared:,} bytes, more than the limit of {MAX_BYTES:,}")
     with np.load(path, allow_pickle=False) as archive:
+        if lacking := [name for name in MEMBERS if name not in archive.files]:
+            raise InputError(
+                f"holds {', '.join(archive.files[:4]) or 'nothing'}, and no {lacking[0]}: a gallery or a table "
+                "of people's embeddings is wanted, as earface enroll, faces embed or ears recognize embed write it"
+            )
         found = {name: archive[name] for name in MEMBERS}
         sides = archive[SIDES].tolist() if SIDES in archive.files else None
     return IdentityEmbeddings(

@@ -9,7 +9,7 @@ from typing import Literal
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
 from earface.core.tool_options import ToolOptions
-from earface.data.face_sizes import parse_vlr_size
+from earface.data.face_sizes import USUAL_VLR, parse_vlr_size
 from earface.data.tables import BOX_COLUMNS, SIDE_COLUMN, SUBJECT_COLUMN
 
 USUAL_EARS = "data/preprocessed"  # where earface ears train looks
@@ -134,7 +134,7 @@ class FacePreparationOptions(ToolOptions):
     several: Literal["central", "reject"] = option(
         "central", "photographs of several faces: take the large one near the middle, or leave them out"
     )
-    vlr_size: str = option("32", "32, 24, 16 or 14x16, width x height")
+    vlr_size: str = option(USUAL_VLR, "32, 24, 16 or 14x16, width x height")
     degradation: Literal["bicubic", "realistic"] = option("bicubic", "how VLR faces are made")
     seed: int = option(42, "decides the split, and realistic degradation", low=0)
     splits: str | None = option(None, "splits.json to keep to; only identities that are not in it are assigned")

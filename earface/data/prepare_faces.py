@@ -26,7 +26,7 @@ from earface.core.notices import lists_of_warnings, warnings_given
 from earface.core.progress import progress, tracked
 from earface.core.tool_options import next_step
 from earface.data.face_folders import INDEX, REPORT, SPLITS_FILE, USUAL_ROOT, WORK
-from earface.data.face_sizes import parse_vlr_size
+from earface.data.face_sizes import USUAL_VLR, VLRSize, parse_vlr_size
 from earface.data.options import FacePreparationOptions
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_splits(out / SPLITS_FILE, split, identities)
     _write_report(out, report)
     shutil.rmtree(out / WORK, ignore_errors=True)
-    _print_summary(out, faces, rejects, split)
+    _print_summary(out, faces, rejects, split, size)
     return 0
 
 
@@ -186,7 +186,7 @@ def _write_report(folder: Path, report: dict[str, object]) -> None:
 
 
 def _print_summary(
-    out: Path, faces: Sequence[AlignedFace], rejects: Sequence[RejectedFace], split: IdentitySplit
+    out: Path, faces: Sequence[AlignedFace], rejects: Sequence[RejectedFace], split: IdentitySplit, vlr_size: VLRSize
 ) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -204,7 +204,9 @@ def _print_summary(
         console.print(f"{count} {kind}, left out", markup=False)
     for reject in rejects[:10]:
         console.print(f"  {reject.name}: {reject.reason}", markup=False)
-    given = {} if out == Path(USUAL_ROOT) else {"dataset_root": out}
+    given: dict[str, object] = {} if out == Path(USUAL_ROOT) else {"dataset_root": out}
+    if str(vlr_size) != USUAL_VLR:
+        given["vlr_size"] = vlr_size
     for line in (f"report: {out / REPORT}", next_step("dsr train", **given)):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 

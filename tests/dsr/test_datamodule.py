@@ -21,6 +21,7 @@ from earface.core.errors import InputError
 from earface.core.notices import collecting_warnings, warnings_given
 from earface.data.degradation import bicubic, picture_key, realistic
 from earface.data.face_dataset import FaceBatch, FaceDataset, usable_faces, with_vlr
+from earface.data.face_folders import REPORT
 from earface.data.face_rows import read_faces
 from earface.data.images import read_image
 from earface.data.pixels import to_model_range
@@ -102,6 +103,18 @@ def test_realistic_validation_faces_depend_on_the_name_and_are_equal_in_every_ep
     hr = torch.stack([from_file(row.path) for row in rows])
     wanted = realistic(hr, datamodule.config.vlr, [picture_key(7, row.path.stem) for row in rows])
     assert torch.equal(batch["vlr"], wanted)
+
+
+def test_another_size_than_the_set_was_prepared_with_is_noticed(face_set: Path, copied: Path) -> None:
+    (copied / REPORT).write_text("[]")  # of a set that something else made
+    with collecting_warnings():
+        module_of(face_set / "train_processed", vlr_size="16")
+        module_of(copied, vlr_size="32")
+        assert not warnings_given()
+        module_of(face_set, vlr_size="32")
+        (line,) = warnings_given()
+    assert "was prepared with VLR faces of 16" in line
+    assert "enlarge 32: give `vlr_size` 16" in line
 
 
 @pytest.mark.parametrize(("vlr_size", "augment"), [("16", "light"), ("14x16", "full")])

@@ -129,7 +129,10 @@ def test_other_sizes_and_kinds_of_pictures_are_resized_and_counted(
     transparent.putalpha(128)
     transparent.save(given / "transparent.png")
     assert upscale(checkpoint, given, tmp_path / "out") == 0
-    assert "5 of them were not 14x16 and were resized to it first" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "5 of them were not 14x16 and were resized to it first" in said.out
+    assert "3 of 6 pictures are larger than aligned faces usually are" in said.err
+    assert "200x200): if they are photographs, align their faces first" in said.err
     found = results(tmp_path / "out")
     assert found.keys() == {
         f"{name}.png" for name in ("fits", "large", "tiny", "same_proportions", "grey", "transparent")

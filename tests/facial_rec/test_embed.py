@@ -132,6 +132,20 @@ def test_unreadable_and_unaligned_pictures_are_left_out_and_listed(
     assert not (tmp_path / "more.npz").exists()
 
 
+def test_what_looks_like_photographs_is_embedded_with_a_warning(
+    edgeface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "faces").mkdir()
+    for name, side in (("small", 16), ("usual", 192), ("lfw", 250)):
+        Image.new("RGB", (side, side)).save(tmp_path / "faces" / f"{name}.png")
+    assert run(edgeface, tmp_path / "faces", tmp_path / "e.npz") == 0
+    said = capsys.readouterr().err
+    assert "1 of 3 pictures are larger than aligned faces usually are" in said
+    assert "lfw.png, 250x250): if they are photographs, align them first (earface faces prepare)" in said
+    (warning,) = read_embeddings(tmp_path / "e.npz").metadata["warnings"]
+    assert "250x250" in warning
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
@@ -246,7 +260,9 @@ def test_damaged_tables_are_refused(tmp_path: Path, fault: str) -> None:
             else:
                 members["metadata"] = np.array("[]")
             np.savez(path, **members)
-    with pytest.raises(InputError, match=r"a\.npz: (no such|damaged, or not written by|metadata is no)"):
+    with pytest.raises(
+        InputError, match=r"a\.npz: (no such|damaged, or not written by|holds .* no digest|metadata is no)"
+    ):
         read_embeddings(path)
 
 

@@ -627,6 +627,30 @@ def test_any_number_of_candidates_and_any_names_can_be_shown(people: Path, enrol
 # Photographs
 
 
+def test_aligned_faces_and_photographs_that_are_mistaken_for_each_other_are_noticed(
+    people: Path, gallery: Path, enrol: Enrol, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marks = write_yunet(tmp_path / "marks.onnx")
+    assert search(people / "al", gallery, tmp_path / "out", "--detector", str(marks), aligned=False) == 2
+    line = only_line(capsys)
+    assert "none of 3 pictures can be used" in line
+    assert line.endswith("no face with a score of 0.7 or more; if they are aligned faces, give --aligned\n")
+    for path in list_images(people):
+        target = tmp_path / "photographs" / path.parent.name / path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(read_image(path)).resize((250, 250)).save(target)
+    large = "pictures are larger than aligned faces usually are"
+    advice = "250x250): if they are photographs, leave out --aligned"
+    assert enrol(tmp_path / "photographs", tmp_path / "g.npz") == 0
+    said = capsys.readouterr().err
+    assert f"15 of 15 {large}" in said
+    assert advice in said
+    assert search(tmp_path / "photographs" / "al", gallery, tmp_path / "out") == 0
+    assert f"3 of 3 {large}" in capsys.readouterr().err
+    assert search(people / "al", gallery, tmp_path / "out", "--overwrite") == 0
+    assert large not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("detector", ["marks", pytest.param("YuNet", marks=needs(YUNET))])
 @pytest.mark.filterwarnings("ignore")
 def test_faces_are_found_in_photographs(

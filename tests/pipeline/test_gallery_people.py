@@ -11,6 +11,7 @@ import pytest
 
 from earface.commands import main
 from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings, write_embeddings
+from pipeline import Gallery
 from tests.conftest import only_line
 
 NAMES = ["zuzu", "bob", "zuzu", "Jos\u00e9"]
@@ -65,6 +66,17 @@ def test_nobody_and_somebody_unknown_are_one_line(gallery: Path, capsys: pytest.
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other rights")
+def test_a_table_of_ears_of_nobody_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "e.npz", mu=np.zeros((2, 3)), files=["a", "b"])
+    assert main(["gallery", "show", "--gallery", str(tmp_path / "e.npz")]) == 2
+    assert "e.npz: holds mu, files, and no embeddings: a gallery or a table" in only_line(capsys)
+
+
+def test_a_gallery_in_a_console_is_a_line(gallery: Path) -> None:
+    found = Gallery.load(gallery)
+    assert repr(found) == "Gallery(3 people by 4 embeddings of ears, recogniser w.pt)"
+
+
 def test_a_gallery_is_for_its_owner_alone(gallery: Path) -> None:
     assert stat.S_IMODE(gallery.stat().st_mode) == 0o600
     main(["gallery", "remove", "--gallery", str(gallery), "--name", "bob"])

@@ -429,5 +429,23 @@ def test_photographs_without_a_usable_face_are_rejects(
     }
     assert detect(people, tmp_path / "central", detector) == 0
     assert "nobody/two.png" in report_of(tmp_path / "central")["chosen_among_several"]
+    capsys.readouterr()
     assert detect(people, tmp_path / "huge", detector, "--min-face", 500) == 2
-    assert "none of 15 pictures can be used" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "none of 15 pictures can be used" in said
+    assert "--aligned" not in said
+
+
+def test_aligned_faces_that_are_given_as_photographs_are_noticed(
+    synthetic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    marks = write_yunet(tmp_path / "marks.onnx")
+    assert detect(synthetic, tmp_path / "out", marks) == 2
+    assert only_line(capsys).endswith("if they are aligned faces, give --aligned\n")
+
+
+def test_the_next_step_keeps_the_size(people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for size, wanted in (("16", "--vlr-size 16"), ("14x16", "--vlr-size 14x16"), ("32", "")):
+        assert prepare(people, tmp_path / size, "--vlr-size", size) == 0
+        line = f"next: earface dsr train --dataset-root {tmp_path / size} {wanted}".strip()
+        assert line in capsys.readouterr().out.splitlines()
