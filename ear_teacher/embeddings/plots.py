@@ -26,7 +26,6 @@ from earface.data.plots import BLUE, GREY, ORANGE
 
 TILE = 224  # height in pixels of a neighbour
 COLUMNS = 6
-PROJECTOR = "projector_config.pbtxt"  # by which TensorBoard finds a projector
 TAG, SPRITE = "ears", "sprite.png"  # its folder, and TensorBoard's file of all thumbnails
 MAX_SHOWN = 36  # neighbours on one picture
 CLUSTER_TILE, CLUSTER_COLUMNS = 96, 12

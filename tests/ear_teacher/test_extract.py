@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -305,6 +307,38 @@ def test_a_tile_holds_the_whole_picture_in_its_proportions() -> None:
     assert dark.any(axis=1).all()  # full height
     assert list(np.flatnonzero(dark.any(axis=0))) == list(range(13, 37))  # 24 of 50 columns, centered
     assert tile(None, 60, 50).shape == tile(picture[..., :1], 60, 50).shape == (60, 50, 3)
+
+
+def test_searches_of_numbered_pictures_are_named_by_their_folders_and_the_table_alone_stays(
+    checkpoint: Path, people: Path, table: Path, tmp_path: Path
+) -> None:
+    """Every person has an 01.png; a second search of one of them is refused."""
+    asked = [tmp_path / person / "01.png" for person in ("Jürgen Müller", "Person 007", "a:b")]
+    own = shutil.copy(table, tmp_path / "ears.npz")
+    for path, picture in zip(asked, sorted(people.rglob("*.png")), strict=False):
+        path.parent.mkdir()
+        shutil.copy(picture, path)
+        given = ["--checkpoint", str(checkpoint), "--embeddings", str(own), "--search", str(path)]
+        assert [main(given), main(given)] == [0, 2]
+    found = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert found == {"ears.npz"} | {f"ears_search_{name}_01.png" for name in ("Jürgen Müller", "Person 007", "a%3Ab")}
+    assert own.read_bytes() == table.read_bytes()
+
+
+def test_a_search_that_is_there_is_refused_without_pytorch(checkpoint: Path, table: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "7.png")
+    (tmp_path / f"ears_search_{tmp_path.name}_7.png").touch()
+    words = ["--checkpoint", str(checkpoint), "--embeddings", str(shutil.copy(table, tmp_path)), "--search", "7.png"]
+    code = (
+        "import sys; from ear_teacher.extract import main\n"
+        f"print(main({words}), 'torch' in sys.modules or 'matplotlib' in sys.modules)"
+    )
+    paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | paths, capture_output=True, text=True
+    )
+    assert done.stdout == "2 False\n"
+    assert "_7.png: is there already" in done.stderr
 
 
 # Clusters
