@@ -20,6 +20,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
 from ear_teacher import EarVAE, train
+from ear_teacher.embeddings.embedder import LATENTS
 from ear_teacher.embeddings.neighbors import cluster, most_similar
 from ear_teacher.embeddings.plots import Shown, save_neighbors, thumbnail_side, tile
 from ear_teacher.embeddings.table import Embeddings, read_embeddings, write_embeddings
@@ -299,6 +300,23 @@ def test_frames_show_whether_subjects_are_the_same(tmp_path: Path, subject: str,
     picture = np.asarray(Image.open(tmp_path / "s.png").convert("RGB")).reshape(-1, 3).astype(int)
     blue, orange = (int((np.abs(picture - color).sum(1) < 12).sum()) > 500 for color in ((0, 114, 178), (230, 159, 0)))
     assert (blue, orange) == frames
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_no_text_of_a_search_is_cut_or_runs_into_its_neighbour(tmp_path: Path, count: int) -> None:
+    """Of narrow ears, whose columns are: the outermost pixels stay white, and those between captions."""
+    ear = Shown(np.full((40, 20, 3), 128, np.uint8), "Wilhelmina Mountbatten/01.png", "Wilhelmina Mountbatten-Windsor")
+    save_neighbors(tmp_path / "s.png", ear, [(ear, 0.5)] * count, LATENTS)
+    picture = np.asarray(Image.open(tmp_path / "s.png").convert("L"))
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert (edge == 255).all()
+    columns = min(count, 6) + 1
+    below = int(np.flatnonzero((picture < 230).mean(axis=1) > 0.5 / columns).max()) if count < 7 else 0
+    if below:  # a single row: the captions follow the frames
+        captions = picture[below + 8 : below + 45]
+        for column in range(1, columns):
+            middle = round(column * picture.shape[1] / columns)
+            assert (captions[:, middle - 2 : middle + 2] == 255).all()
 
 
 def test_a_tile_holds_the_whole_picture_in_its_proportions() -> None:
