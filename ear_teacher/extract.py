@@ -28,29 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in filter(None, (*options.input, *options.embeddings, options.search, *options.networks)):
         require_path(path)
     require_trained(options.checkpoint)
-    # after parsing: help, a mistyped flag and a missing file answer without PyTorch
-    with first_imports():
-        import numpy as np
-        from rich.console import Console
-
-        from ear_teacher.ear_reader import EarReader, sources_of
-        from ear_teacher.embeddings.embedder import load_embedder
-        from ear_teacher.embeddings.extraction import (
-            check_logvar,
-            check_places,
-            clusters_picture,
-            describe,
-            encode,
-            group,
-            read_tables,
-            search,
-            search_picture,
-            shown,
-        )
-        from ear_teacher.embeddings.plots import thumbnail_side, write_projector
-        from ear_teacher.embeddings.table import is_table, joined, write_embeddings
-        from ear_teacher.encoding import say
-        from earface.nn.inference import choose_device
+    from ear_teacher.embeddings.places import check_places, clusters_picture, search_picture
+    from ear_teacher.embeddings.table import is_table, joined, write_embeddings
 
     written = [path for path in options.input if Path(path).is_file() and is_table(Path(path))]
     options = dataclasses.replace(
@@ -59,6 +38,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         embeddings=(*options.embeddings, *written),
     )
     out = check_places(options)
+    # after that: help, a mistyped flag, a missing file and one that is there already answer without PyTorch
+    with first_imports():
+        import numpy as np
+        from rich.console import Console
+
+        from ear_teacher.ear_reader import EarReader, sources_of
+        from ear_teacher.embeddings.embedder import load_embedder
+        from ear_teacher.embeddings.extraction import (
+            check_logvar,
+            describe,
+            encode,
+            group,
+            read_tables,
+            search,
+            shown,
+        )
+        from ear_teacher.embeddings.plots import thumbnail_side, write_projector
+        from ear_teacher.encoding import say
+        from earface.nn.inference import choose_device
+
     device = choose_device(options.device)
     embedder = load_embedder(options.checkpoint, device, options.weights)
     if options.logvar:

@@ -32,6 +32,7 @@ from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.trained_model import TrainedModel
 
 if TYPE_CHECKING:
+    from ear_teacher.given_ears import Misfits
     from earface.data.given import Pictures
 
 POSTERIOR_PREFIX = "aggregate_posterior."  # in a safetensors file, before its mean and factor
@@ -113,16 +114,16 @@ class EarVAE(
         """mu (B, D). In evaluation mode an image's mu is the same bit for bit alone and in any batch."""
         return self.encode_posterior(images)[0]
 
-    def embed(self, pictures: Pictures, *, batch_size: int = 64) -> Tensor:
+    def embed(self, pictures: Pictures, *, batch_size: int = 64, misfits: Misfits = "refuse") -> Tensor:
         """mu (N, D) float32 on the CPU, without gradient, of ears in any form that Python code has them in.
 
         pictures: one or several, as `earface.data.given` takes them: crops or photographs of one ear each, which are
-        brought into the model's form; or a float tensor (B, C, S, S) in it. Raises InputError, also where a picture
-        shows no usable ear.
+        brought into the model's form; or a float tensor (B, C, S, S) in it. misfits: a picture without a usable ear
+        is refused; with "nan" its row is NaN, and a warning counts such rows. Raises InputError.
         """
         from ear_teacher.given_ears import encode_given  # on first use: it needs OpenCV
 
-        return encode_given(self, self.config, self.encode, pictures, batch_size)
+        return encode_given(self, self.config, self.encode, pictures, batch_size, misfits)
 
     def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """mu and logvar, each (B, D): of `encoder`, in evaluation mode on batches split and padded to one shape."""

@@ -13,6 +13,7 @@ from earface.export.options import CHECKPOINT_HELP, ExportOptions
 ONNX_FILES = ("encoder.onnx", "decoder.onnx")
 SAMPLE_INDEX = "index.csv"
 DEFAULT_OUT = "embeddings.npz"
+PROJECTOR = "projector_config.pbtxt"  # by which TensorBoard finds a projector
 EVALUATION_PICTURES = ("reconstructions.png", "worst.png", "best.png", "samples.png")  # of ears
 EVALUATION_RESULTS = (
     *("metrics.json", "per_image.csv", "kl_per_dimension.png", "psnr_histogram.png", *EVALUATION_PICTURES),

@@ -42,15 +42,27 @@ class EarDetector:
         return corners.reshape(-1, 4)[kept], scores[kept]
 
 
+def place(path: Path, paths: list[Path], out: Path) -> Path:
+    """The PNG file of one of the paths, with its folder's name where its own is a number or another's, too."""
+    alone = not path.stem.isdecimal() and [each.stem for each in paths].count(path.stem) == 1
+    return out / f"{path.stem if alone else f'{path.absolute().parent.name}_{path.stem}'}.png"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="detector.onnx of earface export detector")
     parser.add_argument("--min-score", type=float, default=0.5)
     parser.add_argument("--out", type=Path, help="folder for the photographs with their boxes")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
     parser.add_argument("photographs", nargs="+", type=Path)
     given = parser.parse_args()
+    written = [place(path, given.photographs, given.out) for path in given.photographs] if given.out else []
+    if twice := [each for each in written if written.count(each) > 1]:
+        parser.exit(2, f"error: {twice[0]}: would be written twice; give its pictures in two calls\n")
+    if there := [each for each in written if each.exists() and not given.overwrite]:
+        parser.exit(2, f"error: {there[0]}: is there already; --overwrite replaces\n")
     detector = EarDetector(given.model)
-    for path in given.photographs:
+    for number, path in enumerate(given.photographs):
         photograph = cv2.imread(str(path), cv2.IMREAD_COLOR)  # upright by its EXIF orientation
         if photograph is None:
             raise SystemExit(f"error: {path}: not a picture that can be read")
@@ -61,9 +73,9 @@ def main() -> None:
             print(f"{path}: {' '.join(f'{side:.1f}' for side in box)} {score:.3f}")
             first, second = np.rint(box).astype(int).reshape(2, 2).tolist()
             cv2.rectangle(photograph, first, second, (0, 255, 0), 2)
-        if given.out:
+        if written:
             given.out.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(given.out / f"{path.stem}.png"), photograph)
+            cv2.imwrite(str(written[number]), photograph)
 
 
 if __name__ == "__main__":

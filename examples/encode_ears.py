@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import cv2
@@ -54,21 +55,37 @@ def read(path: Path) -> np.ndarray:
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
+def place(path: Path, paths: list[Path], out: Path) -> Path:
+    """The PNG file of one of the paths, with its folder's name where its own is a number or another's, too."""
+    alone = not path.stem.isdecimal() and [each.stem for each in paths].count(path.stem) == 1
+    return out / f"{path.stem if alone else f'{path.absolute().parent.name}_{path.stem}'}.png"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of earface export ears")
     parser.add_argument("--suffix", default="", help="_int8 for the int8 files")
     parser.add_argument("--out", type=Path, help="folder for what the decoder makes of each latent")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
     parser.add_argument("ears", nargs="+", type=Path)
     given = parser.parse_args()
+    written = [place(path, given.ears, given.out) for path in given.ears] if given.out else []
+    if twice := [each for each in written if written.count(each) > 1]:
+        parser.exit(2, f"error: {twice[0]}: would be written twice; give its pictures in two calls\n")
+    if there := [each for each in written if each.exists() and not given.overwrite]:
+        parser.exit(2, f"error: {there[0]}: is there already; --overwrite replaces\n")
     model = EarVAE(given.model, given.suffix)
+    fit = model.image.get("ears", "stretch").partition(":")[0]
+    if fit != "stretch":
+        how = "earface ears prepare does it, and examples/identify_ear.py shows how"
+        print(f"note: the model takes {fit} ears: bring pictures into this form ({how})", file=sys.stderr)
     latents = [model.encode(read(path))[0] for path in given.ears]
     units = np.stack([mu / np.linalg.norm(mu) for mu in latents])
     for path, mu, cosines in zip(given.ears, latents, units @ units.T, strict=True):
         print(f"{path}: |mu| {np.linalg.norm(mu):.3f}, cosines {' '.join(f'{each:.3f}' for each in cosines)}")
-        if given.out:
-            given.out.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(given.out / f"{path.stem}.png"), model.decode(mu)[..., ::-1])
+    for file, mu in zip(written, latents, strict=False):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(file), model.decode(mu)[..., ::-1])
 
 
 if __name__ == "__main__":

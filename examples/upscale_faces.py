@@ -45,21 +45,33 @@ def bicubic(size: int, target: int) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
+def place(path: Path, paths: list[Path], out: Path) -> Path:
+    """The PNG file of one of the paths, with its folder's name where its own is a number or another's, too."""
+    alone = not path.stem.isdecimal() and [each.stem for each in paths].count(path.stem) == 1
+    return out / f"{path.stem if alone else f'{path.absolute().parent.name}_{path.stem}'}.png"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="dsr.onnx of earface export dsr")
     parser.add_argument("--out", type=Path, required=True, help="folder for the PNG files")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
     parser.add_argument("faces", nargs="+", type=Path)
     given = parser.parse_args()
+    written = [place(path, given.faces, given.out) for path in given.faces]
+    if twice := [each for each in written if written.count(each) > 1]:
+        parser.exit(2, f"error: {twice[0]}: would be written twice; give its pictures in two calls\n")
+    if there := [each for each in written if each.exists() and not given.overwrite]:
+        parser.exit(2, f"error: {there[0]}: is there already; --overwrite replaces\n")
     dsr = DSR(given.model)
     given.out.mkdir(parents=True, exist_ok=True)
-    for path in given.faces:
+    for path, file in zip(given.faces, written, strict=True):
         face = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if face is None:
             raise SystemExit(f"error: {path}: not a picture that can be read")
         upscaled = dsr(cv2.cvtColor(face, cv2.COLOR_BGR2RGB))
-        cv2.imwrite(str(given.out / f"{path.stem}.png"), cv2.cvtColor(upscaled, cv2.COLOR_RGB2BGR))
-        print(f"{path} -> {given.out / path.stem}.png")
+        cv2.imwrite(str(file), cv2.cvtColor(upscaled, cv2.COLOR_RGB2BGR))
+        print(f"{path} -> {file}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from earface.data.face_sizes import NONE
 from earface.data.images import Pixels, resize_image
 from earface.data.names import printable
 from earface.data.pixels import to_uint8
+from earface.data.plots import fitting
 from earface.nn.upsampler import UPSAMPLER_NAMES, Upsampler
 from facial_rec.contract import FaceContract
 from pipeline.embedding import Reader, prepare
@@ -32,7 +33,6 @@ DPI = 100
 EARS = {"l": ", left", "r": ", right", "": ""}  # after a score
 REACHED, BELOW = {"color": "#1a7f37", "weight": "bold"}, {"color": "#333333"}  # the threshold
 MISSING = np.full((SIDE, SIDE, 3), 225, np.uint8)
-LONGEST_NAME, BOLD = 18, 15  # letters above a face
 
 
 def save_candidates(
@@ -75,7 +75,7 @@ def _grid(
             row = [_place(figure, margin + column * cell, top) for column in range(columns)]
             face = read(each.path)
             row[0].imshow(_shown(face), interpolation="nearest")
-            _title(row[0], f"{_short(each.path.name, BOLD)}\n→ {_short(each.decision, BOLD - 2)}")
+            _title(row[0], each.path.name, f"→ {each.decision}")
             if seen == 2:
                 row[1].imshow(_enlarged(face, upsampler, device))
                 _title(row[1], UPSAMPLER_NAMES[upsampler.name])
@@ -85,8 +85,8 @@ def _grid(
                 if enrolled is None:
                     axes.text(0.5, 0.5, "cannot be\nread now", ha="center", va="center", transform=axes.transAxes)
                 reached = candidate.score >= each.threshold
-                text = f"{_short(candidate.identity)}\n{candidate.score:.3f}{EARS[candidate.side]}"
-                _title(axes, text, **(REACHED if reached else BELOW))
+                score = f"{candidate.score:.3f}{EARS[candidate.side]}"
+                _title(axes, candidate.identity, score, **(REACHED if reached else BELOW))
         return figure
 
 
@@ -98,8 +98,10 @@ def _place(figure: Figure, left: int, top: int) -> Axes:
     return axes
 
 
-def _title(place: Axes, text: str, **looks: Any) -> None:
-    place.set_title(text, loc="left", y=1.0, parse_math=False, **looks)  # a name may hold dollar signs
+def _title(place: Axes, *lines: str, **looks: Any) -> None:
+    """Above a face, and no wider."""
+    title = place.set_title("", loc="left", y=1.0, parse_math=False, **looks)  # a name may hold dollar signs
+    title.set_text("\n".join(fitting(printable(line), title.get_fontproperties(), SIDE, DPI) for line in lines))
 
 
 def _shown(face: Pixels) -> Pixels:
@@ -120,9 +122,3 @@ def _enrolled(picture: str, read: Reader) -> Pixels | None:
         return _shown(read(Path(picture)))
     except InputError:  # moved or removed since
         return None
-
-
-def _short(name: str, longest: int = LONGEST_NAME) -> str:
-    """Without its middle: pictures of one person often differ at the end of their names."""
-    name, kept = printable(name), longest // 2
-    return name if len(name) <= longest else f"{name[: longest - kept - 1]}…{name[-kept:]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -284,6 +285,62 @@ def test_ears_are_encoded_and_decoded_as_in_earface(pictures: Path, tmp_path: Pa
     printed = show("encode_ears.py", "--model", tmp_path / "out", "--out", tmp_path / "decoded", *paths)
     assert len(printed) == len(list((tmp_path / "decoded").iterdir())) == len(paths)
     assert printed[0].split()[-len(paths)] == "1.000"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ears/ of a VAE of canonical ears, detector.onnx and dsr.onnx."""
+    from dsr.onnx_export import write_onnx as write_dsr
+    from ear_teacher.detector.onnx_export import write_onnx as write_detector
+    from ear_teacher.onnx_export import write_onnx as write_vae
+    from tests.dsr.test_export import small
+    from tests.ear_teacher.detector.test_model import detector
+    from tests.ear_teacher.test_export import SHAPES, trained
+
+    folder, vae = tmp_path_factory.mktemp("exported"), trained(**SHAPES["conv with linear path"])
+    vae.config = dataclasses.replace(vae.config, contract=EarContract.canonical(EarLandmarker()).id)
+    write_vae(folder / "ears", vae, 1e-4)
+    write_detector(folder, detector(num_landmarks=0), 1e-4)
+    write_dsr(folder, small("16"), 1e-4)
+    return folder
+
+
+def run_example(example: str, *arguments: object) -> tuple[int, str]:
+    """Exit code and stderr."""
+    command = [sys.executable, str(EXAMPLES / example), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("example", "model"),
+    [("encode_ears.py", "ears"), ("detect_ears.py", "detector.onnx"), ("upscale_faces.py", "dsr.onnx")],
+)
+def test_pictures_of_one_name_are_written_apart_and_nothing_is_replaced_unasked(
+    example: str, model: str, exported: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    paths = [tmp_path / name for name in ("anna/01.png", "ben/01.png", "anna/left.png", "ben/left.png", "ben/own.png")]
+    for path in paths:
+        write_image(path, rng.integers(0, 256, (32, 32, 3), np.uint8))
+    out = tmp_path / "out"
+    given = ("--model", exported / model, "--out", out)
+    code, note = run_example(example, *given, *paths)
+    assert code == 0, note
+    assert ("takes canonical ears" in note and "earface ears prepare" in note) == (model == "ears")
+    names = {"anna_01.png", "ben_01.png", "anna_left.png", "ben_left.png", "own.png"}
+    assert {path.name for path in out.iterdir()} == names
+    (out / "own.png").write_bytes(b"mine")
+    assert run_example(example, *given, paths[-1]) == (
+        2,
+        f"error: {out / 'own.png'}: is there already; --overwrite replaces\n",
+    )
+    assert (out / "own.png").read_bytes() == b"mine"
+    assert run_example(example, *given, "--overwrite", paths[-1])[0] == 0
+    assert (out / "own.png").read_bytes() != b"mine"
+    code, line = run_example(example, *given, "--overwrite", paths[-1], paths[-1])
+    assert code == 2
+    assert "ben_own.png: would be written twice" in line
 
 
 def stretched(paths: Sequence[Path]) -> list[Pixels]:

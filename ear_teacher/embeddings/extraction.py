@@ -15,15 +15,12 @@ from rich.console import Console
 from ear_teacher.ear_reader import EarReader, EarSource, image_sources
 from ear_teacher.embeddings.embedder import TITLES, EarEmbedder
 from ear_teacher.embeddings.neighbors import Clusters, cluster, most_similar
-from ear_teacher.embeddings.plots import CLUSTER_COLUMNS, PROJECTOR, Shown, save_clusters, save_neighbors
+from ear_teacher.embeddings.plots import CLUSTER_COLUMNS, Shown, save_clusters, save_neighbors
 from ear_teacher.embeddings.sources import read_ears, sources_of_table
-from ear_teacher.embeddings.table import Embeddings, check_extension, read_embeddings
+from ear_teacher.embeddings.table import Embeddings, read_embeddings
 from ear_teacher.encoding import encode_aloud, encode_sources, say
 from ear_teacher.model import EarVAE
-from ear_teacher.options import DEFAULT_OUT, EarEmbeddingOptions
 from earface.core.errors import InputError
-from earface.core.files import refuse_to_replace
-from earface.data.images import read_image
 from earface.metrics.identification import unit_rows
 
 
@@ -165,35 +162,3 @@ def draw_clusters(
         name = f"cluster {label}\n{len(rows)} ears" + (f"\n{people} subject{'s' * (people > 1)}" if people else "")
         rows_of_clusters.append((name, [next(pictures).picture for _ in chosen]))
     save_clusters(out, rows_of_clusters)
-
-
-def check_places(options: EarEmbeddingOptions) -> Path:
-    """The path of the table, written or not: pictures are named after it.
-
-    Raises InputError if a path cannot be used, or if a file there may not be replaced.
-    """
-    out = Path(options.out or (DEFAULT_OUT if options.input else options.embeddings[0]))
-    check_extension(out)
-    if out.is_dir():
-        raise InputError(f"`out` {out}: is a folder; give a file")
-    if options.projector and Path(options.projector).exists() and not Path(options.projector).is_dir():
-        raise InputError(f"`projector` {options.projector}: is a file; give a folder")
-    if options.search:
-        if not Path(options.search).is_file():
-            raise InputError(f"`search` {options.search}: no such picture")
-        read_image(options.search)
-    written = [out] * bool(options.out or options.input)
-    written += [clusters_picture(out)] * bool(options.clusters)
-    written += [search_picture(out, options.search)] if options.search else []
-    refuse_to_replace(written, options.overwrite)
-    if options.projector:
-        refuse_to_replace([Path(options.projector) / PROJECTOR], options.overwrite, "`projector`")
-    return out
-
-
-def clusters_picture(out: Path) -> Path:
-    return out.with_name(f"{out.stem}_clusters.png")
-
-
-def search_picture(out: Path, query: str) -> Path:
-    return out.with_name(f"{out.stem}_search_{Path(query).stem}.png")

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # without pyplot: always the Agg canvas, no global state
+from matplotlib.font_manager import FontProperties
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -22,11 +23,11 @@ from earface.core.files import atomic_write, remove_results
 from earface.data.image_grid import save_image_grid, tile
 from earface.data.images import Pixels
 from earface.data.names import printable
-from earface.data.plots import BLUE, GREY, ORANGE
+from earface.data.plots import BLUE, DPI, GREY, ORANGE, fitting, text_width
 
 TILE = 224  # height in pixels of a neighbour
 COLUMNS = 6
-PROJECTOR = "projector_config.pbtxt"  # by which TensorBoard finds a projector
+CAPTION, NOTE = 7.5, 8  # sizes of the text below an ear, and below all
 TAG, SPRITE = "ears", "sprite.png"  # its folder, and TensorBoard's file of all thumbnails
 MAX_SHOWN = 36  # neighbours on one picture
 CLUSTER_TILE, CLUSTER_COLUMNS = 96, 12
@@ -58,7 +59,10 @@ def save_neighbors(path: Path, query: Shown, neighbors: Sequence[tuple[Shown, fl
     columns = min(COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
     width = common_width([query.picture, *(neighbor.picture for neighbor, _ in shown)], TILE)
-    figure = Figure(figsize=((columns + 1) * (0.25 + 1.9 * width / TILE), 0.4 + 2.65 * rows))
+    legend = "; frames: blue same subject, orange another" if query.subject else ""
+    across = (columns + 1) * (0.25 + 1.9 * width / TILE)
+    lines = math.ceil(text_width(f"{measure}{legend}", FontProperties(size=NOTE), DPI) / (0.9 * across * DPI))
+    figure = Figure(figsize=(across, 0.4 + 2.65 * rows + 0.16 * (lines - 1)))
     figure.set_layout_engine("constrained", w_pad=0.06, h_pad=0.06)
     grid = figure.add_gridspec(rows, columns + 1)
     _draw(figure.add_subplot(grid[0, 0]), query, width, "query", "black")
@@ -68,10 +72,9 @@ def save_neighbors(path: Path, query: Shown, neighbors: Sequence[tuple[Shown, fl
             color = BLUE if query.subject == neighbor.subject else ORANGE
         axes = figure.add_subplot(grid[(rank - 1) // columns, 1 + (rank - 1) % columns])
         _draw(axes, neighbor, width, f"{rank}.  {similarity:.2f}", color)
-    legend = "; frames: blue same subject, orange another" if query.subject else ""
-    figure.supxlabel(f"{measure}{legend}", x=0.01, ha="left", fontsize=8, color="#444444")
+    figure.supxlabel(f"{measure}{legend}", x=0.01, ha="left", fontsize=NOTE, color="#444444", wrap=True)
     with atomic_write(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+        figure.savefig(temporary, dpi=DPI, format="png")
 
 
 def _draw(axes: Axes, ear: Shown, width: int, title: str, color: str) -> None:
@@ -79,16 +82,13 @@ def _draw(axes: Axes, ear: Shown, width: int, title: str, color: str) -> None:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(color=color, linewidth=2.5)
     axes.set_title(title, fontsize=11, fontweight="bold" if title == "query" else "normal")
-    subject = f"subject {printable(ear.subject)}\n" if ear.subject else ""
-    axes.set_xlabel(f"{subject}{_shortened(printable(ear.name))}", fontsize=7.5)
+    lines = [f"subject {ear.subject}"] * bool(ear.subject) + ["/".join(Path(ear.name).parts[-2:])]
+    room, font = (0.15 + 1.9 * width / TILE) * DPI, FontProperties(size=CAPTION)  # of its column
+    axes.set_xlabel(
+        "\n".join(fitting(printable(line), font, room, DPI) for line in lines), fontsize=CAPTION, parse_math=False
+    )
     if ear.picture is None:
         axes.text(width / 2, TILE / 2, "picture not found", ha="center", fontsize=8, color="#666666")
-
-
-def _shortened(name: str, length: int = 24) -> str:
-    """The end of a path, from its last folder on."""
-    end = "/".join(Path(name).parts[-2:]).replace("$", r"\$")
-    return end if len(end) <= length else "…" + end[1 - length :]
 
 
 def save_clusters(path: Path, rows: Sequence[tuple[str, Sequence[Pixels | None]]]) -> None:

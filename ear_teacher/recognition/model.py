@@ -24,6 +24,7 @@ from earface.nn.inference import weights_digest
 from earface.nn.trained_model import TrainedModel
 
 if TYPE_CHECKING:
+    from ear_teacher.given_ears import Misfits
     from earface.data.given import Pictures
 
 INFERENCE_BATCH = 16  # one shape for every call: kernels, and so the last bit, depend on it
@@ -93,16 +94,16 @@ class EarRecognizer(
         """`embeddings` in evaluation mode, equal bit for bit alone and in any batch, on one device."""
         return in_fixed_batches(lambda part: (self.embeddings(part),), images, INFERENCE_BATCH)[0]
 
-    def embed(self, pictures: Pictures, *, batch_size: int = 64) -> Tensor:
+    def embed(self, pictures: Pictures, *, batch_size: int = 64, misfits: Misfits = "refuse") -> Tensor:
         """(N, D) of length 1, float32 on the CPU, without gradient, of ears in any form that Python code has them in.
 
         pictures: one or several, as `earface.data.given` takes them: crops or photographs of one ear each, which are
-        brought into the model's form; or a float tensor (B, 3, S, S) in it. Raises InputError, also where a picture
-        shows no usable ear.
+        brought into the model's form; or a float tensor (B, 3, S, S) in it. misfits: a picture without a usable ear
+        is refused; with "nan" its row is NaN, and a warning counts such rows. Raises InputError.
         """
         from ear_teacher.given_ears import encode_given  # on first use: it needs OpenCV
 
-        return encode_given(self, self.config, self.embed_exactly, pictures, batch_size)
+        return encode_given(self, self.config, self.embed_exactly, pictures, batch_size, misfits)
 
     @property
     def digest(self) -> str:

@@ -21,12 +21,11 @@ from earface.data.face_folders import HR_FOLDER, SPLITS, SPLITS_FILE, VLR_FOLDER
 from earface.data.folders import DataRoot, list_images, scan_images
 from earface.data.identity_split import SPLIT_OF_ROLE, read_splits
 from earface.data.multipie import MultiPieName, decide_by_names
-from earface.data.names import person_name, warn_of_odd_names
+from earface.data.names import file_name_part, percent_encoded, person_name, warn_of_odd_names
 from earface.data.picture_rows import PictureRow
 from earface.data.tables import read_csv, require_columns
 
 SEPARATOR = "__"
-UNSAFE = re.compile(r'[\x00-\x1f\x7f"%*/:<>?\\|\ud800-\udfff]|^[. ]|[. ]$')  # refused by some file system, or hidden
 LIKE_SEPARATOR = re.compile(r"^_|_$|(?<=_)_")
 MAX_NAME_BYTES = 200  # file systems allow 255, temporary names are longer
 
@@ -198,8 +197,8 @@ def _prepared_name(row: FaceRow) -> str:
     below = parts[1:] if len(parts) > 1 and parts[0] == row.identity else parts
     picture = "-".join(below)
     shortened = picture.removeprefix(f"{row.identity}_")
-    identity = LIKE_SEPARATOR.sub(_percent, UNSAFE.sub(_percent, row.identity))
-    return f"{identity}{SEPARATOR}{UNSAFE.sub(_percent, shortened or picture)}"
+    identity = LIKE_SEPARATOR.sub(percent_encoded, file_name_part(row.identity))
+    return f"{identity}{SEPARATOR}{file_name_part(shortened or picture)}"
 
 
 def _with_digest(stem: str, name: str) -> str:
@@ -212,10 +211,6 @@ def _with_digest(stem: str, name: str) -> str:
         raise InputError(f"{name}: its identity is too long for a file name: shorten it")
     kept = picture.encode("utf-8", "surrogateescape")[:room].decode(errors="ignore")
     return f"{identity}{separator}{kept}~{digest}"
-
-
-def _percent(found: re.Match[str]) -> str:
-    return "".join(f"%{byte:02X}" for byte in os.fsencode(found[0]))
 
 
 def _with_conditions(row: FaceRow) -> FaceRow:

@@ -89,11 +89,20 @@ def _of_array(picture: NDArray[Any] | Tensor, name: str) -> Pixels:
     else:
         raise InputError(f"{name}: is a {type(picture).__name__}, not a path, a picture, an array or a tensor")
     if array.dtype != np.uint8:
-        raise InputError(f"{name}: {layout} of {array.dtype}, which is to be uint8: round(255 * x) of [0, 1]")
+        raise InputError(f"{name}: {layout} of {array.dtype}, which is to be uint8{_way_to_uint8(array)}")
     array = array[..., None] if array.ndim == 2 else array
     if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
         raise InputError(f"{name}: a {layout} with 1 or 3 channels is wanted, not {shape}")
     return np.ascontiguousarray(array)
+
+
+def _way_to_uint8(array: NDArray[Any]) -> str:
+    """What to do, for a message: as the values are."""
+    if array.dtype.kind not in "iuf" or not array.size or not (array.min() >= 0 and array.max() <= 255):  # NaN, too
+        return ", 0 to 255"
+    if array.dtype.kind != "f":
+        return ": x.astype('uint8')"
+    return ": x.round().astype('uint8')" if array.max() > 1 else ": round(255 * x) of [0, 1]"
 
 
 def stacked(images: Sequence[Pixels]) -> Tensor:

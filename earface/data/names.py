@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ NO_PERSON = re.compile(
 )
 AROUND = re.compile(r"^[\s\ufeff\u200b-\u200f\u2060\xad]+|[\s\ufeff\u200b-\u200f\u2060\xad]+$")  # what nobody sees
 NUMBERED = re.compile(r"0*(\d+?)(\.0+)?")  # 1 by a table that took it for a number: 1.0, 01
+UNSAFE = re.compile(r'[\x00-\x1f\x7f"%*/:<>?\\|\ud800-\udfff]|^[. ]|[. ]$')  # refused by some file system, or hidden
 SHOWN = 3
 
 
@@ -27,6 +29,15 @@ def person_name(name: str) -> str:
 def printable(name: str) -> str:
     """With the bytes of a file's name that are not UTF-8 escaped: what fonts and text files take."""
     return name.encode(errors="backslashreplace").decode()
+
+
+def file_name_part(name: str) -> str:
+    """With the characters that some file system refuses or hides percent-encoded."""
+    return UNSAFE.sub(percent_encoded, name)
+
+
+def percent_encoded(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in os.fsencode(found[0]))
 
 
 def warn_of_odd_names(names: Iterable[str], source: object) -> None:

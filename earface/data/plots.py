@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from earface.core.files import atomic_write
 
@@ -66,3 +69,23 @@ def save_plot(path: Path, draw: Callable[[Axes], None]) -> None:
         axes.legend()
     with atomic_write(path) as temporary:
         temporary.write_bytes(as_bytes(figure, "png"))
+
+
+def text_width(text: str, font: FontProperties, dpi: float) -> float:
+    """In pixels, of one line that is no formula."""
+    return float(_renderer(dpi).get_text_width_height_descent(text, font, False)[0])
+
+
+@cache
+def _renderer(dpi: float) -> Any:
+    untyped: Any = RendererAgg
+    return untyped(1, 1, dpi)
+
+
+def fitting(text: str, font: FontProperties, width: float, dpi: float) -> str:
+    """A line, without its middle where it is wider than `width` pixels: names of one set often differ at the end."""
+    shown, kept = text, len(text)
+    while kept > 1 and text_width(shown, font, dpi) > width:
+        kept -= 1
+        shown = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+    return shown

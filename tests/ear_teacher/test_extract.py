@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
 from ear_teacher import EarVAE, train
+from ear_teacher.embeddings.embedder import LATENTS
 from ear_teacher.embeddings.neighbors import cluster, most_similar
 from ear_teacher.embeddings.plots import Shown, save_neighbors, thumbnail_side, tile
 from ear_teacher.embeddings.table import Embeddings, read_embeddings, write_embeddings
@@ -299,12 +302,61 @@ def test_frames_show_whether_subjects_are_the_same(tmp_path: Path, subject: str,
     assert (blue, orange) == frames
 
 
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_no_text_of_a_search_is_cut_or_runs_into_its_neighbour(tmp_path: Path, count: int) -> None:
+    """Of narrow ears, whose columns are: the outermost pixels stay white, and those between captions."""
+    ear = Shown(np.full((40, 20, 3), 128, np.uint8), "Wilhelmina Mountbatten/01.png", "Wilhelmina Mountbatten-Windsor")
+    save_neighbors(tmp_path / "s.png", ear, [(ear, 0.5)] * count, LATENTS)
+    picture = np.asarray(Image.open(tmp_path / "s.png").convert("L"))
+    for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
+        assert (edge == 255).all()
+    columns = min(count, 6) + 1
+    below = int(np.flatnonzero((picture < 230).mean(axis=1) > 0.5 / columns).max()) if count < 7 else 0
+    if below:  # a single row: the captions follow the frames
+        captions = picture[below + 8 : below + 45]
+        for column in range(1, columns):
+            middle = round(column * picture.shape[1] / columns)
+            assert (captions[:, middle - 2 : middle + 2] == 255).all()
+
+
 def test_a_tile_holds_the_whole_picture_in_its_proportions() -> None:
     picture = np.zeros((100, 40, 3), np.uint8)
     dark = (tile(picture, 60, 50) < 128).all(axis=2)
     assert dark.any(axis=1).all()  # full height
     assert list(np.flatnonzero(dark.any(axis=0))) == list(range(13, 37))  # 24 of 50 columns, centered
     assert tile(None, 60, 50).shape == tile(picture[..., :1], 60, 50).shape == (60, 50, 3)
+
+
+def test_searches_of_numbered_pictures_are_named_by_their_folders_and_the_table_alone_stays(
+    checkpoint: Path, people: Path, table: Path, tmp_path: Path
+) -> None:
+    """Every person has an 01.png; a second search of one of them is refused."""
+    asked = [tmp_path / person / "01.png" for person in ("Jürgen Müller", "Person 007", "a:b")]
+    own = shutil.copy(table, tmp_path / "ears.npz")
+    for path, picture in zip(asked, sorted(people.rglob("*.png")), strict=False):
+        path.parent.mkdir()
+        shutil.copy(picture, path)
+        given = ["--checkpoint", str(checkpoint), "--embeddings", str(own), "--search", str(path)]
+        assert [main(given), main(given)] == [0, 2]
+    found = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert found == {"ears.npz"} | {f"ears_search_{name}_01.png" for name in ("Jürgen Müller", "Person 007", "a%3Ab")}
+    assert own.read_bytes() == table.read_bytes()
+
+
+def test_a_search_that_is_there_is_refused_without_pytorch(checkpoint: Path, table: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "7.png")
+    (tmp_path / f"ears_search_{tmp_path.name}_7.png").touch()
+    words = ["--checkpoint", str(checkpoint), "--embeddings", str(shutil.copy(table, tmp_path)), "--search", "7.png"]
+    code = (
+        "import sys; from ear_teacher.extract import main\n"
+        f"print(main({words}), 'torch' in sys.modules or 'matplotlib' in sys.modules)"
+    )
+    paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | paths, capture_output=True, text=True
+    )
+    assert done.stdout == "2 False\n"
+    assert "_7.png: is there already" in done.stderr
 
 
 # Clusters

@@ -624,6 +624,20 @@ def test_any_number_of_candidates_and_any_names_can_be_shown(people: Path, enrol
     assert {row["identity"] for row in rows if row["rank"] == "1"} == escaped
 
 
+def test_a_long_name_ends_with_its_column(people: Path, enrol: Enrol, tmp_path: Path) -> None:
+    """Between the captions, and right of the last, the picture is white."""
+    for number, path in enumerate(list_images(people)[:4]):
+        (tmp_path / "given" / f"{number} Abdullah al-Attiyah MMMMMMMMMMM").mkdir(parents=True)
+        shutil.copy(path, tmp_path / "given" / f"{number} Abdullah al-Attiyah MMMMMMMMMMM" / f"{'W' * 40}.png")
+    assert enrol(tmp_path / "given", tmp_path / "g.npz") == 0
+    assert search(tmp_path / "given", tmp_path / "g.npz", tmp_path / "out", "--pictures", "1") == 0
+    captions = grid_of(tmp_path / "out", 1, 5)[:CAPTION].reshape(CAPTION, 5, CELL, 3)
+    margin = (CELL - SIDE) // 2
+    assert (captions[:, :, :margin] == 255).all()
+    assert (captions[:, :, SIDE + margin + 2 :] == 255).all()  # of letters' smooth edges
+    assert (captions[:, :, SIDE - 10 : SIDE + margin] < 128).any(axis=(0, 2, 3)).all()  # and no more is left out
+
+
 # Photographs
 
 

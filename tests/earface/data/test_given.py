@@ -53,7 +53,13 @@ def test_pillow_s_picture_is_turned_as_the_file_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "problem"),
     [
-        (PIXELS.astype(np.float32), "array of float32, which is to be uint8"),
+        (PIXELS.astype(np.float32), r"array of float32, which is to be uint8: x\.round\(\)\.astype\('uint8'\)"),
+        (
+            torch.from_numpy(PIXELS).permute(2, 0, 1).long(),
+            r"tensor of int64, which is to be uint8: x\.astype\('uint8'\)",
+        ),
+        (PIXELS.astype(np.int16) - 40, "array of int16, which is to be uint8, 0 to 255$"),
+        (PIXELS * np.nan, "array of float64, which is to be uint8, 0 to 255$"),
         (PIXELS / 255, r"array of float64, which is to be uint8: round\(255 \* x\)"),
         (np.zeros((4, 4, 5), np.uint8), "with 1 or 3 channels is wanted"),
         (torch.zeros(4, 5, 3, dtype=torch.uint8), r"tensor with 1 or 3 channels is wanted, not \(4, 5, 3\)"),
