@@ -64,7 +64,7 @@ class PretrainedFormat(Generic[Config]):
         """
         path, advice = folder / CONFIG, f"give a folder that {self.model}.save_pretrained wrote"
         if not path.is_file():
-            raise InputError(f"{folder}: holds neither a run's last.ckpt nor {CONFIG}; give the run, or {advice[5:]}")
+            raise InputError(f"{folder}: holds no {CONFIG}, and is no run with a last.ckpt; {advice}, or a run's")
         content = read_json(path)
         if not isinstance(content, dict) or content.get("kind") != self.kind:
             raise InputError(f"{path}: describes no {self.title}; {advice}")
