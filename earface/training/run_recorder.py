@@ -122,7 +122,7 @@ class RunRecorder(Callback):
         seconds = self.before + time.monotonic() - self.began
         self.record |= {"state": state, "seconds": round(seconds, 1), "written": _now(), "warnings": warnings_given()}
         if torch.cuda.is_available():
-            self.record["machine"]["GPU memory at most"] = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+            self.record.setdefault("machine", {})["GPU memory at most"] = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
         try:
             write_json(self.path, self.record)
         except OSError as error:  # the run goes on without its record
