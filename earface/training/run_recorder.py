@@ -19,6 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from earface.core.files import read_json, write_json
 from earface.core.notices import warn, warnings_given
 from earface.core.options import result_fields, to_plain
+from earface.core.stopping import TrainingPaused
 from earface.data.data_digest import DataDigest
 from earface.reports.run_folder import RECORD_FILE, RECORD_FORMAT, best_row, read_rows
 from earface.training.config import RunOptions
@@ -106,9 +107,8 @@ class RunRecorder(Callback):
 
     @rank_zero_only
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        paused = type(exception).__name__ == "TrainingPaused"
         self.record["reason"] = " ".join(str(exception).split())[:300]
-        self._write("paused" if paused else "failed")
+        self._write("paused" if isinstance(exception, TrainingPaused) else "failed")
 
     def _machine(self, trainer: pl.Trainer) -> dict[str, Any]:
         device = trainer.strategy.root_device
@@ -122,7 +122,8 @@ class RunRecorder(Callback):
         seconds = self.before + time.monotonic() - self.began
         self.record |= {"state": state, "seconds": round(seconds, 1), "written": _now(), "warnings": warnings_given()}
         if torch.cuda.is_available():
-            self.record.setdefault("machine", {})["GPU memory at most"] = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+            used = torch.cuda.max_memory_allocated() / 2**30
+            self.record.setdefault("machine", {})["GPU memory at most"] = f"{used:.1f} GiB"
         try:
             write_json(self.path, self.record)
         except OSError as error:  # the run goes on without its record
