@@ -265,6 +265,7 @@ def show(example: str, *arguments: object) -> list[str]:
     return bare("example.main()", example, *arguments, example=example).splitlines()
 
 
+@pytest.mark.slow
 def test_ears_are_encoded_and_decoded_as_in_earface(pictures: Path, tmp_path: Path) -> None:
     from ear_teacher.onnx_export import write_onnx as write_vae
     from tests.ear_teacher.test_export import SHAPES, trained
@@ -312,6 +313,7 @@ def run_example(example: str, *arguments: object) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("example", "model"),
     [("encode_ears.py", "ears"), ("detect_ears.py", "detector.onnx"), ("upscale_faces.py", "dsr.onnx")],
@@ -349,6 +351,7 @@ def stretched(paths: Sequence[Path]) -> list[Pixels]:
     return [resize_image(read_image(path), 64) for path in paths]
 
 
+@pytest.mark.slow
 def test_ears_are_detected_as_in_earface(tmp_path: Path) -> None:
     from ear_teacher.detector.onnx_export import write_onnx as write_detector
     from tests.ear_teacher.detector.test_model import PHOTOGRAPHS, detector
@@ -372,6 +375,7 @@ def test_ears_are_detected_as_in_earface(tmp_path: Path) -> None:
     assert len(list((tmp_path / "marked").iterdir())) == len(paths)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vlr_size", ["16", "14x16"])
 def test_faces_are_upscaled_as_in_earface(vlr_size: str, pictures: Path, tmp_path: Path) -> None:
     from dsr.onnx_export import write_onnx as write_dsr
@@ -393,6 +397,7 @@ def test_faces_are_upscaled_as_in_earface(vlr_size: str, pictures: Path, tmp_pat
     assert read_image(tmp_path / "upscaled" / "there.png").shape == (128, 128, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crop", ["arcface", "center"])
 def test_faces_are_embedded_as_in_earface(crop: Any, pictures: Path, tmp_path: Path) -> None:
     from facial_rec.contract import FaceContract
