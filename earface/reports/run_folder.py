@@ -89,6 +89,15 @@ def curve(rows: Sequence[Row], column: str) -> list[tuple[float, float]]:
     return [(row["epoch"] + 1, row[column]) for row in rows if column in row and "epoch" in row]
 
 
+def by_step(rows: Sequence[Row], column: str) -> list[tuple[float, float]]:
+    """As `curve`, the rows within an epoch where they stand in it."""
+    last = next((row for row in reversed(rows) if "val/loss" in row and row.get("step", 0) > 0), None)
+    if last is None or "epoch" not in last:
+        return curve(rows, column)
+    epochs_a_step = (last["epoch"] + 1) / last["step"]
+    return [(row["step"] * epochs_a_step, row[column]) for row in rows if column in row and "step" in row]
+
+
 def read_rows(path: Path) -> list[Row]:
     """metrics.csv, without the cells that are empty or no number. A row that a kill cut short counts as far as it goes.
 

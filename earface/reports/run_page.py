@@ -13,13 +13,16 @@ from earface.core.notices import warn
 from earface.reports.curves import draw_curves
 from earface.reports.metric_names import Metric, metric
 from earface.reports.page_parts import data_uri, picture_uri, write_page
-from earface.reports.run_folder import PAGE_FILE, RunFolder, curve
+from earface.reports.run_folder import PAGE_FILE, RunFolder, by_step, curve
 
 SHOWN_EPOCHS = 9  # pictures of a kind, spread over the run
 PICTURE_BYTES = 4_000_000  # of a page's pictures as base64; the page stays below 5 MB
 
 
 EMPTY: dict[str, Any] = {"warnings": [], "groups": [], "data": {}, "defaults": {}}  # of a run before there were records
+
+
+NO_HEADLINE = ("_pretrained_", "_gain", "_y", "_loss")  # parts of names: baselines, and other forms of the same
 
 
 class Headline(NamedTuple):
@@ -68,7 +71,7 @@ def headlines(run: RunFolder) -> list[Headline]:
         for start in run.kind.headline
         for name in best
         if name == f"val/{start}" or name.startswith(f"val/{start}_")
-        if "_pretrained_" not in name and name not in ("val/psnr_gain", "val/psnr_y")
+        if not any(part in name for part in NO_HEADLINE)
     ]
     return [_headline(run, name, best[name]) for name in columns]
 
@@ -112,7 +115,7 @@ def _curves(run: RunFolder) -> list[tuple[str, str]]:
         shown = metric(base)
         title = f"{shown.title} ({shown.unit})" if shown.unit and shown.unit != "%" else shown.title
         drawn.append((title, lines))
-    rates = {name.removeprefix("lr/"): curve(run.rows, name) for name in columns if name.startswith("lr/")}
+    rates = {name.removeprefix("lr/"): by_step(run.rows, name) for name in columns if name.startswith("lr/")}
     drawn.append(("learning rate", _distinct(rates)))
     marked = best["epoch"] + 1 if best and "epoch" in best else None
     return [(title, data_uri(draw_curves(title, lines, marked), "svg+xml")) for title, lines in drawn if lines]

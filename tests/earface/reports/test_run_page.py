@@ -23,7 +23,7 @@ from earface.core.errors import InputError
 from earface.data.npy import read_teacher_npy
 from earface.metrics.image_quality import psnr
 from earface.reports.metric_names import metric
-from earface.reports.run_folder import RunFolder, best_row, read_rows
+from earface.reports.run_folder import RunFolder, best_row, by_step, read_rows
 from earface.reports.run_page import headlines
 from tests.conftest import TINY, only_line
 from tests.support.training import metric_rows
@@ -94,6 +94,7 @@ def test_the_headline_is_the_best_epochs_beside_pca_of_the_training_ears(finishe
     best = min(rows, key=lambda row: row["val/loss"])
     assert run.best == best
     shown = {each.metric.title: each for each in headlines(run)}
+    assert list(shown) == ["PSNR", "SSIM", "active latents"]
     assert shown["PSNR"].value == f"{best['val/psnr']:.2f} dB"
 
     train_pixels, val_pixels = (pixels_of(ear_set / f"{name}_teacher.npy") for name in ("train", "val"))
@@ -218,6 +219,17 @@ def test_rows_that_are_no_numbers_count_as_empty(tmp_path: Path) -> None:
     assert best_row(rows) == {"epoch": 2, "step": 3, "val/loss": 0.25}
     path.write_text("epoch,step\n")
     assert read_rows(path) == []
+
+
+def test_rates_stand_where_their_steps_are_in_the_epochs() -> None:
+    rows = [
+        *({"epoch": 0, "step": step, "lr/dsr": step / 100} for step in (5, 10)),
+        {"epoch": 0, "step": 10, "val/loss": 1.0},
+        {"epoch": 1, "step": 15, "lr/dsr": 0.15},
+        {"epoch": 1, "step": 20, "val/loss": 0.5},
+    ]
+    assert by_step(rows, "lr/dsr") == [(0.5, 0.05), (1.0, 0.1), (1.5, 0.15)]
+    assert by_step(rows[:2], "lr/dsr") == [(1, 0.05), (1, 0.1)]  # before the first validation
 
 
 def test_shares_are_shown_in_percent_and_their_differences_in_points() -> None:
