@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_only
 
+from earface.core.errors import InputError
 from earface.core.files import read_json, write_json
 from earface.core.notices import warn, warnings_given
 from earface.core.options import result_fields, to_plain
@@ -41,8 +42,7 @@ class RunRecorder(Callback):
         self.before = 0.0  # seconds of the run's earlier parts
         self.batches = 0
         self.record: dict[str, Any] = {"format": RECORD_FORMAT, "name": run.name, "started": _now(), "speed": []}
-        if run.checkpoint is not None and self.path.is_file():
-            earlier = read_json(self.path)
+        if run.checkpoint is not None and (earlier := self._earlier()):
             self.before = float(earlier.get("seconds", 0.0))
             speed = [each for each in earlier.get("speed", []) if each["epoch"] <= run.epoch]
             self.record |= {"started": earlier.get("started", _now()), "speed": speed}
@@ -55,6 +55,17 @@ class RunRecorder(Callback):
             },
         }
         self.reasons = {"precision": run.precision, "threads": run.threads}
+
+    def _earlier(self) -> dict[str, Any]:
+        """What the run's last part kept; nothing where that is not there or damaged, which stops no training."""
+        if not self.path.is_file():
+            return {}
+        try:
+            found = read_json(self.path)
+        except InputError as error:
+            warn(f"{error}; it is written anew, and the run's page lacks what it held")
+            return {}
+        return found if isinstance(found, dict) else {}
 
     @rank_zero_only
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

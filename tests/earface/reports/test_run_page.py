@@ -140,6 +140,8 @@ def test_a_run_that_goes_on_is_one_run_on_its_page(ear_set: Path, tmp_path: Path
     first = json.loads((logs(tmp_path) / "run.json").read_text())
     assert (first["state"], len(first["speed"])) == ("paused", 1)
     assert "paused, 1 of 3 epochs" in Elements(logs(tmp_path) / "report.html").text
+    killed = first["speed"] + [{**first["speed"][0], "epoch": 2}]  # after the record, before the checkpoint
+    (logs(tmp_path) / "run.json").write_text(json.dumps({**first, "speed": killed}))
     assert training(ear_set, tmp_path) == 0
     whole = json.loads((logs(tmp_path) / "run.json").read_text())
     assert [each["epoch"] for each in whole["speed"]] == [1, 2, 3]
@@ -148,6 +150,15 @@ def test_a_run_that_goes_on_is_one_run_on_its_page(ear_set: Path, tmp_path: Path
     text = Elements(logs(tmp_path) / "report.html").text
     assert "complete, 3 of 3 epochs" in text
     assert "by `stop_after_epoch`" not in text
+
+
+def test_a_damaged_record_stops_no_training(ear_set: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert training(ear_set, tmp_path, "--stop-after-epoch", "2") == 75
+    record = logs(tmp_path) / "run.json"
+    record.write_bytes(record.read_bytes()[:50])
+    assert training(ear_set, tmp_path) == 0
+    assert "it is written anew" in capsys.readouterr().err
+    assert [each["epoch"] for each in json.loads(record.read_text())["speed"]] == [3]
 
 
 @pytest.mark.parametrize("given", ["", "logs", "logs/ear_vae", "logs/ear_vae/version_0", "checkpoints"])
