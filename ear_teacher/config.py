@@ -34,6 +34,9 @@ class EarVAEShape:
     latent_dim: int = option(1024, "size of the latent vector", low=2, high=16384)
     in_channels: int = option(3, "3: RGB, 1: grey", low=1, high=3)
     base_channels: int = option(64, "width of decoder, posterior head and conv encoder", low=4, high=512)
+    patch_size: Literal[1, 2, 4, 8] = option(
+        1, "side of the square of pixels that each place of the decoder's last layer becomes; 4 learns faster than 1"
+    )
     linear_path_size: int = option(
         64, "side of the linear path: pixel PCA beside the networks, whose quality training starts from; 0: none", low=0
     )
@@ -233,7 +236,7 @@ HELP = help_layout(
     data=("train_npy", "val_npy", "data_root", "cache_dir", "crop_to_bbox", "augment", "denoise"),
     model=(
         *("encoder", "encoder_weights", "freeze_layers", "image_size", "latent_dim", "in_channels", "base_channels"),
-        *("linear_path_size", "appearance_dim", "dinov2_variant", "dinov2_size", "sam_size"),
+        *("patch_size", "linear_path_size", "appearance_dim", "dinov2_variant", "dinov2_size", "sam_size"),
     ),
     losses=(
         *("reconstruction", "focal_gamma"),

@@ -61,7 +61,12 @@ class EarVAE(
         self.encoder = build_encoder(config, encoder_weights)
         linear = config.linear_path_size > 0
         self.decoder = Decoder(
-            config.shape_dim, config.image_size, config.in_channels, config.base_channels, guided=linear
+            config.shape_dim,
+            config.image_size,
+            config.in_channels,
+            config.base_channels,
+            guided=linear,
+            patch_size=config.patch_size,
         )
         self.linear_path: LinearPath | None = None
         if linear:
