@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
 from earface.core.errors import InputError
-from earface.core.files import require_other_file
+from earface.core.files import require_file, require_other_file
 from earface.core.options import check_options, option
 from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions, help_layout
 
@@ -98,15 +97,36 @@ class EarVAEConfig(EarVAEShape):
 
 
 @dataclass(frozen=True)
-class EarVAETrainingConfig(EarVAEShape, BackboneOptions, TrainerOptions):
+class EarFilesOptions(TrainerOptions):
+    """Of a training on the ears of teacher files."""
+
+    train_npy: tuple[str, ...] = option(
+        ("data/preprocessed/train_teacher.npy",), "training ears: teacher files (NPY or NPZ) of one form; several"
+    )
+    val_npy: tuple[str, ...] = option(
+        ("data/preprocessed/val_teacher.npy",), "validation ears, of other people; several"
+    )
+    data_root: str | None = option(None, "folder that relative paths start from; default: each file's own")
+    cache_dir: str | None = option(
+        None, "where decoded images are kept; default: .cache beside each file", affects_result=False
+    )
+
+    def check_files(self) -> None:
+        """Raise InputError for a missing teacher file, or one on both sides."""
+        for path in (*self.train_npy, *self.val_npy):
+            require_file(
+                path,
+                "make it from photographs with earface ears prepare, or draw synthetic ears with earface ears "
+                "synthesize",
+            )
+        for path in self.val_npy:
+            require_other_file(path, self.train_npy)
+
+
+@dataclass(frozen=True)
+class EarVAETrainingConfig(EarVAEShape, BackboneOptions, EarFilesOptions):
     """Train an ear VAE: `earface ears train`. The defaults are the resnet recipe; other encoders bring their own."""
 
-    train_npy: str = option("data/preprocessed/train_teacher.npy", "training images: NPY or NPZ, paths or pixels")
-    val_npy: str = option("data/preprocessed/val_teacher.npy", "validation images, of different people")
-    data_root: str | None = option(None, "folder that relative paths start from; default: the NPY's own")
-    cache_dir: str | None = option(
-        None, "where decoded images are kept; default: .cache beside the NPY", affects_result=False
-    )
     crop_to_bbox: bool = option(False, "crop each image to its bounding box first")
     augment: Literal["none", "light", "full"] = option("full", "light: flips and small movements; full: everything")
     denoise: bool = option(False, "noise, blur, fog, shadow and dropout on the input only: the target stays clean")
@@ -146,16 +166,6 @@ class EarVAETrainingConfig(EarVAEShape, BackboneOptions, TrainerOptions):
         """The form of the ears is set later: the data has it."""
         values = asdict(self)
         return EarVAEConfig(**{field.name: values[field.name] for field in fields(EarVAEShape)})
-
-    def check_files(self) -> None:
-        """Raise InputError for a missing NPY file."""
-        for path in (self.train_npy, self.val_npy):
-            if not Path(path).is_file():
-                raise InputError(
-                    f"{path}: no such file; make it from photographs with earface ears prepare, or "
-                    "draw synthetic ears with earface ears synthesize"
-                )
-        require_other_file(self.val_npy, [self.train_npy])
 
     def check(self) -> None:
         super().check()

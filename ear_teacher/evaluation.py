@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ear_teacher.loading import Ears
 from ear_teacher.metrics.baselines import LinearOnly, PixelPCA, hog_features
@@ -36,7 +37,7 @@ SHOWN = ("VAE", "pixel PCA")
 def notes(train: Ears, val: Ears, vae: Identification | None) -> list[str]:
     """Notes on the metrics, one sentence each."""
     lines = [f"{ears.source}: {ears.skipped} unreadable pictures left out" for ears in (train, val) if ears.skipped]
-    shared = set(train.subjects or ()) & set(val.subjects or ())
+    shared = train.people & val.people
     if shared:
         lines.append(f"{len(shared)} subjects are in both files: these metrics are not those of unseen people")
     if vae is None:
@@ -46,6 +47,23 @@ def notes(train: Ears, val: Ears, vae: Identification | None) -> list[str]:
     elif vae.single_image_subjects:
         lines.append(f"{vae.single_image_subjects} subjects with a single image cannot be probes")
     return lines
+
+
+def each_file(val: Ears, vae: Reconstruction, units: NDArray[np.float64]) -> dict[str, dict[str, Any]]:
+    """For metrics.json, where there are several files: how the VAE does on the ears of each. units: (N, D) of mu."""
+    found: dict[str, dict[str, Any]] = {}
+    start = 0
+    for file in val.files if len(val.files) > 1 else ():
+        rows = slice(start, start := start + len(file))
+        people = identify(units[rows], file.subjects) if file.subjects else None
+        found[file.source] = {
+            "images": len(file),
+            "subjects": len(file.people) if file.subjects else None,
+            **{metric: float(values[rows].mean()) for metric, values in vae.quality.items()},
+            "rank1": None if people is None else people.rank1,
+            "eer": None if people is None else people.eer,
+        }
+    return found
 
 
 def save_plots(out: Path, reconstructions: dict[str, Reconstruction], use: LatentUse) -> None:
@@ -121,5 +139,6 @@ def evaluate(
         "image_size": model.config.image_size,
         "latent_dim": model.config.latent_dim,
         **evaluation_metrics(reconstructions, use, identifications),
+        "files": each_file(val, reconstructions["VAE"], embeddings["VAE"]),
         "notes": notes(train, val, identifications["VAE"]),
     }

@@ -15,6 +15,7 @@ from ear_teacher.config import EarVAETrainingConfig
 from ear_teacher.datamodule import EarVAEBatch, EarVAEDataModule
 from ear_teacher.losses import EarVAELoss, build_loss
 from ear_teacher.metrics.baselines import PixelPCA
+from ear_teacher.metrics.file_means import FileMeans
 from ear_teacher.metrics.reconstruction import encode_all, measure, unit_images
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import AggregatePosterior, LatentMoments
@@ -23,7 +24,6 @@ from earface.core.options import to_plain
 from earface.core.progress import progress
 from earface.data.image_grid import absolute_error, save_image_grid
 from earface.data.pixels import to_model_range, to_unit
-from earface.data.training_checks import row_names
 from earface.metrics.image_quality import IMAGE_METRICS
 from earface.nn.checkpoint import read_checkpoint
 from earface.nn.losses import LossResult
@@ -132,6 +132,8 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
         self.moments = LatentMoments(self.config.latent_dim, self.device)
+        sizes = [len(file) for file in self.datamodule.val_files]
+        self.of_files = FileMeans(sizes, list(IMAGE_METRICS), self.device) if len(sizes) > 1 else None
         if self.draws_pictures:
             self._draw_image_grids()
 
@@ -150,16 +152,22 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
             subjects=batch["subject"],
         )
         predicted, target = to_unit(reconstruction.float()), to_unit(batch["image"])
-        quality = {name: metric(predicted, target).mean() for name, metric in IMAGE_METRICS.items()}
+        each = {name: metric(predicted, target) for name, metric in IMAGE_METRICS.items()}
+        quality = {name: found.mean() for name, found in each.items()}
         values = {"loss": result.total, **quality, **_named(result)}
         self.sums.add(values, len(mu))
         self.moments.add(mu, logvar)
+        if self.of_files is not None:
+            self.of_files.add(each, batch["index"])
 
     def on_validation_epoch_end(self) -> None:
         means = self.validation_means()
         self.moments.reduce(self.over_processes)
         kl = self.moments.kl_per_dimension[: self.config.shape_dim]
         means |= {"val/kl_nats": float(kl.sum()), "val/active_units": float(self.moments.active_units)}
+        if self.of_files is not None:
+            of_each = self.of_files.means(self.over_processes)
+            means |= {f"val/{name}": mean for name, mean in of_each.items()}
         self.model.posterior = AggregatePosterior.fit(self.moments)
         self.log_validation(means, shown=("val/loss", "val/psnr", "val/ssim"))
         for writer in self.tensorboard():
@@ -170,7 +178,7 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """Pixel PCA of the training ears, with as many components as there are latents."""
-        train, val = self.datamodule.train_cache.images, self.datamodule.val_cache.images
+        train, val = self.datamodule.train_set.images, self.datamodule.val_set.images
         device, batch = str(self.device), self.datamodule.least_val_batch
         quiet = self.config.progress == "none"
         with progress("fitting pixel PCA, the baseline", quiet=quiet):
@@ -183,12 +191,12 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         """Up to MOST_EMBEDDED validation ears, evenly spread, for TensorBoard's projector."""
         if not self.draws_pictures or not self.tensorboard():
             return
-        data, cache = self.datamodule.val_ears
-        rows = np.linspace(0, len(cache.images) - 1, min(len(cache.images), MOST_EMBEDDED)).round().astype(int)
-        images = cache.images[rows]
+        every = self.datamodule.val_set.images
+        rows = np.linspace(0, len(every) - 1, min(len(every), MOST_EMBEDDED)).round().astype(int)
+        images = every[rows]
         latents = encode_all(self.model.encode, images, self.datamodule.least_val_batch, str(self.device))
-        names = data.subjects or row_names(data)
-        labels = [names[cache.kept[row]] for row in rows]
+        names = [name for file in self.datamodule.val_files for name in file.subjects or file.names]
+        labels = [names[row] for row in rows]
         self.log_embeddings("validation ears", latents, labels, unit_images(images))
 
     def _collapse(self) -> str | None:
@@ -228,7 +236,7 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         stored, own = EarVAE.stored_config(checkpoint, "the checkpoint").contract, self.datamodule.contract
         if stored != own:
             raise InputError(
-                f"{self.config.train_npy}: its ears are in the form {own}, and the run began with {stored}: start "
+                f"{self.config.train_npy[0]}: its ears are in the form {own}, and the run began with {stored}: start "
                 "another, or prepare the ears again as they were"
             )
         self.annealing.load_state_dict(checkpoint["annealing"])

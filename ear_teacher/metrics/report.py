@@ -34,7 +34,8 @@ CONVENTION = (
     "that of the images they were fitted on. eer: over all pairs of validation images by the same cosine, where the "
     "false match rate equals the false non-match rate, linear between the observed thresholds. maps: the encoder's "
     "coarsest backbone map, averaged over positions, centred as mu is. HOG: 9 orientations, 8x8 cells, blocks of "
-    "2x2, L2-Hys. null: cannot be measured on these data."
+    "2x2, L2-Hys. files: the VAE on the ears of each validation "
+    "file by itself. null: cannot be measured on these data."
 )
 
 
@@ -104,6 +105,14 @@ def print_report(console: Console, metrics: Mapping[str, Any]) -> None:
         shares = (_percent(metrics[f"{prefix}rank1"]), _percent(metrics[f"{prefix}eer"]))
         table.add_row(f"VAE's {name}" if name != "HOG" else name, "-", "-", "-", *shares)
     console.print(table)
+    if files := metrics["files"]:
+        table = Table("ears of", box=None, header_style="bold")
+        for column in ("ears", "PSNR (dB)", "SSIM", "rank-1", "EER"):
+            table.add_column(column, justify="right")
+        for source, each in files.items():
+            shares = (_percent(each["rank1"]), _percent(each["eer"]))
+            table.add_row(source, str(each["images"]), f"{each['psnr']:.2f}", f"{each['ssim']:.4f}", *shares)
+        console.print(table)
     used = f"active units {metrics['active_units']} of {metrics['latent_dim']}, {metrics['kl_nats']:.1f} nats"
     console.print(used, highlight=False)
 

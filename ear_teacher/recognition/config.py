@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from ear_teacher.config import ENCODERS, EarVAEConfig
+from ear_teacher.config import ENCODERS, EarFilesOptions, EarVAEConfig
 from earface.core.errors import InputError
-from earface.core.files import require_file, require_other_file
 from earface.core.options import check_options, option
-from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions, help_layout
+from earface.training.config import SHARED_ALIASES, BackboneOptions, help_layout
 
 EDGEFACE = ("edgeface_xxs", "edgeface_xs_gamma_06", "edgeface_s_gamma_05", "edgeface_base", "edgeface_xs_q")
 EDGEFACE_SIZE, EDGEFACE_DIM = 112, 512  # of its input and its embedding
@@ -69,7 +68,7 @@ class EarRecognizerConfig(EarRecognizerShape):
 
 
 @dataclass(frozen=True)
-class EarRecognizerTrainingConfig(EarRecognizerShape, BackboneOptions, TrainerOptions):
+class EarRecognizerTrainingConfig(EarRecognizerShape, BackboneOptions, EarFilesOptions):
     """Train an ear recogniser: `earface ears recognize train`."""
 
     train_npy: tuple[str, ...] = option(
@@ -77,10 +76,6 @@ class EarRecognizerTrainingConfig(EarRecognizerShape, BackboneOptions, TrainerOp
     )
     val_npy: tuple[str, ...] = option(
         ("data/preprocessed/val_teacher.npy",), "validation ears, of other people; each file is measured by itself"
-    )
-    data_root: str | None = option(None, "folder that relative paths start from; default: each file's own")
-    cache_dir: str | None = option(
-        None, "where decoded images are kept; default: .cache beside each file", affects_result=False
     )
     backbone_weights: str = option("pretrained", "pretrained, none, or a weights file")
     vae_checkpoint: str | None = option(None, "start from this ear VAE's encoder instead: a .ckpt file, or a pattern")
@@ -117,12 +112,6 @@ class EarRecognizerTrainingConfig(EarRecognizerShape, BackboneOptions, TrainerOp
         values = asdict(self)
         shape = {field.name: values[field.name] for field in fields(EarRecognizerShape)}
         return EarRecognizerConfig(**shape, contract=contract)
-
-    def check_files(self) -> None:
-        for path in (*self.train_npy, *self.val_npy):
-            require_file(path, "make it from pictures with earface ears prepare")
-        for path in self.val_npy:
-            require_other_file(path, self.train_npy)
 
     def check(self) -> None:
         super().check()
