@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from ear_teacher.config import EarVAETrainingConfig
 from ear_teacher.ear_datamodule import EarFilesDataModule
-from ear_teacher.ear_files import people_of
+from ear_teacher.ear_files import check_several, people_of
+from earface.core.errors import InputError
 from earface.core.progress import tracked
 from earface.data.augmentation import Augmentation, Strength
 from earface.data.ear_contract import EarContract
@@ -106,12 +107,32 @@ class EarVAEDataModule(EarFilesDataModule[EarVAETrainingConfig]):
         if not self.config.crop_to_bbox:
             warn_of_unused_boxes(data, "add `crop_to_bbox` to train on what is in them")
 
+    @property
+    def classes(self) -> list[str]:
+        """The people that are trained on, in the order of their numbers."""
+        return sorted({*people_of(self.train_files)} - {""})
+
+    def _check_identities(self) -> None:
+        """Raise InputError for files in which no one can be recognised."""
+        for file in (*self.train_files, *self.val_files):
+            if not file.subjects:
+                raise InputError(
+                    f"{file.source}: names no subjects, which `identity_weight` needs; make it with earface ears "
+                    "prepare, one folder per person"
+                )
+        check_several(people_of(self.train_files), self.config.train_npy[0], "`identity_weight`")
+        for file in self.val_files:
+            check_several(file.subjects, file.source, "`identity_weight`")
+
     def setup(self, stage: str | None = None) -> None:
         config = self.config
         mirror = EarContract.parse(self.contract).fit != "canonical"
         self.check_people()
-        people = people_of([*self.train_files, *self.val_files])
-        number = {name: index for index, name in enumerate(sorted({*people} - {""}))} | {"": -1}
+        if config.identity_weight > 0:
+            self._check_identities()
+        sides = [(side, people_of(files)) for side, files in (("train", self.train_files), ("val", self.val_files))]
+        people = [f"{side}/{name}" if name else "" for side, names in sides for name in names]
+        number = {name: index for index, name in enumerate(sorted({*people} - {""}))} | {"": -1}  # as `classes` first
         subjects = np.array([number[name] for name in people], np.int64)
         train, val = (in_a_row([file.images for file in files]) for files in (self.train_files, self.val_files))
         self.train_set = EarDataset(

@@ -101,12 +101,11 @@ def check_people(train: Sequence[EarFile], val: Sequence[EarFile]) -> None:
     check_decoded([_decoded(file) for file in train], [_decoded(file) for file in val])
 
 
-def check_probes(val: Sequence[EarFile]) -> None:
-    """Raise InputError for validation ears of which nobody can be recognised."""
-    for file in val:
-        counts = Counter(file.subjects)
-        if len(counts) < 2 or max(counts.values()) < 2:
-            raise InputError(f"{file.source}: two people are needed, one of them with two ears or more, to validate")
+def check_several(people: Sequence[str], source: str, purpose: str) -> None:
+    """Raise InputError for ears among which nobody can be recognised. people: of each; purpose: what needs it."""
+    counts = Counter(people)
+    if len(counts) < 2 or max(counts.values()) < 2:
+        raise InputError(f"{source}: {purpose} needs two people, one of them with two ears or more")
 
 
 def people_of(files: Sequence[EarFile]) -> list[str]:

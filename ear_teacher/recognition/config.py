@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from ear_teacher.config import ENCODERS, EarFilesOptions, EarVAEConfig
+from ear_teacher.config import EDGEFACE_VARIANTS, ENCODERS, EarFilesOptions, EarVAEConfig
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
 from earface.training.config import SHARED_ALIASES, BackboneOptions, help_layout
 
 EDGEFACE = ("edgeface_xxs", "edgeface_xs_gamma_06", "edgeface_s_gamma_05", "edgeface_base", "edgeface_xs_q")
 EDGEFACE_SIZE, EDGEFACE_DIM = 112, 512  # of its input and its embedding
-BACKBONES = (*EDGEFACE, *ENCODERS)
+FROM_VAE = {variant: encoder for encoder, variant in EDGEFACE_VARIANTS.items()}  # the ear VAE's encoder
+BACKBONES = (*EDGEFACE, *(encoder for encoder in ENCODERS if encoder not in EDGEFACE_VARIANTS))
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,11 @@ class EarRecognizerTrainingConfig(EarRecognizerShape, BackboneOptions, EarFilesO
 
     def check(self) -> None:
         super().check()
-        if self.vae_checkpoint is not None and self.is_edgeface:
-            raise InputError(f"`vae_checkpoint`: holds an encoder, not {self.backbone}; give that as `backbone`")
+        if self.vae_checkpoint is not None and self.is_edgeface and self.backbone not in FROM_VAE:
+            raise InputError(
+                f"`vae_checkpoint`: no ear VAE has {self.backbone}; give its encoder as `backbone`, such as "
+                f"{', '.join(FROM_VAE)}"
+            )
         if self.backbone_weights not in ("pretrained", "none") and not Path(self.backbone_weights).is_file():
             raise InputError(f"`backbone_weights` {self.backbone_weights}: no such file; pretrained, none, or a file")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ear_teacher.ear_datamodule import EarFilesDataModule
-from ear_teacher.ear_files import EarFile, check_probes, people_of
+from ear_teacher.ear_files import EarFile, check_several, people_of
 from ear_teacher.recognition.config import EarRecognizerTrainingConfig
 from earface.core.errors import InputError
 from earface.data.augmentation import EarAugmentation
@@ -135,7 +135,8 @@ class EarRecognizerDataModule(EarFilesDataModule[EarRecognizerTrainingConfig]):
     def setup(self, stage: str | None = None) -> None:
         config = self.config
         self.check_people()
-        check_probes(self.val_files)
+        for file in self.val_files:
+            check_several(file.subjects, file.source, "validation")
         number = {name: index for index, name in enumerate(self.classes)}
         labels = np.array([number[name] for name in self._class_names()], np.int64)
         self.train_set = BalancedEars(self.train_files, labels, config.images_per_class, config.augment, config.seed)

@@ -13,11 +13,12 @@ import torch
 from ear_teacher import EarRecognizer
 from ear_teacher.recognition.config import EarRecognizerTrainingConfig
 from ear_teacher.recognition.datamodule import BalancedEars, EarFile, EarRecognizerDataModule
-from ear_teacher.recognition.losses import EarRecognizerLoss, margin_at
+from ear_teacher.recognition.losses import EarRecognizerLoss
 from ear_teacher.recognition.train import main as train
 from earface.core.errors import InputError
 from earface.data.npy import read_teacher_npy, write_teacher_npy
 from earface.nn.checkpoint import read_checkpoint
+from earface.nn.margin_head import margin_at
 from tests.conftest import only_line
 from tests.support.training import assert_same, metric_rows, outcome
 
