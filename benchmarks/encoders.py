@@ -56,8 +56,8 @@ UNTRAINED = {
 class EncoderBenchmark:
     """Train each encoder for the same time on the same ears and evaluate it on identities it was not trained on."""
 
-    train_npy: str = option("runs/awe/train_teacher.npy", "ears to train on")
-    val_npy: str = option("runs/awe/val_teacher.npy", "ears of other people")
+    train_npy: tuple[str, ...] = option(("runs/awe/train_teacher.npy",), "ears to train on; several files")
+    val_npy: tuple[str, ...] = option(("runs/awe/val_teacher.npy",), "ears of other people; several files")
     edgeface: str = option("edgeface_xxs_q.pt", "EdgeFace's official file, for the transfer")
     out: str = option("runs/encoders", "a folder per run, and results.md")
     minutes: float = option(8.0, "training time of each", above=0)
@@ -87,8 +87,8 @@ def run(name: str, folder: Path, options: EncoderBenchmark) -> None:
     flags = [
         *RECIPE.split(),
         *CONTENDERS[name].format(edgeface=options.edgeface).split(),
-        f"--train_npy={options.train_npy}",
-        f"--val_npy={options.val_npy}",
+        *("--train_npy", *options.train_npy),
+        *("--val_npy", *options.val_npy),
     ]
     trial = ["--resume=never", "--epochs=2", f"--checkpoint_dir={folder}/trial", f"--log_dir={folder}/trial"]
     (epoch_seconds,), _ = train([*flags, *trial, "--linear_path_size=0"], folder / "trial.log")

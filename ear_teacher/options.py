@@ -25,8 +25,10 @@ class EarVAEEvaluationOptions(PeopleOptions, ModelOptions):
     """Evaluate a trained ear VAE on validation ears, beside pixel PCA, its own linear path, and HOG."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
-    train_npy: str | None = option(None, "ears that PCA is fitted to; default: the run's training ears")
-    val_npy: str | None = option(None, "ears to evaluate on; default: the run's validation ears")
+    train_npy: tuple[str, ...] = option((), "ears that PCA is fitted to; several; default: the run's training ears")
+    val_npy: tuple[str, ...] = option(
+        (), "ears to evaluate on, together and each file; several; default: the run's validation ears"
+    )
     data_root: str | None = option(None, "folder that relative paths start from; default: as in training")
     cache_dir: str | None = option(None, "where decoded images are kept; default: as in training")
     out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")

@@ -31,7 +31,7 @@ def find_factors(options: EigenearOptions, ears: Ears) -> tuple[str | None, Mapp
 
     Raises InputError if the file given by `factors` cannot be used; one that was only found is ignored.
     """
-    path = options.factors or default_index(ears.source, ears.names)
+    path = options.factors or default_index(ears.files[0].source, ears.names)
     if path is None:
         return None, None
     if len(set(ears.subjects or ears.names)) < MIN_SUBJECTS:

@@ -36,9 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.out or given.is_file():  # before PyTorch is loaded, which a pattern or a run's folder needs
         results_folder(options, given)
     require_trained(options.checkpoint)
-    for flag, path in (("--npy", options.npy), ("--factors", options.factors)):
-        if path:
-            require_path(path, f"give it by {flag}")
+    for path in options.npy:
+        require_path(path, "give it by --npy")
+    if options.factors:
+        require_path(options.factors, "give it by --factors")
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from rich.console import Console

@@ -25,6 +25,7 @@ from ear_teacher.loading import Ears
 from ear_teacher.metrics.reconstruction import decode_unit, latent_use, unit_images
 from ear_teacher.model import EarVAE
 from earface.core.files import remove_results
+from earface.data.image_rows import Images
 
 TRAVERSED = 8  # latents in the traversal grid
 PAIRS = 6  # of ears in the interpolation grid
@@ -97,7 +98,7 @@ def save_plots(out: Path, found: EigenearResults, options: EigenearOptions) -> N
 def along(
     model: EarVAE,
     mu: NDArray[np.float64],
-    images: NDArray[np.uint8],
+    images: Images,
     rows: NDArray[np.intp],
     found: EigenearResults,
     options: EigenearOptions,
@@ -134,7 +135,7 @@ def along(
 def typical_row(
     model: EarVAE,
     mu: NDArray[np.float64],
-    images: NDArray[np.uint8],
+    images: Images,
     scores: NDArray[np.float64],
     batch_size: int,
     device: str,
