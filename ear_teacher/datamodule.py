@@ -148,7 +148,10 @@ class EarVAEDataModule(EarFilesDataModule[EarVAETrainingConfig]):
         return {"image": image, "source": source, "subject": batch["subject"], "index": batch["index"]}
 
     def closed_form_rows(self, rows: Callable[[Tensor], Tensor]) -> Tensor:
-        """About FIT_ROWS augmented training views, or one of each of more images, through `rows`: (N, P). The loader's workers make them."""
+        """Augmented training views through `rows`: (N, P). N is about FIT_ROWS, or one view of each of more images.
+
+        The loader's workers make them.
+        """
         count = len(self.train_set)
         wanted = FIT_BATCH if self.config.fast_dev_run else min(max(count, FIT_ROWS), MOST_FIT_ROWS)
         views = 1 if self.config.augment == "none" else min(max(1, round(wanted / count)), FIT_VIEWS)

@@ -19,9 +19,9 @@ class Decoder(nn.Module):
 
     latent (B, D) -> (B, channels, S, S) in [-1, 1]. Every place of the last grid becomes a square of `patch_size`
     pixels a side (sub-pixel convolution, Shi et al. 2016): with 1 there are five doublings, with 4 three, of twice the
-    depth, which leaves out the widest grids and the most time. With `guided` its output corrects the image that the linear path
-    decodes, which it also gets at every scale; its last layer starts at zero. With an appearance code, the last of the
-    latents, it decodes a canonical picture, to which the code gives its light back.
+    depth, which leaves out the widest grids and most of the time. With `guided` its output corrects the image that the
+    linear path decodes, which it also gets at every scale; its last layer starts at zero. With an appearance code, the
+    last of the latents, it decodes a canonical picture, to which the code gives its light back.
     """
 
     linear_path: LinearPath | None = None  # the VAE's own: `share`
