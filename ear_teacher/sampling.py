@@ -41,6 +41,7 @@ def write_samples(model: EarVAE, out: Path, options: EarSamplingOptions, device:
     latents = draw_latents(model, options.num, options.source, generator)
     side = CANONICAL_SIDE if EarContract.parse(model.config.contract).fit == "canonical" else ""
     digits = max(5, len(str(options.num)))
+    (out / SAMPLE_LANDMARKS).unlink(missing_ok=True)  # of the pictures that are replaced
     labeller = Labeller(model.config.contract, options.landmarker) if options.landmarks else None
     rows, shown = [], []
     for start in tracked(range(0, options.num, options.batch_size), "decoding, batches"):

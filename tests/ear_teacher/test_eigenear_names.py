@@ -62,8 +62,8 @@ def test_what_all_landmarks_do_is_the_whole_ears(count: int) -> None:
     first = shape(count)
     middle = first.mean(axis=0)
     for last, name in (
-        (first + [0.05, 0], f"{WHOLE} further forward, 5.0%"),
-        (first + [0, -0.05], f"{WHOLE} higher, 5.0%"),
+        (first + np.array([0.05, 0]), f"{WHOLE} further forward, 5.0%"),
+        (first + np.array([0, -0.05]), f"{WHOLE} higher, 5.0%"),
         ((first - middle) * 1.1 + middle, f"{WHOLE} larger, 10.0%"),
         ((first - middle) @ turned(8).T + middle, f"{WHOLE} leaning forward, 8.0 degrees"),
         (first, NOTHING),

@@ -140,6 +140,8 @@ def test_landmarks_are_those_that_the_landmarker_places_on_the_written_pictures(
         assert photograph.sides == ("r",)
         assert not photograph.has_boxes
     assert len({photograph.subject for photograph in found.photographs}) == kept
+    assert sample(ears_folder, tmp_path / "a", "--num", "6", "--overwrite") == 0
+    assert not (tmp_path / "a" / "landmarks.json").exists()  # of other pictures
 
 
 def test_ears_whose_landmarks_are_not_sure_are_left_out(
