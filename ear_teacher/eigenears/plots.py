@@ -77,7 +77,7 @@ def save_component(path: Path, shown: ComponentPictures) -> None:
     grid = ImageGrid(width, top + len(rows) * (SIDE + GAP) + 118)
     grid.text(MARGIN, 24, shown.title, 12)
     grid.text(width - MARGIN, 24, shown.remark, 9, LIGHT, ha="right")
-    grid.text(MARGIN, 52, shown.name, 9)
+    grid.text(MARGIN, 52, f"what moves, in shares of the ear's height: {shown.name}", 9)
     for place, position in enumerate(shown.positions):
         center = NAMES + place * (SIDE + GAP) + SIDE / 2
         grid.text(center, top - 18, sigmas(position), 9, ha="center")
