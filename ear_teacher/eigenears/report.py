@@ -34,7 +34,7 @@ CONVENTION = (
     "add up. brightness, colour, gradient, structure: R^2 of the score, by least squares on these ears, on mean luma "
     "(BT.601); what mean red, green and blue add; what the two slopes of the least-squares plane through luma add; "
     "the rest; kind: light where that is less than half. name: what landmarks move most between the ends of the "
-    "pictures' range, as a share of the ear's height, averaged over the mean ear and 24 typical ones, unless it is "
+    "pictures' range, as a share of the ear's height, averaged over the mean ear and 8 typical ones, unless it is "
     "less than in 95 % of changes of light alone, than two standard errors of these ears, or 1 %. landmarks: root mean "
     "square of the displacement; landmark_noise: of that by light alone. "
     "The following overlap with structure, and with each other. "

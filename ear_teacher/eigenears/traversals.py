@@ -34,7 +34,7 @@ from earface.data.ear_contract import EarAligner
 
 TRAVERSED = 8  # latents in the traversal grid
 PAIRS = 6  # of ears in the interpolation grid
-STARTS = 24  # ears beside the mean one that are moved along a component to name it
+STARTS = 8  # ears beside the mean one that are moved along a component to name it
 NEAR_MEAN = 40  # ears, the best reconstructed of which is shown along every component
 SIDES = {"r": "right", "l": "left"}
 
