@@ -22,6 +22,9 @@ class EigenearOptions(PeopleOptions, ModelOptions):
     data_root: str | None = option(None, "folder that relative paths start from; default: as in training")
     cache_dir: str | None = option(None, "where decoded images are kept; default: as in training")
     out: str | None = option(None, "results; default: eigenears beside the checkpoint's folder")
+    landmarker: str | None = option(
+        None, "landmarks.onnx of earface export detector, by which components are named; default: earface's own"
+    )
     metric: Literal["picture", "latent"] = option(
         "picture", "distance between latents: that of the decoded pictures, or the Euclidean one"
     )
