@@ -44,6 +44,7 @@ METRICS = {
     "rank1": _share("rank-1"),
     "tar": _share("TAR at FAR .1 %"),
     "eer": _share("EER", higher=False),
+    "identity": Metric("identity loss"),
     "identity_rank1": _share("rank-1 of the identity part"),
     "identity_eer": _share("EER of the identity part", higher=False),
     "accuracy": _share("accuracy"),
