@@ -38,6 +38,7 @@ class Backbone(nn.Module, ABC):
     channels: list[int]  # of each map, finest first
     grids: list[int]  # their sides
     frozen_groups = 0
+    with_light = False  # whether it sees a picture with its light where an appearance code takes that out of the others
 
     @property
     def embedding_dim(self) -> int:

@@ -25,6 +25,7 @@ class EdgeFaceBackbone(Backbone):
     """
 
     embedding_dim = EMBEDDING_DIM
+    with_light = True  # as its weights were trained
 
     @classmethod
     def from_config(cls, config: EarVAEConfig, weights: str) -> Self:

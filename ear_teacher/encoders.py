@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,7 +16,7 @@ from ear_teacher.appearance_code import AppearanceCode
 from ear_teacher.backbones import Backbone
 from ear_teacher.blocks import ResidualBlock
 from ear_teacher.config import ENCODERS, EarVAEConfig
-from ear_teacher.linear_path import LinearPath
+from ear_teacher.linear_path import LinearPath, principal_components
 from earface.nn.precision import float32_island
 
 LOGVAR_LIMIT = 10.0  # exp(10) and exp(-10) are far outside any useful posterior and inside half precision
@@ -58,6 +59,17 @@ class IdentityHead(nn.Module):
         self.linear = nn.Linear(embedding_dim, identity_dim, bias=False)
         self.norm = nn.BatchNorm1d(identity_dim, affine=False)
 
+    @torch.no_grad()
+    def fit(self, embeddings: Tensor) -> None:
+        """Start as their whitened principal components, so that what a trained backbone tells apart is kept.
+
+        embeddings: (N, E) of training pictures.
+        """
+        mean, components, stds, _ = principal_components(embeddings.numpy(), len(self.linear.weight))
+        whitening = components / np.maximum(stds, 1e-6)[:, None] * (stds > 0)[:, None]
+        self.linear.weight.copy_(torch.from_numpy(whitening))
+        self.norm.running_mean.copy_(torch.from_numpy(whitening @ mean))
+
     @float32_island
     def forward(self, embedding: Tensor) -> Tensor:
         latents: Tensor = self.norm(self.linear(embedding))
@@ -80,7 +92,8 @@ class Encoder(nn.Module):
     """A backbone and its posterior head, and the linear path that it corrects, if the VAE has one.
 
     With an identity part, these latents follow those of shape; their means come from the backbone's embedding. With an
-    appearance code, which is the last of the latents, all of them see canonical pictures.
+    appearance code, which is the last of the latents, all of them see canonical pictures, but for backbones that were
+    trained on others.
     """
 
     linear_path: LinearPath | None = None  # the VAE's own: `share`
@@ -95,11 +108,10 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, S, S) in [-1, 1] -> mu, logvar, each (B, latent_dim) in float32: the whole posterior."""
-        images = plain_layout(images)
-        code = None
+        images, code = plain_layout(images), None
+        maps = self.backbone(self._seen(images))
         if self.appearance is not None:
             images, code = self.appearance.split(images)
-        maps = self.backbone(images)
         mu, logvar = self.head(maps[-1])
         mu = mu.float() if self.linear_path is None else mu.float() + self.linear_path.encode(images)
         if self.identity is not None:
@@ -110,9 +122,19 @@ class Encoder(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """(B, C, S, S) in [-1, 1] -> list of (B, C_i, H_i, W_i), finest first."""
-        images = plain_layout(images)
-        maps: list[Tensor] = self.backbone(images if self.appearance is None else self.appearance.split(images)[0])
+        maps: list[Tensor] = self.backbone(self._seen(plain_layout(images)))
         return maps
+
+    def embedding(self, images: Tensor) -> Tensor:
+        """(B, C, S, S) in [-1, 1] -> (B, E): what the identity part is made of."""
+        embedding: Tensor = self.backbone.embedding(self.features(images))
+        return embedding
+
+    def _seen(self, images: Tensor) -> Tensor:
+        """What the backbone sees of them."""
+        if self.appearance is None or self.backbone.with_light:
+            return images
+        return self.appearance.split(images)[0]
 
     def layer_groups(self) -> list[list[nn.Module]]:
         """The backbone's stages or blocks, from the input on, as `freeze_layers` counts them."""

@@ -88,9 +88,12 @@ class EarVAE(
         self.posterior: AggregatePosterior | None = None
         self.from_faces = False  # whether its licence is that of EdgeFace's weights
 
+    @torch.no_grad()
     def closed_form_rows(self, images: Tensor) -> Tensor:
-        """(B, C, S, S) -> (B, P): what the appearance code and the linear path are fitted on, the code first."""
+        """(B, C, S, S) -> (B, P): what identity part, appearance code and linear path are fitted on, in this order."""
         rows = [images.new_zeros(len(images), 0)]
+        if self.encoder.identity is not None:
+            rows.append(self.encoder.embedding(images).float())
         if self.appearance is not None:
             rows.append(self.appearance.measure(images))
             images = self.appearance.split(images)[0]
@@ -100,8 +103,12 @@ class EarVAE(
 
     @torch.no_grad()
     def fit_closed_form(self, rows: Tensor) -> None:
-        """Standardise the appearance code, and start the linear path as probabilistic PCA. rows: (N, P), training
-        images through `closed_form_rows`."""
+        """Start the identity part as PCA of the backbone's embeddings and the linear path as probabilistic PCA, and
+        standardise the appearance code. rows: (N, P), training images through `closed_form_rows`."""
+        if (identity := self.encoder.identity) is not None:
+            size = identity.linear.in_features
+            identity.fit(rows[:, :size])
+            rows = rows[:, size:]
         if self.appearance is not None:
             codes, rows = rows.split([self.appearance.size, rows.shape[1] - self.appearance.size], dim=1)
             self.appearance.fit(codes)

@@ -77,8 +77,12 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
             if self.config.identity_weight > 0 and self.identity_loss is None:
                 raise ValueError("`identity_weight`: give EarVAELightning the `classes` of its datamodule")
         fresh = stage == "fit" and not self._resuming and not self.config.init_from
-        if (self.model.linear_path is not None or self.model.appearance is not None) and fresh:
+        parts = (self.model.linear_path, self.model.appearance, self.model.encoder.identity)
+        if fresh and any(part is not None for part in parts):
+            training = self.model.training
+            self.model.eval()
             rows = self.datamodule.closed_form_rows(self.model.closed_form_rows)
+            self.model.train(training)
             with progress("fitting the linear path", quiet=self.config.progress == "none"):
                 self.model.fit_closed_form(rows)
         super().setup(stage)

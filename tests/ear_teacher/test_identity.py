@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from ear_teacher import EarDetector, EarRecognizer
@@ -57,6 +58,31 @@ def model(**options: Any) -> EarVAE:
 
 
 # The latents
+
+
+@torch.no_grad()
+def test_the_identity_part_starts_as_whitened_pca_of_the_backbones_embedding() -> None:
+    torch.manual_seed(0)
+    vae = EarVAE(EarVAEConfig(**SMALL, appearance_dim=6)).eval()
+    images = noise(40)
+    vae.fit_closed_form(vae.closed_form_rows(images))
+    embeddings = vae.encoder.embedding(images).double().numpy()
+    wanted = PCA(8, whiten=True, svd_solver="full").fit_transform(embeddings)
+    found = vae.encode(images)[:, vae.config.identity_part].double().numpy()
+    correlations = (wanted * found).mean(axis=0) / wanted.std(axis=0) / found.std(axis=0)
+    assert np.allclose(np.abs(correlations), 1, atol=1e-3)  # a direction has no sign
+    assert np.allclose(found.std(axis=0, ddof=1), 1, atol=1e-3)
+    assert np.allclose(found.mean(axis=0), 0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_edgeface_sees_pictures_with_their_light() -> None:
+    vae = EarVAE(EarVAEConfig(**{**SMALL, "encoder": "edgeface_xxs", "image_size": 64}, appearance_dim=6)).eval()
+    images = noise(2, 64)
+    for found, wanted in zip(vae.features(images), vae.encoder.backbone(images), strict=True):
+        assert torch.equal(found, wanted)
+    dark = vae.encoder.embedding(images * 0.5 - 0.3)
+    assert not torch.allclose(dark, vae.encoder.embedding(images), atol=1e-3)
 
 
 @pytest.mark.parametrize(("appearance", "linear"), [(0, 16), (6, 16), (6, 0)])
