@@ -69,7 +69,7 @@ class EncoderBenchmark:
         (), "more contenders, with official weights: resnet50=FILE, dinov2=FILE, sam=FILE, timm:NAME=FILE"
     )
     transfer: str | None = option(
-        None, "the table of benchmarks.transfer too, from these encoders and weights: its options, in quotes"
+        None, "the table of benchmarks.transfer too, from these encoders and weights: its options after =, in quotes"
     )
 
 

@@ -46,7 +46,7 @@ class TransferBenchmark:
     steps: int = option(400, "of each training with few pictures; four times as many with all", low=4)
     draws: int = option(10, "random choices of the gallery and probes of identification", low=1)
     minutes: float = option(0.0, "no cell is started after so many; 0: all of them are run", low=0)
-    image_size: int = option(256, "side of the detector's input; a multiple of 32", low=64)
+    image_size: int = option(224, "side of the detector's input; a multiple of 32", low=64)
     ear_size: int = option(128, "side of the landmarker's crop; a multiple of 32", low=32)
     num_threads: int = option(1, "of a CPU's operations", low=1)
     accelerator: str = option("auto", "auto, cpu, gpu")
