@@ -43,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from benchmarks.transfer.table import markdown
     people = TestPeople.read(options.ears)
     starts = {start.name: start for start in starts_of(options)}
-    rows = chosen([*starts, *BASELINES], options.starts)
-    cells = cells_of(options, [*starts, *BASELINES])
+    baselines = [name for names in BASELINES.values() for name in names]
+    rows = chosen([*starts, *baselines], options.starts)
+    cells = cells_of(options, list(starts))
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     results: dict[Cell, dict[str, Any]] = {}
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if cell.task == "identification":
                 metrics = people.identified(cell, start, options)
             else:
-                metrics = few_shot.TASKS[cell.task](cell, starts[cell.start], options, people.names)
+                metrics = few_shot.TASKS[cell.task](cell, start, options, people.names)
         results[cell] = metrics
         seconds = round(time.monotonic() - clock, 1)
         keep(out / cell.file, cell, settings_of(cell, start, options), metrics, seconds)
@@ -77,19 +78,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def cells_of(options: TransferBenchmark, rows: Sequence[str]) -> list[Cell]:
+def cells_of(options: TransferBenchmark, starts: Sequence[str]) -> list[Cell]:
     """In the order in which they are run: seed by seed, column by column, row by row."""
     cells = []
     for seed in options.seeds:
         for task, shots in options.columns:
-            trained = task != "identification"
-            rates: tuple[float | None, ...] = options.rates if trained else (None,)
-            cells += [
-                Cell(task, shots, row, rate, seed)
-                for row in rows
-                if not (trained and row in BASELINES)
-                for rate in rates
-            ]
+            rates: tuple[float | None, ...] = (None,) if task == "identification" else options.rates
+            cells += [Cell(task, shots, start, rate, seed) for start in starts for rate in rates]
+            cells += [Cell(task, shots, name, None, seed) for name in BASELINES.get(task, ())]
     return cells
 
 

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import earface
-from benchmarks.transfer.options import Cell, TransferBenchmark
+from benchmarks.transfer.options import SIDE_GIVEN, Cell, TransferBenchmark
 from benchmarks.transfer.starts import Start
 from ear_teacher.detector.metrics.average_precision import BoxResult, coco_metrics
 from ear_teacher.detector.metrics.landmark_error import ear_lengths, ear_means, normalised_errors
 from ear_teacher.detector.metrics.predictions import corners
 from ear_teacher.detector.model import EarDetector
+from ear_teacher.detector.options import Normaliser
 from earface.core.errors import InputError
 from earface.data.affine import crop_around
-from earface.data.annotations import Annotations, Photograph, read_boxes_csv, read_pts_folder
+from earface.data.annotations import Annotations, Floats, Photograph, read_boxes_csv, read_pts_folder
 from earface.data.coco import write_coco
-from earface.data.ear_alignment import TRAGUS
-from earface.data.images import read_image, write_image
+from earface.data.ear_alignment import TRAGUS, fit_ear
+from earface.data.images import Pixels, read_image, write_image
 from earface.data.tables import read_csv, require_columns
 
 HELD_OUT = 5  # of the photographs with points; the same for every seed and number of shots
 AROUND = 1.5  # of an ear's longer side: the photograph that is kept beside it
 KEPT_SIDE = 320  # pixels of that part, so that reading a photograph takes no time
+DIAGONAL: Normaliser = "landmark-box"
+MIRROR = np.array([-1, 1])
+Place = Callable[[Pixels, Floats, str], Floats]  # picture, box (4,) x y width height, side -> points (K, 2)
 EPOCHS = 4
 SHOWN = 16  # test photographs of which the training reports, unread by anything
 BATCH = 8
@@ -47,25 +50,52 @@ RECIPE = {
 }
 
 
-def landmarks(cell: Cell, start: Start, options: TransferBenchmark, people: frozenset[str]) -> dict[str, float]:
+def landmarks(cell: Cell, start: Start | None, options: TransferBenchmark, people: frozenset[str]) -> dict[str, float]:
     """Errors on the held-out photographs, by the diagonal of their points, and of the tragus of the test people's ears,
-    by the crop's height."""
-    folder = Path(options.out) / "work"
+    by the crop's height. start: None for a baseline, the mean shape of the training ears in the box of each."""
     annotations = ears_of(Path(options.ibug or ""), Path(options.out) / "ibug")
     train, test = split_points(annotations, cell.shots or len(annotations), cell.seed)
-    shape = {"train_boxes": False, "image_size": 64, "crop_size": options.ear_size}
-    model = trained(start, cell, options, (train, test), shape, folder)
-    pictures = [read_image(each.path) for each in test.photographs]
-    found = model.place_landmarks(pictures, [corners(each.boxes) for each in test.photographs])
-    truth = np.concatenate([each.keypoints for each in test.photographs])
-    placed = np.concatenate([each["keypoints"].numpy() for each in found])
-    lengths = ear_lengths(truth, np.zeros((len(truth), 4), np.float32), "landmark-box")
-    errors = ear_means(normalised_errors(placed, truth, lengths))
-    return {"nme": float(errors.mean()), **tragus_error(model, Path(options.crops or ""), people)}
+    if start is None:
+        place = mean_shape(train, side_given=cell.start == SIDE_GIVEN)
+    else:
+        shape = {"train_boxes": False, "image_size": 64, "crop_size": options.ear_size}
+        model = trained(start, cell, options, (train, test), shape, Path(options.out) / "work")
+
+        def place(picture: Pixels, box: Floats, side: str) -> Floats:
+            found = model.place_landmarks([picture], [corners(box[None])])[0]["keypoints"]
+            return np.asarray(found[0, :, :2].numpy(), np.float32)
+
+    errors = []
+    for photograph in test.photographs:
+        truth = photograph.keypoints
+        found = place(read_image(photograph.path), photograph.boxes[0], fit_ear(truth[0, :, :2]).side)
+        errors.append(
+            ear_means(normalised_errors(found[None], truth, ear_lengths(truth, photograph.boxes, DIAGONAL)))[0]
+        )
+    return {"nme": float(np.mean(errors)), **tragus_error(place, Path(options.crops or ""), people)}
 
 
-def detection(cell: Cell, start: Start, options: TransferBenchmark, people: frozenset[str]) -> dict[str, float]:
+def mean_shape(train: Annotations, side_given: bool) -> Place:
+    """Where the landmarks of an ear lie in its box on average, the mirrored ears too where the side is not given."""
+    shapes = []
+    for photograph in train.photographs:
+        points, box = photograph.keypoints[0, :, :2], photograph.boxes[0]
+        shape = (points - box[:2] - box[2:] / 2) / max(box[2:])
+        shapes.append(shape if fit_ear(points).side == "r" else shape * MIRROR)
+    mean = np.mean(shapes, axis=0)
+
+    def place(picture: Pixels, box: Floats, side: str) -> Floats:
+        shape = mean if side == "r" else mean * MIRROR
+        if not side_given:
+            shape = (mean + mean * MIRROR) / 2
+        return np.asarray(shape * max(box[2:]) + box[:2] + box[2:] / 2, np.float32)
+
+    return place
+
+
+def detection(cell: Cell, start: Start | None, options: TransferBenchmark, people: frozenset[str]) -> dict[str, float]:
     """AP of the test people's photographs."""
+    assert start is not None, "detection has no baseline"
     folder = Path(options.out) / "work"
     annotations = read_boxes_csv(Path(options.photographs or "") / "boxes.csv")
     train, test = split_people(annotations, people, cell.shots, cell.seed)
@@ -164,25 +194,23 @@ def _of(annotations: Annotations, rows: Sequence[int] | np.ndarray) -> Annotatio
     return dataclasses.replace(annotations, photographs=[annotations.photographs[row] for row in rows])
 
 
-def tragus_error(model: EarDetector, folder: Path, people: frozenset[str]) -> dict[str, float]:
+def tragus_error(place: Place, folder: Path, people: frozenset[str]) -> dict[str, float]:
     """Median and 90 % of the tragus' distance from the annotated one, as a share of the crop's height."""
-    table = read_csv(folder / "index.csv")
-    require_columns(table, ("file", "subject", "tragus_x", "tragus_y"), folder / "index.csv")
+    index = folder / "index.csv"
+    table = read_csv(index)
+    require_columns(table, ("file", "subject", "side", "tragus_x", "tragus_y"), index)
     rows = [row for row in table if row["subject"] in people]
     if not rows:
-        raise InputError(
-            f"{folder / 'index.csv'}: has none of the test people; its subjects must be named as in `ears`"
-        )
-    count = model.config.num_landmarks
-    if count not in TRAGUS:
-        raise InputError(f"`ibug`: {count} points, of which none is known as the tragus; give 17 or 55")
+        raise InputError(f"{index}: has none of the test people; its subjects must be named as in `ears`")
     errors = []
     for row in rows:
         picture = read_image(folder / row["file"])
         height, width = picture.shape[:2]
-        whole = torch.tensor([[0.0, 0.0, width, height]])
-        point = model.place_landmarks([picture], [whole])[0]["keypoints"][0, TRAGUS[count], :2].numpy()
-        errors.append(np.linalg.norm(point - (float(row["tragus_x"]), float(row["tragus_y"]))) / height)
+        points = place(picture, np.array([0, 0, width, height], np.float32), row["side"])
+        if len(points) not in TRAGUS:
+            raise InputError(f"`ibug`: {len(points)} points, of which none is known as the tragus; give 17 or 55")
+        apart = points[TRAGUS[len(points)]] - (float(row["tragus_x"]), float(row["tragus_y"]))
+        errors.append(np.linalg.norm(apart) / height)
     return {"tragus": float(np.median(errors)), "tragus_90": float(np.percentile(errors, 90))}
 
 

@@ -15,7 +15,11 @@ SHOTS: dict[str, tuple[int | None, ...]] = {  # of each task; None: all there ar
     "detection": (25, None),
 }
 ALL = "all"
-BASELINES = ("HOG", "pixel PCA")  # rows of identification that start from no network
+SIDE_GIVEN = "mean shape, side given"
+BASELINES = {  # rows of a task that start from no network
+    "landmarks": ("mean shape", SIDE_GIVEN),
+    "identification": ("HOG", "pixel PCA"),
+}
 COLUMNS = ("landmarks:5", "identification:2", "identification:8", "detection:25", "landmarks:16", f"detection:{ALL}")
 
 
@@ -72,7 +76,7 @@ class Cell:
     task: str
     shots: int | None  # None: all
     start: str
-    rate: float | None  # of the encoder; None: nothing is trained
+    rate: float | None  # of the encoder; None: no network is trained
     seed: int
 
     @property

@@ -10,9 +10,9 @@ import numpy as np
 from benchmarks.transfer.options import Cell
 
 Results = Mapping[Cell, Mapping[str, Any]]
-METRICS = {  # of each task: its key, heading, factor and decimals
-    "landmarks": (("nme", "NME", 1, 3), ("tragus", "tragus", 1, 3)),
-    "detection": (("ap50", "AP50", 1, 3), ("ap", "AP", 1, 3)),
+METRICS = {  # of each task: its key, heading and decimals
+    "landmarks": (("nme", "NME", 3), ("tragus", "tragus", 3)),
+    "detection": (("ap50", "AP50", 3), ("ap", "AP", 3)),
 }
 MISSING = "-"
 
@@ -28,15 +28,16 @@ def trained_table(cells: Sequence[Cell], results: Results) -> str:
     trained = [cell for cell in cells if cell.task in METRICS]
     columns = list(dict.fromkeys((cell.task, cell.shots) for cell in sorted(trained, key=_order)))
     names = {(cell.task, cell.shots): cell.column for cell in trained}
-    heads = [f"{names[column]}: {heading}" for column in columns for _, heading, _, _ in METRICS[column[0]]]
+    heads = [f"{names[column]}: {heading}" for column in columns for _, heading, _ in METRICS[column[0]]]
     lines = []
     for start, rate in dict.fromkeys((cell.start, cell.rate) for cell in sorted(trained, key=_row(cells))):
         values = []
         for task, shots in columns:
             own = [c for c in trained if (c.task, c.shots, c.start, c.rate) == (task, shots, start, rate)]
-            for key, _, factor, digits in METRICS[task]:
-                values.append(_mean([results[c][key] * factor for c in own if c in results], digits))
-        lines.append([start, "frozen" if rate == 0 else f"{rate:g}", *values])
+            values += [
+                _mean([results[c][key] for c in own if c in results], digits) for key, _, digits in METRICS[task]
+            ]
+        lines.append([start, MISSING if rate is None else "frozen" if rate == 0 else f"{rate:g}", *values])
     return _table(["start", "encoder's rate", *heads], lines)
 
 
@@ -60,20 +61,14 @@ def identification_table(cells: Sequence[Cell], results: Results) -> str:
 def depth_table(cells: Sequence[Cell], results: Results) -> str:
     """Rank-1 of every depth alone, with the most pictures of each person."""
     own = [cell for cell in cells if cell.task == "identification" and cell in results]
-    most = [cell for cell in own if cell.shots == max(each.shots or 0 for each in own)]
+    most = [c for c in own if c.shots == max(each.shots or 0 for each in own) and len(results[c]["depths"]) > 1]
     depths = list(dict.fromkeys(depth for cell in most for depth in results[cell]["depths"]))
+    starts = list(dict.fromkeys(cell.start for cell in most))
     lines = []
-    for start in dict.fromkeys(cell.start for cell in most):
-        found = [results[cell]["depths"] for cell in most if cell.start == start]
-        if len(found[0]) > 1:  # a baseline has one depth
-            lines.append([start, *(_mean([each[d] * 100 for each in found if d in each], 1) for d in depths)])
-    used = [index for index in range(len(depths)) if any(line[index + 1] != MISSING for line in lines)]
-    lines = [[line[0], *(line[index + 1] for index in used)] for line in lines]
-    return (
-        _table([f"rank-1 (%) of each depth, {most[0].shots} pictures", *(depths[i] for i in used)], lines)
-        if lines
-        else ""
-    )
+    for depth in depths:
+        found = [[results[c]["depths"].get(depth) for c in most if c.start == start] for start in starts]
+        lines.append([depth, *(_mean([100 * each for each in values if each is not None], 1) for values in found)])
+    return _table([f"depth alone, {most[0].shots} pictures, rank-1 (%)", *starts], lines) if lines else ""
 
 
 def missing(cells: Sequence[Cell], results: Results) -> str:

@@ -11,13 +11,14 @@ import pytest
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from benchmarks.transfer.__main__ import main
-from benchmarks.transfer.few_shot import HELD_OUT, split_people, split_points
+from benchmarks.transfer.few_shot import HELD_OUT, mean_shape, split_people, split_points
 from benchmarks.transfer.identification import draw, identify, nearest_class
 from benchmarks.transfer.options import COLUMNS, Cell, TransferBenchmark
 from benchmarks.transfer.starts import NOTHING, starts_of
 from earface.core.errors import InputError
 from earface.data.annotations import Annotations, Photograph, write_pts
 from earface.data.coco import read_coco
+from earface.data.ear_alignment import mean_ear
 from earface.data.tables import write_csv
 from tests.conftest import only_line
 from tests.ear_teacher.detector.test_transfer import written
@@ -73,6 +74,22 @@ def test_held_out_points_are_the_same_for_every_seed_and_number_of_shots() -> No
     assert len(held_out) == 1
     with pytest.raises(InputError, match="21 photographs with points: 5 are held out, so 17"):
         split_points(annotations, 17, 0)
+
+
+def test_mean_shape_of_one_ear_is_that_ear_and_mirrored_on_the_other_side() -> None:
+    points = mean_ear(17).astype(np.float32) * 100 + 200
+    low, high = points.min(axis=0), points.max(axis=0)
+    box = np.array([*low, *(high - low)], np.float32)
+    keypoints = np.column_stack([points, np.full(17, 2)])[None].astype(np.float32)
+    train = Annotations(Path("ears"), [Photograph(Path("a.png"), (400, 400), box[None], keypoints)])
+    picture = np.zeros((400, 400, 3), np.uint8)
+    about = 2 * (low[0] + high[0]) / 2
+    mirrored = points * (-1, 1) + (about, 0)
+    given, unknown = (mean_shape(train, side_given=each) for each in (True, False))
+    np.testing.assert_allclose(given(picture, box, "r"), points, atol=1e-3)
+    np.testing.assert_allclose(given(picture, box, "l"), mirrored, atol=1e-3)
+    np.testing.assert_allclose(given(picture, box * (1, 1, 0.5, 0.5), "r") - low, (points - low) / 2, atol=1e-3)
+    np.testing.assert_allclose(unknown(picture, box, "l"), (points + mirrored) / 2, atol=1e-3)
 
 
 def test_probes_are_the_same_for_two_and_for_eight_pictures() -> None:
@@ -140,10 +157,10 @@ def data(ear_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     rows = []
     for photograph in annotations:
         x, y = photograph.keypoints[0, TRAGUS_OF_17, :2].tolist()
-        rows.append((str(photograph.path.relative_to(ear_set)), photograph.subject, str(x), str(y)))
+        rows.append((str(photograph.path.relative_to(ear_set)), photograph.subject, "r", str(x), str(y)))
     crops = tmp_path_factory.mktemp("crops")
     shutil.copytree(ear_set / "images", crops / "images")
-    write_csv(crops / "index.csv", ("file", "subject", "tragus_x", "tragus_y"), rows)
+    write_csv(crops / "index.csv", ("file", "subject", "side", "tragus_x", "tragus_y"), rows)
     return {"ears": str(ear_set / "val_teacher.npy"), "ibug": str(folder), "crops": str(crops)}
 
 
@@ -192,7 +209,7 @@ def test_time_that_is_over_starts_no_cell(
         (["--only", "reading"], "reading: give landmarks:5"),
         (["--only", "detection:some"], "detection:some"),
         (["--only", "identification:1"], "two pictures are the fewest"),
-        (["--starts", "nobody"], "nobody: choose from nothing, HOG, pixel PCA"),
+        (["--starts", "nobody"], "nobody: choose from nothing, mean shape, mean shape, side given, HOG, pixel PCA"),
         (["--teacher", "nowhere.ckpt"], "nowhere.ckpt"),
         (["--weights", "resnet50"], "resnet50: give the encoder and its file"),
         (["--weights", "resnet50=nowhere.pth"], "nowhere.pth"),
