@@ -24,7 +24,7 @@ from earface.data.annotations import Annotations, Floats, Photograph, read_boxes
 from earface.data.coco import write_coco
 from earface.data.ear_alignment import TRAGUS, fit_ear
 from earface.data.images import Pixels, read_image, write_image
-from earface.data.tables import read_csv, require_columns
+from earface.data.tables import Row, read_csv, require_columns
 
 HELD_OUT = 5  # of the photographs with points; the same for every seed and number of shots
 AROUND = 1.5  # of an ear's longer side: the photograph that is kept beside it
@@ -75,6 +75,23 @@ def landmarks(cell: Cell, start: Start | None, options: TransferBenchmark, peopl
     return {"nme": float(np.mean(errors)), **tragus_error(place, Path(options.crops or ""), people)}
 
 
+def read_photographs(options: TransferBenchmark) -> Annotations:
+    """Of the folder's boxes.csv, whose files lie beside it or in images/."""
+    folder = Path(options.photographs or "")
+    images = folder / "images"
+    return read_boxes_csv(folder / "boxes.csv", images if images.is_dir() else folder)
+
+
+def check_data(options: TransferBenchmark, people: frozenset[str]) -> None:
+    """Raise InputError for data that are given and that a column cannot use, before anything is trained."""
+    for task, shots in options.columns:
+        if task == "landmarks" and options.ibug and options.crops:
+            split_points(read_pts_folder(options.ibug), shots or 1, 0)
+            tragus_rows(Path(options.crops), people)
+        if task == "detection" and options.photographs:
+            split_people(read_photographs(options), people, shots, 0)
+
+
 def mean_shape(train: Annotations, side_given: bool) -> Place:
     """Where the landmarks of an ear lie in its box on average, the mirrored ears too where the side is not given."""
     shapes = []
@@ -97,8 +114,7 @@ def detection(cell: Cell, start: Start | None, options: TransferBenchmark, peopl
     """AP of the test people's photographs."""
     assert start is not None, "detection has no baseline"
     folder = Path(options.out) / "work"
-    annotations = read_boxes_csv(Path(options.photographs or "") / "boxes.csv")
-    train, test = split_people(annotations, people, cell.shots, cell.seed)
+    train, test = split_people(read_photographs(options), people, cell.shots, cell.seed)
     shape = {"num_landmarks": 0, "image_size": options.image_size}
     model = trained(start, cell, options, (train, test), shape, folder)
     results = []
@@ -194,16 +210,21 @@ def _of(annotations: Annotations, rows: Sequence[int] | np.ndarray) -> Annotatio
     return dataclasses.replace(annotations, photographs=[annotations.photographs[row] for row in rows])
 
 
-def tragus_error(place: Place, folder: Path, people: frozenset[str]) -> dict[str, float]:
-    """Median and 90 % of the tragus' distance from the annotated one, as a share of the crop's height."""
+def tragus_rows(folder: Path, people: frozenset[str]) -> list[Row]:
+    """The test people's rows of the folder's index.csv. Raises InputError where there is none."""
     index = folder / "index.csv"
     table = read_csv(index)
     require_columns(table, ("file", "subject", "side", "tragus_x", "tragus_y"), index)
     rows = [row for row in table if row["subject"] in people]
     if not rows:
         raise InputError(f"{index}: has none of the test people; its subjects must be named as in `ears`")
+    return rows
+
+
+def tragus_error(place: Place, folder: Path, people: frozenset[str]) -> dict[str, float]:
+    """Median and 90 % of the tragus' distance from the annotated one, as a share of the crop's height."""
     errors = []
-    for row in rows:
+    for row in tragus_rows(folder, people):
         picture = read_image(folder / row["file"])
         height, width = picture.shape[:2]
         points = place(picture, np.array([0, 0, width, height], np.float32), row["side"])

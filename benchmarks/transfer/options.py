@@ -35,9 +35,11 @@ class TransferBenchmark:
     ears: str = option(
         "runs/ears/awe/val_teacher.npy", "prepared ears of the test people, which identification and the split are by"
     )
-    crops: str | None = option(None, "folder of ear crops with index.csv (tragus_x, tragus_y), as AWE's")
+    crops: str | None = option(None, "folder of ear crops with index.csv (subject, side, tragus_x, tragus_y), as AWE's")
     ibug: str | None = option(None, "folder of photographs with .pts files of 55 points, as ibug's")
-    photographs: str | None = option(None, "folder of photographs with boxes.csv (subject), as AWE's")
+    photographs: str | None = option(
+        None, "folder with boxes.csv (subject) and its photographs, there or in images/, as AWE's"
+    )
     only: tuple[str, ...] = option(
         COLUMNS, "columns in the order in which they are filled: TASK:SHOTS, or TASK for all of its columns"
     )

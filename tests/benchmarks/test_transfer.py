@@ -216,6 +216,10 @@ def test_time_that_is_over_starts_no_cell(
         (["--weights", "vgg=nowhere.pth"], "vgg: choose one of"),
         (["--ears", "nowhere.npy"], "nowhere.npy"),
         (["--rates"], "give one or more"),
+        (["--only", "landmarks:5", "--ibug", "nowhere"], "nowhere"),
+        (["--only", "landmarks:5", "--crops", "nowhere"], "nowhere/index.csv"),
+        (["--only", "landmarks:6"], "9 photographs with points: 5 are held out, so 6"),
+        (["--only", "detection:25", "--photographs", "nowhere"], "nowhere/boxes.csv"),
     ],
 )
 def test_bad_input_is_one_line(
