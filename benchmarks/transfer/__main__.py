@@ -42,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from benchmarks.transfer.starts import starts_of
         from benchmarks.transfer.table import markdown
     people = TestPeople.read(options.ears)
-    few_shot.check_data(options, people.names)
     starts = {start.name: start for start in starts_of(options)}
     baselines = [name for names in BASELINES.values() for name in names]
     rows = chosen([*starts, *baselines], options.starts)
+    few_shot.check_data(options, people.names)
     cells = cells_of(options, list(starts))
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
