@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def landmarks(cell: Cell, start: Start | None, options: TransferBenchmark, peopl
         place = mean_shape(train, side_given=cell.start == SIDE_GIVEN)
     else:
         shape = {"train_boxes": False, "image_size": 64, "crop_size": options.ear_size}
-        model = trained(start, cell, options, (train, test), shape, Path(options.out) / "work")
+        model = trained(start, cell, options, (train, test), shape)
 
         def place(picture: Pixels, box: Floats, side: str) -> Floats:
             found = model.place_landmarks([picture], [corners(box[None])])[0]["keypoints"]
@@ -113,10 +113,9 @@ def mean_shape(train: Annotations, side_given: bool) -> Place:
 def detection(cell: Cell, start: Start | None, options: TransferBenchmark, people: frozenset[str]) -> dict[str, float]:
     """AP of the test people's photographs."""
     assert start is not None, "detection has no baseline"
-    folder = Path(options.out) / "work"
     train, test = split_people(read_photographs(options), people, cell.shots, cell.seed)
     shape = {"num_landmarks": 0, "image_size": options.image_size}
-    model = trained(start, cell, options, (train, test), shape, folder)
+    model = trained(start, cell, options, (train, test), shape)
     results = []
     for photograph in test.photographs:
         found = model.predict([read_image(photograph.path)])[0]
@@ -132,35 +131,33 @@ def trained(
     options: TransferBenchmark,
     sides: tuple[Annotations, Annotations],
     shape: dict[str, Any],
-    folder: Path,
 ) -> EarDetector:
     """The averaged weights of the last step: nothing is chosen by the test pictures, some of which epochs report."""
     train, test = sides
-    shutil.rmtree(folder, ignore_errors=True)
-    write_coco(folder / "annotations_train.json", train)
-    write_coco(folder / "annotations_val.json", _of(test, range(min(SHOWN, len(test)))))
     steps = options.steps if cell.shots else 4 * options.steps
     rate = {"freeze_encoder": True} if cell.rate == 0 else {"backbone_lr_scale": cell.rate}
-    run = earface.train(
-        "detector",
-        folder / "annotations.json",
-        views=max(1, round(steps / EPOCHS * BATCH / len(train))),
-        lr=options.lr,
-        seed=cell.seed,
-        num_threads=options.num_threads,
-        accelerator=options.accelerator,
-        checkpoint_dir=folder / "checkpoints",
-        log_dir=folder / "logs",
-        **RECIPE,
-        **start.training,
-        **rate,
-        **shape,
-    )
-    if run.paused:
-        raise KeyboardInterrupt
-    model = EarDetector.load(run.folder / "last.ckpt")
-    shutil.rmtree(folder, ignore_errors=True)
-    return model
+    with tempfile.TemporaryDirectory(prefix="work_", dir=options.out) as work:
+        folder = Path(work)
+        write_coco(folder / "annotations_train.json", train)
+        write_coco(folder / "annotations_val.json", _of(test, range(min(SHOWN, len(test)))))
+        run = earface.train(
+            "detector",
+            folder / "annotations.json",
+            views=max(1, round(steps / EPOCHS * BATCH / len(train))),
+            lr=options.lr,
+            seed=cell.seed,
+            num_threads=options.num_threads,
+            accelerator=options.accelerator,
+            checkpoint_dir=folder / "checkpoints",
+            log_dir=folder / "logs",
+            **RECIPE,
+            **start.training,
+            **rate,
+            **shape,
+        )
+        if run.paused:
+            raise KeyboardInterrupt
+        return EarDetector.load(run.folder / "last.ckpt")
 
 
 def ears_of(folder: Path, out: Path) -> Annotations:

@@ -189,6 +189,7 @@ def test_table_fills_cell_by_cell_and_names_what_is_missing(
     assert set(content["metrics"]) == {"nme", "tragus", "tragus_90"}
     assert f"| nothing | frozen | {content['metrics']['nme']:.3f} |" in second
     assert (tmp_path / "results.md").read_text() in second
+    assert not list(tmp_path.glob("work*"))
 
     more_steps = [*arguments(data, tmp_path, *columns, "--starts", "HOG"), "--steps", "8"]
     assert main(more_steps) == 0
