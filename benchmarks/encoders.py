@@ -58,8 +58,8 @@ UNTRAINED = {
 class EncoderBenchmark:
     """Train each encoder for the same time on the same ears and evaluate it on identities it was not trained on."""
 
-    train_npy: str = option("runs/awe/train_teacher.npy", "ears to train on")
-    val_npy: str = option("runs/awe/val_teacher.npy", "ears of other people")
+    train_npy: tuple[str, ...] = option(("runs/awe/train_teacher.npy",), "ears to train on; several files")
+    val_npy: tuple[str, ...] = option(("runs/awe/val_teacher.npy",), "ears of other people; several files")
     edgeface: str = option("edgeface_xxs_q.pt", "EdgeFace's official file, for the transfer")
     out: str = option("runs/encoders", "a folder per run, and results.md")
     minutes: float = option(8.0, "training time of each", above=0)
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         *(("--teacher", *trained) if trained else ()),
         *(("--weights", *options.weights) if options.weights else ()),
     ]
-    given = [*starts, "--ears", options.val_npy, "--out", str(out / "transfer"), *shlex.split(options.transfer)]
+    given = [*starts, "--ears", options.val_npy[0], "--out", str(out / "transfer"), *shlex.split(options.transfer)]
     return subprocess.run([sys.executable, "-m", "benchmarks.transfer", *given], check=False).returncode
 
 
@@ -116,8 +116,8 @@ def run(name: str, own: Sequence[str], folder: Path, options: EncoderBenchmark) 
     flags = [
         *RECIPE.split(),
         *own,
-        f"--train_npy={options.train_npy}",
-        f"--val_npy={options.val_npy}",
+        *("--train_npy", *options.train_npy),
+        *("--val_npy", *options.val_npy),
     ]
     trial = ["--resume=never", "--epochs=2", f"--checkpoint_dir={folder}/trial", f"--log_dir={folder}/trial"]
     (epoch_seconds,), _ = train([*flags, *trial, "--linear_path_size=0"], folder / "trial.log")

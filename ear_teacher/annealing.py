@@ -141,3 +141,18 @@ class KLAnnealing:
         if self.strategy == "monotonic":
             return cosine_ramp(progress / self.total_epochs)
         return cyclic_ramp(progress / self.total_epochs, self.cycles, self.ratio)
+
+
+def annealing_of(config: EarVAETrainingConfig) -> KLAnnealing:
+    return KLAnnealing(
+        config.kl_anneal_strategy,
+        config.kl_weight,
+        config.epochs,
+        start=config.kl_anneal_start,
+        end=config.kl_anneal_end,
+        epochs=config.kl_anneal_epochs,
+        cycles=config.kl_anneal_cycles,
+        ratio=config.kl_anneal_ratio,
+        threshold_psnr=config.kl_anneal_threshold_psnr,
+        latest_epoch=config.kl_anneal_latest_epoch,
+    )

@@ -1,7 +1,7 @@
 """Backbones: networks that turn an image into maps. Each has the mean and standard deviation it was trained with.
 
 `backbone(images) -> maps, finest first`, `backbone.channels` and `backbone.grids` of these, `backbone.layer_groups()`,
-`backbone.freeze(groups)`, and, where supported, `backbone.set_grad_checkpointing()`.
+`backbone.freeze(groups)`, `backbone.embedding(maps)`, and, where supported, `backbone.set_grad_checkpointing()`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ear_teacher.blocks import ConvAttentionBlock
 from ear_teacher.config import RESNETS, EarVAEConfig
 from earface.core.errors import InputError
 from earface.nn.positional_encoding import share_positional_encodings
-from earface.nn.weights import load_timm_backbone, normalisation_of, timm_config
+from earface.nn.weights import load_timm_backbone, normalisation_of, require_weights, timm_config
 
 WEIGHTS_ADVICE = (
     "`encoder_weights` FILE (the authors' .pth, or transformers' or timm's .safetensors), or none to start from random "
@@ -39,6 +39,14 @@ class Backbone(nn.Module, ABC):
     grids: list[int]  # their sides
     frozen_groups = 0
 
+    @property
+    def embedding_dim(self) -> int:
+        return self.channels[-1]
+
+    def embedding(self, maps: list[Tensor]) -> Tensor:
+        """One vector an image, (B, embedding_dim), of its maps: the coarsest, averaged over positions."""
+        return maps[-1].mean(dim=(2, 3))
+
     @classmethod
     @abstractmethod
     def from_config(cls, config: EarVAEConfig, weights: str) -> Self:
@@ -48,6 +56,13 @@ class Backbone(nn.Module, ABC):
     def timm_name(config: EarVAEConfig) -> str | None:
         """Which of timm's models has its pretrained weights; None: there are none."""
         return None
+
+    @classmethod
+    def require_weights(cls, config: EarVAEConfig, weights: str) -> None:
+        """Raise InputError if `from_config` would find no weights; pretrained ones are downloaded now."""
+        name = cls.timm_name(config)
+        if name is not None:
+            require_weights(name, weights, WEIGHTS_ADVICE)
 
     @abstractmethod
     def layer_groups(self) -> list[list[nn.Module]]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal
 
 from earface.core.errors import InputError
-from earface.core.files import require_other_file
+from earface.core.files import require_file, require_other_file
 from earface.core.options import check_options, option
 from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions, help_layout
 
 RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+EDGEFACE_VARIANTS = {"edgeface_xs": "edgeface_xs_q", "edgeface_xxs": "edgeface_xxs"}  # the published network of each
 ENCODERS = {  # name: the class of its backbone, imported when one is built
     **dict.fromkeys(RESNETS, "ear_teacher.backbones:TimmBackbone"),
     "dinov2": "ear_teacher.backbones:DINOv2Backbone",
     "sam": "ear_teacher.sam:SAMBackbone",
     "conv": "ear_teacher.backbones:ConvBackbone",
+    **dict.fromkeys(EDGEFACE_VARIANTS, "ear_teacher.edgeface_backbone:EdgeFaceBackbone"),
     "timm:NAME": "ear_teacher.backbones:TimmBackbone",
 }
 
@@ -29,11 +30,16 @@ APPEARANCE_PARTS = (2, 4, 5)  # numbers of a channel: mean and spread; with two 
 class EarVAEShape:
     """What a training chooses of an EarVAEConfig."""
 
-    encoder: str = option("resnet50", "resnet18/34/50/101/152, dinov2, sam, conv, or timm:NAME")
+    encoder: str = option(
+        "resnet50", "resnet18/34/50/101/152, dinov2, sam, conv, edgeface_xs, edgeface_xxs, or timm:NAME"
+    )
     image_size: int = option(128, "side of the square image; a multiple of 32", low=32, high=1024)
     latent_dim: int = option(1024, "size of the latent vector", low=2, high=16384)
     in_channels: int = option(3, "3: RGB, 1: grey", low=1, high=3)
     base_channels: int = option(64, "width of decoder, posterior head and conv encoder", low=4, high=512)
+    patch_size: Literal[1, 2, 4, 8] = option(
+        1, "side of the square of pixels that each place of the decoder's last layer becomes; 4 learns faster than 1"
+    )
     linear_path_size: int = option(
         64, "side of the linear path: pixel PCA beside the networks, whose quality training starts from; 0: none", low=0
     )
@@ -95,22 +101,73 @@ class EarVAEConfig(EarVAEShape):
     """The model's shape, which a checkpoint needs to rebuild it, and the ears that it takes."""
 
     contract: str = option("stretch", "EarContract.id of its training ears, which decides the form of new ones")
+    identity_dim: int = option(0, "of the latents, for who it is: the last before the appearance code; 0: none", low=0)
+
+    @property
+    def linear_dim(self) -> int:
+        """The latents of shape that are not the identity part: those of the linear path, and the first."""
+        return self.shape_dim - self.identity_dim
+
+    @property
+    def identity_part(self) -> slice:
+        """Its place among the latents."""
+        return slice(self.linear_dim, self.shape_dim)
+
+    def check(self) -> None:
+        super().check()
+        if self.linear_dim < 2:
+            raise InputError(
+                f"`identity_dim` {self.identity_dim}: must leave at least 2 of {self.shape_dim} latents, `latent_dim` "
+                "without the appearance code"
+            )
 
 
 @dataclass(frozen=True)
-class EarVAETrainingConfig(EarVAEShape, BackboneOptions, TrainerOptions):
+class EarFilesOptions(TrainerOptions):
+    """Of a training on the ears of teacher files."""
+
+    train_npy: tuple[str, ...] = option(
+        ("data/preprocessed/train_teacher.npy",), "training ears: teacher files (NPY or NPZ) of one form; several"
+    )
+    val_npy: tuple[str, ...] = option(
+        ("data/preprocessed/val_teacher.npy",), "validation ears, of other people; several"
+    )
+    data_root: str | None = option(None, "folder that relative paths start from; default: each file's own")
+    cache_dir: str | None = option(
+        None, "where decoded images are kept; default: .cache beside each file", affects_result=False
+    )
+
+    def check_files(self) -> None:
+        """Raise InputError for a missing teacher file, or one on both sides."""
+        for path in (*self.train_npy, *self.val_npy):
+            require_file(
+                path,
+                "make it from photographs with earface ears prepare, or draw synthetic ears with earface ears "
+                "synthesize",
+            )
+        for path in self.val_npy:
+            require_other_file(path, self.train_npy)
+
+
+@dataclass(frozen=True)
+class EarVAETrainingConfig(EarVAEShape, BackboneOptions, EarFilesOptions):
     """Train an ear VAE: `earface ears train`. The defaults are the resnet recipe; other encoders bring their own."""
 
-    train_npy: str = option("data/preprocessed/train_teacher.npy", "training images: NPY or NPZ, paths or pixels")
-    val_npy: str = option("data/preprocessed/val_teacher.npy", "validation images, of different people")
-    data_root: str | None = option(None, "folder that relative paths start from; default: the NPY's own")
-    cache_dir: str | None = option(
-        None, "where decoded images are kept; default: .cache beside the NPY", affects_result=False
-    )
     crop_to_bbox: bool = option(False, "crop each image to its bounding box first")
     augment: Literal["none", "light", "full"] = option("full", "light: flips and small movements; full: everything")
     denoise: bool = option(False, "noise, blur, fog, shadow and dropout on the input only: the target stays clean")
     encoder_weights: str = option("pretrained", "pretrained, none, or a weights file")
+    identity_weight: float = option(
+        0.0, "of the margin loss over people, on latents of their own; 0: no latents for who it is", low=0
+    )
+    identity_dim: int = option(32, "of the latents, for who it is", low=2, high=4096)
+    identity_head: Literal["arcface", "cosface", "adaface"] = option("arcface", "which margin its own person has")
+    identity_margin: float = option(
+        0.3, "the margin at the end of its rise, in radians; for cosface of the cosine", low=0, high=1.5
+    )
+    identity_margin_epochs: float = option(8.0, "the margin rises from 0 over so many epochs", low=0)
+    identity_sub_centers: int = option(1, "centres of a person; more let noisy labels gather apart", low=1, high=10)
+    identity_head_lr: float = option(4e-3, "peak learning rate of the people's centres", above=0, high=10)
     freeze_layers: int = option(0, "frozen layer groups of the backbone, counted from the input", low=0)
     gradient_checkpointing: bool = option(
         False, "recompute transformer blocks in the backward pass, to save memory", affects_result=False
@@ -145,20 +202,14 @@ class EarVAETrainingConfig(EarVAEShape, BackboneOptions, TrainerOptions):
     def model_config(self) -> EarVAEConfig:
         """The form of the ears is set later: the data has it."""
         values = asdict(self)
-        return EarVAEConfig(**{field.name: values[field.name] for field in fields(EarVAEShape)})
-
-    def check_files(self) -> None:
-        """Raise InputError for a missing NPY file."""
-        for path in (self.train_npy, self.val_npy):
-            if not Path(path).is_file():
-                raise InputError(
-                    f"{path}: no such file; make it from photographs with earface ears prepare, or "
-                    "draw synthetic ears with earface ears synthesize"
-                )
-        require_other_file(self.val_npy, [self.train_npy])
+        shape = {field.name: values[field.name] for field in fields(EarVAEShape)}
+        return EarVAEConfig(**shape, identity_dim=self.identity_dim if self.identity_weight > 0 else 0)
 
     def check(self) -> None:
         super().check()
+        self.model_config().check()
+        if self.identity_weight > 0 and self.batch_size < 2:
+            raise InputError("`batch_size` 1: `identity_weight` needs 2 or more, whose latents it standardises")
         if self.denoise and self.augment == "none":
             raise InputError("`denoise`: needs `augment` light or full, which add the noise")
 
@@ -209,6 +260,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "kl_anneal_strategy": "epoch",
         "batch_size": 4,
     },
+    **{encoder: {"backbone_lr_scale": 0.3} for encoder in EDGEFACE_VARIANTS},
 }  # resnet* and timm:NAME take the defaults above
 
 ALIASES = SHARED_ALIASES | {
@@ -233,16 +285,18 @@ HELP = help_layout(
     data=("train_npy", "val_npy", "data_root", "cache_dir", "crop_to_bbox", "augment", "denoise"),
     model=(
         *("encoder", "encoder_weights", "freeze_layers", "image_size", "latent_dim", "in_channels", "base_channels"),
-        *("linear_path_size", "appearance_dim", "dinov2_variant", "dinov2_size", "sam_size"),
+        *("patch_size", "linear_path_size", "appearance_dim", "identity_dim"),
+        *("dinov2_variant", "dinov2_size", "sam_size"),
     ),
     losses=(
         *("reconstruction", "focal_gamma"),
         *(field.name for field in fields(EarVAETrainingConfig) if field.name.endswith("_weight")),
+        *("identity_head", "identity_margin", "identity_margin_epochs", "identity_sub_centers"),
         *("perceptual_backbone", "perceptual_weights", "kl_reduction", "kl_anneal_strategy", "kl_anneal_epochs"),
         *("kl_anneal_threshold_psnr", "kl_anneal_latest_epoch", "kl_anneal_cycles", "kl_anneal_ratio"),
         *("kl_anneal_start", "kl_anneal_end"),
     ),
-    optimisation=("epochs", "lr", "backbone_lr_scale", "layer_decay"),
+    optimisation=("epochs", "lr", "identity_head_lr", "backbone_lr_scale", "layer_decay"),
     outputs=("grid_images",),
     hardware=("gradient_checkpointing",),
 )

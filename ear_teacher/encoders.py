@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ear_teacher.appearance_code import AppearanceCode
-from ear_teacher.backbones import WEIGHTS_ADVICE, Backbone
+from ear_teacher.backbones import Backbone
 from ear_teacher.blocks import ResidualBlock
 from ear_teacher.config import ENCODERS, EarVAEConfig
 from ear_teacher.linear_path import LinearPath
-from earface.nn.weights import require_weights
+from earface.nn.precision import float32_island
 
 LOGVAR_LIMIT = 10.0  # exp(10) and exp(-10) are far outside any useful posterior and inside half precision
 MAX_HEAD_GRID = 8  # a wider grid would make the linear layers larger than everything else
@@ -25,10 +25,11 @@ MAX_HEAD_GRID = 8  # a wider grid would make the linear layers larger than every
 class PosteriorHead(nn.Module):
     """Three residual blocks with spatial attention, a 1x1 reduction, and linear mu and logvar.
 
-    maps (B, C, H, W) -> mu, logvar, each (B, latent_dim). `logvar` is clamped to +/- LOGVAR_LIMIT.
+    maps (B, C, H, W) -> mu (B, latent_dim), logvar (B, latent_dim + further), clamped to +/- LOGVAR_LIMIT. further:
+    latents whose mean comes from elsewhere.
     """
 
-    def __init__(self, in_channels: int, grid: int, width: int, latent_dim: int) -> None:
+    def __init__(self, in_channels: int, grid: int, width: int, latent_dim: int, further: int = 0) -> None:
         super().__init__()
         stride = 1
         while -(-grid // stride) > MAX_HEAD_GRID:
@@ -39,11 +40,28 @@ class PosteriorHead(nn.Module):
         self.reduce = nn.Conv2d(width, width // 2, 1)
         flat = width // 2 * (-(-grid // stride)) ** 2
         self.mu = nn.Linear(flat, latent_dim)
-        self.logvar = nn.Linear(flat, latent_dim)
+        self.logvar = nn.Linear(flat, latent_dim + further)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         flat = self.reduce(self.blocks(maps)).flatten(1)
         return self.mu(flat), self.logvar(flat).float().clamp(-LOGVAR_LIMIT, LOGVAR_LIMIT)
+
+
+class IdentityHead(nn.Module):
+    """A backbone's embedding (B, E) -> the latents of who it is, (B, identity_dim) float32.
+
+    A linear layer, then a batch norm without affine: their scale over ears is that of the prior.
+    """
+
+    def __init__(self, embedding_dim: int, identity_dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(embedding_dim, identity_dim, bias=False)
+        self.norm = nn.BatchNorm1d(identity_dim, affine=False)
+
+    @float32_island
+    def forward(self, embedding: Tensor) -> Tensor:
+        latents: Tensor = self.norm(self.linear(embedding))
+        return latents
 
 
 def plain_layout(images: Tensor) -> Tensor:
@@ -61,16 +79,19 @@ def plain_layout(images: Tensor) -> Tensor:
 class Encoder(nn.Module):
     """A backbone and its posterior head, and the linear path that it corrects, if the VAE has one.
 
-    With an appearance code, which is the last of the latents, all of them see canonical pictures.
+    With an identity part, these latents follow those of shape; their means come from the backbone's embedding. With an
+    appearance code, which is the last of the latents, all of them see canonical pictures.
     """
 
     linear_path: LinearPath | None = None  # the VAE's own: `share`
     appearance: AppearanceCode | None = None
 
-    def __init__(self, backbone: Backbone, width: int, latent_dim: int) -> None:
+    def __init__(self, backbone: Backbone, width: int, latent_dim: int, identity_dim: int = 0) -> None:
+        """latent_dim: without the identity part and the appearance code."""
         super().__init__()
         self.backbone = backbone
-        self.head = PosteriorHead(backbone.channels[-1], backbone.grids[-1], width, latent_dim)
+        self.head = PosteriorHead(backbone.channels[-1], backbone.grids[-1], width, latent_dim, identity_dim)
+        self.identity = IdentityHead(backbone.embedding_dim, identity_dim) if identity_dim else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, S, S) in [-1, 1] -> mu, logvar, each (B, latent_dim) in float32: the whole posterior."""
@@ -78,8 +99,11 @@ class Encoder(nn.Module):
         code = None
         if self.appearance is not None:
             images, code = self.appearance.split(images)
-        mu, logvar = self.head(self.backbone(images)[-1])
+        maps = self.backbone(images)
+        mu, logvar = self.head(maps[-1])
         mu = mu.float() if self.linear_path is None else mu.float() + self.linear_path.encode(images)
+        if self.identity is not None:
+            mu = torch.cat([mu, self.identity(self.backbone.embedding(maps))], dim=1)
         if code is None:
             return mu, logvar
         return torch.cat([mu, code], dim=1), torch.cat([logvar, torch.full_like(code, -LOGVAR_LIMIT)], dim=1)
@@ -106,7 +130,7 @@ class Encoder(nn.Module):
 
 def build_encoder(config: EarVAEConfig, weights: str = "none") -> Encoder:
     """The encoder of `config`. `weights`: `pretrained`, `none` or a file. The head is 8 * base_channels wide."""
-    return Encoder(build_backbone(config, weights), 8 * config.base_channels, config.shape_dim)
+    return Encoder(build_backbone(config, weights), 8 * config.base_channels, config.linear_dim, config.identity_dim)
 
 
 def backbone_class(encoder: str) -> type[Backbone]:
@@ -118,9 +142,7 @@ def backbone_class(encoder: str) -> type[Backbone]:
 
 def require_backbone(config: EarVAEConfig, weights: str) -> None:
     """Raise InputError if `build_backbone` would find no weights; pretrained ones are downloaded now."""
-    name = backbone_class(config.encoder).timm_name(config)
-    if name is not None:
-        require_weights(name, weights, WEIGHTS_ADVICE)
+    backbone_class(config.encoder).require_weights(config, weights)
 
 
 def build_backbone(config: EarVAEConfig, weights: str = "none") -> Backbone:

@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.out or given.is_file():  # before PyTorch is loaded, which a pattern or a run's folder needs
         results_folder(options, given)
     require_trained(options.checkpoint)
-    for flag, path in (("--train-npy", options.train_npy), ("--val-npy", options.val_npy)):
-        if path:
+    for flag, paths in (("--train-npy", options.train_npy), ("--val-npy", options.val_npy)):
+        for path in paths:
             require_path(path, f"give the ears by {flag}")
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
@@ -50,10 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders = options.data_root, options.cache_dir
     train = open_ears(options.train_npy or run["train_npy"], "--train-npy", model, run, *folders)
     val = open_ears(options.val_npy or run["val_npy"], "--val-npy", model, run, *folders)
-    of_the_run = val.source == run["val_npy"]
-    base = base_folder([run["train_npy"], run["val_npy"]] if of_the_run else [val.source])
-    data = read_teacher_npy(val.source, options.data_root or run["data_root"])
-    refuse_trained_on(trained.data, ear_pictures(data, base), val.source, of_the_run)
+    own = (*run["train_npy"], *run["val_npy"])
+    for file in val.files:
+        of_the_run = file.source in run["val_npy"]
+        base = base_folder(own if of_the_run else [file.source])
+        data = read_teacher_npy(file.source, options.data_root or run["data_root"])
+        pictures = ear_pictures(data, base, apart_by_folder=len(own) > 2)
+        refuse_trained_on(trained.data, pictures, file.source, of_the_run)
 
     console = Console()
     with progress(f"evaluating {len(val.names)} ears"):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ear_teacher.loading import Ears
 from ear_teacher.metrics.baselines import LinearOnly, PixelPCA, hog_features
@@ -21,7 +23,7 @@ from ear_teacher.metrics.reconstruction import (
     measure,
     unit_images,
 )
-from ear_teacher.metrics.report import UNDECODED, evaluation_metrics, write_per_image
+from ear_teacher.metrics.report import evaluation_metrics, write_per_image
 from ear_teacher.model import EarVAE
 from ear_teacher.options import EVALUATION_PICTURES, EarVAEEvaluationOptions
 from ear_teacher.posterior import AggregatePosterior
@@ -36,7 +38,7 @@ SHOWN = ("VAE", "pixel PCA")
 def notes(train: Ears, val: Ears, vae: Identification | None) -> list[str]:
     """Notes on the metrics, one sentence each."""
     lines = [f"{ears.source}: {ears.skipped} unreadable pictures left out" for ears in (train, val) if ears.skipped]
-    shared = set(train.subjects or ()) & set(val.subjects or ())
+    shared = train.people & val.people
     if shared:
         lines.append(f"{len(shared)} subjects are in both files: these metrics are not those of unseen people")
     if vae is None:
@@ -46,6 +48,26 @@ def notes(train: Ears, val: Ears, vae: Identification | None) -> list[str]:
     elif vae.single_image_subjects:
         lines.append(f"{vae.single_image_subjects} subjects with a single image cannot be probes")
     return lines
+
+
+def each_file(val: Ears, vae: Reconstruction, units: Mapping[str, NDArray[np.float64]]) -> dict[str, dict[str, Any]]:
+    """For metrics.json, where there are several files: how the VAE does on the ears of each. units: (N, D) of mu, by
+    the prefix of their metrics."""
+    found: dict[str, dict[str, Any]] = {}
+    start = 0
+    for file in val.files if len(val.files) > 1 else ():
+        rows = slice(start, start := start + len(file))
+        found[file.source] = {
+            "images": len(file),
+            "subjects": len(file.people) if file.subjects else None,
+            **{metric: float(values[rows].mean()) for metric, values in vae.quality.items()},
+        }
+        for prefix, each in units.items():
+            people = identify(each[rows], file.subjects) if file.subjects else None
+            found[file.source] |= {
+                f"{prefix}{name}": None if people is None else getattr(people, name) for name in ("rank1", "eer")
+            }
+    return found
 
 
 def save_plots(out: Path, reconstructions: dict[str, Reconstruction], use: LatentUse) -> None:
@@ -86,12 +108,15 @@ def evaluate(
     mu, logvar = encode_posteriors(model, val.images, batch, device)
     center = encode_all(model.encode, train.images, batch, device).double().mean(dim=0).numpy()
     reconstructions = {"VAE": measure(model, mu, val.images, batch, device)}
-    embeddings = {"VAE": unit_rows(mu.numpy(), center)}
+    embeddings, own = {"VAE": unit_rows(mu.numpy(), center)}, {"VAE": ""}
+    if model.config.identity_dim:
+        embeddings["identity part"] = unit_rows(mu[:, model.config.identity_part].numpy())
+        own["identity part"] = "identity_"
     for name, method in methods.items():
         codes = encode_all(method.encode, val.images, batch, device)
         reconstructions[name] = measure(method, codes, val.images, batch, device)
         embeddings[name] = unit_rows(codes.numpy())
-    identifications: dict[str, Identification | None] = dict.fromkeys([*embeddings, *UNDECODED])
+    identifications: dict[str, Identification | None] = dict.fromkeys([*embeddings, "encoder maps", "HOG"])
     if val.subjects is not None:
         maps, train_maps = (encode_all(model.pooled_features, ears.images, batch, device) for ears in (val, train))
         embeddings["encoder maps"] = unit_rows(maps.numpy(), train_maps.double().mean(dim=0).numpy())
@@ -121,5 +146,6 @@ def evaluate(
         "image_size": model.config.image_size,
         "latent_dim": model.config.latent_dim,
         **evaluation_metrics(reconstructions, use, identifications),
+        "files": each_file(val, reconstructions["VAE"], {prefix: embeddings[name] for name, prefix in own.items()}),
         "notes": notes(train, val, identifications["VAE"]),
     }

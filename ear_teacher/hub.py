@@ -9,12 +9,17 @@ from earface.nn.pretrained_folder import PretrainedFormat
 
 RESIZE = "stretch to a square, each axis by itself: OpenCV INTER_AREA where it shrinks, INTER_CUBIC where it grows"
 
+FROM_FACES = "CC BY-NC-SA 4.0, as EdgeFace's own weights: not for commercial use"
+
 MODEL_CARD = """---
-{{ card_data }}
+{% if from_faces %}license: cc-by-nc-sa-4.0
+{% endif %}{{ card_data }}
 ---
 
 A variational autoencoder over ear crops. `config.json` says which images it takes: size, resize rule, value range.
-
+{% if from_faces %}
+Licence of the weights: {{ licence }}.
+{% endif %}
 ```python
 from ear_teacher import EarVAE
 
@@ -40,7 +45,7 @@ def image_contract(config: EarVAEConfig) -> dict[str, Any]:
 
 
 LIMITS = """It takes ears in one form (`image` in config.json); others give latents that mean nothing. It was trained to
-reconstruct ears, not to recognise people.
+reconstruct ears; to recognise people there are its identity part, if it has one (`identity_dim`), and ear recognisers.
 """
 
 FORMAT = PretrainedFormat(

@@ -82,9 +82,9 @@ class LinearPath(nn.Module):
             return (self.downsample(images) - self.mean) @ self.components.T * inverse
 
     def decode(self, latent: Tensor) -> Tensor:
-        """(B, D) -> (B, C, S, S). In float32, enlarged bicubically."""
+        """(B, D or more) -> (B, C, S, S), of the first D latents. In float32, enlarged bicubically."""
         with torch.autocast(latent.device.type, enabled=False):
-            rows = (latent.float() * self.stds) @ self.components + self.mean
+            rows = (latent[:, : len(self.stds)].float() * self.stds) @ self.components + self.mean
             small: Tensor = rows.unflatten(1, self.shape)
             if latent.device.type == "cuda":  # whose kernel sums gradients in no fixed order
                 return self.enlarging @ small @ self.enlarging.T

@@ -8,14 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ear_teacher.ear_files import EarFile, open_ear_file
 from ear_teacher.model import EarVAE
 from earface.core.errors import InputError
 from earface.core.files import is_exported
 from earface.data.ear_contract import STRETCH
-from earface.data.image_cache import open_image_cache
+from earface.data.image_rows import Images, in_a_row
 from earface.data.npy import read_teacher_npy
 from earface.nn.checkpoint import find_checkpoint, read_checkpoint
 from earface.nn.inference import weights_digest
@@ -23,15 +21,20 @@ from earface.nn.inference import weights_digest
 
 @dataclass(frozen=True)
 class Ears:
-    """N >= 2 ears in the model's input format: the rows whose picture could be read."""
+    """N >= 2 ears in the model's input format: the rows of one or several files whose picture could be read."""
 
-    source: str
-    images: NDArray[np.uint8]  # (N, S, S, C)
+    source: str  # the files, by commas
+    images: Images  # (N, S, S, C)
     names: list[str]  # paths, or rows of an image array
-    subjects: list[str] | None
+    subjects: list[str] | None  # of several files, with whose subjects they are
     skipped: int
     sides: list[str] | None = None  # l, r or empty for unknown
     mirrored: bool = False  # all to one side, whichever side they are of
+    files: tuple[EarFile, ...] = ()
+
+    @property
+    def people(self) -> set[tuple[str, str]]:
+        return {(file.place, subject) for file in self.files for subject in file.subjects}
 
 
 def run_options(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -43,35 +46,44 @@ def run_options(checkpoint: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def open_ears(
-    npy: str, flag: str, model: EarVAE, run: dict[str, Any], data_root: str | None, cache_dir: str | None
+    paths: Sequence[str], flag: str, model: EarVAE, run: dict[str, Any], data_root: str | None, cache_dir: str | None
 ) -> Ears:
-    """The ears of an NPY or NPZ, cropped and resized as in training; data_root, cache_dir: None means as in training.
+    """The ears of NPY or NPZ files, cropped and resized as in training.
 
-    flag: the option that names the file. Raises InputError, also for fewer than two ears.
+    flag: the option that names the files. data_root, cache_dir: None means as in training. Raises InputError, also for
+    fewer than two ears.
     """
-    if not Path(npy).is_file():
-        raise InputError(f"{npy}: no such file; give the ears by {flag}")
-    root = data_root or run["data_root"]
-    data = read_teacher_npy(npy, root)
-    check_contract(npy, data.contract, model.config.contract)
-    cache = open_image_cache(
-        data,
-        image_size=model.config.image_size,
-        channels=model.config.in_channels,
-        crop_to_bbox=run["crop_to_bbox"],
-        cache_dir=cache_dir or run["cache_dir"] or Path(npy).parent / ".cache",
-    )
-    if len(cache) < 2:
-        raise InputError(f"{npy}: {len(cache)} usable pictures; two or more are needed to compare")
-    names: Sequence[object] = data.image_paths or [f"{npy} row {row}" for row in range(len(data))]
+    for path in paths:
+        if not Path(path).is_file():
+            raise InputError(f"{path}: no such file; give the ears by {flag}")
+    files, sides_known = [], False
+    for path in paths:
+        data = read_teacher_npy(path, data_root or run["data_root"])
+        check_contract(path, data.contract, model.config.contract)
+        sides_known |= data.sides is not None
+        file = open_ear_file(
+            data,
+            image_size=model.config.image_size,
+            channels=model.config.in_channels,
+            crop_to_bbox=run["crop_to_bbox"],
+            cache_dir=cache_dir or run["cache_dir"],
+        )
+        if len(file) < 2:
+            raise InputError(f"{path}: {len(file)} usable pictures; two or more are needed to compare")
+        files.append(file)
+    known = all(file.subjects for file in files)
+    several = len(files) > 1
     return Ears(
-        source=npy,
-        images=cache.images,
-        names=[str(names[row]) for row in cache.kept],
-        subjects=None if data.subjects is None else [data.subjects[row] for row in cache.kept],
-        skipped=len(cache.skipped),
-        sides=None if data.sides is None else [data.sides[row] for row in cache.kept],
+        source=", ".join(paths),
+        images=in_a_row([file.images for file in files]),
+        names=[name for file in files for name in file.names],
+        subjects=[f"{file.place}/{subject}" if several else subject for file in files for subject in file.subjects]
+        if known
+        else None,
+        skipped=sum(file.skipped for file in files),
+        sides=[side for file in files for side in file.sides] if sides_known else None,
         mirrored=model.config.contract.startswith("canonical:"),
+        files=tuple(files),
     )
 
 

@@ -20,12 +20,13 @@ if __name__ == "__main__":
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ear_teacher.appearance_code import AppearanceCode
-from ear_teacher.config import EarVAEConfig
+from ear_teacher.config import EDGEFACE_VARIANTS, EarVAEConfig
 from ear_teacher.decoder import Decoder
 from ear_teacher.encoders import LOGVAR_LIMIT, build_encoder
-from ear_teacher.hub import FORMAT, MODEL_CARD
+from ear_teacher.hub import FORMAT, FROM_FACES, MODEL_CARD
 from ear_teacher.linear_path import LinearPath, share
 from ear_teacher.posterior import AggregatePosterior
 from earface.nn.fixed_batches import in_fixed_batches
@@ -49,7 +50,8 @@ class EarVAE(
     """Images (B, C, S, S) in [-1, 1] to a Gaussian posterior over `latent_dim` latents, and back.
 
     With a linear path (`linear_path_size` > 0) mu is a whitened pixel-PCA projection plus the encoder's correction,
-    and the reconstruction its inverse plus the decoder's; both corrections start at zero.
+    and the reconstruction its inverse plus the decoder's; both corrections start at zero. The latents are, in a row,
+    those of shape, the identity part, which a margin loss over people trains, and the appearance code.
     """
 
     format, command, old_key = FORMAT, "ears train", "model"
@@ -61,12 +63,17 @@ class EarVAE(
         self.encoder = build_encoder(config, encoder_weights)
         linear = config.linear_path_size > 0
         self.decoder = Decoder(
-            config.shape_dim, config.image_size, config.in_channels, config.base_channels, guided=linear
+            config.shape_dim,
+            config.image_size,
+            config.in_channels,
+            config.base_channels,
+            guided=linear,
+            patch_size=config.patch_size,
         )
         self.linear_path: LinearPath | None = None
         if linear:
             self.linear_path = LinearPath(
-                config.shape_dim, config.in_channels, config.linear_path_size, config.image_size
+                config.linear_dim, config.in_channels, config.linear_path_size, config.image_size
             )
             for layer in (self.encoder.head.mu, self.encoder.head.logvar):
                 nn.init.zeros_(layer.weight)
@@ -79,6 +86,7 @@ class EarVAE(
                 share(self.encoder, name, part)
                 share(self.decoder, name, part)
         self.posterior: AggregatePosterior | None = None
+        self.from_faces = False  # whether its licence is that of EdgeFace's weights
 
     def closed_form_rows(self, images: Tensor) -> Tensor:
         """(B, C, S, S) -> (B, P): what the appearance code and the linear path are fitted on, the code first."""
@@ -99,7 +107,7 @@ class EarVAE(
             self.appearance.fit(codes)
         if self.linear_path is not None:
             logvar = self.linear_path.fit(rows)
-            self.encoder.head.logvar.bias.copy_(logvar.clamp(-LOGVAR_LIMIT + 1, 0))
+            self.encoder.head.logvar.bias[: len(logvar)].copy_(logvar.clamp(-LOGVAR_LIMIT + 1, 0))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-> reconstruction (B, C, S, S), mu (B, D), logvar (B, D). The latent is mu plus noise while training."""
@@ -114,8 +122,18 @@ class EarVAE(
         """mu (B, D). In evaluation mode an image's mu is the same bit for bit alone and in any batch."""
         return self.encode_posterior(images)[0]
 
+    def identity(self, images: Tensor) -> Tensor:
+        """(B, identity_dim) of length 1: the identity part of mu, whose cosine tells people apart.
+
+        As exact as `encode`. Raises ValueError of a model that has none.
+        """
+        if not self.config.identity_dim:
+            raise ValueError("this model has no identity part; `encode` gives its latents")
+        return F.normalize(self.encode(images)[:, self.config.identity_part], dim=1)
+
     def embed(self, pictures: Pictures, *, batch_size: int = 64, misfits: Misfits = "refuse") -> Tensor:
-        """mu (N, D) float32 on the CPU, without gradient, of ears in any form that Python code has them in.
+        """(N, D) float32 on the CPU, without gradient, of ears in any form that Python code has them in: mu, or of a
+        model with an identity part that alone, at length 1 (`identity`).
 
         pictures: one or several, as `earface.data.given` takes them: crops or photographs of one ear each, which are
         brought into the model's form; or a float tensor (B, C, S, S) in it. misfits: a picture without a usable ear
@@ -123,7 +141,8 @@ class EarVAE(
         """
         from ear_teacher.given_ears import encode_given  # on first use: it needs OpenCV
 
-        return encode_given(self, self.config, self.encode, pictures, batch_size, misfits)
+        encode = self.identity if self.config.identity_dim else self.encode
+        return encode_given(self, self.config, encode, pictures, batch_size, misfits)
 
     def encode_posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """mu and logvar, each (B, D): of `encoder`, in evaluation mode on batches split and padded to one shape."""
@@ -180,14 +199,22 @@ class EarVAE(
     # -- trained models ----------------------------------------------------------------------------------------------
 
     def load_extras(self, checkpoint: Mapping[str, Any]) -> None:
-        """The aggregate posterior, if the checkpoint holds one."""
+        """The aggregate posterior, if the checkpoint holds one, and whether the weights began with faces."""
         self.load_posterior(checkpoint.get("aggregate_posterior"))
+        options = checkpoint.get("hyper_parameters", {}).get("options", {})
+        self.from_faces = self.config.encoder in EDGEFACE_VARIANTS and options.get("encoder_weights") != "none"
 
     def load_posterior(self, stored: Mapping[str, Tensor] | None) -> None:
         """stored: `mean` and `factor`."""
         if stored:
             # with other strides, as Cholesky returns it, samples would differ in the last bit
             self.posterior = AggregatePosterior(stored["mean"].cpu(), stored["factor"].cpu().contiguous())
+
+    def saved_provenance(self) -> dict[str, Any] | None:
+        return {"licence": FROM_FACES} if self.from_faces else None
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> Any:
+        return super().generate_model_card(*args, licence=FROM_FACES, from_faces=self.from_faces, **kwargs)
 
     def saved_tensors(self) -> dict[str, Tensor]:
         posterior = {} if self.posterior is None else vars(self.posterior)
@@ -196,6 +223,7 @@ class EarVAE(
     def load_folder(self, folder: Path, tensors: dict[str, Tensor]) -> None:
         posterior = {name: tensors.pop(name) for name in list(tensors) if name.startswith(POSTERIOR_PREFIX)}
         super().load_folder(folder, tensors)
+        self.from_faces = FORMAT.read_provenance(folder).get("licence") == FROM_FACES
         self.load_posterior({name.removeprefix(POSTERIOR_PREFIX): tensor for name, tensor in posterior.items()})
 
 

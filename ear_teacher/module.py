@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -10,40 +11,48 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ear_teacher.annealing import KLAnnealing
+from ear_teacher.annealing import annealing_of
 from ear_teacher.config import EarVAETrainingConfig
 from ear_teacher.datamodule import EarVAEBatch, EarVAEDataModule
+from ear_teacher.identity import IdentityLoss, IdentityMetrics
 from ear_teacher.losses import EarVAELoss, build_loss
 from ear_teacher.metrics.baselines import PixelPCA
+from ear_teacher.metrics.file_means import FileMeans
 from ear_teacher.metrics.reconstruction import encode_all, measure, unit_images
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import AggregatePosterior, LatentMoments
+from ear_teacher.training_pictures import rows_of_grids
 from earface.core.errors import InputError
 from earface.core.options import to_plain
 from earface.core.progress import progress
-from earface.data.image_grid import absolute_error, save_image_grid
+from earface.data.image_grid import save_image_grid
 from earface.data.pixels import to_model_range, to_unit
-from earface.data.training_checks import row_names
 from earface.metrics.image_quality import IMAGE_METRICS
 from earface.nn.checkpoint import read_checkpoint
 from earface.nn.losses import LossResult
+from earface.nn.margin_head import margin_at
 from earface.nn.perceptual import PerceptualLoss
 from earface.training.module import MOST_EMBEDDED, TrainingModule
 from earface.training.optim import backbone_groups, check_groups, named_group
 
-SAMPLE_SEED = 7  # the same latents every epoch, so that the image grids can be compared
+SHOWN = ("val/loss", "val/psnr", "val/ssim", "val/identity_rank1", "val/identity_eer")
 
 
 class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
     """Trains `self.model`, an EarVAE, and offers its methods.
 
-    model, loss: built from `config` if not given, the loss on first use.
+    model, loss: built from `config` if not given, the loss on first use. classes: the datamodule's, the people over
+    whom `identity_weight` trains; not needed without.
     """
 
     model: EarVAE
 
     def __init__(
-        self, config: EarVAETrainingConfig, model: EarVAE | None = None, loss: EarVAELoss | None = None
+        self,
+        config: EarVAETrainingConfig,
+        model: EarVAE | None = None,
+        loss: EarVAELoss | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
         super().__init__(config, EarVAE.format.kind, config.model_config())
         self.model = model or EarVAE(config.model_config(), encoder_weights=config.encoder_weights)
@@ -52,7 +61,8 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         self.model.encoder.freeze(config.freeze_layers)
         if config.gradient_checkpointing:
             self.model.encoder.backbone.set_grad_checkpointing()
-        self.annealing = _annealing(config)
+        self.annealing = annealing_of(config)
+        self.identity_loss = IdentityLoss(config, classes) if classes and config.identity_weight > 0 else None
 
     @cached_property
     def loss(self) -> EarVAELoss:
@@ -64,6 +74,8 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         if stage == "fit":
             self.model.config = dataclasses.replace(self.model.config, contract=self.datamodule.contract)
             self.hparams["model"] = to_plain(self.model.config)
+            if self.config.identity_weight > 0 and self.identity_loss is None:
+                raise ValueError("`identity_weight`: give EarVAELightning the `classes` of its datamodule")
         fresh = stage == "fit" and not self._resuming and not self.config.init_from
         if (self.model.linear_path is not None or self.model.appearance is not None) and fresh:
             rows = self.datamodule.closed_form_rows(self.model.closed_form_rows)
@@ -99,8 +111,18 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
             *named_group("encoder", [model.encoder.head], config.lr, config.weight_decay),
             *named_group("decoder", [model.decoder], config.lr, config.weight_decay),
         ]
-        check_groups(groups, model.parameters())
+        if model.encoder.identity is not None:
+            groups += named_group("identity", [model.encoder.identity], config.lr, config.weight_decay)
+        if self.identity_loss is not None:
+            groups += named_group("people", [self.identity_loss], config.identity_head_lr, config.weight_decay)
+        check_groups(groups, self.parameters())
         return groups
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        if self.identity_loss is not None:
+            steps = self.optimiser_steps(self.config.identity_margin_epochs)
+            self.identity_loss.head.margin = margin_at(self.global_step, steps, self.config.identity_margin)
 
     def training_step(self, batch: EarVAEBatch, batch_idx: int) -> Tensor:
         mu, logvar = self.model.encoder(batch["source"])
@@ -120,8 +142,12 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
             z2=None if second is None else second[:, shape],
             subjects=batch["subject"],
         )
-        self.terms.add(self.global_step, {"loss": result.total, **_named(result)}, batch["index"])
-        return result.total
+        total, terms = result.total, _named(result)
+        if self.identity_loss is not None:
+            terms["identity"] = self.identity_loss(mu[:, self.model.config.identity_part], batch["subject"])
+            total = total + self.config.identity_weight * terms["identity"]
+        self.terms.add(self.global_step, {"loss": total, **terms}, batch["index"])
+        return total
 
     def rates(self) -> dict[str, float]:
         progress = self.trainer.fit_loop.total_batch_idx / max(self.trainer.num_training_batches, 1)
@@ -132,6 +158,9 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
         self.moments = LatentMoments(self.config.latent_dim, self.device)
+        files, dim = self.datamodule.val_files, self.model.config.identity_dim
+        self.of_files = FileMeans([*map(len, files)], [*IMAGE_METRICS], self.device) if len(files) > 1 else None
+        self.identity = IdentityMetrics(files, dim, self.device) if dim else None
         if self.draws_pictures:
             self._draw_image_grids()
 
@@ -150,18 +179,26 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
             subjects=batch["subject"],
         )
         predicted, target = to_unit(reconstruction.float()), to_unit(batch["image"])
-        quality = {name: metric(predicted, target).mean() for name, metric in IMAGE_METRICS.items()}
+        each = {name: metric(predicted, target) for name, metric in IMAGE_METRICS.items()}
+        quality = {name: found.mean() for name, found in each.items()}
         values = {"loss": result.total, **quality, **_named(result)}
         self.sums.add(values, len(mu))
         self.moments.add(mu, logvar)
+        if self.of_files is not None:
+            self.of_files.add(each, batch["index"])
+        if self.identity is not None:
+            self.identity.add(mu[:, self.model.config.identity_part], batch["index"])
 
     def on_validation_epoch_end(self) -> None:
         means = self.validation_means()
         self.moments.reduce(self.over_processes)
         kl = self.moments.kl_per_dimension[: self.config.shape_dim]
         means |= {"val/kl_nats": float(kl.sum()), "val/active_units": float(self.moments.active_units)}
+        for further in (self.of_files, self.identity):
+            if further is not None:
+                means |= {f"val/{name}": mean for name, mean in further.means(self.over_processes).items()}
         self.model.posterior = AggregatePosterior.fit(self.moments)
-        self.log_validation(means, shown=("val/loss", "val/psnr", "val/ssim"))
+        self.log_validation(means, shown=SHOWN)
         for writer in self.tensorboard():
             writer.add_histogram("val/kl_per_dimension", kl.numpy(), self.global_step)
         for line in (self.annealing.observe_validation(self.current_epoch, means["val/psnr"]), self._collapse()):
@@ -170,7 +207,7 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
 
     def baselines(self) -> dict[str, dict[str, float]]:
         """Pixel PCA of the training ears, with as many components as there are latents."""
-        train, val = self.datamodule.train_cache.images, self.datamodule.val_cache.images
+        train, val = self.datamodule.train_set.images, self.datamodule.val_set.images
         device, batch = str(self.device), self.datamodule.least_val_batch
         quiet = self.config.progress == "none"
         with progress("fitting pixel PCA, the baseline", quiet=quiet):
@@ -183,12 +220,12 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         """Up to MOST_EMBEDDED validation ears, evenly spread, for TensorBoard's projector."""
         if not self.draws_pictures or not self.tensorboard():
             return
-        data, cache = self.datamodule.val_ears
-        rows = np.linspace(0, len(cache.images) - 1, min(len(cache.images), MOST_EMBEDDED)).round().astype(int)
-        images = cache.images[rows]
+        every = self.datamodule.val_set.images
+        rows = np.linspace(0, len(every) - 1, min(len(every), MOST_EMBEDDED)).round().astype(int)
+        images = every[rows]
         latents = encode_all(self.model.encode, images, self.datamodule.least_val_batch, str(self.device))
-        names = data.subjects or row_names(data)
-        labels = [names[cache.kept[row]] for row in rows]
+        names = [name for file in self.datamodule.val_files for name in file.subjects or file.names]
+        labels = [names[row] for row in rows]
         self.log_embeddings("validation ears", latents, labels, unit_images(images))
 
     def _collapse(self) -> str | None:
@@ -203,14 +240,7 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         dataset = self.datamodule.val_set
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.grid_images).round().astype(int))
         images = to_model_range(torch.stack([dataset[int(i)]["pixels"] for i in chosen])).to(self.device)
-        reconstruction = self.model.reconstruct(images)
-        shown = {"input": to_unit(images), "reconstruction": to_unit(reconstruction)}
-        errors = {"error": absolute_error(shown["reconstruction"], shown["input"])}
-        generator = torch.Generator().manual_seed(SAMPLE_SEED)
-        samples = {"prior": to_unit(self.model.sample(len(chosen), generator=generator))}
-        if self.model.posterior is not None:
-            samples["aggregate\nposterior"] = to_unit(self.model.sample(len(chosen), "posterior", generator))
-        for name, rows, maps in (("reconstructions", shown, errors), ("samples", samples, None)):
+        for name, (rows, maps) in rows_of_grids(self.model, images).items():
             grid = save_image_grid(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", rows, maps)
             self.log_picture(name, grid)
 
@@ -219,6 +249,8 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["annealing"] = self.annealing.state_dict()
+        if self.identity_loss is not None:
+            checkpoint["classes"] = self.identity_loss.digests
         if self.model.posterior is not None:
             posterior = self.model.posterior
             checkpoint["aggregate_posterior"] = {"mean": posterior.mean, "factor": posterior.factor}
@@ -228,9 +260,11 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         stored, own = EarVAE.stored_config(checkpoint, "the checkpoint").contract, self.datamodule.contract
         if stored != own:
             raise InputError(
-                f"{self.config.train_npy}: its ears are in the form {own}, and the run began with {stored}: start "
+                f"{self.config.train_npy[0]}: its ears are in the form {own}, and the run began with {stored}: start "
                 "another, or prepare the ears again as they were"
             )
+        if self.identity_loss is not None:
+            self.identity_loss.check(checkpoint["classes"], self.config.train_npy[0])
         self.annealing.load_state_dict(checkpoint["annealing"])
         self.model.load_extras(checkpoint)
 
@@ -264,18 +298,3 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
 def _named(result: LossResult) -> dict[str, Tensor]:
     """The terms under their logged names: `ssim` is SSIM itself, so 1 - SSIM is `ssim_loss`."""
     return {"ssim_loss" if name == "ssim" else name: term for name, term in result.terms.items()}
-
-
-def _annealing(config: EarVAETrainingConfig) -> KLAnnealing:
-    return KLAnnealing(
-        config.kl_anneal_strategy,
-        config.kl_weight,
-        config.epochs,
-        start=config.kl_anneal_start,
-        end=config.kl_anneal_end,
-        epochs=config.kl_anneal_epochs,
-        cycles=config.kl_anneal_cycles,
-        ratio=config.kl_anneal_ratio,
-        threshold_psnr=config.kl_anneal_threshold_psnr,
-        latest_epoch=config.kl_anneal_latest_epoch,
-    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ear_teacher.hub import image_contract
+from ear_teacher.hub import FROM_FACES, image_contract
 from ear_teacher.model import EarVAE
 from ear_teacher.options import ONNX_FILES
 from earface.data.pixels import to_model_range
@@ -61,7 +61,10 @@ def write_onnx(
         OnnxPart(ONNX_FILES[0], EncoderPart(model), images, "images", ("mu", "logvar")),
         OnnxPart(ONNX_FILES[1], DecoderPart(model), latents, "latent", ("images",)),
     ]
-    about = {"latent_dim": str(model.config.latent_dim), "image": json.dumps(image_contract(model.config)), **metadata}
+    config = model.config
+    about = {"latent_dim": str(config.latent_dim), "image": json.dumps(image_contract(config))}
+    about |= {"identity_dim": str(config.identity_dim)} if config.identity_dim else {}
+    about |= ({"licence": FROM_FACES} if model.from_faces else {}) | metadata
     derived = None if int8 is None else _int8_files(model, int8)
     return write_parts(folder, parts, tolerance, about, half, opset, derived)
 

@@ -12,6 +12,7 @@ from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 ONNX_FILES = ("encoder.onnx", "decoder.onnx")
 SAMPLE_INDEX = "index.csv"
+SAMPLE_LANDMARKS = "landmarks.json"
 DEFAULT_OUT = "embeddings.npz"
 PROJECTOR = "projector_config.pbtxt"  # by which TensorBoard finds a projector
 EVALUATION_PICTURES = ("reconstructions.png", "worst.png", "best.png", "samples.png")  # of ears
@@ -25,8 +26,10 @@ class EarVAEEvaluationOptions(PeopleOptions, ModelOptions):
     """Evaluate a trained ear VAE on validation ears, beside pixel PCA, its own linear path, and HOG."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
-    train_npy: str | None = option(None, "ears that PCA is fitted to; default: the run's training ears")
-    val_npy: str | None = option(None, "ears to evaluate on; default: the run's validation ears")
+    train_npy: tuple[str, ...] = option((), "ears that PCA is fitted to; several; default: the run's training ears")
+    val_npy: tuple[str, ...] = option(
+        (), "ears to evaluate on, together and each file; several; default: the run's validation ears"
+    )
     data_root: str | None = option(None, "folder that relative paths start from; default: as in training")
     cache_dir: str | None = option(None, "where decoded images are kept; default: as in training")
     out: str | None = option(None, "results; default: evaluation/NAME OF THE CHECKPOINT beside the checkpoint's folder")
@@ -83,10 +86,18 @@ class EarSamplingOptions(ModelOptions):
     )
     seed: int = option(0, "of the latents", low=0, high=2**31 - 1)
     out: str | None = option(None, "folder for the pictures, index.csv and grid.png")
+    landmarks: bool = option(
+        False, "also landmarks.json, for earface ears detector train; canonical ears then keep their own proportions"
+    )
+    landmarker: str | None = option(
+        None, "landmarks.onnx of earface export detector that places the landmarks; default: earface's own"
+    )
     batch_size: int = option(64, "images decoded at once; does not change the ears", low=1)
 
     def check(self) -> None:
         check_options(self)
+        if self.landmarker is not None and not self.landmarks:
+            raise InputError("`landmarker`: belongs to `landmarks`, which is off")
         if self.out is None:
             raise InputError("`out`: give a folder")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ear_teacher.options import EarSamplingOptions
 from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
-from earface.core.files import require_empty, require_trained
+from earface.core.files import require_empty, require_file, require_trained
 from earface.core.first_imports import first_imports
 
 
@@ -19,6 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = Path(options.out or "")
     require_empty(out, options.overwrite)
     require_trained(options.checkpoint)
+    if options.landmarker:
+        require_file(options.landmarker)
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from ear_teacher.loading import load_trained

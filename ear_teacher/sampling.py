@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ear_teacher.model import EarVAE
-from ear_teacher.options import SAMPLE_INDEX, EarSamplingOptions
+from ear_teacher.options import SAMPLE_INDEX, SAMPLE_LANDMARKS, EarSamplingOptions
+from ear_teacher.sample_landmarks import Labeller
 from earface.core.errors import InputError
 from earface.core.notices import warn
 from earface.core.progress import tracked
@@ -26,6 +27,9 @@ GRID = (4, 8)  # rows and columns
 def write_samples(model: EarVAE, out: Path, options: EarSamplingOptions, device: str, source: str) -> list[str]:
     """`num` pictures, index.csv (file, subject, side) and grid.png in `out`; each picture is of a subject of its own.
 
+    With `landmarks` also landmarks.json, COCO keypoints of those ears whose landmarks are sure; canonical ears are then
+    written in their own proportions, as other crops are.
+
     source: the checkpoint, for messages. Equal for equal seeds, whatever the batch size. Returns lines to print.
     Raises InputError where the posterior is wanted and the model has none.
     """
@@ -37,18 +41,22 @@ def write_samples(model: EarVAE, out: Path, options: EarSamplingOptions, device:
     latents = draw_latents(model, options.num, options.source, generator)
     side = CANONICAL_SIDE if EarContract.parse(model.config.contract).fit == "canonical" else ""
     digits = max(5, len(str(options.num)))
+    (out / SAMPLE_LANDMARKS).unlink(missing_ok=True)  # of the pictures that are replaced
+    labeller = Labeller(model.config.contract, options.landmarker) if options.landmarks else None
     rows, shown = [], []
     for start in tracked(range(0, options.num, options.batch_size), "decoding, batches"):
         images = decode(model, latents[start : start + options.batch_size], device)
         shown += list(images[: max(0, GRID[0] * GRID[1] - start)])
         for number, pixels in enumerate(to_uint8(images).numpy(), start + 1):
             name = f"sample_{number:0{digits}d}"
-            write_image(out / f"{name}.png", pixels)
+            path = out / f"{name}.png"
+            write_image(path, pixels if labeller is None else labeller(path, pixels))
             rows.append((f"{name}.png", name, side))
     grid = torch.stack(shown)
     save_image_grid(out / "grid.png", {f"{row + 1}": part for row, part in enumerate(to_unit(grid).split(GRID[1]))})
+    labelled = [] if labeller is None else labeller.write(out / SAMPLE_LANDMARKS)
     write_csv(out / SAMPLE_INDEX, ("file", "subject", "side"), rows)  # last: it marks a complete set
-    return [f"{options.num} ears of the {options.source}, {SAMPLE_INDEX} and grid.png: {out}"]
+    return [f"{options.num} ears of the {options.source}, {SAMPLE_INDEX} and grid.png: {out}", *labelled]
 
 
 def draw_latents(model: EarVAE, count: int, source: str, generator: torch.Generator) -> Tensor:

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 if __name__ == "__main__" and not __package__:  # run as a file: its folder is on the path, the project's is not
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -54,12 +55,15 @@ def train(config: EarVAETrainingConfig) -> int:
         from earface.training.resume import Run
         from earface.training.run import run_training
 
-    def build(config: EarVAETrainingConfig, _: EarVAEDataModule, run: Run) -> EarVAELightning:
+    def build(config: EarVAETrainingConfig, data: EarVAEDataModule, run: Run) -> EarVAELightning:
         weights = "none" if run.checkpoint or config.init_from else config.encoder_weights
         with Needed() as needed:
             model = needed(lambda: EarVAE(config.model_config(), encoder_weights=weights))
             loss = needed(lambda: build_loss(config))
-        return EarVAELightning(config, model, loss)
+        return EarVAELightning(config, model, loss, data.classes if config.identity_weight > 0 else ())
+
+    def best(config: EarVAETrainingConfig, _: EarVAEDataModule) -> dict[str, Literal["min", "max"]]:
+        return {"ssim": "max", "identity_eer": "min"} if config.identity_weight > 0 else {"ssim": "max"}
 
     def note_random_layers(module: EarVAELightning, fresh: bool) -> None:
         if config.freeze_layers and config.encoder_weights == "none" and fresh:
@@ -70,7 +74,7 @@ def train(config: EarVAETrainingConfig) -> int:
         "ear_vae",
         data=EarVAEDataModule,
         module=build,
-        best=lambda *_: {"ssim": "max"},
+        best=best,
         starting=note_random_layers,
         next_command="ears evaluate",
     )

@@ -262,7 +262,7 @@ def pixel_pca(count: int, context: Context) -> dict[str, Any]:
     from earface.data.pixels import to_model_range, to_unit
     from earface.metrics.image_quality import psnr, ssim
 
-    argv = dict(flag[2:].split("=", 1) for flag in files_of(context))
+    argv = {name: (path,) for name, path in (flag[2:].split("=", 1) for flag in files_of(context))}
     data = EarVAEDataModule(EarVAETrainingConfig(**argv, image_size=64 if context.smoke else 128))  # type: ignore[arg-type]
     data.setup()
 

@@ -70,10 +70,8 @@ class Start:
                     found[f"map {number}, {grid}x{grid}"] = F.adaptive_avg_pool2d(maps, grid).flatten(1)
             if vae is not None:
                 found["mu"] = mu = vae.encode(batch)
-                count = getattr(vae.config, "identity_dim", 0)  # not every ear VAE has this part
-                if count:
-                    end = mu.shape[1] - vae.config.appearance_dim
-                    found["identity part"] = mu[:, end - count : end]
+                if vae.config.identity_dim:
+                    found["identity part"] = mu[:, vae.config.identity_part]
             for depth, values in found.items():
                 parts.setdefault(depth, []).append(values.float())
         return {depth: torch.cat(values).numpy() for depth, values in parts.items()}

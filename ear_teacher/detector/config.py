@@ -21,7 +21,7 @@ FROM_VAE = ("encoder", "in_channels", "base_channels", "dinov2_variant")  # dete
 class EarDetectorConfig:
     """The detector's shape: what a checkpoint needs to rebuild it."""
 
-    encoder: str = option("resnet50", "resnet18/34/50/101/152, dinov2, sam, conv, or timm:NAME")
+    encoder: str = option("resnet50", "as of the ear VAE: resnet50, dinov2, sam, conv, edgeface_xs, ...")
     image_size: int = option(512, "side of the square that photographs are fitted into; a multiple of 32", low=64)
     num_landmarks: int = option(17, "points on each ear; 0: boxes only", low=0, high=1000)
     crop_size: int = option(128, "side of the crop around an ear in which landmarks are placed", low=32, high=1024)

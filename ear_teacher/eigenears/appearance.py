@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from earface.data.image_rows import Images
+
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as everywhere in this project
 BLOCK_ROWS = 256  # images held as float64 at once
 PARTS = ("brightness", "colour", "gradient", "structure")
@@ -24,7 +26,7 @@ class Appearance:
     slopes: Floats  # (N, 2) of the least-squares plane through luma: to the right, down; per half side
 
 
-def appearance(images: NDArray[np.uint8]) -> Appearance:
+def appearance(images: Images) -> Appearance:
     """Of (N, S, S, C) images, C = 1 or 3 (RGB)."""
     places = (np.arange(images.shape[1]) + 0.5) / images.shape[1] * 2.0 - 1.0
     weights = places / np.square(places).sum() / len(places)  # sum(x y) / sum(x^2): the places' mean is 0

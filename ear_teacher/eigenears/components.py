@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ear_teacher.metrics.reconstruction import Autoencoder, decode_unit
 from earface.core.errors import InputError
+from earface.data.image_rows import Images
 
 METRIC_EARS = (
     4  # the decoder's derivative is averaged over; on 518 real ears 1 and 8 find the same components (r > .97)
@@ -103,7 +104,7 @@ def _root(metric: Floats) -> Floats:
     return root
 
 
-def share_of_pictures(scores: Floats, images: NDArray[np.uint8]) -> Floats:
+def share_of_pictures(scores: Floats, images: Images) -> Floats:
     """(K,) the share of the variance of all pixels of N images that each of K uncorrelated scores (N, K) predicts.
 
     R^2 of the least-squares prediction of every pixel from a score, weighted by the pixels' variances; the scores being

@@ -17,11 +17,14 @@ class EigenearOptions(PeopleOptions, ModelOptions):
     """Draw the principal components of an ear VAE's latents and measure their composition."""
 
     checkpoint: str = option("ear_teacher/checkpoints/last.ckpt", "a .ckpt file, or a quoted pattern: the newest match")
-    npy: str | None = option(None, "ears whose latents are analysed; default: the run's training ears")
+    npy: tuple[str, ...] = option((), "ears whose latents are analysed; several; default: the run's training ears")
     factors: str | None = option(None, "index.csv of synthetic ears; default: one beside the NPY or the images")
     data_root: str | None = option(None, "folder that relative paths start from; default: as in training")
     cache_dir: str | None = option(None, "where decoded images are kept; default: as in training")
     out: str | None = option(None, "results; default: eigenears beside the checkpoint's folder")
+    landmarker: str | None = option(
+        None, "landmarks.onnx of earface export detector, by which components are named; default: earface's own"
+    )
     metric: Literal["picture", "latent"] = option(
         "picture", "distance between latents: that of the decoded pictures, or the Euclidean one"
     )

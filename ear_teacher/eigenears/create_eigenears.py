@@ -11,7 +11,7 @@ from pathlib import Path
 if __name__ == "__main__" and not __package__:  # run as a file: its folder is on the path, the project's is not
     FOLDER = Path(__file__).resolve().parent
     sys.path[0] = str(FOLDER.parent.parent)
-    PATHS = "--(config|checkpoint|npy|factors|data|cache|out)"
+    PATHS = "--(config|checkpoint|npy|factors|landmarker|data|cache|out)"
     if Path.cwd() in (FOLDER, FOLDER.parent) and not any(re.match(PATHS, each) for each in sys.argv):
         os.chdir(sys.path[0])  # where the default paths start
 
@@ -36,7 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.out or given.is_file():  # before PyTorch is loaded, which a pattern or a run's folder needs
         results_folder(options, given)
     require_trained(options.checkpoint)
-    for flag, path in (("--npy", options.npy), ("--factors", options.factors)):
+    paths = [
+        *(("--npy", path) for path in options.npy),
+        ("--factors", options.factors),
+        ("--landmarker", options.landmarker),
+    ]
+    for flag, path in paths:
         if path:
             require_path(path, f"give it by {flag}")
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
@@ -46,9 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ear_teacher.eigenears.analysis import create_eigenears, find_factors
         from ear_teacher.eigenears.report import CONVENTION, print_report
         from ear_teacher.loading import load_run, open_ears
+        from earface.data.ear_contract import EarAligner
+        from earface.data.ear_networks import EarLandmarker
         from earface.nn.inference import choose_device
 
     device = choose_device(options.device)
+    aligner = EarAligner("canonical", EarLandmarker(Path(options.landmarker) if options.landmarker else None))
     trained, run = load_run(options.checkpoint, device, options.weights)
     model, checkpoint = trained.model, trained.source
     out = results_folder(options, checkpoint)
@@ -57,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     console = Console()
     with progress(f"eigenears of {len(ears.names)} ears"):
-        found, sentences = create_eigenears(model, ears, factors, out, options, device)
+        found, sentences = create_eigenears(model, ears, factors, aligner, out, options, device)
     results = {
         "checkpoint": str(checkpoint),
         "weights": options.weights,
@@ -65,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "ears": len(ears.names),
         "factors": index,
         "metric": options.metric,
+        "landmarker": aligner.contract.landmarks,
+        "landmark_noise": found.landmark_noise,
         "first": found.first,
         "components": found.rows,
         "pixel_pca": found.pixel_pca.tolist(),

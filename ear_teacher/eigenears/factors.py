@@ -31,11 +31,16 @@ Floats = NDArray[np.float64]
 
 def default_index(npy: str, names: Sequence[str]) -> str | None:
     """The index.csv with columns of factors beside the NPY, in the images' folder or its parent, if any."""
-    for folder in dict.fromkeys((Path(npy).parent, Path(names[0]).parent, Path(names[0]).parent.parent)):
-        path = folder / "index.csv"
+    for path in index_places(npy, names):
         if path.is_file() and _has_factors(path):
             return str(path)
     return None
+
+
+def index_places(npy: str, names: Sequence[str]) -> list[Path]:
+    """Where an index.csv of pictures is looked for."""
+    folders = (Path(npy).parent, Path(names[0]).parent, Path(names[0]).parent.parent)
+    return [folder / "index.csv" for folder in dict.fromkeys(folders)]
 
 
 def read_factors(path: str, names: Sequence[str]) -> dict[str, Floats]:

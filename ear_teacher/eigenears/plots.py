@@ -42,6 +42,7 @@ class ComponentPictures:
 
     number: int
     title: str
+    name: str  # what moves
     remark: str
     positions: Floats  # (S,) in standard deviations, symmetric about 0
     from_mean: Tensor  # decoded from the mean ear
@@ -72,10 +73,11 @@ def save_component(path: Path, shown: ComponentPictures) -> None:
         "input ears\nwith such\na score": colours(shown.nearest),
     }
     width = NAMES + strip_width(len(shown.positions)) + MARGIN
-    top = 84
+    top = 106
     grid = ImageGrid(width, top + len(rows) * (SIDE + GAP) + 118)
     grid.text(MARGIN, 24, shown.title, 12)
     grid.text(width - MARGIN, 24, shown.remark, 9, LIGHT, ha="right")
+    grid.text(MARGIN, 52, f"what moves, in shares of the ear's height: {shown.name}", 9)
     for place, position in enumerate(shown.positions):
         center = NAMES + place * (SIDE + GAP) + SIDE / 2
         grid.text(center, top - 18, sigmas(position), 9, ha="center")
@@ -97,7 +99,7 @@ def save_component(path: Path, shown: ComponentPictures) -> None:
 def save_grid(path: Path, components: Sequence[ComponentPictures], heading: str) -> None:
     """Both ends of every component, their difference, and its composition, in one grid."""
     across = min(CELLS, len(components))
-    cell_width, cell_height = strip_width(3) + 3 * MARGIN, SIDE + 106
+    cell_width, cell_height = strip_width(3) + 3 * MARGIN, SIDE + 142
     down = -(-len(components) // across)
     grid = ImageGrid(across * cell_width + MARGIN, 62 + down * cell_height + 44)
     grid.text(MARGIN + 8, 26, heading, 13)
@@ -110,7 +112,8 @@ def save_grid(path: Path, components: Sequence[ComponentPictures], heading: str)
         ends = colours(shown.from_mean[[0, -1]])
         grid.row(left, top + 48, np.concatenate([ends, signed(shown.change[-1:] - shown.change[:1])]))
         _bar(grid, left, top + 48 + SIDE + 8, strip_width(3), 10, shown.parts, shares=False)
-        grid.text(left, top + 48 + SIDE + 32, shown.remark, 7.5, LIGHT)
+        for line, words in enumerate((*shown.name.split("; "), shown.remark)):
+            grid.text(left, top + 48 + SIDE + 32 + 18 * line, words, 7.5, LIGHT if words == shown.remark else DARK)
     _legend(grid, MARGIN + 8, 62 + down * cell_height + 18)
     grid.save(path)
 

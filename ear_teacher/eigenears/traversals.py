@@ -10,7 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ear_teacher.eigenears.appearance import appearance, parts
+from ear_teacher.eigenears.components import Components
 from ear_teacher.eigenears.config import PICTURES, EigenearOptions
+from ear_teacher.eigenears.movements import Movement, movements
 from ear_teacher.eigenears.plots import (
     ComponentPictures,
     save_component,
@@ -20,14 +23,19 @@ from ear_teacher.eigenears.plots import (
     save_rows,
     sigmas,
 )
+from ear_teacher.eigenears.pose import in_proportion
 from ear_teacher.eigenears.report import EigenearResults
 from ear_teacher.loading import Ears
 from ear_teacher.metrics.reconstruction import decode_unit, latent_use, unit_images
 from ear_teacher.model import EarVAE
 from earface.core.files import remove_results
+from earface.core.progress import progress
+from earface.data.ear_contract import EarAligner
+from earface.data.image_rows import Images
 
 TRAVERSED = 8  # latents in the traversal grid
 PAIRS = 6  # of ears in the interpolation grid
+STARTS = 8  # ears beside the mean one that are moved along a component to name it
 NEAR_MEAN = 40  # ears, the best reconstructed of which is shown along every component
 SIDES = {"r": "right", "l": "left"}
 
@@ -50,13 +58,16 @@ def save_pictures(
     latents, count = mu.double().numpy(), len(found.pictures)
     rows, of_one_side = one_side(ears)
     shown = along(model, latents, ears.images, rows, found, options, device)
+    shown.sort(key=lambda component: found.of_light(component.number - 1))
     for component in shown:
         save_component(out / f"pc_{component.number}.png", component)
-    heading = f"eigenears: {count} principal components of {len(mu)} ears{of_one_side}"
+    last = ", those of light last" if any(map(found.of_light, range(count))) else ""
+    heading = f"eigenears: {count} principal components of {len(mu)} ears{of_one_side}{last}"
     save_grid(out / "eigenears_grid.png", shown, heading)
     kl = latent_use(mu, logvar).kl_per_dimension
     heading = f"the latents with the most nats, one at a time{of_one_side}"
-    save_traversal(out / "traversal.png", model, latents[rows], kl, heading, options, device)
+    of_light = latents_of_light(latents, ears.images)
+    save_traversal(out / "traversal.png", model, latents[rows], kl, of_light, heading, options, device)
     heading = f"decoded straight lines between two ears{of_one_side}"
     save_interpolation(out / "interpolation.png", model, latents, ears, rows, heading, options, device)
 
@@ -97,7 +108,7 @@ def save_plots(out: Path, found: EigenearResults, options: EigenearOptions) -> N
 def along(
     model: EarVAE,
     mu: NDArray[np.float64],
-    images: NDArray[np.uint8],
+    images: Images,
     rows: NDArray[np.intp],
     found: EigenearResults,
     options: EigenearOptions,
@@ -108,7 +119,7 @@ def along(
     positions = np.linspace(-options.sigmas, options.sigmas, options.steps)
     all_scores = components.scores[rows] - components.scores[rows].mean(axis=0)
     mean = mu[rows].mean(axis=0)
-    start = mu[rows[typical_row(model, mu[rows], images[rows], all_scores, options.batch_size, device)]]
+    start = mu[rows[typical_rows(model, mu[rows], images[rows], all_scores, options.batch_size, device)[0]]]
     shown = []
     for row, share in enumerate(components.variance):
         scores = all_scores[:, row]
@@ -118,7 +129,8 @@ def along(
         shown.append(
             ComponentPictures(
                 number=row + 1,
-                title=f"PC {row + 1}: {share:.1%} of the variance",
+                title=f"PC {row + 1}: {share:.1%} of the variance" + ", mostly light" * found.of_light(row),
+                name=found.movements[row].name,
                 remark=f"factors: {found.best_factors(row)}" if found.factors else "",
                 positions=positions,
                 from_mean=decoded[: options.steps],
@@ -131,19 +143,50 @@ def along(
     return shown
 
 
-def typical_row(
+def moved_landmarks(
     model: EarVAE,
     mu: NDArray[np.float64],
-    images: NDArray[np.uint8],
+    ears: Ears,
+    components: Components,
+    aligner: EarAligner,
+    options: EigenearOptions,
+    device: str,
+) -> tuple[list[Movement], float]:
+    """`movements` of the mean ear of one side, and of STARTS typical ears of it, along every component."""
+    rows = one_side(ears)[0]
+    scores = components.scores[rows] - components.scores[rows].mean(axis=0)
+    typical = typical_rows(model, mu[rows], ears.images[rows], scores, options.batch_size, device)[:STARTS]
+    starts = np.concatenate([mu[rows].mean(axis=0)[None], mu[rows[typical]]])
+    steps = options.sigmas * components.directions[:, None, None, :] * np.array([-1, 1])[:, None]
+    ends = (starts[:, None] + steps).reshape(-1, mu.shape[1])  # component, start, end
+    decoded = decode(model, np.concatenate([starts, ends]), options.batch_size, device)
+    pixels = decoded.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pictures = [in_proportion(np.ascontiguousarray(each), ears.mirrored) for each in pixels]
+    pairs = list(zip(pictures[len(starts) :: 2], pictures[len(starts) + 1 :: 2], strict=True))
+    of_component = [pairs[start : start + len(starts)] for start in range(0, len(pairs), len(starts))]
+    with progress("landmarks of components"):
+        return movements(pictures[: len(starts)], of_component, aligner)
+
+
+def latents_of_light(mu: NDArray[np.float64], images: Images) -> NDArray[np.bool_]:
+    """(D,) whether brightness, colour and gradient explain more of a latent than is left; mu (N, D)."""
+    return parts(mu, appearance(images))["structure"] < 0.5
+
+
+def typical_rows(
+    model: EarVAE,
+    mu: NDArray[np.float64],
+    images: Images,
     scores: NDArray[np.float64],
     batch_size: int,
     device: str,
-) -> int:
-    """Of the ears nearest the mean in scores (N, K), the one with the best reconstruction."""
+) -> NDArray[np.intp]:
+    """The ears nearest the mean in scores (N, K), the best reconstruction first."""
     near = np.argsort(np.square(scores).sum(axis=1), kind="stable")[:NEAR_MEAN]
     pictures = unit_images(images[near])
     lost = (decode(model, mu[near], batch_size, device) - pictures).square().mean(dim=(1, 2, 3))
-    return int(near[(lost / pictures.var(dim=(1, 2, 3)).clamp_min(1e-6)).argmin()])
+    order = (lost / pictures.var(dim=(1, 2, 3)).clamp_min(1e-6)).argsort(stable=True).numpy()
+    return np.asarray(near[order])
 
 
 def nearest_rows(scores: NDArray[np.float64], positions: NDArray[np.float64]) -> NDArray[np.intp]:
@@ -168,17 +211,21 @@ def save_traversal(
     model: EarVAE,
     latents: NDArray[np.float64],
     kl: NDArray[np.float64],
+    of_light: NDArray[np.bool_],
     heading: str,
     options: EigenearOptions,
     device: str,
 ) -> None:
-    """The latents (N, D) with the most nats (D,), each from -k to k standard deviations about the mean ear."""
+    """The latents (N, D) with the most nats (D,), those of light (D,) last, each from -k to k standard deviations about
+    the mean ear."""
     positions = np.linspace(-options.sigmas, options.sigmas, options.steps)
     rows = {}
-    for latent in np.argsort(-kl, kind="stable")[:TRAVERSED]:
+    leading = np.argsort(-kl, kind="stable")[:TRAVERSED]
+    for latent in leading[np.argsort(of_light[leading], kind="stable")]:
         moved = np.tile(latents.mean(axis=0), (options.steps, 1))
         moved[:, latent] += positions * latents[:, latent].std()
-        rows[f"latent {latent}\n{kl[latent]:.2f} nats"] = decode(model, moved, options.batch_size, device)
+        name = f"latent {latent}\n{kl[latent]:.2f} nats" + "\nof light" * bool(of_light[latent])
+        rows[name] = decode(model, moved, options.batch_size, device)
     save_rows(path, [sigmas(position) for position in positions], rows, heading)
 
 

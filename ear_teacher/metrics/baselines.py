@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ear_teacher.appearance_code import AppearanceCode
 from ear_teacher.linear_path import LinearPath
+from earface.data.image_rows import Images
 from earface.data.images import Pixels
 from earface.data.pixels import float64_device
 
@@ -41,7 +42,7 @@ class PixelPCA:
     @classmethod
     def fit(
         cls,
-        images: NDArray[np.uint8],
+        images: Images,
         count: int,
         *,
         mirror: bool = False,
@@ -92,9 +93,10 @@ class LinearOnly:
 class _Rows:
     """(N, S, S, C) uint8 images, possibly followed by their mirror images, as centred rows of pixels in [-1, 1]."""
 
-    def __init__(self, images: NDArray[np.uint8], mirror: bool, device: torch.device) -> None:
+    def __init__(self, images: Images, mirror: bool, device: torch.device) -> None:
         self.images, self.mirror, self.device = images, mirror, device
-        mean = images.mean(axis=0, dtype=np.float64) / 127.5 - 1.0
+        parts = (images[start : start + BLOCK_ROWS] for start in range(0, len(images), BLOCK_ROWS))
+        mean = sum(part.sum(axis=0, dtype=np.float64) for part in parts) / len(images) / 127.5 - 1.0
         mean = (mean + mean[:, ::-1]) / 2 if mirror else mean
         self.mean = torch.from_numpy(mean.ravel()).to(device)
 
@@ -152,13 +154,13 @@ def _by_subspace(rows: _Rows, count: int) -> Tensor:
     return components
 
 
-def hog_features(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def hog_features(images: Images) -> NDArray[np.float32]:
     """(N, S, S, C) RGB or grey -> (N, 1764), S a multiple of 8: histograms of oriented gradients (Dalal & Triggs 2005).
 
     scikit-image's hog: 9 unsigned orientations of each pixel's strongest channel, 8x8 cells over the image, blocks of
     2x2 cells, L2-Hys normalisation.
     """
-    return np.stack([_hog(np.asarray(image)) for image in images])
+    return np.stack([_hog(np.asarray(images[row])) for row in range(len(images))])
 
 
 def _hog(image: Pixels) -> NDArray[np.float32]:

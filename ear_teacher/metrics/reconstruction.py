@@ -15,6 +15,7 @@ from ear_teacher.losses import kl_divergence
 from ear_teacher.model import EarVAE
 from ear_teacher.posterior import ACTIVE_VARIANCE, LatentMoments
 from earface.core.progress import tracked
+from earface.data.image_rows import Images
 from earface.data.pixels import to_model_range, to_unit
 from earface.metrics.image_quality import IMAGE_METRICS
 
@@ -52,7 +53,7 @@ class LatentUse:
 
 
 @torch.no_grad()
-def encode_all(encode: Callable[[Tensor], Tensor], images: NDArray[np.uint8], batch_size: int, device: str) -> Tensor:
+def encode_all(encode: Callable[[Tensor], Tensor], images: Images, batch_size: int, device: str) -> Tensor:
     """(N, S, S, C) uint8 -> (N, D) float32 on the CPU."""
     parts = []
     for start in tracked(range(0, len(images), batch_size), "encoding, batches"):
@@ -72,9 +73,7 @@ def unit_images(images: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).float().div(255.0).contiguous()
 
 
-def measure(
-    method: Autoencoder, codes: Tensor, images: NDArray[np.uint8], batch_size: int, device: str
-) -> Reconstruction:
+def measure(method: Autoencoder, codes: Tensor, images: Images, batch_size: int, device: str) -> Reconstruction:
     """The image metrics of the images decoded from their codes: float32, [0, 1], a batch at a time."""
     parts: dict[str, list[Tensor]] = {name: [] for name in IMAGE_METRICS}
     for start in tracked(range(0, len(images), batch_size), "decoding, batches"):
@@ -85,7 +84,7 @@ def measure(
     return Reconstruction(method, codes, {name: torch.cat(part).double().numpy() for name, part in parts.items()})
 
 
-def encode_posteriors(model: EarVAE, images: NDArray[np.uint8], batch_size: int, device: str) -> tuple[Tensor, Tensor]:
+def encode_posteriors(model: EarVAE, images: Images, batch_size: int, device: str) -> tuple[Tensor, Tensor]:
     """mu and logvar, each (N, D), on the CPU."""
     both = encode_all(lambda batch: torch.cat(model.encode_posterior(batch), dim=1), images, batch_size, device)
     mu, logvar = both.chunk(2, dim=1)

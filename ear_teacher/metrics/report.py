@@ -21,7 +21,7 @@ IMAGE_COLUMNS = (
     *("path", "subject", *IMAGE_METRICS, *(f"pca_{metric}" for metric in IMAGE_METRICS), "kl_nats"),
     *("nearest_path", "nearest_subject"),
 )
-UNDECODED = {"encoder maps": "maps_", "HOG": "hog_"}  # embeddings without a decoder
+UNDECODED = {"identity part": "identity_", "encoder maps": "maps_", "HOG": "hog_"}  # embeddings without a decoder
 
 CONVENTION = (
     "Images stretched to a square; the VAE reconstructs from mu, without augmentation, in float32. PSNR (dB) and SSIM "
@@ -33,15 +33,20 @@ CONVENTION = (
     "cosine, mu and HOG are centred on their mean over the training images, codes of PCA and of the linear path on "
     "that of the images they were fitted on. eer: over all pairs of validation images by the same cosine, where the "
     "false match rate equals the false non-match rate, linear between the observed thresholds. maps: the encoder's "
-    "coarsest backbone map, averaged over positions, centred as mu is. HOG: 9 orientations, 8x8 cells, blocks of "
-    "2x2, L2-Hys. null: cannot be measured on these data."
+    "coarsest backbone map, averaged over positions, centred as mu is. identity: the identity part of mu, where the "
+    "model has one, not centred. HOG: 9 orientations, 8x8 cells, blocks of "
+    "2x2, L2-Hys. files: the VAE on the ears of each validation "
+    "file by itself. null: cannot be measured on these data."
 )
 
 
 def evaluation_metrics(
     reconstructions: Mapping[str, Reconstruction], use: LatentUse, identifications: Mapping[str, Identification | None]
 ) -> dict[str, Any]:
-    """For metrics.json. Both mappings by a name in PREFIXES, identifications also in UNDECODED; None: no subjects."""
+    """For metrics.json. Both mappings by a name in PREFIXES, identifications also in UNDECODED; None: no subjects.
+
+    A model without an identity part has none there.
+    """
     found: dict[str, Any] = {}
     for name, prefix in PREFIXES.items():
         if name not in reconstructions:
@@ -52,6 +57,8 @@ def evaluation_metrics(
         if prefix:
             found[f"{prefix}components"] = reconstructions[name].codes.shape[1]
     for name, prefix in UNDECODED.items():
+        if name not in identifications:
+            continue
         found[f"{prefix}rank1"] = _metric(identifications[name], "rank1")
         found[f"{prefix}eer"] = _metric(identifications[name], "eer")
     vae = identifications["VAE"]
@@ -101,9 +108,21 @@ def print_report(console: Console, metrics: Mapping[str, Any]) -> None:
             shares = (_percent(metrics[f"{prefix}rank1"]), _percent(metrics[f"{prefix}eer"]))
             table.add_row("linear path alone" if name == "linear path" else name, str(components), *quality, *shares)
     for name, prefix in UNDECODED.items():
+        if f"{prefix}rank1" not in metrics:
+            continue
         shares = (_percent(metrics[f"{prefix}rank1"]), _percent(metrics[f"{prefix}eer"]))
         table.add_row(f"VAE's {name}" if name != "HOG" else name, "-", "-", "-", *shares)
     console.print(table)
+    if files := metrics["files"]:
+        table = Table("ears of", box=None, header_style="bold")
+        names = ["rank1", "eer", *(name for name in ("identity_rank1", "identity_eer") if name in metrics)]
+        columns = ("rank-1", "EER", "rank-1 of the identity part", "its EER")[: len(names)]
+        for column in ("ears", "PSNR (dB)", "SSIM", *columns):
+            table.add_column(column, justify="right")
+        for source, each in files.items():
+            quality = (f"{each['psnr']:.2f}", f"{each['ssim']:.4f}")
+            table.add_row(source, str(each["images"]), *quality, *(_percent(each[name]) for name in names))
+        console.print(table)
     used = f"active units {metrics['active_units']} of {metrics['latent_dim']}, {metrics['kl_nats']:.1f} nats"
     console.print(used, highlight=False)
 

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from ear_teacher.config import ENCODERS, EarVAEConfig
+from ear_teacher.config import EDGEFACE_VARIANTS, ENCODERS, EarFilesOptions, EarVAEConfig
 from earface.core.errors import InputError
-from earface.core.files import require_file, require_other_file
 from earface.core.options import check_options, option
-from earface.training.config import SHARED_ALIASES, BackboneOptions, TrainerOptions, help_layout
+from earface.training.config import SHARED_ALIASES, BackboneOptions, help_layout
 
 EDGEFACE = ("edgeface_xxs", "edgeface_xs_gamma_06", "edgeface_s_gamma_05", "edgeface_base", "edgeface_xs_q")
 EDGEFACE_SIZE, EDGEFACE_DIM = 112, 512  # of its input and its embedding
-BACKBONES = (*EDGEFACE, *ENCODERS)
+FROM_VAE = {variant: encoder for encoder, variant in EDGEFACE_VARIANTS.items()}  # the ear VAE's encoder
+BACKBONES = (*EDGEFACE, *(encoder for encoder in ENCODERS if encoder not in EDGEFACE_VARIANTS))
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class EarRecognizerConfig(EarRecognizerShape):
 
 
 @dataclass(frozen=True)
-class EarRecognizerTrainingConfig(EarRecognizerShape, BackboneOptions, TrainerOptions):
+class EarRecognizerTrainingConfig(EarRecognizerShape, BackboneOptions, EarFilesOptions):
     """Train an ear recogniser: `earface ears recognize train`."""
 
     train_npy: tuple[str, ...] = option(
@@ -77,10 +77,6 @@ class EarRecognizerTrainingConfig(EarRecognizerShape, BackboneOptions, TrainerOp
     )
     val_npy: tuple[str, ...] = option(
         ("data/preprocessed/val_teacher.npy",), "validation ears, of other people; each file is measured by itself"
-    )
-    data_root: str | None = option(None, "folder that relative paths start from; default: each file's own")
-    cache_dir: str | None = option(
-        None, "where decoded images are kept; default: .cache beside each file", affects_result=False
     )
     backbone_weights: str = option("pretrained", "pretrained, none, or a weights file")
     vae_checkpoint: str | None = option(None, "start from this ear VAE's encoder instead: a .ckpt file, or a pattern")
@@ -118,16 +114,13 @@ class EarRecognizerTrainingConfig(EarRecognizerShape, BackboneOptions, TrainerOp
         shape = {field.name: values[field.name] for field in fields(EarRecognizerShape)}
         return EarRecognizerConfig(**shape, contract=contract)
 
-    def check_files(self) -> None:
-        for path in (*self.train_npy, *self.val_npy):
-            require_file(path, "make it from pictures with earface ears prepare")
-        for path in self.val_npy:
-            require_other_file(path, self.train_npy)
-
     def check(self) -> None:
         super().check()
-        if self.vae_checkpoint is not None and self.is_edgeface:
-            raise InputError(f"`vae_checkpoint`: holds an encoder, not {self.backbone}; give that as `backbone`")
+        if self.vae_checkpoint is not None and self.is_edgeface and self.backbone not in FROM_VAE:
+            raise InputError(
+                f"`vae_checkpoint`: no ear VAE has {self.backbone}; give its encoder as `backbone`, such as "
+                f"{', '.join(FROM_VAE)}"
+            )
         if self.backbone_weights not in ("pretrained", "none") and not Path(self.backbone_weights).is_file():
             raise InputError(f"`backbone_weights` {self.backbone_weights}: no such file; pretrained, none, or a file")
 

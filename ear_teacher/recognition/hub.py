@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ear_teacher.hub import RESIZE
+from ear_teacher.hub import FROM_FACES, RESIZE
 from ear_teacher.recognition.config import EDGEFACE, EarRecognizerConfig
 from earface.core.errors import InputError
 from earface.core.files import CONFIG
 from earface.nn.pretrained_folder import PretrainedFormat
 
 TAGS = ["ear-biometrics", "ear-recognition"]
-FROM_FACES = "CC BY-NC-SA 4.0, as EdgeFace's own weights: not for commercial use"
 FROM_EARS = "for whoever trained them to say, within the terms of the pictures"
 
 MODEL_CARD = """---

@@ -18,11 +18,3 @@ class EarRecognizerLoss:
         """logits: (B, C); labels: (B,)."""
         loss = margin_loss(logits, labels, self.label_smoothing)
         return LossResult(loss, {"margin": loss})
-
-
-def margin_at(step: int, steps: int, margin: float) -> float:
-    """The margin after `step` steps: it rises from 0 in a straight line over `steps`.
-
-    From the first step on, ArcFace at .3 collapses on noisy sets: all embeddings become one.
-    """
-    return margin if steps <= 0 else margin * min(step / steps, 1.0)

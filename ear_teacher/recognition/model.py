@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ear_teacher.config import EDGEFACE_VARIANTS
 from ear_teacher.encoders import build_backbone
+from ear_teacher.hub import FROM_FACES
 from ear_teacher.model import EarVAE
-from ear_teacher.recognition.config import EarRecognizerConfig
-from ear_teacher.recognition.hub import FORMAT, FROM_FACES, MODEL_CARD, TAGS, EarRecognizerProvenance, read_provenance
+from ear_teacher.recognition.config import FROM_VAE, EarRecognizerConfig
+from ear_teacher.recognition.hub import FORMAT, MODEL_CARD, TAGS, EarRecognizerProvenance, read_provenance
 from earface.core.errors import InputError
 from earface.nn.checkpoint import load_fitting, network_state, read_checkpoint
 from earface.nn.edgeface import build_network
@@ -116,15 +118,17 @@ class EarRecognizer(
         """The encoder of an ear VAE's checkpoint. Raises InputError for another encoder or file."""
         checkpoint = read_checkpoint(path)
         stored = EarVAE.stored_config(checkpoint, path)
-        if stored.encoder != self.config.backbone:
-            raise InputError(f"{path}: has the encoder {stored.encoder}, not {self.config.backbone}; give `backbone`")
-        prefix = "encoder.backbone."
+        if stored.encoder != FROM_VAE.get(self.config.backbone, self.config.backbone):
+            held = EDGEFACE_VARIANTS.get(stored.encoder, stored.encoder)
+            raise InputError(f"{path}: has the encoder {held}, not {self.config.backbone}; give `backbone`")
+        edgeface = self.config.is_edgeface
+        prefix = "encoder.backbone.net." if edgeface else "encoder.backbone."
         state = {
             name.removeprefix(prefix): value
             for name, value in network_state(checkpoint).items()
             if name.startswith(prefix)
         }
-        load_fitting(self.network.backbone, state, path)
+        load_fitting(self.network if edgeface else self.network.backbone, state, path)
 
     def _load_edgeface(self, weights: str) -> None:
         """Published face weights, or a file of them; their last layer starts the embedding."""

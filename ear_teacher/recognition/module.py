@@ -15,15 +15,14 @@ from ear_teacher.metrics.baselines import hog_features
 from ear_teacher.metrics.reconstruction import encode_all, unit_images
 from ear_teacher.recognition.config import EarRecognizerTrainingConfig
 from ear_teacher.recognition.datamodule import EarIdentityBatch, EarRecognizerDataModule
-from ear_teacher.recognition.losses import EarRecognizerLoss, margin_at
+from ear_teacher.recognition.losses import EarRecognizerLoss
 from ear_teacher.recognition.metrics import identification
 from ear_teacher.recognition.model import EarRecognizer
 from earface.core.errors import InputError
 from earface.core.options import to_plain
 from earface.core.progress import progress
 from earface.data.identity_split import identity_digests
-from earface.nn.margin_head import MarginHead
-from earface.training.loader import batches_per_epoch
+from earface.nn.margin_head import MarginHead, margin_at
 from earface.training.module import MOST_EMBEDDED, TrainingModule
 from earface.training.optim import backbone_groups, check_groups, named_group
 
@@ -70,10 +69,8 @@ class EarRecognizerLightning(TrainingModule[EarRecognizerTrainingConfig, EarReco
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
-        config = self.config
-        batches = batches_per_epoch(len(self.datamodule.train_set), config.batch_size, self.trainer.world_size)
-        steps = round(batches / config.accumulate_grad_batches * config.margin_epochs)
-        self.head.margin = margin_at(self.global_step, steps, config.margin)
+        steps = self.optimiser_steps(self.config.margin_epochs)
+        self.head.margin = margin_at(self.global_step, steps, self.config.margin)
 
     def training_step(self, batch: EarIdentityBatch, batch_idx: int) -> Tensor:
         embeddings = self.model(batch["image"]).float()

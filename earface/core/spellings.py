@@ -24,6 +24,7 @@ OLD_NAMES = {
 }
 OLD_WORDS = {"upsampler": {"interpolation": "bicubic", "hr": "none"}}  # also inside a mixture such as dsr=.7,hr=.3
 OLD_SWITCHES = {"augment": {"true": "light", "false": "none"}}  # options that were once true or false
+ONCE_SINGLE = ("npy", "train_npy", "val_npy")  # options that take several values now
 
 
 def current_name(name: str, options: Collection[str]) -> str:
@@ -52,5 +53,5 @@ def current_options(stored: Mapping[str, Any], options: Collection[str] | None =
         name = current_name(old, options) if options is not None else OLD_NAMES.get(old, old)
         if name != old and name in stored:
             name = old
-        renamed[name] = current_value(name, value)
+        renamed[name] = [value] if name in ONCE_SINGLE and isinstance(value, str) else current_value(name, value)
     return renamed

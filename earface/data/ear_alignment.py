@@ -99,7 +99,7 @@ def fit_ear(points: Floats, given: Side | None = None) -> EarFit:
     if np.ptp(points, axis=0).max() < 1.0:
         raise InputError("landmarks that all fall on one pixel")
     flip = np.array([-1.0, 1.0])
-    (right, from_right), (left, from_left) = (_robust_similarity(points * turn, mean) for turn in ((1, 1), flip))
+    (right, from_right), (left, from_left) = (robust_similarity(points * turn, mean) for turn in ((1, 1), flip))
     side: Side = given or ("r" if from_right <= from_left else "l")
     similarity, residual = (right, from_right) if side == "r" else (left * np.array([-1.0, 1.0, 1.0]), from_left)
     other = from_left if side == "r" else from_right
@@ -115,6 +115,13 @@ def ear_placement(fit: EarFit, picture: Size, size: int, widen: bool = True) -> 
     # AffineMap counts from the top left corner, the fit from pixel centres
     offset = np.diag([stretch, 1.0]) @ fit.similarity[:, 2] * size + size / 2 - linear @ [0.5, 0.5]
     return AffineMap(np.column_stack([linear, offset]), picture, size)
+
+
+def unwidened(square: Pixels) -> Pixels:
+    """(S, S, C), a canonical ear -> (S, FRAME_WIDTH S, C), in its own proportions, which landmarkers know."""
+    side, _, channels = square.shape
+    frame = cv2.resize(square, (round(side * FRAME_WIDTH), side), interpolation=cv2.INTER_AREA)
+    return np.asarray(frame, np.uint8).reshape(side, -1, channels)
 
 
 def align_ear(picture: Pixels, placement: AffineMap) -> Pixels:
@@ -182,8 +189,9 @@ def _pixel_matrix(matrix: Matrix, cell: int) -> Matrix:
     return np.asarray(finer, np.float64)
 
 
-def _robust_similarity(points: Matrix, mean: Matrix) -> tuple[Matrix, float]:
-    """The similarity (2, 3) of points to the mean shape, and the median distance that it leaves, in frame heights."""
+def robust_similarity(points: Matrix, mean: Matrix) -> tuple[Matrix, float]:
+    """The similarity (2, 3) of points (K, 2) to others, such as the mean shape's, and the median distance that it
+    leaves, in the units of `mean`."""
     source, target = points[:, 0] + 1j * points[:, 1], mean[:, 0] + 1j * mean[:, 1]
     first, second = _pairs(len(points))
     span = source[second] - source[first]

@@ -98,12 +98,13 @@ def landmarker_of(contract: str, given: str | None = None) -> EarLandmarker | No
 class LocatedEar:
     """Where an ear lies in its picture, and why it should not be used: '' if it should.
 
-    box: x y width height; None: the whole picture. fit: of canonical ears.
+    box: x y width height; None: the whole picture. fit: of canonical ears; landmarks: what it was found by.
     """
 
     box: Floats | None
     fit: EarFit | None = None
     problem: str = ""
+    landmarks: EarLandmarks | None = None
 
 
 class EarAligner:
@@ -125,8 +126,8 @@ class EarAligner:
         try:
             fit = fit_ear(found.points, side)
         except InputError as error:
-            return LocatedEar(box, problem=str(error))
-        return LocatedEar(box, fit, self._problem(picture, found, fit))
+            return LocatedEar(box, problem=str(error), landmarks=found)
+        return LocatedEar(box, fit, self._problem(picture, found, fit), found)
 
     def image(self, picture: Pixels, ear: LocatedEar, size: int) -> Pixels:
         """(size, size, C): the ear in its form; one without a fit is letterboxed, as `letterbox` does."""

@@ -31,11 +31,12 @@ class LoRaLin(nn.Module):
         return self.linear2(self.linear1(x))
 
 
-def build_network(variant: Variant) -> Any:
+def build_network(variant: Variant, image_size: int = EDGEFACE_SIZE) -> Any:
     """timm's EdgeNeXt with EMBEDDING_DIM outputs; where the variant has a rank ratio, every linear layer is low-rank.
 
     So is the output layer: the authors' code skips layers whose own name contains "head", but timm's is `head.fc`. Only
-    then are there 1.77 and 3.65 M parameters.
+    then are there 1.77 and 3.65 M parameters. image_size: of the input for which positional encodings are kept; weights
+    fit any.
     """
     network: Any = timm.create_model(variant.network, num_classes=EMBEDDING_DIM)
     for name, module in list(network.named_modules()):
@@ -43,7 +44,7 @@ def build_network(variant: Variant) -> Any:
         if isinstance(module, nn.Linear) and variant.rank_ratio is not None:
             low_rank = LoRaLin(module.in_features, module.out_features, variant.rank_ratio)
             setattr(network.get_submodule(parent), child, low_rank)
-    share_positional_encodings(network, network.feature_info, EDGEFACE_SIZE)
+    share_positional_encodings(network, network.feature_info, image_size)
     return network
 
 

@@ -44,6 +44,9 @@ METRICS = {
     "rank1": _share("rank-1"),
     "tar": _share("TAR at FAR .1 %"),
     "eer": _share("EER", higher=False),
+    "identity": Metric("identity loss"),
+    "identity_rank1": _share("rank-1 of the identity part"),
+    "identity_eer": _share("EER of the identity part", higher=False),
     "accuracy": _share("accuracy"),
     "ap": _share("AP"),
     "ap50": _share("AP50"),
@@ -60,9 +63,9 @@ def metric(name: str) -> Metric:
     base = name.partition("/")[2] or name
     if base in METRICS:
         return METRICS[base]
-    start, _, rest = base.partition("_")
-    known = METRICS.get(start)
-    if known is None:
+    start = max((name for name in METRICS if base.startswith(f"{name}_")), key=len, default="")
+    if not start:
         return Metric(base.replace("_", " "))
+    known, rest = METRICS[start], base.removeprefix(f"{start}_")
     of = f"file {rest}" if rest.isdecimal() else QUALIFIERS.get(rest, rest.replace("_", " "))
     return replace(known, title=f"{known.title}, {of}")

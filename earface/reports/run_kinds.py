@@ -26,7 +26,7 @@ def _python(package: str, model: str, use: str) -> str:
 RUN_KINDS = {
     "ear_vae": RunKind(
         "Ear VAE",
-        ("psnr", "ssim", "active_units"),
+        ("psnr", "ssim", "active_units", "identity_rank1", "identity_eer"),
         (
             "earface ears evaluate --checkpoint {run}",
             "earface ears extract --checkpoint {run} --input ears --out ears.npz",

@@ -109,6 +109,11 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
         )
         return adamw_with_schedule(self.parameter_groups(), self.rate)
 
+    def optimiser_steps(self, epochs: float) -> int:
+        """In so many epochs."""
+        batches = batches_per_epoch(len(self.datamodule.train_set), self.config.batch_size, self.trainer.world_size)
+        return round(batches / self.config.accumulate_grad_batches * epochs)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # noise depends on where the run stands and on nothing that came before
         key = (self.config.seed, self.current_epoch, batch_idx, self.global_rank)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from benchmarks.transfer.__main__ import main
@@ -15,6 +16,7 @@ from benchmarks.transfer.few_shot import HELD_OUT, mean_shape, split_people, spl
 from benchmarks.transfer.identification import draw, identify, nearest_class
 from benchmarks.transfer.options import COLUMNS, Cell, TransferBenchmark
 from benchmarks.transfer.starts import NOTHING, starts_of
+from ear_teacher import EarVAE
 from earface.core.errors import InputError
 from earface.data.annotations import Annotations, Photograph, write_pts
 from earface.data.coco import read_coco
@@ -144,6 +146,23 @@ def test_starts_are_nothing_teachers_and_the_random_weights_of_other_networks(tm
     assert first.network["base_channels"] == 4
     with pytest.raises(InputError, match="two starts are called teacher"):
         starts_of(TransferBenchmark(teacher=(checkpoint, checkpoint)))
+
+
+def test_features_of_a_teacher_are_its_maps_in_cells_its_latents_and_who_it_is(tmp_path: Path) -> None:
+    checkpoint = written(tmp_path, image_size=64, identity_dim=2)  # of four latents
+    start = starts_of(TransferBenchmark(teacher=(checkpoint,)))[1]
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+    found = start.features(images, seed=0)
+    vae = EarVAE.load(checkpoint)
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        mu, maps = vae.encode(batch), vae.features(batch)
+    np.testing.assert_allclose(found["mu"], mu, atol=1e-5)
+    np.testing.assert_allclose(found["identity part"], mu[:, 2:], atol=1e-5)
+    np.testing.assert_allclose(found["map 4, 1x1"], maps[3].mean(dim=(2, 3)), atol=1e-4)
+    quarters = maps[0].unflatten(3, (4, -1)).unflatten(2, (4, -1)).mean(dim=(3, 5)).flatten(1)
+    np.testing.assert_allclose(found["map 1, 4x4"], quarters, atol=1e-4)
+    assert not [depth for depth in found if depth.startswith("map 4, 8")]  # a map of 4x4
 
 
 @pytest.fixture(scope="module")

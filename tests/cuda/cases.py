@@ -125,7 +125,7 @@ def ear_teacher(files: Files, **options: Any) -> Case:
 
     shape = {"encoder": "conv", "image_size": 64, "latent_dim": 16, "base_channels": 8, "linear_path_size": 16}
     perceptual = {"perceptual_backbone": TIMM}
-    data = {"train_npy": str(files.ears / "train_teacher.npy"), "val_npy": str(files.ears / "val_teacher.npy")}
+    data = {"train_npy": (str(files.ears / "train_teacher.npy"),), "val_npy": (str(files.ears / "val_teacher.npy"),)}
     config = EarVAETrainingConfig(**{**shape, **perceptual, **data, "encoder_weights": "none", **options})
     datamodule = EarVAEDataModule(config)
     datamodule.setup()

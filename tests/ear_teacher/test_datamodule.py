@@ -28,8 +28,8 @@ def module_of(folder: Path, **options: Any) -> EarVAEDataModule:
         "linear_path_size": 16,
         "batch_size": 4,
         "num_workers": 0,
-        "train_npy": str(folder / "train_teacher.npy"),
-        "val_npy": str(folder / "val_teacher.npy"),
+        "train_npy": (str(folder / "train_teacher.npy"),),
+        "val_npy": (str(folder / "val_teacher.npy"),),
     }
     module = EarVAEDataModule(EarVAETrainingConfig(**(defaults | options)))
     module.prepare_data()
@@ -41,7 +41,7 @@ def module_of(folder: Path, **options: Any) -> EarVAEDataModule:
 def one_ear(ear_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training set of eight copies of one ear: any two views that are equal come from equal randomness."""
     folder = tmp_path_factory.mktemp("one_ear")
-    picture, other = module_of(ear_set).train_cache.images[:2]
+    picture, other = module_of(ear_set).train_set.images[:2]
     np.save(folder / "train_teacher.npy", np.repeat(picture[None], 8, axis=0))
     np.save(folder / "val_teacher.npy", other[None])
     return folder
@@ -83,7 +83,7 @@ def test_steps_decide_independently_whether_they_act(one_ear: Path) -> None:
 def test_no_augmentation_gives_the_pictures_themselves(ear_set: Path) -> None:
     module = module_of(ear_set, augment="none")
     found = views(module, epochs=2)
-    assert all(pixels == module.train_cache.images[index].tobytes() for (_, index), pixels in found.items())
+    assert all(pixels == module.train_set.images[index].tobytes() for (_, index), pixels in found.items())
 
 
 def test_light_changes_less_than_full(one_ear: Path) -> None:
@@ -101,7 +101,7 @@ def test_light_changes_less_than_full(one_ear: Path) -> None:
 def test_denoising_has_a_clean_target_and_a_degraded_source(one_ear: Path, strength: str, channels: int) -> None:
     module = module_of(one_ear, augment=strength, denoise=True, in_channels=channels, batch_size=8)
     undegraded = A.Compose([*geometric(strength), *photometric(strength)])  # type: ignore[arg-type]
-    picture = np.repeat(module.train_cache.images[0], 3 // channels, axis=2)
+    picture = np.repeat(module.train_set.images[0], 3 // channels, axis=2)
     items = [(key, module.train_set[key]) for key in itertools.product(range(8), range(8))]
     for key, item in items:
         assert np.array_equal(item["pixels"], _run(undegraded, picture, (42, *key))[..., :channels])
@@ -143,8 +143,8 @@ def test_every_pixel_value_survives_the_way_to_the_model_and_back() -> None:
 def test_grey_ears_are_opencvs_grey(ear_set: Path) -> None:
     rgb, grey = module_of(ear_set), module_of(ear_set, in_channels=1)
     for index in (0, 17):
-        wanted = cv2.cvtColor(np.asarray(rgb.train_cache.images[index]), cv2.COLOR_RGB2GRAY)
-        found = grey.train_cache.images[index][..., 0]
+        wanted = cv2.cvtColor(np.asarray(rgb.train_set.images[index]), cv2.COLOR_RGB2GRAY)
+        found = grey.train_set.images[index][..., 0]
         assert np.abs(found.astype(int) - wanted).max() <= 1  # grey before or after the resize
 
 
@@ -152,7 +152,7 @@ def test_validation_holds_every_ear_once_unaugmented_and_in_order(ear_set: Path)
     module = module_of(ear_set)
     batches = list(module.val_dataloader())
     assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(10))
-    assert np.array_equal(torch.cat([batch["pixels"] for batch in batches]), module.val_cache.images)
+    assert np.array_equal(torch.cat([batch["pixels"] for batch in batches]), module.val_set.images)
 
 
 def test_subjects_are_numbered_alike_in_both_sets(ear_set: Path) -> None:
@@ -173,7 +173,7 @@ def test_ears_without_a_subject_have_minus_one(one_ear: Path) -> None:
 def test_without_augmentation_the_linear_path_sees_each_picture_once(ear_set: Path) -> None:
     module = module_of(ear_set, augment="none")
     rows = module.closed_form_rows(lambda images: images.flatten(1))
-    wanted = to_model_range(torch.from_numpy(np.array(module.train_cache.images))).flatten(1)
+    wanted = to_model_range(torch.from_numpy(np.array(module.train_set.images))).flatten(1)
     assert sorted(map(tuple, rows[:, :50].tolist())) == sorted(map(tuple, wanted[:, :50].tolist()))
 
 
@@ -197,10 +197,12 @@ def test_a_subject_on_both_sides_is_refused_by_name(ear_set: Path, tmp_path: Pat
     train = read_teacher_npy(ear_set / "train_teacher.npy")
     assert train.image_paths
     assert train.subjects
-    write_teacher_npy(tmp_path / "some.npy", image_paths=train.image_paths[5:], subjects=train.subjects[5:])
+    for name, rows in (("all", slice(None)), ("some", slice(5, None))):
+        paths, subjects = train.image_paths[rows], train.subjects[rows]
+        write_teacher_npy(tmp_path / f"{name}.npy", image_paths=paths, subjects=subjects)
     message = rf"7 subjects are also in .*{train.subjects[5]}.*earface ears prepare"
     with pytest.raises(InputError, match=message) as caught:
-        module_of(ear_set, val_npy=str(tmp_path / "some.npy"))
+        module_of(ear_set, train_npy=(str(tmp_path / "all.npy"),), val_npy=(str(tmp_path / "some.npy"),))
     assert "\n" not in str(caught.value)
 
 
@@ -208,18 +210,18 @@ def test_a_subject_on_both_sides_is_refused_by_name(ear_set: Path, tmp_path: Pat
 def test_a_missing_file_is_one_line_that_says_how_to_make_it(ear_set: Path, which: str) -> None:
     absent = str(ear_set / "absent.npy")
     with pytest.raises(InputError, match=r"absent\.npy: no such file; .*earface ears prepare.*earface ears synthesize"):
-        module_of(ear_set, **{which: absent})
+        module_of(ear_set, **{which: (absent,)})
 
 
 def test_samples_are_described_by_their_files_past_unreadable_ones(ear_set: Path, tmp_path: Path) -> None:
-    pictures = np.array(module_of(ear_set).train_cache.images)
+    pictures = np.array(module_of(ear_set).train_set.images)
     paths = [tmp_path / f"ear_{row:02d}.png" for row in range(40)]
     for path, picture in zip(paths, pictures, strict=True):
         cv2.imwrite(str(path), picture)
     paths[5].write_bytes(b"no picture")
     content = {"image_paths": [path.name for path in paths], "bboxes": np.tile([0.0, 0, 64, 64], (40, 1))}
     np.save(tmp_path / "train_teacher.npy", np.array(content, dtype=object))
-    module = module_of(tmp_path, val_npy=str(ear_set / "val_teacher.npy"))
+    module = module_of(tmp_path, val_npy=(str(ear_set / "val_teacher.npy"),))
     assert len(module.train_set) == 39
     description = module.describe(torch.tensor([4, 5]))
     assert description == f"{paths[4]}, {paths[6]}"
@@ -239,3 +241,59 @@ def test_train_batches_are_shuffled_and_each_epoch_otherwise(ear_set: Path) -> N
     assert sorted(orders[0]) == sorted(orders[1]) == list(range(40))
     assert orders[0] != orders[1]
     assert orders[0] != list(range(40))
+
+
+# Several files
+
+
+@pytest.fixture(scope="module")
+def two_sets(ear_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """first/ and second/{train,val}_teacher.npy: other pictures of people with the same names."""
+    folder = tmp_path_factory.mktemp("sets")
+    for side in ("train", "val"):
+        data = read_teacher_npy(ear_set / f"{side}_teacher.npy")
+        assert data.image_paths
+        half = len(data) // 2
+        for name, rows in (("first", slice(half)), ("second", slice(half, None))):
+            paths = data.image_paths[rows]
+            subjects = [f"{side}{row % 2}" for row in range(len(paths))]
+            target = folder / name / f"{side}_teacher.npy"
+            target.parent.mkdir(exist_ok=True)
+            write_teacher_npy(target, image_paths=paths, subjects=subjects, collection=name)
+    return folder
+
+
+def both(folder: Path, side: str) -> tuple[str, ...]:
+    return tuple(str(folder / name / f"{side}_teacher.npy") for name in ("first", "second"))
+
+
+def test_several_files_are_one_set_in_a_row_whose_people_are_apart(two_sets: Path, ear_set: Path) -> None:
+    module = module_of(two_sets, train_npy=both(two_sets, "train"), val_npy=both(two_sets, "val"), augment="none")
+    whole = module_of(ear_set, augment="none")
+    for several, one in ((module.train_set, whole.train_set), (module.val_set, whole.val_set)):
+        assert len(several) == len(one)
+        assert all(torch.equal(several[0, row]["pixels"], one[0, row]["pixels"]) for row in range(len(one)))
+    subjects = [module.train_set[0, row]["subject"] for row in range(40)]
+    assert len(set(subjects)) == 4  # two names in either file
+    assert not set(subjects[:20]) & set(subjects[20:])
+    assert not set(subjects) & {module.val_set[0, row]["subject"] for row in range(10)}
+    assert module.train_name(20) == module.train_files[1].names[0]
+    assert [len({picture.person for picture in side}) for side in module.pictures()] == [4, 4]
+
+
+def test_people_of_another_set_may_have_the_names_of_those_trained_on(two_sets: Path) -> None:
+    first, second = both(two_sets, "train")
+    module_of(two_sets, train_npy=(first,), val_npy=(second,))
+    data = read_teacher_npy(second)
+    same = two_sets / "again.npy"
+    write_teacher_npy(same, image_paths=data.image_paths, subjects=data.subjects, collection="first")
+    with pytest.raises(InputError, match=r"again\.npy: 2 subjects are also in .*first.train_teacher\.npy"):
+        module_of(two_sets, train_npy=(first,), val_npy=(both(two_sets, "val")[0], str(same)))
+
+
+def test_files_in_two_forms_are_refused(two_sets: Path) -> None:
+    data = read_teacher_npy(both(two_sets, "val")[0])
+    other = two_sets / "letterbox.npy"
+    write_teacher_npy(other, image_paths=data.image_paths, subjects=data.subjects, contract="letterbox")
+    with pytest.raises(InputError, match=r"letterbox\.npy: its ears are in the form letterbox, those of .* in stretch"):
+        module_of(two_sets, train_npy=(both(two_sets, "train")[0],), val_npy=(both(two_sets, "val")[0], str(other)))

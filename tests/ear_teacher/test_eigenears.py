@@ -304,8 +304,12 @@ def test_files_are_named_beside_the_checkpoints_folder(run, created):
         with Image.open(path) as picture:
             assert min(picture.size) > 200, path
     assert [row["component"] for row in created["components"]] == [1, 2, 3]
-    for row, metrics in zip(rows_of(folder / "components.csv"), created["components"], strict=True):
-        assert {name: float(value) for name, value in row.items()} == pytest.approx(metrics, abs=1e-5)
+    for row, metrics in zip(rows_of(folder / "components.csv"), map(dict, created["components"]), strict=True):
+        words = {name: metrics.pop(name) for name in ("name", "kind")}
+        assert {name: row.pop(name) for name in words} == words
+        assert words["kind"] == ("light" if metrics["structure"] < 0.5 else "shape")
+        measured = {name: float(value) if value else None for name, value in row.items()}
+        assert measured == pytest.approx(metrics, abs=1e-5)
 
 
 @torch.no_grad()

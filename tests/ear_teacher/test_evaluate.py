@@ -12,7 +12,7 @@ from torch.distributions import Normal, kl_divergence
 from ear_teacher import train
 from ear_teacher.evaluate import main
 from ear_teacher.model import EarVAE
-from earface.data.npy import read_teacher_npy
+from earface.data.npy import read_teacher_npy, write_teacher_npy
 from earface.synthetic.ear_set import EarSet, write_ear_set
 
 pytestmark = pytest.mark.runs
@@ -242,6 +242,30 @@ def test_a_perfect_reconstruction_of_images_without_variance_is_null_in_json(run
     metrics, rows = results(tmp_path / "out")
     assert (metrics["pca_psnr"], metrics["pca_ssim"], metrics["pca_components"]) == (None, pytest.approx(1.0), 0)
     assert column(rows, "pca_psnr") == [np.inf, np.inf]
+
+
+def test_several_files_are_measured_together_and_each(run, measured, tmp_path, capsys):
+    data = read_teacher_npy(run / "val_teacher.npy")
+    paths = []
+    for name, rows in (("a", slice(12)), ("b", slice(12, None))):
+        paths.append(str(tmp_path / f"{name}.npy"))
+        some = data.image_paths[rows], data.subjects[rows]
+        write_teacher_npy(paths[-1], image_paths=some[0], subjects=some[1], collection=name)
+    flags = ["--checkpoint", f"{run}/run/checkpoints/last.ckpt", "--cache-dir", f"{tmp_path}/cache"]
+    assert main([*flags, "--out", f"{tmp_path}/both", "--val-npy", *paths]) == 0
+    assert "ears of" in capsys.readouterr().out
+    metrics, rows = results(tmp_path / "both")
+    for name in ("psnr", "ssim", "rank1", "eer", "pca_psnr", "kl_nats", "val_images", "val_subjects"):
+        assert metrics[name] == measured[0][name], name
+    assert [row["path"] for row in rows] == [row["path"] for row in measured[1]]
+    assert [row["subject"] for row in rows][11:13] == [f"a/{data.subjects[11]}", f"b/{data.subjects[12]}"]
+    assert [each["images"] for each in metrics["files"].values()] == [12, 6]
+    for path, each in metrics["files"].items():
+        assert main([*flags, "--out", f"{tmp_path}/{each['images']}", "--val-npy", path]) == 0
+        alone, _ = results(tmp_path / str(each["images"]))
+        for name in ("psnr", "ssim", "rank1", "eer"):
+            assert each[name] == (pytest.approx(alone[name]) if alone[name] is not None else None), name
+        assert alone["files"] == {}
 
 
 def spoil(run, tmp_path, what):

@@ -80,9 +80,9 @@ def ears(ear_set: Path) -> Tensor:
         (VIT, 3, 64),
     ],
 )
-@pytest.mark.parametrize("path", [0, 32])
-def test_shapes_and_ranges(encoder: str, channels: int, size: int, path: int) -> None:
-    model = small(encoder, in_channels=channels, image_size=size, linear_path_size=path)
+@pytest.mark.parametrize(("path", "patch"), [(0, 1), (32, 1), (0, 4), (32, 2), (32, 8)])
+def test_shapes_and_ranges(encoder: str, channels: int, size: int, path: int, patch: int) -> None:
+    model = small(encoder, in_channels=channels, image_size=size, linear_path_size=path, patch_size=patch)
     images = noise(2, channels, size)
     reconstruction, mu, logvar = model(images)
     assert reconstruction.shape == images.shape
@@ -261,6 +261,24 @@ def test_a_new_model_reconstructs_as_pca_does(shrunk: Tensor) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("patch", [1, 2, 4, 8])
+def test_the_decoder_sees_the_whole_picture_of_the_path_at_its_last_grid(ears: Tensor, patch: int) -> None:
+    """At the others its average, so that no grid holds squares of more pixels than `patch`."""
+    model = small(image_size=64, linear_path_size=64, patch_size=patch).eval()
+    assert model.linear_path is not None
+    model.linear_path.fit(model.linear_path.downsample(ears))
+    mu = model.encode(ears[:3])
+    seen: list[Tensor] = []
+    for up in model.decoder.ups:
+        up.register_forward_pre_hook(lambda _, inputs: seen.append(nn.functional.pixel_shuffle(inputs[2], patch)))
+    model.decode(mu)
+    picture = model.linear_path.decode(mu)
+    for shown, shrink in zip(reversed(seen), (1, 2, 4, 8, 16), strict=False):
+        assert torch.allclose(shown, nn.functional.avg_pool2d(picture, shrink), atol=1e-6)
+    assert len(seen) == {1: 5, 2: 4, 4: 3, 8: 2}[patch]
+
+
+@torch.no_grad()
 def test_the_encoder_alone_gives_the_whole_posterior_and_the_decoder_the_whole_picture(
     checkpoint: Path, ears: Tensor
 ) -> None:
@@ -417,7 +435,10 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"encoder": "resnet51"}, "`encoder` resnet51: choose one of resnet18, .*conv, timm:NAME"),
+        (
+            {"encoder": "resnet51"},
+            "`encoder` resnet51: choose one of resnet18, .*conv, edgeface_xs, .*timm:NAME",
+        ),
         ({"encoder": "timm:convnext_attoo"}, "timm has no model convnext_attoo; near it: .*convnext_atto"),
         ({"encoder": "conv", "image_size": 100}, "`image_size` 100: must be a multiple of 32"),
         ({"encoder": "conv", "image_size": 0}, "`image_size` 0: must be at least 32"),

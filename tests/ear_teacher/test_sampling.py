@@ -14,7 +14,14 @@ from ear_teacher.model import EarVAE
 from ear_teacher.posterior import AggregatePosterior
 from ear_teacher.sampling import distance_to_prior, draw_latents
 from earface.commands import main
+from earface.data.coco import read_coco
+from earface.data.ear_contract import EarAligner, EarContract
+from earface.data.ear_networks import EarLandmarker
+from earface.data.images import read_image
 from earface.data.tables import read_csv
+from earface.synthetic.ear_anatomy import EAR_LANDMARKS
+from earface.synthetic.ear_factors import EarShape, EarView
+from earface.synthetic.ear_rendering import draw_ear
 from tests.conftest import only_line
 
 CONFIG = EarVAEConfig(encoder="conv", image_size=32, base_channels=4, latent_dim=4, linear_path_size=8)
@@ -86,6 +93,71 @@ def test_a_model_that_was_never_validated_has_the_prior_alone(
     assert "has no aggregate posterior" in only_line(capsys)
     assert not (tmp_path / "a").exists()
     assert sample(tmp_path / "vae", tmp_path / "a", "--num", "2", "--source", "prior") == 0
+
+
+@pytest.fixture(scope="module")
+def ears_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported VAE in closed form, whose samples are synthetic ears in canonical form, widened."""
+    rng = np.random.default_rng(0)
+    shapes = [EarShape(lobe_length=low, helix_width=wide) for low, wide in rng.uniform(0, 1, (40, 2))]
+    ears = [draw_ear(shape, EarView(side="r", scale=0.86), 128).image[:, 24:104] for shape in shapes]
+    squares = np.stack([cv2.resize(ear, (64, 64), interpolation=cv2.INTER_AREA) for ear in ears])
+    config = EarVAEConfig(
+        encoder="conv",
+        image_size=64,
+        base_channels=4,
+        latent_dim=4,
+        linear_path_size=64,
+        contract=EarContract.canonical(EarLandmarker()).id,
+    )
+    vae = EarVAE(config).eval()
+    vae.fit_closed_form(torch.from_numpy(squares).permute(0, 3, 1, 2).flatten(1).float() / 127.5 - 1)
+    vae.posterior = AggregatePosterior(torch.zeros(4), torch.eye(4))
+    folder = tmp_path_factory.mktemp("ears") / "vae"
+    vae.save_pretrained(folder)
+    return folder
+
+
+def test_landmarks_are_those_that_the_landmarker_places_on_the_written_pictures(
+    ears_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample(ears_folder, tmp_path / "a", "--num", "6", "--landmarks") == 0
+    printed = capsys.readouterr().out
+    found = read_coco(tmp_path / "a" / "landmarks.json")
+    kept = len(found.photographs)
+    assert kept >= 4
+    assert f"17 landmarks of {kept} ears" in printed
+    assert f"{6 - kept} ears left out" in printed
+    assert found.landmark_names == EAR_LANDMARKS
+    aligner = EarAligner("canonical", EarLandmarker())
+    for photograph in found.photographs:
+        picture = read_image(photograph.path)
+        assert picture.shape == (64, 40, 3)  # a frame of 5:8
+        ear = aligner.locate(picture)
+        assert ear.landmarks is not None
+        np.testing.assert_allclose(photograph.keypoints[0, :, :2], ear.landmarks.points, atol=1e-3)
+        np.testing.assert_array_equal(photograph.keypoints[0, :, 2] == 2, ear.landmarks.visibility >= 0.5)
+        assert photograph.sides == ("r",)
+        assert not photograph.has_boxes
+    assert len({photograph.subject for photograph in found.photographs}) == kept
+    assert sample(ears_folder, tmp_path / "a", "--num", "6", "--overwrite") == 0
+    assert not (tmp_path / "a" / "landmarks.json").exists()  # of other pictures
+
+
+def test_ears_whose_landmarks_are_not_sure_are_left_out(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here all: the pictures are noise."""
+    assert sample(folder, tmp_path / "a", "--num", "3", "--landmarks") == 2
+    assert "in none of 3 pictures the landmarks form an ear" in only_line(capsys).replace("\n", " ")
+    assert not (tmp_path / "a" / "landmarks.json").exists()
+
+
+def test_a_landmarker_without_landmarks_is_a_mistake(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sample(folder, tmp_path / "a", "--landmarker", "mine.onnx") == 2
+    assert "belongs to --landmarks" in only_line(capsys)
 
 
 def test_a_folder_that_holds_anything_is_not_written_into(

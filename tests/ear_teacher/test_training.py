@@ -28,7 +28,7 @@ from ear_teacher.train import main
 from earface.core.command_line import parse_options
 from earface.core.stopping import EXIT_PAUSED
 from earface.data.image_cache import open_image_cache
-from earface.data.npy import read_teacher_npy
+from earface.data.npy import read_teacher_npy, write_teacher_npy
 from earface.nn.checkpoint import read_checkpoint
 from earface.training.resume import open_run
 from earface.training.trainer import build_trainer
@@ -93,8 +93,8 @@ def test_the_networks_alone_overfit_eight_ears(ear_set: Path, tmp_path: Path) ->
             "seed": 1,
             "augment": "none",
             "num_workers": 0,
-            "train_npy": str(tmp_path / "train.npy"),
-            "val_npy": str(tmp_path / "val.npy"),
+            "train_npy": (str(tmp_path / "train.npy"),),
+            "val_npy": (str(tmp_path / "val.npy"),),
         }
     )
     pl.seed_everything(config.seed, verbose=False)
@@ -116,6 +116,29 @@ def test_the_networks_alone_overfit_eight_ears(ear_set: Path, tmp_path: Path) ->
     unit = np.stack(smooth) / 255
     of_mean = -10 * np.log10(np.square(unit - unit.mean(axis=0)).mean(axis=(1, 2, 3))).mean()
     assert trainer.callback_metrics["val/psnr"] > of_mean + 7
+
+
+def test_several_files_are_trained_on_and_each_is_validated(ear_set: Path, tmp_path: Path) -> None:
+    """Also given in a configuration file, where one file is a text or a list."""
+    for side, parts in (("train", 2), ("val", 3)):
+        data = read_teacher_npy(ear_set / f"{side}_teacher.npy")
+        assert data.image_paths
+        for part in range(2):
+            rows = slice(parts) if part == 0 else slice(parts, None)
+            path = tmp_path / f"{side}{part}.npy"
+            write_teacher_npy(path, image_paths=data.image_paths[rows], collection=str(part))
+    config = tmp_path / "run.yaml"
+    files = [f"{tmp_path}/{side}{part}.npy" for side in ("train", "val") for part in range(2)]
+    config.write_text(f"train_npy: {files[0]}\nval_npy: [{files[2]}, {files[3]}]\n")
+    argv = arguments(ear_set, tmp_path, "--epochs", "1", "--cache-dir", str(tmp_path / "cache"))[4:]
+    assert main(["--config", str(config), *argv]) == 0
+    options = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["hyper_parameters"]["options"]
+    assert (options["train_npy"], options["val_npy"]) == (files[:1], files[2:])
+    (row,) = [row for row in metric_rows(tmp_path) if "val/psnr" in row]
+    for name in ("psnr", "ssim"):
+        assert row[f"val/{name}"] == pytest.approx((3 * row[f"val/{name}_1"] + 7 * row[f"val/{name}_2"]) / 10, rel=1e-5)
+    assert main(["--config", str(config), *argv, "--train-npy", *files[:2], "--resume", "never"]) == 0
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 10
 
 
 def val_loss(ear_set: Path, folder: Path, *extra: str) -> float:

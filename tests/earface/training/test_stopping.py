@@ -316,7 +316,10 @@ def test_ears_travel_to_a_started_worker_as_a_files_name(ears: Path) -> None:
 
     module = EarVAEDataModule(
         EarVAETrainingConfig(
-            train_npy=f"{ears}/train_teacher.npy", val_npy=f"{ears}/val_teacher.npy", image_size=64, augment="full"
+            train_npy=(f"{ears}/train_teacher.npy",),
+            val_npy=(f"{ears}/val_teacher.npy",),
+            image_size=64,
+            augment="full",
         )
     )
     module.setup()
