@@ -2,13 +2,14 @@
 
 Each run's epochs are first measured (the second of two), so that its one-cycle schedule ends when its minutes are over.
 Time is the process's own processor time, on one thread: what else the machine does hardly moves it. Finished runs are
-not repeated.
+not repeated. `--transfer` asks what each is worth as a start, too (benchmarks/transfer).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -43,6 +44,7 @@ CONTENDERS = {
     "--backbone_lr_scale=0.1",
 }
 
+LAST = Path("checkpoints", "last.ckpt")  # of a contender
 COSTS = {"minutes": 1, "images_per_second": 0, "peak_memory_gb": 1}  # and how many decimals
 UNTRAINED = {
     "linear path alone": "linear_path_",
@@ -63,30 +65,57 @@ class EncoderBenchmark:
     minutes: float = option(8.0, "training time of each", above=0)
     linear_path_size: int = option(64, "side of the linear path; 0: the networks alone", low=0)
     only: str = option("", "contenders, comma-separated; default: all")
+    weights: tuple[str, ...] = option(
+        (), "more contenders, with official weights: resnet50=FILE, dinov2=FILE, sam=FILE, timm:NAME=FILE"
+    )
+    transfer: str | None = option(
+        None, "the table of benchmarks.transfer too, from these encoders and weights: its options after =, in quotes"
+    )
 
 
 @entry_point
 def main(argv: Sequence[str] | None = None) -> int:
     options = parse_options(EncoderBenchmark, argv, prog="python -m benchmarks.encoders")
-    unknown = [name for name in options.only.split(",") if name and name not in CONTENDERS]
+    contenders = contenders_of(options)
+    unknown = [name for name in options.only.split(",") if name and name not in contenders]
     if unknown:
-        raise InputError(f"--only {unknown[0]}: choose from {', '.join(CONTENDERS)}")
+        raise InputError(f"--only {unknown[0]}: choose from {', '.join(contenders)}")
     out = Path(options.out)
-    for name in options.only.split(",") if options.only else CONTENDERS:
+    for name in options.only.split(",") if options.only else contenders:
         folder = out / name.replace(" ", "_")
         if not (folder / "result.json").exists():
-            run(name, folder, options)
+            run(name, contenders[name], folder, options)
     results = [json.loads(path.read_text()) for path in sorted(out.glob("*/result.json"))]
     table = markdown(results)
     (out / "results.md").write_text(table)
     print(table)
-    return 0
+    if options.transfer is None:
+        return 0
+    trained = [f"{result['name']}={out / result['name'].replace(' ', '_') / LAST}" for result in results]
+    starts = [
+        *(("--teacher", *trained) if trained else ()),
+        *(("--weights", *options.weights) if options.weights else ()),
+    ]
+    given = [*starts, "--ears", options.val_npy[0], "--out", str(out / "transfer"), *shlex.split(options.transfer)]
+    return subprocess.run([sys.executable, "-m", "benchmarks.transfer", *given], check=False).returncode
 
 
-def run(name: str, folder: Path, options: EncoderBenchmark) -> None:
+def contenders_of(options: EncoderBenchmark) -> dict[str, list[str]]:
+    """The flags of each. Raises InputError for weights without an encoder or a file."""
+    contenders = {name: flags.format(edgeface=options.edgeface).split() for name, flags in CONTENDERS.items()}
+    for text in options.weights:
+        encoder, equals, path = text.partition("=")
+        if not equals or not Path(path).is_file():
+            raise InputError(f"`weights` {text}: give the encoder and its file, such as resnet50=FILE")
+        flags = [f"--encoder={encoder}", f"--encoder_weights={path}", "--freeze_layers=0", "--backbone_lr_scale=0.1"]
+        contenders[f"{encoder.removeprefix('timm:')} with weights"] = flags
+    return contenders
+
+
+def run(name: str, own: Sequence[str], folder: Path, options: EncoderBenchmark) -> None:
     flags = [
         *RECIPE.split(),
-        *CONTENDERS[name].format(edgeface=options.edgeface).split(),
+        *own,
         *("--train_npy", *options.train_npy),
         *("--val_npy", *options.val_npy),
     ]
@@ -99,7 +128,7 @@ def run(name: str, folder: Path, options: EncoderBenchmark) -> None:
         folder / "train.log",
     )
     evaluation = folder / "evaluation"
-    checkpoint = folder / "checkpoints" / "last.ckpt"
+    checkpoint = folder / LAST
     command = ["ear_teacher.evaluate", "--checkpoint", str(checkpoint), "--out", str(evaluation), "--device", "cpu"]
     subprocess.run([sys.executable, "-m", *command], check=True)
     metrics = json.loads((evaluation / "metrics.json").read_text())

@@ -100,6 +100,7 @@ class EarDetectorTrainingConfig(BackboneOptions, TrainerOptions):
         "none; light: small movements and mirroring; full: zoom .5 to 2.5, 20 degrees, colour, noise, blur; strong: "
         "tight crops, occlusions, low resolution, any colours too, for synthetic ears alone",
     )
+    views: int = option(1, "augmented views of each photograph in an epoch; more for a handful of photographs", low=1)
     absent_crops: float = option(
         0.0, "crops without an ear beside those of each photograph: their landmarks are not visible", low=0, high=1
     )
@@ -181,7 +182,7 @@ HELP = help_layout(
         *("train_json", "val_json", "vae_checkpoint", "encoder", "image_size"),
         *("epochs", "batch_size", "lr", "checkpoint_dir", "accelerator"),
     ),
-    data=("train_json", "val_json", "images", "augment", "absent_crops"),
+    data=("train_json", "val_json", "images", "augment", "views", "absent_crops"),
     model=(
         *("vae_checkpoint", "encoder", "encoder_weights", "freeze_encoder", "freeze_layers", "train_boxes"),
         *("image_size", "num_landmarks", "crop_size", "pyramid_width", "in_channels", "base_channels"),

@@ -67,7 +67,7 @@ class EarDetectorBatch(TypedDict):
 
 
 class PhotographDataset(Dataset[PhotographSample]):
-    """Samples by (epoch, index).
+    """Samples by (epoch, index), `views` of each photograph: index % the number of photographs is the photograph.
 
     boxes: whether to show the photograph and the boxes in it. landmarks: whether to cut a crop around each ear that has
     any.
@@ -83,19 +83,24 @@ class PhotographDataset(Dataset[PhotographSample]):
         landmarks: bool,
         boxes: bool = True,
         augment: PixelStrength = "none",
+        views: int = 1,
         absent: float = 0.0,
         seed: int = 0,
     ) -> None:
-        self.photographs, self.channels, self.seed = list(photographs), channels, seed
+        self.photographs, self.views, self.channels, self.seed = list(photographs), views, channels, seed
         self.scenes = SceneAugmentation(augment, image_size) if boxes else None
         self.crops = EarCrops(augment, crop_size, absent) if landmarks else None
 
     def __len__(self) -> int:
-        return len(self.photographs)
+        return len(self.photographs) * self.views
+
+    def photograph(self, index: int) -> Photograph:
+        """That sample `index` is a view of."""
+        return self.photographs[index % len(self.photographs)]
 
     def __getitem__(self, key: tuple[int, int] | int) -> PhotographSample:
         epoch, index = key if isinstance(key, tuple) else (0, key)
-        photograph = self.photographs[index]
+        photograph = self.photograph(index)
         image = read_image(photograph.path, self.channels)
         sample: PhotographSample = {"index": index}
         if self.scenes is not None:
@@ -243,7 +248,12 @@ class EarDetectorDataModule(TrainingDataModule[EarDetectorTrainingConfig]):
         )
         train, val = (readable(each, config.num_landmarks) for each in (self.annotated.train, self.annotated.val))
         self.train_set = data_set(
-            train, boxes=config.train_boxes, augment=config.augment, absent=config.absent_crops, seed=config.seed
+            train,
+            boxes=config.train_boxes,
+            augment=config.augment,
+            views=config.views,
+            absent=config.absent_crops,
+            seed=config.seed,
         )
         self.val_set = data_set(val)
 
@@ -266,7 +276,7 @@ class EarDetectorDataModule(TrainingDataModule[EarDetectorTrainingConfig]):
         return train, val
 
     def train_name(self, index: int) -> str:
-        return str(self.train_set.photographs[index].path)
+        return str(self.train_set.photograph(index).path)
 
 
 def _padded(tables: Sequence[Tensor]) -> Tensor:

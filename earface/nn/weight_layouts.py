@@ -114,6 +114,26 @@ def _dinov2_from_transformers(state: State) -> State:
     return state
 
 
+def _efficientnet_lite(state: State) -> State:
+    """Blocks counted through become timm's stages: in every EfficientNet a stage is what has one width."""
+    renamed, stage, block, width = {}, -1, 0, 0
+    for number in range(sum(key.endswith("_project_conv.weight") for key in state)):
+        below = f"_blocks.{number}."
+        found = len(state[f"{below}_project_conv.weight"])
+        stage, block, width = (stage, block + 1, width) if found == width else (stage + 1, 0, found)
+        expands = f"{below}_expand_conv.weight" in state
+        names = {"_expand_conv": "conv_pw", "_depthwise_conv": "conv_dw", "_bn0": "bn1"}
+        names |= {"_project_conv": "conv_pwl", "_bn1": "bn2", "_bn2": "bn3"}
+        names |= {} if expands else {"_project_conv": "conv_pw", "_bn1": "bn1", "_bn2": "bn2"}
+        for key in [key for key in state if key.startswith(below)]:
+            layer, _, tensor = key.removeprefix(below).partition(".")
+            renamed[f"blocks.{stage}.{block}.{names.get(layer, layer)}.{tensor}"] = state[key]
+    rest = {key: value for key, value in state.items() if not key.startswith("_blocks.")}
+    around = (("^_conv_", "conv_"), ("^_bn0", "bn1"), ("^_bn1", "bn2"), ("^_fc", "classifier"))
+    return renamed | _renamed(rest, around)
+
+
+HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 LAYOUTS = (
     Layout("SAM (Meta)", ("image_encoder.patch_embed.proj.weight",), _sam_from_meta),
     Layout("SAM (transformers)", ("vision_encoder.patch_embed.projection.weight",), _sam_from_transformers),
@@ -139,8 +159,9 @@ LAYOUTS = (
         "EdgeFace",
         ("model.stem.0.weight", "model.stages.0.blocks.0.conv_dw.weight"),
         _below("model."),
-        {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+        HALVES,
     ),
+    Layout("EfficientNet-Lite", ("_conv_stem.weight", "_blocks.0._depthwise_conv.weight"), _efficientnet_lite, HALVES),
     Layout("torchvision ResNet", ("conv1.weight", "layer1.0.conv1.weight"), dict),
     Layout("torchvision VGG", ("features.0.weight", "classifier.0.weight"), dict),
 )

@@ -191,6 +191,19 @@ def test_a_view_follows_from_seed_epoch_and_index_alone(files: Path) -> None:
         assert not crops & {tuple(batch["crop_pixels"].flatten().tolist()) for batch in others}
 
 
+def test_an_epoch_has_so_many_different_views_of_each_photograph(files: Path) -> None:
+    datamodule = module_of(str(files / "train.json"), str(files / "val.json"), views=5)
+    loader = datamodule.train_dataloader()
+    loader.set_epoch(0)
+    samples = [
+        (int(index), pixels) for batch in loader for index, pixels in zip(batch["index"], batch["pixels"], strict=True)
+    ]
+    names = [Path(datamodule.train_name(index)).stem for index, _ in samples]
+    assert sorted(names) == sorted(f"{number}" for number in range(6) for _ in range(5))
+    assert len({pixels.numpy().tobytes() for _, pixels in samples}) == 30
+    assert len(datamodule.val_set) == 3
+
+
 def test_batches_are_in_the_models_range_on_the_device(files: Path) -> None:
     datamodule = module_of(str(files / "train.json"), str(files / "val.json"))
     batch = collate_photographs([datamodule.val_set[index] for index in range(3)])

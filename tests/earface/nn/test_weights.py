@@ -10,7 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from earface.core.errors import InputError
-from earface.nn.weights import load_timm_backbone, read_weights_file, timm_config
+from earface.nn.weights import load_timm_backbone, normalisation_of, read_weights_file, timm_config
 from tests.support.hostile import Payload
 
 TINY = "test_resnet.r160_in1k"  # timm's own test model, 0.4 M parameters
@@ -130,6 +130,32 @@ def test_timms_layout_loads_every_tensor_and_drops_the_classifier(tmp_path, name
     model = load_timm_backbone(name, tmp_path / "w.safetensors", features_only=features_only)
     assert same_weights(model, whole)
     assert features_only or model.num_classes == 0
+
+
+def test_efficientnet_lites_own_file_gives_timms_network(tmp_path):
+    """Its names count the blocks through; the tensors come in timm's order."""
+    whole = randomised(timm.create_model("tf_efficientnet_lite0"))
+    layers = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1", "classifier": "_fc"}
+    inside = {"conv_pw": "_expand_conv", "conv_dw": "_depthwise_conv", "conv_pwl": "_project_conv"}
+    inside |= {"bn1": "_bn0", "bn2": "_bn1", "bn3": "_bn2"}
+    narrow = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}  # the first
+    official, blocks = {}, []
+    for key, value in whole.state_dict().items():
+        first, *rest = key.split(".")
+        if first == "blocks":
+            stage, block, layer, tensor = rest
+            if (stage, block) not in blocks:
+                blocks.append((stage, block))
+            own = (narrow if len(blocks) == 1 else inside)[layer]
+            official[f"_blocks.{len(blocks) - 1}.{own}.{tensor}"] = value
+        else:
+            official[".".join([layers[first], *rest])] = value
+    assert len(blocks) == 16
+    torch.save(official, tmp_path / "lite0.pth")
+    for features_only in (True, False):
+        model = load_timm_backbone("tf_efficientnet_lite0", tmp_path / "lite0.pth", features_only=features_only)
+        assert same_weights(model, whole)
+        assert normalisation_of(model)["mean"] == normalisation_of(model)["std"] == (0.5, 0.5, 0.5)
 
 
 def test_fewer_maps_load_from_the_same_file(tmp_path, tiny):
