@@ -208,8 +208,6 @@ class EarVAETrainingConfig(EarVAEShape, BackboneOptions, EarFilesOptions):
     def check(self) -> None:
         super().check()
         self.model_config().check()
-        if self.identity_weight > 0 and self.batch_size < 2:
-            raise InputError("`batch_size` 1: `identity_weight` needs 2 or more, whose latents it standardises")
         if self.denoise and self.augment == "none":
             raise InputError("`denoise`: needs `augment` light or full, which add the noise")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ear_teacher.backbones import Backbone
 from ear_teacher.config import EDGEFACE_VARIANTS, EarVAEConfig
@@ -13,15 +14,16 @@ from ear_teacher.recognition.hub import FORMAT
 from earface.core.errors import InputError
 from earface.core.files import is_exported
 from earface.nn.checkpoint import find_checkpoint, network_state, read_checkpoint
-from earface.nn.edgeface import EMBEDDING_DIM, build_network, layer_groups
+from earface.nn.edgeface import EDGEFACE_SIZE, EMBEDDING_DIM, build_network, layer_groups
 from earface.nn.edgeface_weights import VARIANTS, check_fit, published_file, read_edgeface
 
 
 class EdgeFaceBackbone(Backbone):
     """EdgeFace (George et al. 2024): maps of its four stages, strides 4 to 32; its output layer gives the embedding.
 
-    images (B, C, S, S) in [-1, 1], as its authors take them, at any size of which 32 is a divisor; grey ones as three
-    equal channels. The output layer is frozen in a model that uses no embedding.
+    images (B, C, S, S) in [-1, 1], as its authors take them; grey ones as three equal channels. For an embedding they
+    are resampled to the size that its weights were trained at, since it does not keep at another. The output layer is
+    frozen in a model that uses no embedding.
     """
 
     embedding_dim = EMBEDDING_DIM
@@ -29,7 +31,8 @@ class EdgeFaceBackbone(Backbone):
 
     @classmethod
     def from_config(cls, config: EarVAEConfig, weights: str) -> Self:
-        return cls(config.encoder, config.image_size, weights, config.identity_dim > 0)
+        with_embedding = config.identity_dim > 0
+        return cls(config.encoder, EDGEFACE_SIZE if with_embedding else config.image_size, weights, with_embedding)
 
     @classmethod
     def require_weights(cls, config: EarVAEConfig, weights: str) -> None:
@@ -44,12 +47,16 @@ class EdgeFaceBackbone(Backbone):
             path, held, state = read_weights(weights, name)
             check_fit(path, held, state, {f"model.{key}": value for key, value in self.net.state_dict().items()})
             self.net.load_state_dict({key.removeprefix("model."): value for key, value in state.items()})
+        self.size = image_size
         self.channels = [stage["num_chs"] for stage in self.net.feature_info]
         self.grids = [image_size // stage["reduction"] for stage in self.net.feature_info]
+        self.with_embedding = with_embedding
         if not with_embedding:
             self.net.head.requires_grad_(False)
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        if self.with_embedding and images.shape[-1] != self.size:
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
         maps = [self.net.stem(images.expand(-1, 3, -1, -1))]
         for stage in self.net.stages:
             maps.append(stage(maps[-1]))

@@ -49,30 +49,26 @@ class PosteriorHead(nn.Module):
 
 
 class IdentityHead(nn.Module):
-    """A backbone's embedding (B, E) -> the latents of who it is, (B, identity_dim) float32.
-
-    A linear layer, then a batch norm without affine: their scale over ears is that of the prior.
-    """
+    """A backbone's embedding (B, E) -> the latents of who it is, (B, identity_dim) float32: a linear layer."""
 
     def __init__(self, embedding_dim: int, identity_dim: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(embedding_dim, identity_dim, bias=False)
-        self.norm = nn.BatchNorm1d(identity_dim, affine=False)
+        self.linear = nn.Linear(embedding_dim, identity_dim)
 
     @torch.no_grad()
     def fit(self, embeddings: Tensor) -> None:
-        """Start as their whitened principal components, so that what a trained backbone tells apart is kept.
+        """Start as their principal components, all divided by one number: mean variance 1, and cosines as they were.
 
         embeddings: (N, E) of training pictures.
         """
         mean, components, stds, _ = principal_components(embeddings.numpy(), len(self.linear.weight))
-        whitening = components / np.maximum(stds, 1e-6)[:, None] * (stds > 0)[:, None]
-        self.linear.weight.copy_(torch.from_numpy(whitening))
-        self.norm.running_mean.copy_(torch.from_numpy(whitening @ mean))
+        weight = components / max(float(np.sqrt(np.square(stds).mean())), 1e-6)
+        self.linear.weight.copy_(torch.from_numpy(weight))
+        self.linear.bias.copy_(torch.from_numpy(-weight @ mean))
 
     @float32_island
     def forward(self, embedding: Tensor) -> Tensor:
-        latents: Tensor = self.norm(self.linear(embedding))
+        latents: Tensor = self.linear(embedding)
         return latents
 
 

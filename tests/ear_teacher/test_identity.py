@@ -45,7 +45,7 @@ def noise(count: int, side: int = 32, channels: int = 3) -> Tensor:
 
 
 def model(**options: Any) -> EarVAE:
-    """In evaluation mode, after a few batches, so that its batch norms hold statistics."""
+    """In evaluation mode, after a few batches, so that its batch norms hold statistics of them."""
     torch.manual_seed(0)
     made = EarVAE(EarVAEConfig(**{**SMALL, **options}))
     images = noise(16, made.config.image_size, made.config.in_channels)
@@ -61,18 +61,16 @@ def model(**options: Any) -> EarVAE:
 
 
 @torch.no_grad()
-def test_the_identity_part_starts_as_whitened_pca_of_the_backbones_embedding() -> None:
+def test_the_identity_part_starts_as_pca_of_the_backbones_embedding() -> None:
     torch.manual_seed(0)
     vae = EarVAE(EarVAEConfig(**SMALL, appearance_dim=6)).eval()
     images = noise(40)
     vae.fit_closed_form(vae.closed_form_rows(images))
     embeddings = vae.encoder.embedding(images).double().numpy()
-    wanted = PCA(8, whiten=True, svd_solver="full").fit_transform(embeddings)
+    wanted = PCA(8, svd_solver="full").fit_transform(embeddings)
+    wanted /= np.sqrt(wanted.var(axis=0, ddof=1).mean())
     found = vae.encode(images)[:, vae.config.identity_part].double().numpy()
-    correlations = (wanted * found).mean(axis=0) / wanted.std(axis=0) / found.std(axis=0)
-    assert np.allclose(np.abs(correlations), 1, atol=1e-3)  # a direction has no sign
-    assert np.allclose(found.std(axis=0, ddof=1), 1, atol=1e-3)
-    assert np.allclose(found.mean(axis=0), 0, atol=1e-3)
+    assert np.allclose(np.abs(found), np.abs(wanted), atol=1e-3)  # a direction has no sign
 
 
 @torch.no_grad()
@@ -99,14 +97,6 @@ def test_the_identity_part_lies_between_shape_and_light(appearance: int, linear:
     found = vae.embed(images)
     torch.testing.assert_close(found, torch.nn.functional.normalize(mu[:, part], dim=1).detach())
     torch.testing.assert_close(found.norm(dim=1), torch.ones(6))
-
-
-def test_its_latents_have_the_priors_scale_in_training() -> None:
-    vae = model().train()
-    mu, _ = vae.encoder(noise(16))
-    part = mu[:, vae.config.identity_part]
-    torch.testing.assert_close(part.mean(dim=0), torch.zeros(8), atol=1e-5, rtol=0)
-    torch.testing.assert_close(part.std(dim=0, correction=0), torch.ones(8), atol=5e-2, rtol=0)
 
 
 def test_an_embedding_is_the_same_alone_and_in_any_batch() -> None:
@@ -295,7 +285,6 @@ def test_what_cannot_be_trained_so_is_one_line(tiny: list[str], ear_set: Path, t
         (("--train-npy", f"{tmp_path}/one.npy"), "needs two people, one of them with two ears"),
         (("--val-npy", f"{tmp_path}/once.npy"), "needs two people, one of them with two ears"),
         (("--identity-dim", "11"), "--identity-dim 11: must leave at least 2 of 12 latents"),
-        (("--batch-size", "1"), "--identity-weight needs 2 or more"),
     ):
         assert train([*tiny, *IDENTITY, *options]) == 2
         assert reason in only_line(capsys)
@@ -331,7 +320,7 @@ def test_its_embedding_is_that_of_the_authors_network(encoder: str, edgeface: Pa
 
     file = edgeface if encoder == "edgeface_xxs" else official_edgeface("edgeface_xs_q")
     vae, network = edgeface_vae(str(file), encoder), EdgeFace.from_weights(file).eval()
-    images = noise(3, 64)
+    images = noise(3, 112)
     backbone = vae.encoder.backbone
     maps = backbone(images)
     assert [each.shape[1:] for each in maps] == [
@@ -374,10 +363,9 @@ def test_an_ear_recognizers_weights_are_a_start_and_the_vaes_are_one_for_it(
     checkpoint = tmp_path / "vae" / "checkpoints" / "last.ckpt"
     vae = EarVAE.load(checkpoint)
     images = noise(3, 64)
+    resized = torch.nn.functional.interpolate(images, (112, 112), mode="bilinear", antialias=True)
     with torch.no_grad():
-        torch.testing.assert_close(
-            vae.encoder.backbone.embedding(vae.features(images)), recognizer(images), atol=1e-3, rtol=1e-3
-        )
+        torch.testing.assert_close(vae.encoder.embedding(images), recognizer(resized), atol=1e-3, rtol=1e-3)
     assert vae.from_faces
     vae.save_pretrained(tmp_path / "folder")
     assert EarVAE.from_pretrained(tmp_path / "folder").from_faces
