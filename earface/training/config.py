@@ -125,6 +125,13 @@ class RunOptions:
         (), "your callbacks: module:Class, with ,name=value for its constructor", affects_result=False
     )
 
+    def __post_init__(self) -> None:
+        """One value of an option that takes several may be given by itself."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(field.default, tuple) and isinstance(value, str):
+                object.__setattr__(self, field.name, (value,))
+
     @property
     def epochs(self) -> int:
         raise NotImplementedError

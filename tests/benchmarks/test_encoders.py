@@ -15,6 +15,7 @@ from tests.ear_teacher.detector.test_transfer import written
 pytestmark = pytest.mark.runs
 
 
+@pytest.mark.slow
 def test_trained_encoders_are_the_starts_of_the_transfer_table(
     ear_set: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from ear_teacher.config import EarVAETrainingConfig
 from ear_teacher.datamodule import FIT_VIEWS, EarVAEDataModule
+from ear_teacher.detector.config import EarDetectorTrainingConfig
 from earface.core.errors import InputError
 from earface.data.augmentation import _run, geometric, photometric
 from earface.data.npy import read_teacher_npy, write_teacher_npy
@@ -297,3 +298,9 @@ def test_files_in_two_forms_are_refused(two_sets: Path) -> None:
     write_teacher_npy(other, image_paths=data.image_paths, subjects=data.subjects, contract="letterbox")
     with pytest.raises(InputError, match=r"letterbox\.npy: its ears are in the form letterbox, those of .* in stretch"):
         module_of(two_sets, train_npy=(both(two_sets, "train")[0],), val_npy=(both(two_sets, "val")[0], str(other)))
+
+
+def test_one_file_may_be_given_by_itself() -> None:
+    """As in Python code and files of before several were taken."""
+    assert EarVAETrainingConfig(train_npy="a.npy").train_npy == ("a.npy",)
+    assert EarDetectorTrainingConfig(val_json="a.json").val_json == ("a.json",)

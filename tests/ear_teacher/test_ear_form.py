@@ -144,7 +144,7 @@ def test_ears_in_another_form_are_refused_everywhere(
 def test_training_and_validation_ears_are_of_one_form(sets: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
     flags = ("--val-npy", sets["letterbox"] / "val_teacher.npy", "--encoder-weights", "none")
     assert run(sets["canonical"], tmp_path, *flags) == 2
-    assert "prepare both alike" in only_line(capsys)
+    assert "prepare all alike" in only_line(capsys)
 
 
 def test_a_run_does_not_go_on_with_ears_in_another_form(sets: dict[str, Path], tmp_path: Path, capsys: Any) -> None:

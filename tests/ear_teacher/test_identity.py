@@ -203,6 +203,7 @@ def test_people_of_two_files_with_equal_names_have_numbers_of_their_own(ear_set:
 # Training
 
 
+@pytest.mark.slow
 @pytest.mark.runs
 def test_training_raises_the_rank_1_of_other_people(tiny: list[str], tmp_path: Path) -> None:
     """Of the part itself, from chance of random weights on."""
@@ -246,6 +247,7 @@ def trained(ear_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.runs
 def test_tools_take_a_model_that_has_the_part(trained: Path, tmp_path: Path, capsys: Any) -> None:
     checkpoint = str(trained / "checkpoints" / "last.ckpt")
