@@ -1,4 +1,4 @@
-"""Landmarks of drawn ears, placed by a landmarker: what another one can be trained on beside annotated ears."""
+"""Landmarks of sampled ears, placed by a landmarker: what another one can be trained on beside annotated ears."""
 
 from __future__ import annotations
 

@@ -191,6 +191,15 @@ def test_the_linear_path_sees_different_views(one_ear: Path) -> None:
     assert len(torch.unique(rows, dim=0)) > 0.98 * len(rows)
 
 
+@pytest.mark.parametrize(("most", "wanted"), [(99, 8), (5, 5)])
+def test_of_more_images_than_fit_rows_each_is_fitted_on_once(
+    one_ear: Path, monkeypatch: pytest.MonkeyPatch, most: int, wanted: int
+) -> None:
+    monkeypatch.setattr("ear_teacher.datamodule.FIT_ROWS", 3)
+    monkeypatch.setattr("ear_teacher.datamodule.MOST_FIT_ROWS", most)
+    assert len(module_of(one_ear, augment="full").closed_form_rows(lambda images: images.flatten(1))) == wanted
+
+
 # Files
 
 

@@ -1,4 +1,4 @@
-"""What components are called, and the pose that they contain: landmarks moved by hand, and drawn ears."""
+"""What components are called, and the pose that they contain: landmarks moved by hand, and synthetic ears."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_slope_is_scipys_repeated_medians() -> None:
     assert repeated_medians(x, y) == pytest.approx(siegelslopes(y, x).slope)
 
 
-def drawn(view: EarView, **factors: float) -> np.ndarray:
+def synthetic(view: EarView, **factors: float) -> np.ndarray:
     return draw_ear(EarShape(**factors), view, 128).image  # type: ignore[arg-type]
 
 
@@ -104,8 +104,8 @@ def test_drawn_ears_that_differ_in_one_factor_are_called_by_it(aligner: EarAlign
         ({"aspect": 0.70}, {"aspect": 0.54}),
         ({"skin_tone": 0.6}, {"skin_tone": 0.8}),
     ]
-    ends = [[(drawn(view, **first), drawn(view, **last)) for view in views] for first, last in pairs]
-    found, noise = movements([drawn(view) for view in views], ends, aligner)
+    ends = [[(synthetic(view, **first), synthetic(view, **last)) for view in views] for first, last in pairs]
+    found, noise = movements([synthetic(view) for view in views], ends, aligner)
     for movement, words in zip(found, ("lobe longer", "lobe shorter", f"{WHOLE} narrower", NOTHING), strict=True):
         assert words in movement.name
         assert movement.landmarks is not None
@@ -114,7 +114,7 @@ def test_drawn_ears_that_differ_in_one_factor_are_called_by_it(aligner: EarAlign
 
 
 def test_ends_that_show_no_ear_are_not_named(aligner: EarAligner) -> None:
-    ear, nothing = drawn(EarView(side="r")), np.full((128, 128, 3), 90, np.uint8)
+    ear, nothing = synthetic(EarView(side="r")), np.full((128, 128, 3), 90, np.uint8)
     found, _ = movements([ear, ear], [[(nothing, ear)] * 2], aligner)
     assert found[0].name.startswith("not named, the ends show no ear: ")
     assert found[0].landmarks is None
@@ -143,7 +143,7 @@ def test_pose_is_that_of_landmarks_that_were_turned_and_foreshortened(count: int
 def test_a_score_of_the_heads_turn_is_pose_and_one_of_chance_is_not(aligner: EarAligner) -> None:
     rng = np.random.default_rng(0)
     turns = np.linspace(-25, 25, 60)
-    images = np.stack([drawn(EarView(side="lr"[row % 2], rotation=turn)) for row, turn in enumerate(turns)])
+    images = np.stack([synthetic(EarView(side="lr"[row % 2], rotation=turn)) for row, turn in enumerate(turns)])
     in_picture = np.where(np.arange(60) % 2, turns, -turns)  # clockwise; a left ear's counts mirrored
     ears = Ears("", images, [str(row) for row in range(60)], None, 0)
     found, count = pose_by_landmarks(np.stack([turns, in_picture, rng.normal(size=60)], axis=1), ears, aligner)
