@@ -73,6 +73,29 @@ class ResidualBlock(nn.Module):
         return attended
 
 
+class PreActivationBlock(nn.Module):
+    """Batch norm, SiLU, convolution, twice, beside the identity (He et al. 2016); starts as the identity.
+
+    (B, width, H, W) -> (B, width, H, W).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+        )
+        nn.init.zeros_(self.body[-1].weight)  # type: ignore[arg-type]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        added: Tensor = maps + self.body(maps)
+        return added
+
+
 class ConvAttentionBlock(nn.Module):
     """One stage of the `conv` encoder: a halving residual block with channel and spatial attention.
 

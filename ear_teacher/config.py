@@ -154,7 +154,9 @@ class EarVAETrainingConfig(EarVAEShape, BackboneOptions, EarFilesOptions):
     """Train an ear VAE: `earface ears train`. The defaults are the resnet recipe; other encoders bring their own."""
 
     crop_to_bbox: bool = option(False, "crop each image to its bounding box first")
-    augment: Literal["none", "light", "full"] = option("full", "light: flips and small movements; full: everything")
+    augment: Literal["none", "slight", "light", "full"] = option(
+        "full", "slight: movements of hundredths, for ears in canonical form; light: flips and tenths; full: everything"
+    )
     denoise: bool = option(False, "noise, blur, fog, shadow and dropout on the input only: the target stays clean")
     encoder_weights: str = option("pretrained", "pretrained, none, or a weights file")
     identity_weight: float = option(
@@ -208,7 +210,7 @@ class EarVAETrainingConfig(EarVAEShape, BackboneOptions, EarFilesOptions):
     def check(self) -> None:
         super().check()
         self.model_config().check()
-        if self.denoise and self.augment == "none":
+        if self.denoise and self.augment in ("none", "slight"):
             raise InputError("`denoise`: needs `augment` light or full, which add the noise")
 
 

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from ear_teacher.appearance_code import AppearanceCode
 from ear_teacher.config import EDGEFACE_VARIANTS, EarVAEConfig
-from ear_teacher.decoder import Decoder
+from ear_teacher.decoder import build_decoder
 from ear_teacher.encoders import LOGVAR_LIMIT, build_encoder
 from ear_teacher.hub import FORMAT, FROM_FACES, MODEL_CARD
 from ear_teacher.linear_path import LinearPath, share
@@ -62,14 +62,7 @@ class EarVAE(
         config.check()
         self.encoder = build_encoder(config, encoder_weights)
         linear = config.linear_path_size > 0
-        self.decoder = Decoder(
-            config.shape_dim,
-            config.image_size,
-            config.in_channels,
-            config.base_channels,
-            guided=linear,
-            patch_size=config.patch_size,
-        )
+        self.decoder = build_decoder(config)
         self.linear_path: LinearPath | None = None
         if linear:
             self.linear_path = LinearPath(

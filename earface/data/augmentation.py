@@ -17,8 +17,8 @@ import albumentations as A
 import cv2
 import numpy as np
 
-Strength = Literal["none", "light", "full"]
-PixelStrength = Literal[Strength, "strong"]
+Strength = Literal["none", "slight", "light", "full"]
+PixelStrength = Literal["none", "light", "full", "strong"]
 DOWN_AND_UP = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_CUBIC}
 
 
@@ -27,6 +27,18 @@ def geometric(strength: Strength) -> list[Any]:
     if strength == "none":
         return []
     border = cv2.BORDER_REFLECT_101
+    if strength == "slight":
+        return [
+            A.HorizontalFlip(p=0.5),
+            A.Affine(
+                scale=(0.97, 1.03),
+                translate_percent=(-0.015, 0.015),
+                rotate=(-3, 3),
+                interpolation=cv2.INTER_CUBIC,  # a linear one would teach a model to blur
+                border_mode=border,
+                p=0.8,
+            ),
+        ]
     steps: list[Any] = [
         A.HorizontalFlip(p=0.5),
         A.Affine(
@@ -48,7 +60,7 @@ def geometric(strength: Strength) -> list[Any]:
 
 def photometric(strength: Strength) -> list[Any]:
     """Light and colour; `full` is wider."""
-    if strength == "none":
+    if strength in ("none", "slight"):
         return []
     if strength == "light":
         return [

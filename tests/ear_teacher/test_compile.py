@@ -27,6 +27,7 @@ WHOLE = {"fullgraph": True, "backend": "aot_eager"}  # traced and differentiated
     [
         "resnet18",
         "conv",
+        "patches",
         pytest.param("resnet50", marks=pytest.mark.slow),
         pytest.param("dinov2", marks=pytest.mark.slow),
         pytest.param("sam", marks=pytest.mark.slow),
@@ -35,7 +36,10 @@ WHOLE = {"fullgraph": True, "backend": "aot_eager"}  # traced and differentiated
 )
 def test_an_encoder_and_its_decoder_are_one_graph_each(encoder: str) -> None:
     torch.manual_seed(0)
-    config = EarVAEConfig(encoder=encoder, image_size=64, latent_dim=8, base_channels=4, linear_path_size=16)
+    patch, encoder = (4, "conv") if encoder == "patches" else (1, encoder)
+    config = EarVAEConfig(
+        encoder=encoder, image_size=64, latent_dim=8, base_channels=4, linear_path_size=16, patch_size=patch
+    )
     model = EarVAE(config).train()
     images = torch.rand(2, 3, 64, 64) * 2 - 1
     latent = torch.randn(2, 8)

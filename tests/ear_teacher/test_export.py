@@ -27,6 +27,7 @@ pytestmark = pytest.mark.runs
 
 SHAPES = {
     "conv with linear path": {"encoder": "conv", "linear_path_size": 16},
+    "conv with patches": {"encoder": "conv", "linear_path_size": 16, "patch_size": 4},
     "grey resnet18": {"encoder": "resnet18", "linear_path_size": 0, "in_channels": 1},
     "timm with linear path": {"encoder": "timm:test_vit", "linear_path_size": 32},
 }
@@ -37,7 +38,8 @@ def trained(**shape: Any) -> EarVAE:
     torch.manual_seed(0)
     model = EarVAE(**({"base_channels": 4, "latent_dim": 8, "image_size": 64} | shape)).eval()
     model.fit_closed_form(torch.rand(40, 3 * model.config.linear_path_size**2) * 2 - 1)
-    for layer in (model.encoder.head.mu, model.encoder.head.logvar, model.decoder.to_pixels):
+    last = model.decoder.to_patches[-1] if model.config.patch_size > 1 else model.decoder.to_pixels
+    for layer in (model.encoder.head.mu, model.encoder.head.logvar, last):
         nn.init.normal_(layer.weight, std=0.1)
     with torch.no_grad():
         model.train()

@@ -261,21 +261,53 @@ def test_a_new_model_reconstructs_as_pca_does(shrunk: Tensor) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("patch", [1, 2, 4, 8])
-def test_the_decoder_sees_the_whole_picture_of_the_path_at_its_last_grid(ears: Tensor, patch: int) -> None:
-    """At the others its average, so that no grid holds squares of more pixels than `patch`."""
-    model = small(image_size=64, linear_path_size=64, patch_size=patch).eval()
+def test_the_decoder_sees_the_picture_of_the_path_at_every_grid(ears: Tensor) -> None:
+    model = small(image_size=64, linear_path_size=64).eval()
     assert model.linear_path is not None
     model.linear_path.fit(model.linear_path.downsample(ears))
     mu = model.encode(ears[:3])
     seen: list[Tensor] = []
     for up in model.decoder.ups:
-        up.register_forward_pre_hook(lambda _, inputs: seen.append(nn.functional.pixel_shuffle(inputs[2], patch)))
+        up.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[2]))
     model.decode(mu)
     picture = model.linear_path.decode(mu)
-    for shown, shrink in zip(reversed(seen), (1, 2, 4, 8, 16), strict=False):
+    for shown, shrink in zip(reversed(seen), (1, 2, 4, 8, 16), strict=True):
         assert torch.allclose(shown, nn.functional.avg_pool2d(picture, shrink), atol=1e-6)
-    assert len(seen) == {1: 5, 2: 4, 4: 3, 8: 2}[patch]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("patch", [2, 4, 8])
+def test_a_decoder_of_patches_sees_every_pixel_of_the_path_at_every_grid(ears: Tensor, patch: int) -> None:
+    """Of squares of 16 pixels, 8 and so on: a change of one pixel is seen by the place that it lies in."""
+    model = small(image_size=64, linear_path_size=64, patch_size=patch).eval()
+    patches = [scale.patch for scale in model.decoder.scales]
+    assert patches == [16, 8, 4, 2][: len(patches)]
+    assert patches[-1] == patch
+    guide = ears[:1].clone()
+    changed = guide.clone()
+    changed[0, 0, 37, 22] += 1.0
+    for scale in model.decoder.scales:
+        assert scale.guide is not None
+        first, second = (scale.guide(nn.functional.pixel_unshuffle(given, scale.patch)) for given in (guide, changed))
+        moved = (second - first).abs().amax((0, 1))
+        assert tuple(moved.shape) == (64 // scale.patch, 64 // scale.patch)
+        assert moved[37 // scale.patch, 22 // scale.patch] > 1e-3
+        assert (moved > 1e-6).sum() <= 9  # and its neighbours
+
+
+def test_every_part_of_a_decoder_of_patches_learns() -> None:
+    """Most starts at zero, but nothing behind a zero that keeps the gradient away for good."""
+    model = small(image_size=64, linear_path_size=64, patch_size=4)
+    assert model.linear_path is not None
+    model.linear_path.fit(torch.randn(40, 3 * 64 * 64) * 0.2)
+    optimizer = torch.optim.Adam(model.decoder.parameters(), lr=1e-3)
+    start = {name: value.clone() for name, value in model.decoder.named_parameters()}
+    for _ in range(4):
+        optimizer.zero_grad()
+        (model.decode(torch.randn(4, 8)) - noise(4)).square().sum().backward()
+        optimizer.step()
+    same = [name for name, value in model.decoder.named_parameters() if torch.equal(value, start[name])]
+    assert same == []
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from earface.data.augmentation import FaceAugmentation
+from earface.data.augmentation import Augmentation, FaceAugmentation
 from earface.data.images import Pixels
 
 Draw = Callable[..., Pixels]
@@ -38,13 +38,15 @@ def test_faces_keep_their_shape_and_are_not_written_into(draw: Draw) -> None:
     assert np.array_equal(face, before)
 
 
-def dots(augmentation: FaceAugmentation) -> tuple[np.ndarray, np.ndarray]:
+def dots(augmentation: FaceAugmentation | Augmentation) -> tuple[np.ndarray, np.ndarray]:
     """Where each key puts a red dot that lay 44 px right of the middle, (400, 2), and the grey level around it."""
     picture = np.full((129, 129, 3), 128, np.uint8)
     cv2.circle(picture, (108, 64), 4, (255, 60, 60), -1)
     places, levels = [], []
     for key in KEYS:
-        (view,) = augmentation([picture], key)
+        view = (
+            augmentation(picture, key)[0] if isinstance(augmentation, Augmentation) else augmentation([picture], key)[0]
+        )
         red = (view[..., 0].astype(float) - view[..., 1]).clip(10) - 10
         down, right = ((np.indices(red.shape) - 64) * red).sum((1, 2)) / red.sum()
         places.append((right, down))
@@ -80,6 +82,19 @@ def test_full_goes_further() -> None:
     assert 0.5 < (levels != 128).mean() < 0.7
     assert 128 * 0.75 - 2 <= levels.min() < 110
     assert 146 < levels.max() <= 128 * 1.25 + 2
+
+
+def test_slight_moves_an_ear_as_landmarks_err() -> None:
+    """Moved p .8 by 3 degrees, 3 % of size and 1.5 % of the side; light and colour stay."""
+    places, levels = dots(Augmentation("slight", mirror=False))
+    assert (places[:, 0] > 0).all()
+    assert (levels == 128).all()
+    moved = np.hypot(places[:, 0] - 44, places[:, 1])
+    assert 0.72 < (moved > 0.1).mean() < 0.88
+    shift = 0.015 * 129 * np.sqrt(2)
+    assert 2.5 < moved.max() < 44 * np.hypot(0.03, 1.03 * np.radians(3)) + shift + 1
+    mirrored = dots(Augmentation("slight"))[0][:, 0] < 0
+    assert 0.42 < mirrored.mean() < 0.58
 
 
 def test_mirror_only_mirrors_pictures_of_any_size_together(draw: Draw) -> None:
