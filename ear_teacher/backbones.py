@@ -37,6 +37,7 @@ class Backbone(nn.Module, ABC):
 
     channels: list[int]  # of each map, finest first
     grids: list[int]  # their sides
+    posterior_map = -1  # which of them the posterior is made of
     frozen_groups = 0
     with_light = False  # whether it sees a picture with its light where an appearance code takes that out of the others
 

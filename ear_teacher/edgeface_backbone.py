@@ -27,6 +27,7 @@ class EdgeFaceBackbone(Backbone):
     """
 
     embedding_dim = EMBEDDING_DIM
+    posterior_map = -2  # 7x7 at 112 px: the last, 3x3, says who it is and hardly where anything lies
     with_light = True  # as its weights were trained
 
     @classmethod

@@ -99,7 +99,8 @@ class Encoder(nn.Module):
         """latent_dim: without the identity part and the appearance code."""
         super().__init__()
         self.backbone = backbone
-        self.head = PosteriorHead(backbone.channels[-1], backbone.grids[-1], width, latent_dim, identity_dim)
+        level = backbone.posterior_map
+        self.head = PosteriorHead(backbone.channels[level], backbone.grids[level], width, latent_dim, identity_dim)
         self.identity = IdentityHead(backbone.embedding_dim, identity_dim) if identity_dim else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +109,7 @@ class Encoder(nn.Module):
         maps = self.backbone(self._seen(images))
         if self.appearance is not None:
             images, code = self.appearance.split(images)
-        mu, logvar = self.head(maps[-1])
+        mu, logvar = self.head(maps[self.backbone.posterior_map])
         mu = mu.float() if self.linear_path is None else mu.float() + self.linear_path.encode(images)
         if self.identity is not None:
             mu = torch.cat([mu, self.identity(self.backbone.embedding(maps))], dim=1)

@@ -339,6 +339,19 @@ def test_its_embedding_is_the_same_alone_and_in_any_batch(edgeface: Path) -> Non
     assert torch.equal(torch.cat([vae.identity(each[None]) for each in images]), vae.identity(images))
 
 
+@torch.no_grad()
+def test_its_posterior_is_made_of_its_7x7_map(edgeface: Path) -> None:
+    """The map before the last, whose places are twice as fine."""
+    vae = edgeface_vae(str(edgeface))
+    seen: list[torch.Tensor] = []
+    vae.encoder.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    vae.encode(noise(2, 64))
+    maps = vae.features(noise(2, 64))
+    assert maps[-1].shape[2:] == (3, 3)
+    assert seen[0].shape[2:] == (7, 7)
+    assert torch.allclose(seen[0][:2], maps[-2], atol=1e-4)
+
+
 def test_its_output_layer_is_frozen_where_nothing_uses_it(edgeface: Path) -> None:
     for dim, learns in ((0, False), (8, True)):
         backbone = edgeface_vae(str(edgeface), identity_dim=dim).encoder.backbone
