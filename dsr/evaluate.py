@@ -43,10 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         shape = replace(shape, vlr_size=options.vlr_size)
     for path, model in zip(paths, models, strict=True):
         if not model.config.vlr.takes(shape.vlr):
-            other = "not" if options.vlr_size is not None else f"and {paths[0]}"
-            raise InputError(
-                f"{path}: takes {model.config.vlr_size} px {other} {shape.vlr_size}; give one size at a time"
-            )
+            taken = f"{path}: takes {model.config.vlr_size} px"
+            if options.vlr_size is not None:
+                raise InputError(f"{taken}, not {options.vlr_size}: give another `vlr_size`")
+            raise InputError(f"{taken} and {paths[0]} {shape.vlr_size}; give one size at a time")
     names = short_names(paths)
     known = {path: frozenset(model.provenance.trained_on) for path, model in zip(paths, models, strict=True)}
     rows = evaluation_faces(options.dataset_root, options.split, known)
