@@ -1,8 +1,8 @@
 """Aligned HR faces of nobody known, to train on beside a prepared set: none that the set is validated or tested on.
 
 Of 300 faces of LFW, sought among the 2,534 that it is validated and tested on, all were found as JPEG of quality 30, at
-70 and 125 % of their brightness, mirrored, at half size, and turned by 3 degrees; 299 shifted by one pixel, 286 by three.
-Of 9,000 faces of UTKFace, other people, none is taken for one of them (the nearest scores .70 of .91); 14 s of one core.
+70 and 125 % of their brightness, mirrored, at half size, and turned by 3 degrees; 299 shifted by a pixel, 286 by three.
+Of 9,000 faces of UTKFace, other people, none is taken for one of them (the nearest scores .70 of .91); 14 s of a core.
 """
 
 from __future__ import annotations
