@@ -27,8 +27,11 @@ class EdgeFaceLoss:
     All but the first compare a face with itself, so that faces without a class take part in them.
     """
 
-    def __init__(self, weights: EdgeFaceLossWeights, label_smoothing: float = 0.0) -> None:
-        self.weights, self.label_smoothing = weights, label_smoothing
+    def __init__(
+        self, weights: EdgeFaceLossWeights, label_smoothing: float = 0.0, unlabelled: int | None = None
+    ) -> None:
+        """unlabelled: the label of faces without a class; None: all have one."""
+        self.weights, self.label_smoothing, self.unlabelled = weights, label_smoothing, unlabelled
 
     def __call__(
         self,
@@ -40,16 +43,16 @@ class EdgeFaceLoss:
         maps: list[Tensor] | None = None,
         pretrained_maps: list[Tensor] | None = None,
     ) -> LossResult:
-        """logits: (L, C), of the margin head; labels: (L,), of the L faces that have a class; of none the term is 0.
+        """logits: (B, C), of the margin head; labels: (B,); embeddings: (B, D), of the training faces.
 
-        embeddings: (B, D), of the training faces.
+        The margin loss is the mean over the faces with a class, 0 where none has one.
 
         pretrained: (B, D) of length 1, of the HR faces by the pretrained network; None: without `align` and `keep`.
         of_hr: (B, D), of the HR faces by the trained network; None: without `keep`.
         maps, pretrained_maps: of the training faces by the trained network, and of the HR faces by the pretrained one:
         n stages of (B, C, h, w); None: without `feature_match`.
         """
-        terms = {"arcface": margin_loss(logits, labels, self.label_smoothing) if len(labels) else logits.sum()}
+        terms = {"arcface": margin_loss(logits, labels, self.label_smoothing, self.unlabelled)}
         total = self.weights.arcface * terms["arcface"]
         if pretrained is not None:
             terms["align"] = (1.0 - (unit(embeddings) * pretrained).sum(dim=1)).mean()

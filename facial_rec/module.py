@@ -51,7 +51,7 @@ class EdgeFaceLightning(TrainingModule[EdgeFaceStageConfig, EdgeFaceDataModule])
         weights = EdgeFaceLossWeights(
             config.lambda_arcface, config.lambda_align, config.keep_weight, config.lambda_feature_match
         )
-        self.loss = EdgeFaceLoss(weights, config.label_smoothing)
+        self.loss = EdgeFaceLoss(weights, config.label_smoothing, UNSEEN if config.extra_hr else None)
         self.adapters: list[LowRank] = []
         if config.stage == 1:
             model.requires_grad_(False)
@@ -127,11 +127,10 @@ class EdgeFaceLightning(TrainingModule[EdgeFaceStageConfig, EdgeFaceDataModule])
             maps = None
         wanted, pretrained = (None, None) if hr is None else self._of_pretrained(self.contract(hr), maps is not None)
         embeddings, of_hr = embeddings[: len(labels)], embeddings[len(labels) :]
-        own = embeddings
-        if config.extra_hr:  # the head and its statistics are of the faces that have a class
-            labelled = labels != UNSEEN
-            own, labels = embeddings[labelled], labels[labelled]
-        logits = self.head(own, labels)
+        if config.extra_hr:
+            logits = self.head(embeddings, labels.clamp_min(0), labels != UNSEEN)
+        else:
+            logits = self.head(embeddings, labels)
         return self.loss(logits, labels, embeddings, pretrained, of_hr if keeping else None, maps, wanted)
 
     @torch.no_grad()

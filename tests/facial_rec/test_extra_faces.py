@@ -60,20 +60,24 @@ def data_of(arguments: list[str]) -> EdgeFaceDataModule:
 
 
 def test_the_margin_loss_is_of_the_faces_with_a_class_and_0_without_any() -> None:
-    loss = EdgeFaceLoss(EdgeFaceLossWeights(1.0, 1.0), 0.1)
+    loss = EdgeFaceLoss(EdgeFaceLossWeights(1.0, 1.0), 0.1, UNSEEN)
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(6, 8, generator=generator).requires_grad_()
     target = torch.nn.functional.normalize(torch.randn(6, 8, generator=generator), dim=1)
-    logits = torch.randn(2, 5, generator=generator)
-    found = loss(logits, torch.tensor([3, 1]), embeddings, target)
-    assert found.terms["arcface"] == margin_loss(logits, torch.tensor([3, 1]), 0.1)
+    logits = torch.randn(6, 5, generator=generator).requires_grad_()
+    found = loss(logits, torch.tensor([UNSEEN, 3, UNSEEN, UNSEEN, 1, UNSEEN]), embeddings, target)
+    known = margin_loss(logits[[1, 4]], torch.tensor([3, 1]), 0.1)
+    assert float(found.terms["arcface"].detach()) == pytest.approx(float(known.detach()), rel=1e-6)
     cosines = [float(a @ b / a.norm()) for a, b in zip(embeddings.detach(), target, strict=True)]
     assert float(found.terms["align"].detach()) == pytest.approx(1 - np.mean(cosines), abs=1e-6)
-    alone = loss(embeddings[:0] @ torch.zeros(8, 5), torch.zeros(0, dtype=torch.long), embeddings, target)
-    assert float(alone.terms["arcface"]) == 0.0
+    alone = loss(logits, torch.full((6,), UNSEEN), embeddings, target)
+    assert float(alone.terms["arcface"].detach()) == 0.0
     alone.total.backward()
     assert embeddings.grad is not None
     assert embeddings.grad.isfinite().all()
+    assert embeddings.grad.any()
+    assert logits.grad is not None
+    assert not logits.grad.any()
 
 
 def test_feature_matching_is_the_mean_over_stages_of_mean_differences() -> None:
@@ -128,7 +132,14 @@ def test_a_batch_of_both_is_the_losses_of_its_parts(
     module.head.train()
     module.head = fresh(module)
     mixed = module.objective(batch([1, UNSEEN, 0, UNSEEN, UNSEEN, 1])).terms
-    known, unknown = parts([0, 2, 5], [1, 0, 1]), parts([1, 3, 4], [UNSEEN] * 3)
+    statistics = dict(module.head.named_buffers())
+    known = parts([0, 2, 5], [1, 0, 1])
+    for name, value in module.head.named_buffers():
+        torch.testing.assert_close(value, statistics[name])
+        assert not torch.equal(value, dict(fresh(module).named_buffers())[name])
+    unknown = parts([1, 3, 4], [UNSEEN] * 3)
+    for name, value in module.head.named_buffers():
+        assert torch.equal(value, dict(fresh(module).named_buffers())[name])
     assert float(mixed["arcface"]) == pytest.approx(float(known["arcface"]), rel=1e-5)
     assert float(unknown["arcface"]) == 0.0
     names = ["align", "feature_match", *(["keep"] if keep == "1" else [])]
