@@ -18,7 +18,7 @@ from dsr.datamodule import DSRDataModule
 from dsr.evaluate import main as evaluate
 from dsr.inference import model_input, super_resolve
 from dsr.onnx_export import write_onnx
-from dsr.train_dsr import main
+from dsr.train_dsr import main, parsed
 from dsr.upsampler import bicubic_upsample, build_dsr_upsampler
 from dsr.upscale import main as upscale
 from earface.core.errors import InputError
@@ -34,6 +34,7 @@ from earface.synthetic.face_set import FaceSet, write_face_set
 from tests.conftest import only_line
 from tests.dsr.conftest import ALONE, Arguments
 from tests.earface.data.conftest import draw_picture
+from tests.support.documents import PROJECT
 from tests.support.training import assert_same, metric_rows, outcome
 
 pytestmark = pytest.mark.runs
@@ -304,3 +305,16 @@ def test_an_empty_folder_of_extra_faces_is_one_line(
     assert main(arguments(tmp_path, *ALONE, "--extra-hr", str(tmp_path / "empty"))) == 2
     assert "--extra-hr" in (line := only_line(capsys))
     assert "empty: holds no pictures" in line
+
+
+def test_the_pair_of_configurations_fits_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one range, and with one cause of chance; the second reads the checkpoint that the first writes."""
+    from facial_rec.finetune_edgeface import parsed as parsed_finetuning
+
+    monkeypatch.chdir(PROJECT)
+    first = parsed(["--config", "configs/dsr_blind.yaml"])
+    second = parsed_finetuning(["--config", "configs/edgeface_blind.yaml"])
+    for name in ("vlr_size", "degradation", "misalignment", "extra_hr", "dataset_root"):
+        assert getattr(first, name) == getattr(second, name), name
+    assert (str(first.vlr), first.grid, first.variant) == ("14-32", 32, "small")
+    assert second.dsr_checkpoint == f"{first.checkpoint_dir}/last.ckpt"
