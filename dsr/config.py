@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
-from earface.data.face_folders import training_root
-from earface.data.face_sizes import FACE_SIZE, USUAL_VLR, VLRSize, parse_vlr_size
+from earface.data.face_folders import require_folders, training_root
+from earface.data.face_sizes import FACE_SIZE, USUAL_VLR, VLRRange, VLRSize, check_vlr, parse_vlr_sizes
 from earface.training.config import SHARED_ALIASES, TrainerOptions, help_layout
 
 HR_SIZE = FACE_SIZE  # side of the output, pixels
@@ -20,22 +20,22 @@ class DSRConfig:
 
     base_channels: int = option(128, "width of the residual blocks", low=8, high=1024)
     residual_blocks: int = option(16, "how many residual blocks", low=1, high=256)
-    vlr_size: str = option(USUAL_VLR, "size of the input faces: 32, 24, 16 or 14x16 (width x height)")
+    vlr_size: str = option(USUAL_VLR, "size of the input faces: 32, 24, 16, 14x16 (width x height), or a range, 14-32")
 
     @property
-    def vlr(self) -> VLRSize:
-        return parse_vlr_size(self.vlr_size)
+    def vlr(self) -> VLRSize | VLRRange:
+        return parse_vlr_sizes(self.vlr_size)
 
     @property
     def grid(self) -> int:
         """Side of the square that the blocks work on: 128 / 2^n, the smallest that holds the VLR face."""
-        return next(side for side in (8, 16, 32, 64) if side >= max(self.vlr))
+        return next(side for side in (8, 16, 32, 64) if side >= self.vlr.longest)
 
     def check(self) -> None:
         """Raise InputError for a shape that cannot be built."""
         check_options(self)
         try:
-            parse_vlr_size(self.vlr_size)
+            parse_vlr_sizes(self.vlr_size)
         except InputError as error:
             raise InputError(f"`vlr_size`: {error}") from None
 
@@ -46,8 +46,17 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
 
     variant: Literal["full", "small"] = option("full", "sets width and depth; small takes a tenth of the multiply-adds")
     dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
-    degradation: Literal["bicubic", "realistic", "files"] = option(
-        "bicubic", "how VLR is made from the augmented HR face; files: the set's own VLR pictures, mirrored at most"
+    extra_hr: tuple[str, ...] = option((), "folders of more aligned 128x128 faces, without identities, to train on")
+    degradation: Literal["bicubic", "area", "realistic", "mixed", "files"] = option(
+        "bicubic",
+        "how VLR is made from the augmented HR face; mixed: by one of these, drawn for each; files: the set's own VLR "
+        "pictures, mirrored at most",
+    )
+    misalignment: float = option(
+        0.0,
+        "VLR is made of HR shifted by up to so many VLR pixels, and for each turned by 5 degrees and zoomed by 7.5 %",
+        low=0,
+        high=2,
     )
     augment: Literal["none", "light", "full"] = option(
         "light", "of HR faces: mirrored, rotated by up to 6 degrees, colour jitter; full is stronger, for small sets"
@@ -89,9 +98,11 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
 
     def check_files(self) -> None:
         training_root(self.dataset_root)
+        require_folders(self.extra_hr)
 
     def check(self) -> None:
         super().check()
+        check_vlr(self.vlr_size, self.degradation, self.misalignment, self.extra_hr)
         if self.recognizer == "none" and (self.lambda_identity or self.lambda_feature_match):
             raise InputError(
                 "`recognizer` none: also give `lambda_identity` 0 `lambda_feature_match` 0, whose losses need it"
@@ -105,7 +116,7 @@ HELP = help_layout(
         *("dataset_root", "vlr_size", "degradation", "variant", "recognizer"),
         *("epochs", "batch_size", "lr", "checkpoint_dir", "accelerator"),
     ),
-    data=("dataset_root", "vlr_size", "degradation", "augment"),
+    data=("dataset_root", "extra_hr", "vlr_size", "degradation", "misalignment", "augment"),
     model=("variant", "base_channels", "residual_blocks"),
     losses=(
         *("recognizer", "second_recognizer", "crop", "recognizer_jitter", "lambda_perceptual", "lambda_identity"),

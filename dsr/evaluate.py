@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -38,11 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         models = [needed(partial(DSR.load, path, device, options.weights)) for path in paths]
         recognizers = load_frozen_recognizers(options, needed)
     shape = models[0].config
-    for path, model in zip(paths[1:], models[1:], strict=True):
-        if model.config.vlr != shape.vlr:
-            raise InputError(
-                f"{path}: takes {model.config.vlr_size} px and {paths[0]} {shape.vlr_size}; give one size at a time"
-            )
+    if options.vlr_size is not None:
+        shape = replace(shape, vlr_size=options.vlr_size)
+    for path, model in zip(paths, models, strict=True):
+        if not model.config.vlr.takes(shape.vlr):
+            taken = f"{path}: takes {model.config.vlr_size} px"
+            if options.vlr_size is not None:
+                raise InputError(f"{taken}, not {options.vlr_size}: give another `vlr_size`")
+            raise InputError(f"{taken} and {paths[0]} {shape.vlr_size}; give one size at a time")
     names = short_names(paths)
     known = {path: frozenset(model.provenance.trained_on) for path, model in zip(paths, models, strict=True)}
     rows = evaluation_faces(options.dataset_root, options.split, known)

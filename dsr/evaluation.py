@@ -22,9 +22,11 @@ from earface.core.notices import warnings_given
 from earface.core.progress import tracked
 from earface.data.face_dataset import FaceBatch, FaceDataset, FacePixels, on_device, usable_faces, with_vlr
 from earface.data.face_rows import FaceRow
+from earface.data.face_sizes import FILES, VLRRange, VLRSize, check_vlr
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import interpolate
 from earface.data.tables import write_csv
+from earface.data.vlr_rule import VLRRule
 from earface.metrics.image_quality import warn_if_too_good
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.inference import choose_device
@@ -55,9 +57,17 @@ class EvaluationFaces:
     def __init__(
         self, rows: Sequence[FaceRow], shape: DSRConfig, degradation: str, options: DSREvaluationOptions
     ) -> None:
-        files = degradation == "files"
-        self.rows = usable_faces(rows, shape.vlr if files else None)
-        self.dataset = FaceDataset(self.rows, seed=options.seed, files=files)
+        files, sizes = degradation == FILES, shape.vlr
+        check_vlr(shape.vlr_size, degradation)
+        self.rows = usable_faces(rows, sizes if files and isinstance(sizes, VLRSize) else None)
+        several = isinstance(sizes, VLRRange)
+        self.dataset = FaceDataset(
+            self.rows,
+            seed=options.seed,
+            files=files,
+            rule=VLRRule(degradation, sizes) if several else None,
+            grid=shape.grid if several else None,
+        )
         self.loader = WorkerLoader(self.dataset, batch_size=options.batch_size, num_workers=options.num_workers)
         self.shape, self.degradation, self.device = shape, degradation, choose_device(options.device)
 

@@ -9,8 +9,12 @@ from typing import Any
 from dsr.config import HR_SIZE, DSRConfig
 from earface.core.errors import InputError
 from earface.core.files import CONFIG
+from earface.data.face_sizes import VLRSize
 from earface.nn.pretrained_folder import PROVENANCE, PretrainedFormat
 
+ENLARGE = (
+    "of any of these sizes, which the model, or who runs its ONNX file, enlarges to the grid: bicubic (a = -.75), float"
+)
 RESIZE = "an aligned face, each axis by itself: bicubic with antialiasing, as Pillow's BICUBIC"
 
 MODEL_CARD = """---
@@ -29,10 +33,17 @@ faces = model(vlr)  # vlr as config.json says -> (B, 3, 128, 128), RGB in [-1, 1
 
 
 def image_contract(config: DSRConfig) -> dict[str, Any]:
-    """How a VLR face must be prepared; values of [0, 1] minus mean, divided by std, are in range."""
+    """How a VLR face must be prepared; values of [0, 1] minus mean, divided by std, are in range.
+
+    Of a range, width and height are those of the grid, and `sizes` and `enlarge` say how a face comes to it.
+    """
+    sizes = config.vlr
+    if isinstance(sizes, VLRSize):
+        size: dict[str, Any] = {"width": sizes.width, "height": sizes.height}
+    else:
+        size = {"sizes": [sizes.low, sizes.high], "enlarge": ENLARGE, "width": config.grid, "height": config.grid}
     return {
-        "width": config.vlr.width,
-        "height": config.vlr.height,
+        **size,
         "output_size": HR_SIZE,
         "channels": "RGB",
         "resize": RESIZE,
@@ -42,8 +53,8 @@ def image_contract(config: DSRConfig) -> dict[str, Any]:
     }
 
 
-LIMITS = """It takes aligned faces of one size. What it adds to a face is likely, not seen: its pictures are no evidence
-of how somebody looks, and nobody should be named by them alone.
+LIMITS = """It takes aligned faces of the sizes in config.json. What it adds to a face is likely, not seen: its
+pictures are no evidence of how somebody looks, and nobody should be named by them alone.
 """
 
 FORMAT = PretrainedFormat(

@@ -14,7 +14,7 @@ from earface.core.errors import InputError
 from earface.core.needed import MissingWeightsError
 from earface.data.pixels import to_unit
 from earface.nn.frozen import FrozenRecognizer
-from earface.nn.losses import LossResult
+from earface.nn.losses import LossResult, feature_matching_loss
 from earface.nn.perceptual import PerceptualLoss
 from earface.nn.precision import float32_island
 
@@ -116,16 +116,6 @@ def l1_loss(sr: Tensor, hr: Tensor) -> Tensor:
 def identity_loss(first: Tensor, second: Tensor) -> Tensor:
     """Embeddings (B, D) twice -> the mean of 1 - cosine, 0 to 2."""
     return (1.0 - F.cosine_similarity(first, second, dim=1)).mean()
-
-
-def feature_matching_loss(found: list[Tensor], wanted: list[Tensor]) -> Tensor:
-    """Maps of n stages, (B, C, h, w) each, twice -> the mean over stages of the mean absolute difference."""
-    return torch.stack([_map_distance(one, other) for one, other in zip(found, wanted, strict=True)]).mean()
-
-
-@float32_island
-def _map_distance(found: Tensor, wanted: Tensor) -> Tensor:
-    return (found - wanted).abs().mean()
 
 
 @float32_island

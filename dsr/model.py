@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dsr.config import HR_SIZE, DSRConfig
 from dsr.hub import FORMAT, MODEL_CARD, Provenance, read_provenance
+from earface.data.face_sizes import VLRRange, VLRSize
 from earface.data.pixels import interpolate
 from earface.nn.trained_model import TrainedModel
 
@@ -73,7 +74,8 @@ class DSR(
     """Faces (B, 3, h, w) in [-1, 1], RGB, of `config.vlr` -> (B, 3, 128, 128): bicubic interpolation, corrected.
 
     All blocks work at the low resolution; one pixel shuffle goes to 128. A size that is not 128 / 2^n is brought to the
-    next that is by bicubic interpolation first.
+    next that is, `config.grid`, by bicubic interpolation first. Of a range, every face is brought to the grid so, in
+    float, as the loader does it in training, and goes on as a face of that size.
     """
 
     format, command, old_key = FORMAT, "dsr train", "dsr"
@@ -91,25 +93,37 @@ class DSR(
     def forward(self, vlr: Tensor) -> Tensor:
         """Clipped to [-1, 1] in evaluation mode; in training values outside keep their gradient.
 
-        Raises ValueError for faces of another size.
+        Raises ValueError for faces of another size; of a range, for those outside it and not on the grid.
         """
-        size = self.config.vlr
-        if vlr.ndim != 4 or vlr.shape[1:] != (3, size.height, size.width) or not vlr.is_floating_point():
+        sizes, grid = self.config.vlr, self.config.grid
+        if vlr.ndim != 4 or vlr.shape[1] != 3 or not vlr.is_floating_point() or not self._takes(*vlr.shape[2:]):
             found = f"{vlr.dtype} {tuple(vlr.shape)}"
-            raise ValueError(f"float faces (B, 3, {size.height}, {size.width}) in [-1, 1] wanted, not {found}")
+            if isinstance(sizes, VLRRange):
+                wanted = f"h, w), h and w in {sizes} or both {grid}"
+            else:
+                wanted = f"{sizes.height}, {sizes.width})"
+            raise ValueError(f"float faces (B, 3, {wanted} in [-1, 1] wanted, not {found}")
+        if isinstance(sizes, VLRRange):
+            vlr = interpolate(vlr, grid)
         shallow = self.head(interpolate(vlr, self.config.grid))
         sr = interpolate(vlr, HR_SIZE) + self.tail(shallow + self.body(shallow)).float()
         return sr if self.training else sr.clamp(-1.0, 1.0)
 
+    def _takes(self, height: int, width: int) -> bool:
+        sizes = self.config.vlr
+        on_grid = isinstance(sizes, VLRRange) and height == width == self.config.grid
+        return on_grid or sizes.takes(VLRSize(width, height))
+
     def upscale(self, pictures: Pictures) -> NDArray[np.uint8]:
         """(N, 128, 128, 3) uint8 RGB of small faces in any form that Python code has them in.
 
-        pictures: one or several, as `earface.data.given` takes them, of `config.vlr` or resized to it; a float tensor
-        (B, 3, h, w) of that size. Raises InputError, also for a face of other proportions.
+        pictures: one or several, as `earface.data.given` takes them, of `config.vlr` or resized to it (of a range, to
+        the nearest size in it); a float tensor (B, 3, h, w) of that size. Raises InputError, also for a face of other
+        proportions.
         """
         from dsr.inference import upscale_given  # on first use: it needs OpenCV
 
-        return upscale_given(self, self.config.vlr, pictures)
+        return upscale_given(self, self.config, pictures)
 
     def load_extras(self, checkpoint: Mapping[str, Any]) -> None:
         options = checkpoint["hyper_parameters"].get("options", {})

@@ -15,7 +15,9 @@ from dsr.config import HR_SIZE, DSRTrainingConfig
 from dsr.datamodule import DSRDataModule
 from dsr.losses import DSRLoss, DSRLossResult, DSRLossWeights, Perceptual
 from dsr.model import DSR
+from earface.data.degradation import bicubic
 from earface.data.face_dataset import FaceBatch
+from earface.data.face_sizes import VLRRange
 from earface.data.image_grid import save_image_grid
 from earface.data.pixels import interpolate, to_unit
 from earface.metrics.identification import one_gallery_picture, rank_one_hits
@@ -93,17 +95,27 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         vlr, hr = batch["vlr"], batch["hr"]
         sr = self.model(vlr).float()
         result = self.loss(sr, hr)
-        found, bicubic, wanted = to_unit(sr), to_unit(interpolate(vlr, HR_SIZE)).clamp(0, 1), to_unit(hr)
+        found, plain, wanted = to_unit(sr), to_unit(interpolate(vlr, HR_SIZE)).clamp(0, 1), to_unit(hr)
         values = {
             "loss": result.total,
             "psnr": (rgb := psnr(found, wanted)).mean(),
-            "psnr_gain": (rgb - psnr(bicubic, wanted)).mean(),
+            "psnr_gain": (rgb - psnr(plain, wanted)).mean(),
             "psnr_y": psnr(luma(found), luma(wanted), crop_border=HR_SIZE // self.config.grid).mean(),
             "ssim": ssim(found, wanted).mean(),
             **result.terms,
         }
-        self.sums.add(values, len(hr))
         self.faces.add(batch["index"], sr, hr, result.embedding)
+        self.sums.add(values | self._at_examples(batch["index"], hr), len(hr))
+
+    def _at_examples(self, index: Tensor, hr: Tensor) -> dict[str, Tensor]:
+        """Of a range: PSNR and cosine, of the last recogniser, at single sizes: bicubic and aligned, so comparable."""
+        sizes, values = self.config.vlr, dict[str, Tensor]()
+        for size in sizes.examples if isinstance(sizes, VLRRange) else ():
+            sr = self.model(bicubic(hr, size)).float()
+            values[f"psnr_{size}"] = psnr(to_unit(sr), to_unit(hr)).mean()
+            if (cosine := self.faces.cosine(index, sr)) is not None:
+                values[f"cosine_{size}"] = cosine
+        return values
 
     def on_validation_epoch_end(self) -> None:
         means = self.validation_means()
@@ -166,6 +178,15 @@ class ValidationFaces:
             self._put(self.sr, suffix, index, recognizer(sr)[1] if known is None else known)
             if not self.hr_complete:
                 self._put(self.hr, suffix, index, recognizer(hr)[1])
+
+    def cosine(self, index: Tensor, sr: Tensor) -> Tensor | None:
+        """Of other super-resolved faces after `add` of the same, and HR, by the last recogniser; None: without."""
+        if not self.recognizers:
+            return None
+        suffix, recognizer = list(self.recognizers.items())[-1]
+        table = self.hr[suffix]
+        hr = table[index.to(table.device)].to(sr.device)
+        return (recognizer(sr)[1].float() * hr).sum(dim=1).mean()
 
     def metrics(self, identities: np.ndarray, over_processes: Callable[[Tensor], Tensor]) -> dict[str, float]:
         """val/cosine of SR and HR, and val/rank1 of SR against the first HR face of each identity, by recogniser.

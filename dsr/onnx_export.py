@@ -6,17 +6,19 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dsr.hub import image_contract
+from dsr.inference import model_input
 from dsr.model import DSR
 from dsr.options import ONNX_FILE
 from dsr.upscaling import read_small_faces
-from earface.data.face_sizes import VLRSize
+from earface.data.face_sizes import VLRRange, VLRSize
 from earface.data.folders import pictures_at
-from earface.data.images import Pixels
 from earface.export.losses import picture_loss
 from earface.export.onnx_export import BATCHES, Difference, OnnxPart, write_parts
 from earface.export.quantization import Calibration, Quantization, calibration_of
@@ -35,27 +37,29 @@ def write_onnx(
 ) -> list[Difference]:
     """dsr.onnx: vlr (N, 3, h, w) -> sr (N, 3, 128, 128), both RGB in [-1, 1]. model: in evaluation mode, on the CPU.
 
-    The image contract and the weights' digest are kept in the file. int8: of `calibration_faces`, writes
-    dsr_int8.onnx, too. Raises InputError as `write_parts` does.
+    Of a range, h and w are its grid's, as the image contract says. The contract and the weights' digest are kept in the
+    file. int8: of `calibration_faces`, writes dsr_int8.onnx, too. Raises InputError as `write_parts` does.
     """
     about = {
         "vlr_size": str(model.config.vlr),
         "image": json.dumps(image_contract(model.config)),
         "digest": weights_digest(model, str(model.config.vlr)),
     }
-    part = OnnxPart(ONNX_FILE, model, examples(model.config.vlr, max(BATCHES)), "vlr", ("sr",))
+    size = model.config.vlr
+    taken = VLRSize(model.config.grid, model.config.grid) if isinstance(size, VLRRange) else size
+    part = OnnxPart(ONNX_FILE, model, examples(taken, max(BATCHES)), "vlr", ("sr",))
     derived = None if int8 is None else int8.derived(ONNX_FILE, int8.calibration.inputs, picture_loss())
     return write_parts(folder, [part], tolerance, about, half, opset, derived)
 
 
 def calibration_faces(model: DSR, source: str) -> Calibration:
-    """Faces of a folder, of the size that the model takes or resized to it. Raises InputError, also for too few."""
+    """Faces of a folder, as the ONNX file takes them. Raises InputError, also for too few."""
     paths = pictures_at(source)
 
-    def read(rows: list[int]) -> tuple[Sequence[int], Pixels]:
+    def read(rows: list[int]) -> tuple[Sequence[int], NDArray[np.float32]]:
         chosen = [paths[row] for row in rows]
         faces = read_small_faces(chosen, model.config.vlr)
-        return [chosen.index(path) for path in faces.paths], faces.pixels
+        return [chosen.index(path) for path in faces.paths], model_input(faces.pixels, model.config).numpy()
 
     return calibration_of(source, [""] * len(paths), read)
 

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
 from earface.core.tool_options import ModelOptions, PeopleOptions
+from earface.data.face_sizes import check_vlr
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 COMPARISON = "compare.png"
@@ -24,13 +25,16 @@ class DSREvaluationOptions(PeopleOptions, ModelOptions):
         ("dsr/checkpoints/last.ckpt",),
         ".ckpt files, quoted patterns (newest match), exported folders; all of one VLR size",
     )
+    vlr_size: str | None = option(
+        None, "size of the VLR faces, or a range; default: as the first checkpoint was trained"
+    )
     dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
     split: Literal["train", "val", "test"] = option("test", "which of its splits")
-    degradation: Literal["bicubic", "realistic", "files"] | None = option(
+    degradation: Literal["bicubic", "area", "realistic", "mixed", "files"] | None = option(
         None, "how VLR faces are made; files: the set's own; default: as the first checkpoint was trained"
     )
     seed: int = option(
-        42, "of realistic degradation; the seed of earface faces prepare gives the VLR of its files", low=0
+        42, "of sizes and degradation by chance; the seed of earface faces prepare gives the VLR of its files", low=0
     )
     recognizer: str = option("edgeface_xxs", "a published EdgeFace variant, a file of its weights, or none")
     second_recognizer: str = option("edgeface_xs_gamma_06", "another one, likewise")
@@ -43,6 +47,8 @@ class DSREvaluationOptions(PeopleOptions, ModelOptions):
         check_options(self)
         if not self.checkpoint:
             raise InputError("`checkpoint`: give one or more")
+        if self.vlr_size is not None:
+            check_vlr(self.vlr_size, self.degradation or "")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from earface.core.errors import InputError
-from earface.data.face_sizes import FACE_SIZE, NONE, parse_vlr_size
+from earface.data.face_sizes import FACE_SIZE, NONE, VLRRange, parse_vlr_sizes
 from earface.data.pixels import interpolate
 from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.inference import weights_digest
@@ -27,7 +27,7 @@ def build_upsamplers(
 ) -> list[Upsampler]:
     """An Upsampler for each name but none. Raises InputError if the super-resolver cannot be loaded."""
     builders = {
-        "bicubic": lambda: Upsampler("bicubic", bicubic_upsample),
+        "bicubic": lambda: Upsampler("bicubic", bicubic_upsample, grid=FACE_SIZE),
         "dsr": lambda: build_dsr_upsampler(dsr_checkpoint, device, precision, vlr_size),
     }
     return [builders[name]() for name in names if name in ENLARGING]
@@ -43,13 +43,14 @@ def build_dsr_upsampler(
 ) -> Upsampler:
     """checkpoint: of a run, a pattern, or an exported folder. precision: 32, 16 or bf16, the last two with autocast.
 
+    vlr_size: of the faces, or a range of sizes, which a model of a range must take all of.
     A face's pixels are the same alone and in any batch. Raises InputError if the model takes another size.
     """
     from dsr.inference import super_resolve
     from dsr.model import DSR
 
     model = DSR.load(checkpoint, device)
-    if vlr_size is not None and model.config.vlr != parse_vlr_size(vlr_size):
+    if vlr_size is not None and not model.config.vlr.takes(parse_vlr_sizes(vlr_size)):
         raise InputError(
             f"{checkpoint}: takes {model.config.vlr_size} px, not {vlr_size}: give `vlr_size` "
             f"{model.config.vlr_size}, or another `dsr_checkpoint`"
@@ -60,6 +61,7 @@ def build_dsr_upsampler(
         origin=weights_digest(model, str(model.config.vlr)),
         trained_on=frozenset(model.provenance.trained_on),
         vlr=model.config.vlr,
+        grid=model.config.grid if isinstance(model.config.vlr, VLRRange) else None,
         source=checkpoint,
         degradation=model.provenance.degradation,
     )

@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with first_imports():
         from dsr.model import DSR
         from dsr.upscaling import plan_targets, read_small_faces, write_comparison, write_faces
+        from earface.data.face_sizes import VLRSize
         from earface.nn.inference import choose_device
 
     out = Path(options.out)
@@ -39,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     count, seconds = len(faces.paths), time.perf_counter() - start
     print(f"{count} faces in {seconds:.1f} s, {count / seconds:.0f} a second on {device}")
     if faces.resized:
-        print(f"{faces.resized} of them were not {size.width}x{size.height} and were resized to it first")
+        wanted = f"{size.width}x{size.height}" if isinstance(size, VLRSize) else f"within {size}"
+        print(f"{faces.resized} of them were not {wanted} and were resized to it first")
     if faces.skipped:
         print(f"{len(faces.skipped)} of {len(targets)} pictures cannot be used and are left out:")
         for path, reason in faces.skipped:

@@ -7,32 +7,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dsr.comparison_grid import comparison_rows
-from dsr.inference import ALIGN_FIRST, at_size, super_resolve
+from dsr.inference import ALIGN_FIRST, at_size, model_input, super_resolve
 from dsr.model import DSR
 from dsr.options import COMPARISON
 from earface.core.errors import InputError
 from earface.core.files import refuse_to_replace
 from earface.core.progress import tracked
 from earface.data.aligned_faces import LargeFaces
-from earface.data.face_sizes import VLRSize
+from earface.data.face_sizes import VLRRange, VLRSize
 from earface.data.folders import pictures_at
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.image_grid import save_image_grid
 from earface.data.images import Pixels, read_ahead, read_image, write_image
-from earface.data.pixels import to_model_range, to_uint8
+from earface.data.pixels import to_uint8
 
 GRID_FACES = 12
 
 
 @dataclass(frozen=True)
 class SmallFaces:
-    """The pictures that could be read, at the size that the model takes."""
+    """The pictures that could be read, at a size that the model takes."""
 
     paths: list[Path]  # (N,)
-    pixels: Pixels  # (N, h, w, 3), RGB
+    pixels: list[Pixels]  # N of (h, w, 3), RGB
     resized: int  # how many were of another size
     skipped: list[tuple[Path, str]]  # the others, and why
 
@@ -70,8 +69,11 @@ def _check_free(targets: Sequence[Path], pictures: set[Path], overwrite: bool) -
     refuse_to_replace(targets, overwrite)
 
 
-def read_small_faces(paths: Sequence[Path], size: VLRSize) -> SmallFaces:
-    """RGB, at `size`; 3 KB each at 32x32. Raises InputError if more than 5 % cannot be used: read, or not square."""
+def read_small_faces(paths: Sequence[Path], size: VLRSize | VLRRange) -> SmallFaces:
+    """RGB, at `size`, of a range in it; 3 KB each at 32x32.
+
+    Raises InputError if more than 5 % cannot be used: read, or not square.
+    """
 
     large = LargeFaces()
 
@@ -82,7 +84,7 @@ def read_small_faces(paths: Sequence[Path], size: VLRSize) -> SmallFaces:
         except InputError as error:
             return error
         large.look(path, picture)
-        return small, picture.shape[:2] != (size.height, size.width)
+        return small, small is not picture
 
     found: list[tuple[Path, Pixels, bool]] = []
     skipped: list[tuple[Path, str]] = []
@@ -95,7 +97,7 @@ def read_small_faces(paths: Sequence[Path], size: VLRSize) -> SmallFaces:
             found.append((path, *result))
     large.warn(len(paths), ALIGN_FIRST)
     resized = sum(other_size for *_, other_size in found)
-    return SmallFaces([path for path, *_ in found], np.stack([each for _, each, _ in found]), resized, skipped)
+    return SmallFaces([path for path, *_ in found], [each for _, each, _ in found], resized, skipped)
 
 
 def _too_many(skipped: Sequence[tuple[Path, str]], count: int) -> str:
@@ -111,7 +113,7 @@ def write_faces(
     """A PNG file for each, whole or not at all."""
     batches = range(0, len(faces.paths), batch_size)
     for start in tracked(batches, "upscaling, batches"):
-        vlr = to_model_range(torch.from_numpy(faces.pixels[start : start + batch_size]).to(device))
+        vlr = model_input(faces.pixels[start : start + batch_size], model.config).to(device)
         pictures = to_uint8(super_resolve(model, vlr, precision)).cpu().numpy()
         for path, picture in zip(faces.paths[start : start + batch_size], pictures, strict=True):
             write_image(targets[path], picture)
@@ -120,5 +122,5 @@ def write_faces(
 def write_comparison(model: DSR, faces: SmallFaces, path: Path, device: str, precision: str) -> None:
     """An image grid of up to GRID_FACES of them, evenly chosen."""
     chosen = np.unique(np.linspace(0, len(faces.paths) - 1, GRID_FACES).round().astype(int))
-    vlr = to_model_range(torch.from_numpy(faces.pixels[chosen]).to(device))
+    vlr = model_input([faces.pixels[place] for place in chosen], model.config).to(device)
     save_image_grid(path, comparison_rows(vlr, {"DSR": super_resolve(model, vlr, precision)}))

@@ -25,12 +25,17 @@ class DSR:
         self.image = json.loads(self.network.get_modelmeta().custom_metadata_map["image"])
 
     def __call__(self, face: np.ndarray) -> np.ndarray:
-        width, height = self.image["width"], self.image["height"]
+        grid = self.image["width"], self.image["height"]
+        low, high = self.image.get("sizes", (0, 0))  # of a model that takes a range of them
+        width, height = (min(max(side, low), high) for side in face.shape[1::-1]) if high else grid
         if face.shape[:2] != (height, width):
             across, down = bicubic(face.shape[1], width), bicubic(face.shape[0], height)
             face = np.einsum("yh,hwc,xw->yxc", down, face / 127.5 - 1, across)
             face = ((face.clip(-1, 1) + 1) * 127.5).round()
-        values = (face.transpose(2, 0, 1)[None] / 127.5 - 1).astype(np.float32)
+        values = (face / 127.5 - 1).astype(np.float32)
+        if (width, height) != grid:
+            values = cv2.resize(values, grid, interpolation=cv2.INTER_CUBIC)
+        values = np.ascontiguousarray(values.transpose(2, 0, 1)[None])
         (faces,) = self.network.run(["sr"], {"vlr": values})
         return ((faces[0] + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0)
 

@@ -9,13 +9,23 @@ from typing import Literal
 from earface.core.errors import InputError
 from earface.core.files import CONFIG, WEIGHTS
 from earface.core.options import check_options, option
-from earface.data.face_folders import training_root
-from earface.data.face_sizes import HR, NONE, UPSAMPLERS, VLRSize, parse_vlr_size
+from earface.data.face_folders import require_folders, training_root
+from earface.data.face_sizes import (
+    HR,
+    NONE,
+    UPSAMPLERS,
+    VLRRange,
+    VLRSize,
+    by_chance,
+    check_vlr,
+    parse_vlr_sizes,
+)
 from earface.training.config import SHARED_ALIASES, RunOptions, help_layout
 
 STAGE2_ONLY = (
     *("head_lr_stage2", "backbone_lr", "layer_decay", "lora_rank"),
-    *("lambda_arcface", "lambda_align", "keep_weight", "max_forgetting"),
+    *("lambda_arcface", "lambda_align", "lambda_feature_match", "keep_weight", "max_forgetting"),
+    *("extra_hr", "draws"),
 )
 
 
@@ -44,9 +54,22 @@ class EdgeFaceTrainingConfig(RunOptions):
     dsr_checkpoint: str = option(
         "dsr/checkpoints/last.ckpt", "the super-resolver of `upsampler` dsr, or a quoted pattern"
     )
-    vlr_size: str = option("32", "size of the VLR faces: 32, 24, 16 or 14x16 (width x height)")
-    degradation: Literal["bicubic", "realistic", "files"] = option(
-        "bicubic", "how VLR is made from the HR face; files: the set's own VLR pictures"
+    extra_hr: tuple[str, ...] = option(
+        (), "folders of more aligned 128x128 faces, without identities, for all terms of the loss but the margin loss"
+    )
+    vlr_size: str = option("32", "size of the VLR faces: 32, 24, 16, 14x16 (width x height), or a range, 14-32")
+    degradation: Literal["bicubic", "area", "realistic", "mixed", "files"] = option(
+        "bicubic",
+        "how VLR is made from the HR face; mixed: by one of these, drawn for each; files: the set's own VLR pictures",
+    )
+    misalignment: float = option(
+        0.0,
+        "VLR is made of HR shifted by up to so many VLR pixels, and for each turned by 5 degrees and zoomed by 7.5 %",
+        low=0,
+        high=2,
+    )
+    draws: int = option(
+        1, "degradations of each face that are cached, where chance decides them; epochs take them in turn", low=1
     )
     cache_dir: str = option("facial_rec/cache", "memory maps of enlarged faces, computed once", affects_result=False)
     min_images: int = option(2, "identities with fewer images are left out of training", low=1)
@@ -68,6 +91,9 @@ class EdgeFaceTrainingConfig(RunOptions):
     label_smoothing: float = option(0.08, "of the targets, on the scaled logits", low=0, high=0.99)
     lambda_arcface: float = option(1.0, "weight of the margin loss", low=0)
     lambda_align: float = option(0.0, "weight of 1 - cosine to the pretrained embedding of the HR face", low=0)
+    lambda_feature_match: float = option(
+        0.0, "weight of the distance between feature maps and the pretrained network's of the HR face", low=0
+    )
     keep_weight: float = option(0.0, "weight of 1 - cosine to the pretrained network, both on the HR face", low=0)
     max_forgetting: float = option(
         0.3, "percentage points by which rank-1 of HR faces may fall in the selected checkpoint", low=0, high=100
@@ -83,8 +109,8 @@ class EdgeFaceTrainingConfig(RunOptions):
     log_dir: str = option("facial_rec/logs", "TensorBoard events, metrics.csv and pictures", affects_result=False)
 
     @property
-    def vlr(self) -> VLRSize:
-        return parse_vlr_size(self.vlr_size)
+    def vlr(self) -> VLRSize | VLRRange:
+        return parse_vlr_sizes(self.vlr_size)
 
     @property
     def mixture(self) -> dict[str, float]:
@@ -104,16 +130,27 @@ class EdgeFaceTrainingConfig(RunOptions):
 
     def check_files(self) -> None:
         training_root(self.dataset_root)
+        require_folders(self.extra_hr)
+
+    @property
+    def needs_hr(self) -> bool:
+        """Whether a term of the loss compares a face with its HR original."""
+        return self.lambda_align > 0 or self.lambda_feature_match > 0 or self.keep_weight > 0
 
     def check(self) -> None:
         check_options(self)
-        try:
-            parse_vlr_size(self.vlr_size)
-        except InputError as error:
-            raise InputError(f"`vlr_size`: {error}") from None
+        check_vlr(self.vlr_size, self.degradation, self.misalignment, self.extra_hr)
         parse_mixture(self.upsampler)
-        if not (self.lambda_arcface or self.lambda_align or self.keep_weight):
+        if not (self.lambda_arcface or self.needs_hr):
             raise InputError("`lambda_arcface` 0: give `lambda_align` or `keep_weight` above 0; there is no other loss")
+        if self.extra_hr and not self.needs_hr:
+            raise InputError(
+                "`extra_hr`: its faces have no identities: give `lambda_align`, `lambda_feature_match` or `keep_weight`"
+            )
+        if self.draws > 1 and not by_chance(self.vlr, self.degradation, self.misalignment):
+            raise InputError(
+                f"`draws` {self.draws}: {self.degradation} faces of {self.vlr_size} px are always the same"
+            )
 
     def of_stage(self, stage: Literal[1, 2]) -> EdgeFaceStageConfig:
         """The options of a stage; in stage 1 those of stage 2 are at their defaults, so that it serves all of them."""
@@ -177,13 +214,13 @@ HELP = help_layout(
         *("stage1_epochs", "stage2_epochs", "batch_size", "checkpoint_dir", "accelerator"),
     ),
     data=(
-        *("dataset_root", "upsampler", "dsr_checkpoint", "vlr_size", "degradation", "cache_dir"),
-        *("min_images", "balanced", "augment"),
+        *("dataset_root", "extra_hr", "upsampler", "dsr_checkpoint", "vlr_size", "degradation", "misalignment"),
+        *("draws", "cache_dir", "min_images", "balanced", "augment"),
     ),
     model=("recognizer", "crop", "lora_rank"),
     losses=(
-        *("head", "arcface_margin", "scale", "label_smoothing", "lambda_arcface", "lambda_align", "keep_weight"),
-        "max_forgetting",
+        *("head", "arcface_margin", "scale", "label_smoothing", "lambda_arcface", "lambda_align"),
+        *("lambda_feature_match", "keep_weight", "max_forgetting"),
     ),
     optimisation=("stage1_epochs", "stage2_epochs", "head_lr", "head_lr_stage2", "backbone_lr", "layer_decay"),
 )

@@ -13,6 +13,7 @@ from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
 from earface.core.stopping import pausable
 from earface.core.tool_options import next_step
+from earface.data.face_sizes import VLRRange
 from facial_rec.config import ALIASES, HELP, EdgeFaceStageConfig, EdgeFaceTrainingConfig
 
 
@@ -52,7 +53,7 @@ def train(config: EdgeFaceTrainingConfig) -> int:
     folder = Path(config.checkpoint_dir)
 
     def with_options(config: EdgeFaceStageConfig) -> EdgeFaceDataModule:
-        datamodule.config = config
+        datamodule.begin_stage(config)
         return datamodule
 
     def build(config: EdgeFaceStageConfig, data: EdgeFaceDataModule, run: Run) -> EdgeFaceLightning:
@@ -75,11 +76,8 @@ def train(config: EdgeFaceTrainingConfig) -> int:
         best = best_of_run(folder / "stage2" / "last.ckpt")
         EdgeFace.load(best).save_pretrained(folder / "tuned")
         print(f"fine-tuned recogniser, from {best.name}: {folder / 'tuned'}")
-        print(
-            next_step(
-                "faces evaluate", recognizer=folder / "tuned", dataset_root=config.dataset_root, vlr_size=config.vlr
-            )
-        )
+        size = config.vlr.examples[0] if isinstance(config.vlr, VLRRange) else config.vlr
+        print(next_step("faces evaluate", recognizer=folder / "tuned", dataset_root=config.dataset_root, vlr_size=size))
     return 0
 
 

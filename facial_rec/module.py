@@ -34,9 +34,9 @@ from facial_rec.model import EdgeFace, unit
 class EdgeFaceLightning(TrainingModule[EdgeFaceStageConfig, EdgeFaceDataModule]):
     """Trains `self.head` and, in stage 2, `self.model`.
 
-    model: the pretrained network, a frozen copy of which `align` and `keep` compare with. identities: the classes, in
-    the order of the head's rows. `val/loss`, which selects checkpoints, is in stage 1 the cross entropy of held-out
-    images without margin, and in stage 2 facial_rec.metrics.selection_loss of the validation identities.
+    model: the pretrained network, a frozen copy of which all terms but the margin loss compare with. identities: the
+    classes, in the order of the head's rows. `val/loss`, which selects checkpoints, is in stage 1 the cross entropy of
+    held-out images without margin, and in stage 2 facial_rec.metrics.selection_loss of the validation identities.
     """
 
     model: EdgeFace
@@ -48,8 +48,10 @@ class EdgeFaceLightning(TrainingModule[EdgeFaceStageConfig, EdgeFaceDataModule])
         self.pretrained = FrozenCopy(model)  # before anything is adapted
         self.model = model
         self.head = MarginHead(EMBEDDING_DIM, len(identities), config.head, config.arcface_margin, config.scale)
-        weights = EdgeFaceLossWeights(config.lambda_arcface, config.lambda_align, config.keep_weight)
-        self.loss = EdgeFaceLoss(weights, config.label_smoothing)
+        weights = EdgeFaceLossWeights(
+            config.lambda_arcface, config.lambda_align, config.keep_weight, config.lambda_feature_match
+        )
+        self.loss = EdgeFaceLoss(weights, config.label_smoothing, UNSEEN if config.extra_hr else None)
         self.adapters: list[LowRank] = []
         if config.stage == 1:
             model.requires_grad_(False)
@@ -116,12 +118,31 @@ class EdgeFaceLightning(TrainingModule[EdgeFaceStageConfig, EdgeFaceDataModule])
         hr = batch.get("hr") if config.stage == 2 else None
         keeping = hr is not None and config.keep_weight > 0
         faces = torch.cat([batch["image"], hr]) if hr is not None and keeping else batch["image"]
-        with torch.set_grad_enabled(config.stage == 2):
-            embeddings = self.model(self.contract(faces)).float()
+        if hr is not None and config.lambda_feature_match:
+            features = self.model.features(self.contract(faces))
+            embeddings, maps = self.model.from_features(features).float(), [each[: len(labels)] for each in features]
+        else:
+            with torch.set_grad_enabled(config.stage == 2):
+                embeddings = self.model(self.contract(faces)).float()
+            maps = None
+        wanted, pretrained = (None, None) if hr is None else self._of_pretrained(self.contract(hr), maps is not None)
         embeddings, of_hr = embeddings[: len(labels)], embeddings[len(labels) :]
-        pretrained = None if hr is None else unit(self.pretrained(self.contract(hr)))
-        logits = self.head(embeddings, labels)
-        return self.loss(logits, labels, embeddings, pretrained, of_hr if keeping else None)
+        if config.extra_hr:
+            logits = self.head(embeddings, labels.clamp_min(0), labels != UNSEEN)
+        else:
+            logits = self.head(embeddings, labels)
+        return self.loss(logits, labels, embeddings, pretrained, of_hr if keeping else None, maps, wanted)
+
+    @torch.no_grad()
+    def _of_pretrained(self, faces: Tensor, with_maps: bool) -> tuple[list[Tensor] | None, Tensor]:
+        """The pretrained network's maps, where they are wanted, and its embeddings of length 1."""
+        if not with_maps:
+            return None, unit(self.pretrained(faces))
+        self.pretrained.to(faces.device)
+        network = self.pretrained.model
+        assert isinstance(network, EdgeFace)
+        maps = network.features(faces)
+        return maps, unit(network.from_features(maps))
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
         result = self.objective(batch)

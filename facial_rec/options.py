@@ -54,11 +54,11 @@ class EdgeFaceEvaluationOptions(DeviceOptions):
         "dsr/checkpoints/last.ckpt", "the super-resolver of `upsampler` dsr, or a quoted pattern"
     )
     vlr_size: str = option("32", "size of the VLR faces: 32, 24, 16 or 14x16 (width x height)")
-    degradation: Literal["bicubic", "realistic", "files"] = option("bicubic", "how VLR faces are made")
+    degradation: Literal["bicubic", "area", "realistic", "mixed", "files"] = option("bicubic", "how VLR faces are made")
     dataset_root: str = option("dataset", "a face set as earface faces prepare makes it")
     split: Literal["train", "val", "test"] = option("test", "which of its splits")
     seed: int = option(
-        42, "of realistic degradation; the seed of earface faces prepare gives the VLR of its files", low=0
+        42, "of degradation by chance; the seed of earface faces prepare gives the VLR of its files", low=0
     )
     batch_size: int = option(32, "faces at once", low=1)
     num_workers: int = option(2, "loader processes", low=0)

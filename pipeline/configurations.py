@@ -18,7 +18,7 @@ from dsr.upsampler import build_upsampler
 from earface.core.errors import InputError
 from earface.data.face_dataset import FaceDataset, FacePixels, on_device, with_vlr
 from earface.data.face_rows import FaceRow
-from earface.data.face_sizes import NONE, VLRSize, parse_vlr_size
+from earface.data.face_sizes import FILES, NONE, VLRRange, VLRSize, parse_vlr_size, parse_vlr_sizes
 from earface.data.images import Pixels, read_image
 from earface.data.picture_rows import PictureRow
 from earface.data.pixels import to_model_range, to_uint8
@@ -27,7 +27,6 @@ from earface.nn.upsampler import NO_UPSAMPLER, UPSAMPLER_NAMES, Upsampler
 from earface.training.workers import WorkerLoader
 from facial_rec.config import parse_mixture
 from facial_rec.recognizer import FaceRecognizer
-from pipeline.options import FILES
 from pipeline.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -115,13 +114,16 @@ class Models:
 
     @property
     def sizes(self) -> tuple[str, ...]:
-        """The VLR sizes of the super-resolvers; USUAL_SIZE if there is none."""
-        return tuple(dict.fromkeys(str(each.vlr) for each in self.super_resolvers)) or (USUAL_SIZE,)
+        """The VLR sizes of the super-resolvers, of a range some examples; USUAL_SIZE if there is none."""
+        taken = [each.vlr for each in self.super_resolvers]
+        own = [size for vlr in taken for size in (vlr.examples if isinstance(vlr, VLRRange) else (vlr,))]
+        return tuple(dict.fromkeys(map(str, own))) or (USUAL_SIZE,)
 
     def configurations_of(self, condition: Condition) -> list[Configuration]:
         """Those of CONFIGURATIONS that there are models for. Raises InputError if two models fit the same one."""
         bicubic = build_upsampler("bicubic", "")
-        dsr = _only([(each, each.source) for each in self.super_resolvers if each.vlr == condition.vlr], condition)
+        taken = [(each, each.source, each.vlr) for each in self.super_resolvers if each.vlr is not None]
+        dsr = _only(taken, condition)
         parts = (
             (NO_UPSAMPLER, self.pretrained),
             (bicubic, self.pretrained),
@@ -137,10 +139,7 @@ class Models:
 
     def _finetuned_for(self, condition: Condition, upsampler: str) -> FaceRecognizer | None:
         shown = [each for each in self.finetuned if upsampler in parse_mixture(each.provenance.upsampler)]
-        return _only(
-            [(each, each.name) for each in shown if parse_vlr_size(each.provenance.vlr_size) == condition.vlr],
-            condition,
-        )
+        return _only([(each, each.name, parse_vlr_sizes(each.provenance.vlr_size)) for each in shown], condition)
 
     def notes(self, configurations: Configurations) -> list[str]:
         """Configurations without a model; models that are unused, of another degradation, or of unknown identities."""
@@ -164,17 +163,21 @@ class Models:
             notes += [
                 f"{condition}: {name} was trained on {degradation} faces"
                 for name, degradation in dict.fromkeys(known)
-                if degradation and degradation != condition.degradation
+                if degradation and degradation not in (condition.degradation, "mixed")
             ]
         return notes
 
 
-def _only(fitting: Sequence[tuple[Model, str]], condition: Condition) -> Model | None:
-    """The model trained on that degradation, else the only one there is. Raises InputError for several.
+def _only(models: Sequence[tuple[Model, str, VLRSize | VLRRange]], condition: Condition) -> Model | None:
+    """The model trained on that degradation, else on mixed ones, else the only one; one of that size before a range's.
 
-    fitting: models and their names.
+    Raises InputError for several. models: with their names and the sizes that they take.
     """
-    own = [each for each in fitting if each[0].degradation == condition.degradation] or fitting
+    fitting = [each for each in models if each[2].takes(condition.vlr)]
+    kinds = (condition.degradation, "mixed")
+    trained = ([each for each in fitting if each[0].degradation == kind] for kind in kinds)
+    own = next(filter(None, trained), fitting)
+    own = [each for each in own if each[2] == condition.vlr] or own
     if len(own) > 1:
         raise InputError(f"{own[0][1]} and {own[1][1]} are both for {condition}: give one of them")
     return own[0][0] if own else None

@@ -20,8 +20,9 @@ from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
 from earface.core.progress import progress
 from earface.data.face_folders import require_face_set
+from earface.data.face_sizes import FILES
 from pipeline.ear_options import teacher_file
-from pipeline.options import AUTO, FILES, NONE, RESULTS, USUAL_DSR, USUAL_FINETUNED, PipelineEvaluationOptions
+from pipeline.options import AUTO, NONE, RESULTS, USUAL_DSR, USUAL_FINETUNED, PipelineEvaluationOptions
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,13 +10,12 @@ from earface.core.errors import InputError
 from earface.core.files import check_folder, check_npz_name
 from earface.core.options import check_options, option
 from earface.core.tool_options import DeviceOptions, PeopleOptions
-from earface.data.face_sizes import DEGRADATIONS, parse_vlr_size
+from earface.data.face_sizes import DEGRADATIONS, FILES, parse_vlr_size
 from earface.data.multipie import FRONTAL, FRONTAL_FLASH, NEUTRAL
 from pipeline.picture_options import PictureOptions
 
 AUTO, NONE = "auto", "none"
 USUAL_DSR, USUAL_FINETUNED = "dsr/checkpoints/last.ckpt", "facial_rec/checkpoints/tuned"  # where training puts them
-FILES = "files"  # the degradation of a set's own VLR pictures
 KINDS = (*DEGRADATIONS, FILES)
 REPORT = "report.json"  # last: with it an evaluation is complete
 EVENTS = ".evaluation"  # the end of their names
@@ -146,7 +145,9 @@ class PipelineEvaluationOptions(PeopleOptions, DeviceOptions):
         "refuse", "if probes are enrolled too, or near duplicates: stop, or leave them out"
     )
     vlr_size: tuple[str, ...] = option((), "sizes of the probes: 32, 24, 16 or 14x16; default: of the super-resolvers")
-    degradation: tuple[str, ...] = option(("bicubic",), "how VLR is made: one or more of bicubic, realistic, files")
+    degradation: tuple[str, ...] = option(
+        ("bicubic",), "how VLR is made: one or more of bicubic, area, realistic, mixed, files"
+    )
     template_pictures: int = option(
         1, "ears: pictures that are enrolled of a person's side, which has more; the others are probes", low=1
     )
@@ -178,7 +179,7 @@ class PipelineEvaluationOptions(PeopleOptions, DeviceOptions):
     bootstrap: int = option(1000, "replicates of the intervals", low=100, high=100_000)
     max_comparisons: int = option(5_000_000, "non-mated comparisons kept at most; of more, a sample", low=1000)
     failures: int = option(8, "worst failures shown for each condition", low=0)
-    seed: int = option(42, "of realistic degradation, the choice of calibration identities, and the replicates", low=0)
+    seed: int = option(42, "of degradation by chance, the choice of calibration identities, and the replicates", low=0)
     precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU")
     batch_size: int = option(64, "faces at once", low=1)
     num_workers: int = option(2, "loader processes", low=0)

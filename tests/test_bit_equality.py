@@ -24,7 +24,7 @@ from ear_teacher.encoding import encode_sources
 from ear_teacher.model import EarVAE
 from ear_teacher.recognition.model import EarRecognizer
 from earface.data.degradation import degrade
-from earface.data.face_sizes import parse_vlr_size
+from earface.data.face_sizes import DEGRADATIONS, parse_vlr_size
 from earface.data.folders import list_images
 from earface.nn.embedding import pictures_of
 from facial_rec.contract import FaceContract
@@ -178,7 +178,7 @@ def test_a_table_of_faces_does_not_depend_on_the_batch(face_set: Path) -> None:
         assert np.array_equal(embed_pictures(model, faces, FaceContract(), batch_size=size).embeddings, wanted)
 
 
-@pytest.mark.parametrize("kind", ["bicubic", "realistic"])
+@pytest.mark.parametrize("kind", DEGRADATIONS)
 def test_a_degraded_face_does_not_depend_on_the_batch(kind: str) -> None:
     faces, keys = noise(3, 128, 128), [(0, 0, index) for index in range(COUNT)]
 

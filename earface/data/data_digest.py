@@ -38,30 +38,40 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True)
 class DataDigest:
-    """The people of a run or, where one picture is of nobody known, its pictures."""
+    """The people of a run or, where one picture is of nobody known, its pictures; and the pictures beside these.
+
+    extra: trained on beside `train`, of nobody in particular, so that no evaluation asks for them.
+    """
 
     of_people: bool
     train: Entries
     val: Entries
+    extra: Entries = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)  # of those that are there now; never stored
 
     @classmethod
-    def of(cls, train: Iterable[Picture], val: Iterable[Picture]) -> Self:
+    def of(cls, train: Iterable[Picture], val: Iterable[Picture], extra: Iterable[Picture] = ()) -> Self:
         sides = [list(train), list(val)]
         of_people = all(picture.person for side in sides for picture in side)
         names: dict[int, str] = {}
         train_entries, val_entries = (_entries(side, of_people, names) for side in sides)
-        return cls(of_people, train_entries, val_entries, names)
+        return cls(of_people, train_entries, val_entries, _entries(list(extra), False, names), names)
+
+    def with_extra(self, pictures: Iterable[Picture]) -> Self:
+        """With these extra ones."""
+        return replace(self, extra=_entries(list(pictures), False, {}))
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> Self:
         """What `stored` gave."""
-        train, val = (dict(stored[side].tolist()) for side in ("train", "val"))
-        return cls(bool(stored["of_people"]), train, val)
+        train, val, extra = (
+            dict(stored[side].tolist()) if side in stored else {} for side in ("train", "val", "extra")
+        )
+        return cls(bool(stored["of_people"]), train, val, extra)
 
     def stored(self) -> dict[str, Any]:
         """Plain values and (N, 2) int64 tensors, 16 bytes a person or picture."""
-        sides = {"train": self.train, "val": self.val}
+        sides = {"train": self.train, "val": self.val} | ({"extra": self.extra} if self.extra else {})
         tables = {side: torch.tensor(sorted(each.items()), dtype=torch.int64) for side, each in sides.items()}
         return {"of_people": self.of_people, **{side: table.view(len(table), 2) for side, table in tables.items()}}
 
@@ -79,8 +89,16 @@ class DataDigest:
     def continues(self, earlier: Self, checkpoint: Path | None) -> Self:
         """This data for a run that began with `earlier`; whoever was trained on once stays so.
 
-        Raises InputError where people, or pictures, have changed sides; warns where they or their pictures are others.
+        Raises InputError where people, or pictures, have changed sides, and where the extra ones are not the same;
+        warns where people or their pictures are others.
         """
+        if self.extra != earlier.extra:
+            kept = sum(earlier.extra.get(key) == content for key, content in self.extra.items())
+            raise InputError(
+                f"{checkpoint}: the faces of `extra_hr` are not those that the run began with "
+                f"({len(earlier.extra)} then, {len(self.extra)} now, {kept} the same): give the same, or start another "
+                "run by `name` or `resume` never"
+            )
         if self.of_people != earlier.of_people:
             known = "known" if self.of_people else "unknown"
             warn(f"{checkpoint}: whose pictures the data holds is {known} now, unlike before, so it is not compared")

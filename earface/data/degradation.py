@@ -37,6 +37,8 @@ JPEG_SHARE = 0.9
 CAMERA_ORDER = ("blur", "resize", "noise", "jpeg")  # lens, sensor's grid, its noise, its file
 CAMERA_ORDER_SHARE = 0.5  # else any order: a file is often resized, and compressed, again (Zhang et al. 2021)
 FINEST_GRID = 8  # a face is halved while it has this many pixels to one of the VLR face: more only costs time
+MIXED = {"bicubic": 0.3, "area": 0.2, "realistic": 0.5}  # by shares; the last is the widest and the hardest
+KIND = 4  # ends the key of which of them; the others' ends are 1 here, and in vlr_rule.py
 REACH = 3.0  # standard deviations of the blur beyond the border
 
 
@@ -55,16 +57,41 @@ class Recipe:
     noise_key: tuple[int, ...]
 
 
-def picture_key(seed: int, name: str) -> tuple[int, int, int]:
-    """The key of a picture that is always degraded alike; name: its file name without extension."""
-    return seed, 0, int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:7])
+def picture_key(seed: int, name: str, draw: int = 0) -> tuple[int, int, int]:
+    """The key of a picture that is always degraded alike; name: its file name without extension.
+
+    draw: which of several degradations of it.
+    """
+    return seed, draw, int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:7])
 
 
 def degrade(kind: str, hr: Tensor, size: VLRSize, keys: Sequence[Sequence[int]]) -> Tensor:
-    """`bicubic` or `realistic` of DEGRADATIONS; keys: one per sample, which bicubic has no use for."""
+    """One of DEGRADATIONS; keys: one per sample, which bicubic and area have no use for."""
     if kind not in DEGRADATIONS:
         raise ValueError(f"degradation {kind!r}: expected one of {', '.join(DEGRADATIONS)}")
-    return bicubic(hr, size) if kind == "bicubic" else realistic(hr, size, keys)
+    if kind == "mixed":
+        return mixed(hr, size, keys)
+    if kind == "realistic":
+        return realistic(hr, size, keys)
+    return bicubic(hr, size) if kind == "bicubic" else area(hr, size)
+
+
+@torch.no_grad()
+def mixed(hr: Tensor, size: VLRSize, keys: Sequence[Sequence[int]]) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, size.height, size.width) float32: each face by one of MIXED, which its key decides."""
+    assert len(keys) == len(hr), "one key per sample"
+    kinds = [str(np.random.default_rng([*key, KIND]).choice(list(MIXED), p=list(MIXED.values()))) for key in keys]
+    made = hr.new_empty(len(hr), 3, size.height, size.width, dtype=torch.float32)
+    for kind in sorted(set(kinds)):
+        members = [place for place, own in enumerate(kinds) if own == kind]
+        made[members] = degrade(kind, hr[members], size, [keys[place] for place in members])
+    return made
+
+
+@torch.no_grad()
+def area(hr: Tensor, size: VLRSize) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, size.height, size.width) float32: means of the whole pixels that each one covers."""
+    return _to_range(_resized(_to_levels(hr), size, "area")).to(hr.device)
 
 
 @torch.no_grad()

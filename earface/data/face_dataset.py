@@ -14,23 +14,25 @@ from torch.utils.data import Dataset
 from earface.core.errors import InputError
 from earface.core.notices import warn
 from earface.data.augmentation import FaceAugmentation
-from earface.data.degradation import degrade, picture_key, realistic
+from earface.data.degradation import degrade, picture_key
 from earface.data.face_folders import VLR_FOLDER, split_folder, training_root
 from earface.data.face_rows import FaceRow, read_faces
-from earface.data.face_sizes import FACE_SIZE, VLRSize
+from earface.data.face_sizes import FACE_SIZE, VLRRange, VLRSize
 from earface.data.identity_split import identity_digests
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.images import read_ahead, read_image
 from earface.data.names import warn_of_lost_people
 from earface.data.picture_rows import PictureRow
-from earface.data.pixels import to_model_range, to_uint8
+from earface.data.pixels import to_model_range
+from earface.data.vlr_rule import VLRRule, on_grid
 
 
 class FaceItem(TypedDict):
     """One face of a FaceDataset."""
 
     hr_pixels: Tensor  # (128, 128, 3) uint8
-    vlr_pixels: NotRequired[Tensor]  # (h, w, 3) uint8, with `files` or `realistic_size`
+    vlr_pixels: NotRequired[Tensor]  # (h, w, 3) uint8, with `files` or `rule`
+    vlr: NotRequired[Tensor]  # instead (3, grid, grid) float32 in [-1, 1], with `grid`
     key: Tensor  # (3,) int64: what its degradation depends on
     identity: int
     index: int
@@ -41,6 +43,7 @@ class FacePixels(TypedDict):
 
     hr_pixels: Tensor  # (B, 128, 128, 3) uint8
     vlr_pixels: NotRequired[Tensor]  # (B, h, w, 3) uint8
+    vlr: NotRequired[Tensor]  # (B, 3, grid, grid) float32
     key: Tensor  # (B, 3) int64
     identity: Tensor  # (B,) int64
     index: Tensor  # (B,) int64
@@ -58,8 +61,10 @@ class FaceBatch(TypedDict):
 class FaceDataset(Dataset[FaceItem]):
     """Items by (epoch, index), or by index alone.
 
-    With `files` HR and VLR are mirrored together and changed in no other way. realistic_size: of VLR faces that are
-    degraded here, by the loader's workers: the random recipes are computed on the CPU, for which a device would wait.
+    With `files` HR and VLR are mirrored together and changed in no other way. rule: by which VLR faces are made here,
+    by the loader's workers: what chance decides is computed on the CPU, for which a device would wait. grid: side to
+    which these are interpolated, `on_grid`, so that faces of several sizes make a batch. draw: which degradation of
+    each picture, without augmentation.
     """
 
     def __init__(
@@ -69,9 +74,12 @@ class FaceDataset(Dataset[FaceItem]):
         seed: int,
         augment: Literal["none", "light", "full"] = "none",
         files: bool = False,
-        realistic_size: VLRSize | None = None,
+        rule: VLRRule | None = None,
+        grid: int | None = None,
+        draw: int = 0,
     ) -> None:
-        self.rows, self.seed, self.files, self.realistic_size = list(rows), seed, files, realistic_size
+        self.rows, self.seed, self.files = list(rows), seed, files
+        self.rule, self.grid, self.draw = rule, grid, draw
         self.augmentation = FaceAugmentation(augment, mirror_only=files) if augment != "none" else None
         number = {name: place for place, name in enumerate(sorted({row.identity for row in self.rows}))}
         self.identities = np.array([number[row.identity] for row in self.rows])
@@ -85,10 +93,10 @@ class FaceDataset(Dataset[FaceItem]):
         pictures = [read_image(row.path)]
         if self.files and row.vlr_path is not None:
             pictures.append(read_image(row.vlr_path))
-        degradation = picture_key(self.seed, row.path.stem)
+        degradation = picture_key(self.seed, row.path.stem, self.draw)
         if self.augmentation is not None:
             pictures = self.augmentation(pictures, (self.seed, epoch, index))
-            degradation = (self.seed, epoch + 1, index)  # a picture's own keys have 0 there
+            degradation = (self.seed, epoch + 1, index)  # a picture's own keys have a draw there, and end in a digest
         hr, *own_vlr = map(torch.from_numpy, pictures)
         item: FaceItem = {
             "hr_pixels": hr,
@@ -96,17 +104,15 @@ class FaceDataset(Dataset[FaceItem]):
             "identity": int(self.identities[index]),
             "index": index,
         }
-        if self.realistic_size is not None:
-            item["vlr_pixels"] = _realistic_pixels(hr, self.realistic_size, degradation)
+        if self.rule is not None:
+            made = self.rule(pictures[0], degradation)
+            if self.grid is None:
+                item["vlr_pixels"] = made
+            else:
+                item["vlr"] = on_grid(made, self.grid)
         elif own_vlr:
             (item["vlr_pixels"],) = own_vlr
         return item
-
-
-def _realistic_pixels(image: Tensor, size: VLRSize, key: tuple[int, int, int]) -> Tensor:
-    """(H, W, 3) uint8 -> (h, w, 3) uint8: exact, since `realistic` gives values that an 8-bit file holds."""
-    (vlr,) = realistic(to_model_range(image[None]), size, [key])
-    return to_uint8(vlr)
 
 
 def on_device(batch: FacePixels, device: str) -> FacePixels:
@@ -114,13 +120,16 @@ def on_device(batch: FacePixels, device: str) -> FacePixels:
     return cast(FacePixels, {name: cast(Tensor, value).to(device, non_blocking=True) for name, value in batch.items()})
 
 
-def with_vlr(batch: FacePixels, degradation: str, size: VLRSize) -> FaceBatch:
-    """The batch in [-1, 1], on its device. VLR faces are made of the HR ones unless the batch has their pixels."""
+def with_vlr(batch: FacePixels, degradation: str, size: VLRSize | VLRRange) -> FaceBatch:
+    """The batch in [-1, 1], on its device. VLR faces are made of the HR ones, of one size, unless the batch has any."""
     hr = to_model_range(batch["hr_pixels"])
-    if "vlr_pixels" in batch:
+    if "vlr" in batch:
+        vlr = batch["vlr"]
+    elif "vlr_pixels" in batch:
         vlr = to_model_range(batch["vlr_pixels"])
     else:
-        keys = batch["key"].tolist() if degradation == "realistic" else [()] * len(hr)
+        assert isinstance(size, VLRSize), "faces of several sizes are made by the dataset's rule"
+        keys = batch["key"].tolist() if degradation in ("realistic", "mixed") else [()] * len(hr)
         vlr = degrade(degradation, hr, size, keys)
     return {"hr": hr, "vlr": vlr, "identity": batch["identity"], "index": batch["index"]}
 
@@ -185,7 +194,10 @@ def _failure(row: FaceRow, vlr: VLRSize | None) -> str:
         except InputError as error:
             return str(error)
         if (width, height) != size:
-            cure = "prepare the set again" if path == row.path else "prepare the set with that `vlr_size`, or change it"
+            again = (
+                "prepare the set again" if row.identity else "`extra_hr` takes aligned faces (earface faces prepare)"
+            )
+            cure = again if path == row.path else "prepare the set with that `vlr_size`, or change it"
             raise InputError(f"{path}: {width}x{height}, expected {size.width}x{size.height}: {cure}")
     return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from earface.core.errors import InputError
@@ -23,6 +24,12 @@ def require_face_set(root: str) -> None:
     """Raise InputError where there is nothing."""
     if not Path(root).exists():
         raise InputError(f"`dataset_root` {root}: no such folder; earface faces prepare makes one")
+
+
+def require_folders(extra_hr: Sequence[str]) -> None:
+    """Raise InputError where one of them is none."""
+    if missing := [folder for folder in extra_hr if not Path(folder).is_dir()]:
+        raise InputError(f"`extra_hr` {missing[0]}: no such folder")
 
 
 def prepared_vlr_size(root: Path) -> str | None:

@@ -55,9 +55,10 @@ class MarginHead(nn.Module):
             self.register_buffer("norm_std", torch.tensor(100.0))
 
     @float32_island
-    def forward(self, embeddings: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(self, embeddings: Tensor, labels: Tensor | None = None, known: Tensor | None = None) -> Tensor:
         """Half precision is lifted to float32; float64 stays.
 
+        known: (B,) bool, the embeddings whose label counts, if not all: AdaFace's statistics are of these alone.
         A label that is no class raises ValueError on the CPU. On a GPU, where reading labels would stall each step, and
         where this is compiled, it is `gather` that fails: on CUDA by a device-side assertion.
         """
@@ -69,28 +70,39 @@ class MarginHead(nn.Module):
             return self.scale * cosine
         if labels.device.type == "cpu" and not torch.compiler.is_compiling():
             _check_labels(labels, cosine.shape[1])
-        own = self._harder(cosine.gather(1, labels[:, None]), embeddings)
+        own = self._harder(cosine.gather(1, labels[:, None]), embeddings, known)
         return self.scale * cosine.scatter(1, labels[:, None], own)
 
-    def _harder(self, cosine: Tensor, embeddings: Tensor) -> Tensor:
+    def _harder(self, cosine: Tensor, embeddings: Tensor, known: Tensor | None) -> Tensor:
         """(B, 1), of each face and its own class."""
         if self.kind == "cosface":
             return cosine - self.margin
         if self.kind == "arcface":
             return added_angle(cosine, self.margin)
-        quality = self._relative_norm(embeddings)
+        quality = self._relative_norm(embeddings, known)
         end = 1.0 - torch.finfo(cosine.dtype).eps  # at 1 the derivative is infinite
         angle = torch.acos(cosine.clamp(-end, end))
         return torch.cos((angle - self.margin * quality).clamp(0.0, math.pi)) - self.margin * (1.0 + quality)
 
     @torch.no_grad()
-    def _relative_norm(self, embeddings: Tensor) -> Tensor:
+    def _relative_norm(self, embeddings: Tensor, known: Tensor | None) -> Tensor:
         """(B, 1) in [-1, 1]. In training mode the moving statistics take this batch in first, as the authors' do."""
         norms = embeddings.norm(dim=1, keepdim=True).clamp(0.001, 100.0)
-        if self.training and len(norms) > 1:
+        if self.training and known is not None:
+            self._update_by(norms[:, 0], known)
+        elif self.training and len(norms) > 1:
             self.norm_mean.lerp_(norms.mean().to(self.norm_mean), NORM_MOMENTUM)
             self.norm_std.lerp_(norms.std().to(self.norm_std), NORM_MOMENTUM)
         return ((norms - self.norm_mean) / (self.norm_std + 1e-3) * NORM_CONCENTRATION).clamp(-1.0, 1.0)
+
+    def _update_by(self, norms: Tensor, known: Tensor) -> None:
+        """The moving statistics, by those of the norms (B,) that are known, where these are two or more."""
+        count = known.sum()
+        mean = torch.where(known, norms, 0.0).sum() / count.clamp_min(1)
+        variance = torch.where(known, (norms - mean).square(), 0.0).sum() / (count - 1).clamp_min(1)
+        momentum = NORM_MOMENTUM * (count > 1).to(self.norm_mean)
+        self.norm_mean.lerp_(mean.to(self.norm_mean), momentum)
+        self.norm_std.lerp_(variance.sqrt().to(self.norm_std), momentum)
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:
@@ -109,12 +121,15 @@ def added_angle(cosine: Tensor, angle: float) -> Tensor:
 
 
 @float32_island
-def margin_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
+def margin_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, ignored: int | None = None) -> Tensor:
     """Cross entropy of `MarginHead`'s logits (B, C), in nats, mean over the batch.
 
     The smoothed target is (1 - s) on the label and s / C on every class (Szegedy et al. 2016), and it meets the logits
-    as they are, scale and margin included.
+    as they are, scale and margin included. ignored: the label of rows that do not count; 0 where no row does.
     """
+    if ignored is not None:
+        summed = F.cross_entropy(logits, labels, ignore_index=ignored, reduction="sum", label_smoothing=label_smoothing)
+        return summed / (labels != ignored).sum().clamp_min(1)
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 

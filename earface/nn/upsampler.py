@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from earface.data.face_sizes import NONE, VLRSize
+from earface.data.face_sizes import NONE, VLRRange, VLRSize
 
 UPSAMPLER_NAMES = {"bicubic": "bicubic", "dsr": "DSR"}
 ENLARGING = ("bicubic", "dsr")
@@ -18,15 +18,17 @@ class Upsampler:
     """How a VLR face (B, 3, h, w) becomes (B, 3, 128, 128), in [-1, 1].
 
     origin: what decides that beside the code, such as the digest of a super-resolver's weights.
-    trained_on: digests of the people it knows. vlr: the size of the faces that it takes; None: any. source: the path
-    of its weights, and degradation: how the faces that it was trained on were downsampled.
+    trained_on: digests of the people it knows. vlr: the size of the faces that it takes, or their range; None: any.
+    grid: side to which faces of several sizes are interpolated first, to be one batch; None: it takes one size.
+    source: the path of its weights, and degradation: how the faces that it was trained on were downsampled.
     """
 
     name: str
     enlarge: Callable[[Tensor], Tensor]
     origin: str = ""
     trained_on: frozenset[str] = frozenset()
-    vlr: VLRSize | None = None
+    vlr: VLRSize | VLRRange | None = None
+    grid: int | None = None
     source: str = ""
     degradation: str = ""
 

@@ -42,10 +42,14 @@ class TrainingDataModule(pl.LightningDataModule, Generic[Config]):
         """Those that are trained and validated on, for the digest that checkpoints keep."""
         raise NotImplementedError
 
+    def extra_pictures(self) -> list[Picture]:
+        """Those that are trained on beside them, of nobody in particular."""
+        return []
+
     @cached_property
     def digest(self) -> DataDigest:
         """Of the data, and of whom a run that goes on has trained on before."""
-        return DataDigest.of(*self.pictures())
+        return DataDigest.of(*self.pictures(), self.extra_pictures())
 
     def train_name(self, index: int) -> str:
         """The file of a training sample."""

@@ -310,7 +310,7 @@ def test_a_second_recogniser_measures_and_takes_no_part(
     [
         (["--lambda-identity", "-1"], "--lambda-identity -1.0: must be at least 0"),
         (["--vlr-size", "100"], "--vlr-size: VLR size '100' is out of range"),
-        (["--degradation", "blurry"], "--degradation blurry: choose one of bicubic, realistic, files"),
+        (["--degradation", "blurry"], "--degradation blurry: choose one of bicubic, area, realistic, mixed, files"),
         (["--recognizer-jitter", "2"], "--recognizer-jitter 2.0: must be at least 0 and at most 0.5"),
         (["--lambda-gan", "1"], "unrecognized arguments: --lambda-gan; did you mean --lambda-"),
     ],

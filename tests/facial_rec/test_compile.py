@@ -11,6 +11,7 @@ from torch import Tensor
 
 from earface.nn.margin_head import Margin, MarginHead, margin_loss
 from facial_rec.config import EdgeFaceTrainingConfig
+from facial_rec.datamodule import UNSEEN
 from facial_rec.model import EdgeFace
 from facial_rec.module import EdgeFaceLightning
 from tests.support.tensors import noise
@@ -70,9 +71,10 @@ def test_head_and_margin_loss_are_one_graph(kind: Margin) -> None:
     [
         pytest.param(1, {}, marks=pytest.mark.slow),
         (2, {"lambda_align": 1.0, "keep_weight": 1.0}),
+        (2, {"lambda_align": 1.0, "lambda_feature_match": 1.0, "extra_hr": ("more",), "head": "adaface"}),
         pytest.param(2, {"lora_rank": 2}, marks=pytest.mark.slow),
     ],
-    ids=["stage 1", "align and keep", "adapters"],
+    ids=["stage 1", "align and keep", "extra faces", "adapters"],
 )
 def test_a_training_step_in_half_precision_is_one_graph(
     stage: Literal[1, 2], options: dict[str, Any], edgeface: Path
@@ -80,8 +82,9 @@ def test_a_training_step_in_half_precision_is_one_graph(
     config = EdgeFaceTrainingConfig(**options).of_stage(stage)
     module = EdgeFaceLightning(config, EdgeFace.from_weights(edgeface), ["one", "other", "third"]).train()
     names, results = list(module.state_dict()), []
-    batch = {"image": noise(2, 3, 128, 128), "label": torch.tensor([2, 0]), "index": torch.arange(2)}
-    if "keep_weight" in options:
+    label = torch.tensor([2, UNSEEN if "extra_hr" in options else 0])
+    batch = {"image": noise(2, 3, 128, 128), "label": label, "index": torch.arange(2)}
+    if "lambda_align" in options:
         batch["hr"] = noise(2, 3, 128, 128, seed=1)
     for _ in range(2):
         module.zero_grad()

@@ -19,7 +19,7 @@ from ear_teacher.model import EarVAE
 from earface.core.errors import InputError
 from earface.data.degradation import degrade
 from earface.data.face_dataset import FaceBatch
-from earface.data.face_sizes import parse_vlr_size
+from earface.data.face_sizes import DEGRADATIONS, parse_vlr_size
 from earface.nn.frozen import FrozenRecognizer
 from earface.nn.inference import choose_device
 from facial_rec.contract import FaceContract
@@ -72,7 +72,7 @@ def test_a_step_of_training_and_of_validation_needs_no_float64(name: str, files:
     count(CASES[name](files), "float32")
 
 
-@pytest.mark.parametrize("kind", ["bicubic", "realistic"])
+@pytest.mark.parametrize("kind", DEGRADATIONS)
 def test_faces_are_degraded_for_the_device(kind: str) -> None:
     with fake_cuda():
         found = degrade(kind, fake(2, 3, 128, 128), parse_vlr_size("16"), [(0, 0, 0), (0, 0, 1)])

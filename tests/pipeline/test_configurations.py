@@ -41,6 +41,8 @@ def shelf(edgeface: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     dsr_folder(folder / "dsr16", VLR)
     dsr_folder(folder / "dsr16-realistic", VLR, seed=1, degradation="realistic")
     dsr_folder(folder / "dsr24", "24")
+    dsr_folder(folder / "blind", "14-32", degradation="mixed")
+    finetuned_folder(folder / "both-blind", edgeface, "dsr=.5,bicubic=.5", "14-32", degradation="mixed")
     finetuned_folder(folder / "both16", edgeface, "dsr=.5,bicubic=.5", VLR)
     finetuned_folder(folder / "dsr-only16", edgeface, "dsr", VLR, seed=2)
     finetuned_folder(folder / "realistic16", edgeface, "bicubic", VLR, seed=3, degradation="realistic")
@@ -119,6 +121,30 @@ def test_each_condition_takes_the_models_made_for_it(shelf: Path, pretrained: Fa
         "24 px, bicubic": ("dsr24", ""),
         "16 px, realistic": ("dsr16-realistic", "realistic16"),
         "24 px, realistic": ("dsr24", ""),
+    }
+
+
+def test_a_blind_pair_serves_every_condition_of_its_range_and_gives_way_to_a_special_one(
+    shelf: Path, pretrained: FaceRecognizer
+) -> None:
+    made = models(shelf, pretrained, ("both-blind", "both16"), ("blind", "dsr16"))
+    assert models(shelf, pretrained, ("both-blind",), ("blind",)).sizes == ("16", "24", "32")
+    sources = {}
+    for condition in conditions_of(["16", "14x20", "32", "12"], ["bicubic", "realistic"]):
+        found = made.configurations_of(condition)
+        last = found[-1]
+        sources[str(condition)] = (Path(last.upsampler.source).name, Path(last.recognizer.name).name)
+        assert not any("was trained on mixed" in note for note in made.notes({condition: found}))
+    blind = ("blind", "both-blind")
+    assert sources == {
+        "16 px, bicubic": ("dsr16", "both16"),
+        "14x20 px, bicubic": blind,
+        "32 px, bicubic": blind,
+        "12 px, bicubic": ("", "xxs.pt"),
+        "16 px, realistic": blind,
+        "14x20 px, realistic": blind,
+        "32 px, realistic": blind,
+        "12 px, realistic": ("", "xxs.pt"),
     }
 
 
@@ -211,11 +237,13 @@ def embeddings(batch_size: int = 4, workers: int = 0) -> EmbeddingCache:
     return EmbeddingCache(FaceLoader(SEED, batch_size, workers, "cpu"))
 
 
-@pytest.mark.parametrize("condition", [BICUBIC, REALISTIC, Condition("24", "bicubic")], ids=str)
+@pytest.mark.parametrize(
+    "condition", [BICUBIC, REALISTIC, Condition("24", "bicubic"), Condition("14x20", "mixed")], ids=str
+)
 def test_every_configuration_is_embedded_as_by_a_loop(
     condition: Condition, shelf: Path, pretrained: FaceRecognizer, edgeface: Path, faces: list[FaceRow]
 ) -> None:
-    dsr = shelf / ("dsr16" if condition.vlr_size == VLR else "dsr24")
+    dsr = shelf / {VLR: "dsr16", "24": "dsr24", "14x20": "blind"}[condition.vlr_size]
     made = models(shelf, pretrained, ("both16",), (dsr.name,))
     found = made.configurations_of(condition)
     assert names(found) == (FIVE if condition.vlr_size == VLR else [*FIVE[:2], "DSR + pretrained"])

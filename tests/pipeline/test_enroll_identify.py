@@ -496,11 +496,11 @@ def test_small_faces_are_found_by_interpolation(
     check_scores(rows_in(tmp_path / "out"), wanted)
 
 
-@pytest.mark.parametrize("size", ["16", "14x16"])
+@pytest.mark.parametrize("size", ["16", "14x16", "12-16"])
 def test_small_faces_are_found_by_super_resolution(
     size: str, small: Path, people: Path, gallery: Path, edgeface: Path, tmp_path: Path
 ) -> None:
-    """Of the size that it takes as they are, also where that is not square; of any other size resized to it."""
+    """Of the size that it takes as they are, also where that is not square; others resized to it, or into its range."""
     model, contract, dsr = EdgeFace.from_weights(edgeface), FaceContract(), tiny_dsr(tmp_path / "dsr", size)
     vlr = dsr.config.vlr
     shutil.copy(people / "al" / "2.png", small / "large.png")

@@ -32,7 +32,7 @@ from earface.data.degradation import (
     realistic,
     sensor_noise,
 )
-from earface.data.face_sizes import VLRSize, parse_vlr_size
+from earface.data.face_sizes import DEGRADATIONS, VLRSize, parse_vlr_size
 from earface.data.images import Pixels
 from earface.data.pixels import to_model_range
 
@@ -86,7 +86,7 @@ def test_bicubic_is_pillows(faces: Tensor, size: VLRSize) -> None:
     assert np.abs(levels(bicubic(soft, size)) - stored).max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["bicubic", "realistic"])
+@pytest.mark.parametrize("kind", DEGRADATIONS)
 def test_the_result_is_what_a_file_holds(faces: Tensor, kind: str) -> None:
     """Through uint8 and `to_model_range`, nothing changes."""
     vlr = degrade(kind, faces, VLRSize(14, 16), KEYS)
@@ -97,7 +97,7 @@ def test_the_result_is_what_a_file_holds(faces: Tensor, kind: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("kind", ["bicubic", "realistic"])
+@pytest.mark.parametrize("kind", DEGRADATIONS)
 def test_the_batch_does_not_matter(faces: Tensor, kind: str, size: VLRSize) -> None:
     together = degrade(kind, faces, size, KEYS)
     alone = torch.cat([degrade(kind, faces[i : i + 1], size, KEYS[i : i + 1]) for i in range(24)])
