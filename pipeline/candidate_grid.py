@@ -25,7 +25,7 @@ from pipeline.embedding import Reader, prepare
 from pipeline.options import CANDIDATES_GRID, MOST_CANDIDATES
 
 if TYPE_CHECKING:
-    from pipeline.gallery import Identified
+    from pipeline.identified import Identified
 
 LONGEST = 1600  # pixels of a grid's sides at most
 SIDE, CELL, CAPTION = 128, 144, 34  # of a shown face, of it with its margin, of the text above it

@@ -86,6 +86,12 @@ class Configuration:
         """For report.json."""
         return {"upsampler": self.upsampler.name, "recognizer": self.recognizer.name}
 
+    def scored_by(self) -> dict[str, str]:
+        """What its scores depend on."""
+        contract, digest = self.recognizer.key
+        own, origin = self.upsampler.name, self.upsampler.origin
+        return {"contract": contract, "digest": digest, "upsampler": own, "upsampler_digest": origin}
+
     def models(self) -> dict[str, dict[str, str]]:
         """Name -> kind, digest and contract."""
         recognizer, upsampler = self.recognizer, self.upsampler

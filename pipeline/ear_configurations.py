@@ -54,6 +54,11 @@ class EarConfiguration:
         """For report.json."""
         return {"recognizer": HOG if self.recognizer is None else self.recognizer.name}
 
+    def scored_by(self) -> dict[str, str]:
+        """What its scores depend on; HOG enrols nobody."""
+        contract, digest = ("", "") if self.recognizer is None else self.recognizer.key
+        return {"contract": contract, "digest": digest, "upsampler": "none", "upsampler_digest": ""}
+
     def models(self) -> dict[str, dict[str, str]]:
         """Name -> kind, digest and contract."""
         if self.recognizer is None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import require_path, require_trained
+from earface.core.files import require_file, require_path, require_trained
 from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
-from pipeline.options import EnrollOptions
+from pipeline.options import FPIRS, EnrollOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from earface.data.face_rows import FaceRow
     from earface.data.identity_embeddings import IdentityEmbeddings
     from earface.nn.embedding import PictureFile
+    from pipeline.calibration import Calibration
     from pipeline.ears import EarEmbedder
     from pipeline.embedding import Embedder, FaceEmbedder
     from pipeline.gallery import Gallery
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 def pictures_with_names(rows: Sequence[FaceRow]) -> list[PictureFile]:
     """Raises InputError for a picture whose person's name is blank, or what people are called who are not enrolled."""
     from earface.nn.embedding import PictureFile
-    from pipeline.gallery import NOT_A_NAME, UNKNOWN
+    from pipeline.gallery import NOT_A_NAME
+    from pipeline.identified import UNKNOWN
 
     pictures = [PictureFile(row.path.resolve(), row.identity) for row in rows]
     if blank := next((each.path for each in pictures if not each.identity), None):
@@ -182,6 +184,17 @@ def joined(old: IdentityEmbeddings, new: IdentityEmbeddings) -> IdentityEmbeddin
     )
 
 
+def describe_calibration(found: Calibration, size: int) -> str:
+    """Its thresholds for FPIRS in a gallery of `size` people, in a line."""
+    parts = []
+    for rate in FPIRS:
+        try:
+            parts.append(f"a threshold of {found.threshold(rate, size):.3f} for FPIR {rate:g}")
+        except InputError:
+            parts.append(f"insufficient data for FPIR {rate:g}")
+    return f"calibrated by {found.name}; among {size} people {', '.join(parts)}"
+
+
 def _written(name: str) -> str:
     """A file's absolute path, valid in any working directory; a variant's name as it is."""
     return str(Path(name).resolve()) if Path(name).exists() else name
@@ -193,6 +206,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_path(options.input)
     if options.upsampler == "dsr":
         require_trained(options.dsr_checkpoint)
+    if options.calibration is not None:
+        require_file(Path(options.calibration))
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from rich.console import Console
@@ -203,6 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from earface.data.multipie import warn_of_profiles
         from earface.data.names import warn_of_odd_names
         from earface.nn.inference import choose_device
+        from pipeline.calibration import read_calibration
         from pipeline.copies import warn_of_copies
         from pipeline.ears import EarEmbedder
         from pipeline.gallery import Gallery
@@ -213,6 +229,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     earlier = Gallery.load(out) if options.add else None
     build = ear_embedder if modality_of(options.recognizer) == "ear" else face_embedder
     embedder: Embedder = build(options, device)
+    calibration = None
+    if options.calibration is not None:
+        calibration = read_calibration(
+            Path(options.calibration), embedder.recognizer.key, options.configuration
+        )  # before anything is embedded
     faces = pictures_with_names(read_faces(options.input))
     if earlier is not None:
         earlier.check_recognizer(embedder.recognizer, out)
@@ -228,10 +249,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     warn_of_profiles(face.path for face in faces)
     warn_of_copies(table, embedder.signatures or {}, embedder.picture)
     given = [*table.metadata.get("warnings", []), *warnings_given()]
-    table = dataclasses.replace(table, metadata=table.metadata | {"warnings": given})
+    about = {"warnings": given} | ({} if calibration is None else {"calibration": calibration.plain()})
+    table = dataclasses.replace(table, metadata=table.metadata | about)
     write_embeddings(out, table)
     for note in notes_on(table, faces, embedder):
         console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+    if calibration is not None:
+        console.print(describe_calibration(calibration, len(gallery)), soft_wrap=True, highlight=False, markup=False)
     several = sum(count > 1 for count in Counter(table.identities).values())
     both = sum(count > 1 for count in Counter(gallery.identities).values())  # a template a side
     by_both = f", {both} by both ears" if gallery.apart else ""

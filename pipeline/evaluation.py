@@ -45,6 +45,9 @@ class AnyConfiguration(Interface):
 
     def plain(self) -> dict[str, str]: ...
 
+    def scored_by(self) -> dict[str, str]:
+        """contract, digest, upsampler, upsampler_digest."""
+
     def models(self) -> dict[str, dict[str, str]]: ...
 
 

@@ -21,12 +21,13 @@ from earface.core.errors import InputError
 from earface.data.ear_contract import Fit
 from earface.data.given import Picture, Pictures, each_picture
 from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings, write_embeddings
+from pipeline.calibration import Calibration, Conditions
+from pipeline.identified import UNKNOWN, Candidate, Identified, Rule
 from pipeline.search import top_candidates, top_candidates_faiss
 
 if TYPE_CHECKING:
     from pipeline.recognizers import Modality, Recognizer
 
-UNKNOWN = "unknown"
 NOT_A_NAME = "which is what people are called who are not recognised"
 
 TEMPLATE_RULE = "mean of the embeddings of an identity's pictures, each of length 1, brought to length 1"
@@ -36,16 +37,6 @@ Backend = Literal["exact", "faiss"]
 Sides = Literal["apart", "joined"]
 SIDE_NAMES = {"l": "left ear", "r": "right ear", "": "ear of an unknown side"}
 Owner = TypeVar("Owner", str, tuple[str, str])  # an identity, or an identity and a side
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An identity that a search found."""
-
-    identity: str
-    score: float  # cosine, in [-1, 1]
-    picture: str  # the first one enrolled
-    side: str = ""  # of its ear: l, r, or empty where unknown
 
 
 @dataclass(frozen=True)
@@ -149,21 +140,32 @@ class Gallery:
         self,
         recognizer: Recognizer,
         pictures: Pictures,
-        threshold: float,
+        threshold: float | None = None,
         count: int = 5,
         *,
         detector: str | PathLike[str] | None = None,
+        operating_point: str | None = None,
     ) -> list[Identified]:
         """Of each picture its `count` best people, and who it is, from the cosine `threshold` on.
 
         pictures: one or several, as `earface.data.given` takes them. detector: for photographs of faces, as
-        FaceRecognizer.embed takes it; None: aligned faces, or ears. Raises InputError for a recogniser that the gallery
-        was not enrolled with, and for a picture that cannot be used.
+        FaceRecognizer.embed takes it; None: aligned faces, or ears. operating_point: instead of a threshold, such as
+        fpir=0.01, of a calibrated gallery; None and no threshold: THRESHOLDS, uncalibrated. Raises InputError for a
+        recogniser that the gallery was not enrolled with, a picture that cannot be used, and an operating point that
+        the gallery's calibration does not hold.
         """
         self.check_recognizer(recognizer, Path("the gallery"))
+        rule = self.rule({"upsampler": "none", "upsampler_digest": ""}, threshold, operating_point)
         names = [name for name, _ in each_picture(pictures)]
         found = self.search(_embedded(recognizer, pictures, detector), count)
-        return [Identified(Path(name), best, threshold) for name, best in zip(names, found, strict=True)]
+        return [Identified(Path(name), best, rule) for name, best in zip(names, found, strict=True)]
+
+    def rule(self, conditions: Conditions, threshold: float | None, operating_point: str | None) -> Rule:
+        """By which a candidate is accepted; conditions: how probes are enlarged. Raises InputError as `Rule.of`."""
+        stored = self.metadata.get("calibration")
+        calibration = None if stored is None else Calibration.from_plain(stored, "the gallery")
+        sides = {"sides": "apart" if self.apart else "joined"}
+        return Rule.of(calibration, self.modality, len(self), {**conditions, **sides}, threshold, operating_point)
 
     def check_recognizer(self, recognizer: Recognizer, path: Path) -> None:
         """Raise InputError for a recogniser of the other modality, of another contract or of other weights."""
@@ -274,19 +276,3 @@ def templates_of(
         whose = names[row] if isinstance(names[row], str) else f"the {SIDE_NAMES[names[row][1]]} of {names[row][0]}"
         raise InputError(f"the {counts[row]} pictures of {whose} have no mean direction: are they of one person?")
     return sums.div_(lengths), names, named  # in place: a million templates are 2 GB
-
-
-@dataclass(frozen=True)
-class Identified:
-    """A picture and its candidates, best first."""
-
-    path: Path
-    candidates: list[Candidate]
-    threshold: float
-    side: str = ""  # of an ear: l, r, or empty where unknown
-
-    @property
-    def decision(self) -> str:
-        """The best candidate's identity, or UNKNOWN where it does not reach the threshold."""
-        best = self.candidates[0]
-        return best.identity if best.score >= self.threshold else UNKNOWN

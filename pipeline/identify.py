@@ -14,7 +14,7 @@ from earface.core.files import output_folder, remove_results, require_path, requ
 from earface.core.first_imports import first_imports
 from earface.core.needed import MissingWeightsError, Needed
 from earface.core.notices import as_flags
-from pipeline.options import CANDIDATES, CANDIDATES_GRIDS, THRESHOLDS, IdentifyOptions
+from pipeline.options import CANDIDATES, CANDIDATES_GRIDS, IdentifyOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from facial_rec.contract import Crop
     from pipeline.ears import EarEmbedder
     from pipeline.embedding import Embedder, FaceEmbedder, Reader
-    from pipeline.gallery import Gallery, Identified
+    from pipeline.gallery import Gallery
+    from pipeline.identified import Identified
     from pipeline.recognizers import Recognizer
 
 SHOWN_ON_CONSOLE = 50
 TABLE_WIDTH = 120
+DECISION_COLUMNS = ("threshold", "operating_point", "likelihood_ratio", "runner_up", "runner_up_score")
 
 
 def probes_of(given: str) -> list[PictureFile]:
@@ -62,13 +64,20 @@ def write_candidates(path: Path, found: Sequence[Identified], *, ears: bool) -> 
     from earface.data.tables import write_csv
 
     columns = ["file", "decision", "rank", "identity", "score", "enrolled_picture"]
+    columns += ["enrolled_side", "side"] if ears else []
     rows = [
         [each.path, each.decision, rank, candidate.identity, f"{candidate.score:.4f}", candidate.picture]
         + ([candidate.side, each.side] if ears else [])
+        + [f"{each.threshold:.4f}", each.rule.origin, _written(each.likelihood_ratio(rank - 1))]
+        + ([each.runner_up.identity, f"{each.runner_up.score:.4f}"] if each.runner_up else ["", ""])
         for each in found
         for rank, candidate in enumerate(each.candidates, start=1)
     ]
-    write_csv(path, columns + (["enrolled_side", "side"] if ears else []), rows)
+    write_csv(path, [*columns, *DECISION_COLUMNS], rows)
+
+
+def _written(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.3g}"
 
 
 def print_candidates(found: Sequence[Identified], console: Console) -> None:
@@ -76,10 +85,13 @@ def print_candidates(found: Sequence[Identified], console: Console) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("picture", "decision", "best", "score", "next", "score", box=None, header_style="bold")
+    ratios = any(each.likelihood_ratio() is not None for each in found)
+    columns = ["picture", "decision", "best", "score", "next", "score", "threshold", *(["ratio"] if ratios else [])]
+    table = Table(*columns, box=None, header_style="bold")
     for each in found[:SHOWN_ON_CONSOLE]:
         two = [(candidate.identity, f"{candidate.score:.3f}") for candidate in each.candidates[:2]]
-        cells = [text for pair in two for text in pair]
+        cells = [text for pair in (*two, *[("", "")] * (2 - len(two))) for text in pair]
+        cells += [each.rule.origin, *([_written(each.likelihood_ratio())] if ratios else [])]
         table.add_row(escape(each.path.name), escape(each.decision), *map(escape, cells))
     console.width = max(console.width, TABLE_WIDTH)
     console.print(table)
@@ -166,7 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from earface.nn.upsampler import NO_UPSAMPLER
         from pipeline.candidate_grid import save_candidates
         from pipeline.embedding import embed_with_progress, print_skipped
-        from pipeline.gallery import UNKNOWN, Gallery, Identified
+        from pipeline.gallery import Gallery
+        from pipeline.identified import UNCALIBRATED, UNKNOWN, Identified
 
     console, device = Console(), choose_device(options.device)
     gallery = Gallery.load(Path(options.gallery), options.sides)
@@ -179,14 +192,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         embedder, read, read_enrolled = faces_of(gallery, options, device)
         probes, upsampler = probes_of(options.input), embedder.upsampler
+    conditions = {"upsampler": upsampler.name, "upsampler_digest": upsampler.origin}
+    rule = gallery.rule(conditions, options.threshold, options.operating_point)
     embedded = embed_with_progress(embedder, options, probes)
     print_skipped(embedded.skipped, len(probes), console)
     kept = [probes[index].path for index in embedded.kept]
     sides = embedder.sides_of(kept)
     candidates = gallery.search(torch.from_numpy(embedded.embeddings), options.top_k, options.search, sides)
-    threshold = THRESHOLDS[gallery.modality] if options.threshold is None else options.threshold
     found = [
-        Identified(path, own, threshold, side)
+        Identified(path, own, rule, side)
         for path, own, side in zip(kept, candidates, sides or [""] * len(kept), strict=True)
     ]
     write_candidates(out / CANDIDATES, found, ears=ears)
@@ -195,9 +209,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.pictures:
         files += save_candidates(out, found[: options.pictures], read, read_enrolled, upsampler, device)
     print_candidates(found, console)
-    if ears and options.threshold is None:
+    if ears and rule.origin == UNCALIBRATED:
         console.print(
-            f"note: a threshold of {threshold:g} is a guess: give one that earface evaluate fits to this recogniser",
+            f"note: a threshold of {rule.threshold:g} is a guess: give one that earface evaluate fits to this "
+            "recogniser",
             soft_wrap=True,
             highlight=False,
         )
@@ -208,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     known = sum(each.decision != UNKNOWN for each in found)
     console.print(
-        f"{known} of {len(found)} recognised among {len(gallery)} people at {threshold:g} or above: "
+        f"{known} of {len(found)} recognised among {len(gallery)} people at {rule.threshold:.4g} or above: "
         f"{' and '.join(filter(None, (', '.join(files[:-1]), files[-1])))} in {out}",
         soft_wrap=True,
         highlight=False,

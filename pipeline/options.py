@@ -26,10 +26,23 @@ RESULTS = (
     *(f"plots/*_{kind}_{plot}.png" for kind in KINDS for plot in _PLOTS),
     *(f"plots/ears_{plot}.png" for plot in _PLOTS),
 )
+FPIRS = (0.1, 0.01)  # that an evaluation fits thresholds for
 THRESHOLDS = {"face": 0.35, "ear": 0.5}  # cosines, where none is given
 CANDIDATES, CANDIDATES_GRID = "candidates.csv", "candidates.png"
 CANDIDATES_GRIDS = (CANDIDATES_GRID, "candidates_[0-9]*.png")  # of many pictures
 MOST_CANDIDATES = 10  # side by side: matplotlib cannot make an image 2^16 pixels wide
+
+
+def rate_of(operating_point: str) -> float:
+    """The rate of an operating point such as fpir=0.01. Raises InputError."""
+    kind, _, text = operating_point.partition("=")
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if kind.strip().casefold() != "fpir" or not 0 < rate < 1:
+        raise InputError(f"`operating_point` {operating_point}: fpir=RATE is wanted, such as fpir=0.01")
+    return rate
 
 
 FACES_ALONE = (
@@ -57,9 +70,21 @@ class EnrollOptions(PictureOptions):
     crop: Literal["arcface", "center"] | None = option(
         None, "of faces: where its template lies in the 128 px; default: as it was fine-tuned, else arcface"
     )
+    calibration: str | None = option(
+        None, "report.json of earface evaluate: its operating points and likelihood ratios are kept with the gallery"
+    )
+    configuration: str | None = option(
+        None, 'whose, if several of the report are of this recogniser, such as "DSR + fine-tuned, 16 px, bicubic"'
+    )
 
     def check(self) -> None:
         super().check()
+        if self.configuration is not None and self.calibration is None:
+            raise InputError("`configuration`: of a report: give `calibration`, too")
+        if self.calibration is not None and self.upsampler != "none":
+            raise InputError(
+                f"`calibration`: of galleries of HR pictures; `upsampler` {self.upsampler} is for earface identify then"
+            )
         check_npz_name(Path(self.out))
         check_folder(Path(self.out).parent, "`out`")
         if Path(self.out).exists() and not (self.add or self.overwrite):
@@ -83,6 +108,9 @@ class IdentifyOptions(PictureOptions):
     threshold: float | None = option(
         None, "the best candidate is accepted from this cosine on; default: .35 for faces, .5 for ears", low=-1, high=1
     )
+    operating_point: str | None = option(
+        None, "instead, such as fpir=0.01: the threshold for this rate in this gallery, if it was enrolled calibrated"
+    )
     sides: Literal["apart", "joined"] = option(
         "joined", "of ears: one template for both sides of a person; or one for each, compared with ears of that side"
     )
@@ -100,6 +128,10 @@ class IdentifyOptions(PictureOptions):
 
     def check(self) -> None:
         super().check()
+        if self.operating_point is not None:
+            rate_of(self.operating_point)
+            if self.threshold is not None:
+                raise InputError("`threshold` and `operating_point`: give one of them")
         check_folder(Path(self.out), f"`out` {self.out}")
 
 
