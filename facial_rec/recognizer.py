@@ -21,7 +21,7 @@ from earface.nn.inference import weights_digest
 from earface.nn.precision import Precision, autocast
 from facial_rec.config import finetuned_folder
 from facial_rec.contract import Crop, FaceContract
-from facial_rec.embedding import embed_faces
+from facial_rec.embedding import embed_faces, embed_measured
 from facial_rec.hub import EdgeFaceProvenance
 from facial_rec.model import EdgeFace
 
@@ -69,6 +69,12 @@ class FaceRecognizer:
         """
         with autocast(self.device, self.precision):
             return embed_faces(self.model, crops.to(self.device), self.contract)
+
+    @torch.no_grad()
+    def measured(self, crops: Tensor, *, mirrored: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, with each embedding's length before it is brought to 1 and its cosine with the mirrored face's."""
+        with autocast(self.device, self.precision):
+            return embed_measured(self.model, crops.to(self.device), self.contract, mirrored=mirrored)
 
     def embed(
         self, pictures: Pictures, *, batch_size: int = 64, detector: str | os.PathLike[str] | None = None

@@ -23,6 +23,7 @@ WORDS = {  # what scores depend on
     "upsampler": "`upsampler`",
     "upsampler_digest": "the super-resolver",
     "sides": "`sides`",
+    "fusion": "`fusion`",
 }
 Conditions = Mapping[str, str]  # by the names of WORDS
 

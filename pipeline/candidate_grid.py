@@ -73,7 +73,7 @@ def _grid(
         for place, each in enumerate(found):
             top = place * (cell + CAPTION) + CAPTION + margin
             row = [_place(figure, margin + column * cell, top) for column in range(columns)]
-            face = read(each.path)
+            face = read(each.shown or each.path)
             row[0].imshow(_shown(face), interpolation="nearest")
             _title(row[0], each.path.name, f"→ {each.decision}")
             if seen == 2:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from earface.metrics.error_reject import ErrorReject
 from earface.metrics.resampling import Curve, Estimate, Resampling, TradeOff, fpir_in_gallery, too_few
 from earface.metrics.verification import threshold_at
 from pipeline.calibration_metrics import NO_CALIBRATION, CalibrationResult, calibrated
 from pipeline.options import FPIRS
+from pipeline.picture_quality import PictureSets
 from pipeline.protocol import Pair
 from pipeline.search import Searches
 
@@ -58,6 +60,8 @@ class ConfigurationResult:
     breakdown: dict[str, dict[str, Estimate]]  # such as camera -> 051 -> rank-1
     searches: Searches | None
     calibration: CalibrationResult | None = None  # None: without searches
+    error_rejects: Mapping[str, Mapping[str, ErrorReject]] = field(default_factory=dict)  # by measure, kind of error
+    picture_sets: Sequence[PictureSets] = ()  # of 1, 2, 4, ... pictures
 
 
 @dataclass(frozen=True)

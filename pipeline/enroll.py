@@ -14,7 +14,7 @@ from earface.core.errors import InputError, entry_point
 from earface.core.files import require_file, require_path, require_trained
 from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
-from pipeline.options import FPIRS, EnrollOptions
+from pipeline.options import FPIRS, EnrollOptions, Fusion
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +46,7 @@ def face_embedder(options: EnrollOptions, device: str) -> FaceEmbedder:
     """Raises InputError, of all that is not available at once."""
     from dsr.upsampler import build_upsampler
     from facial_rec.recognizer import load_recognizer
-    from pipeline.embedding import FaceEmbedder, face_finder, face_reader
+    from pipeline.embedding import FaceEmbedder, FaceReader, face_finder
 
     options.refuse_for_faces()
     with Needed() as needed:
@@ -57,8 +57,8 @@ def face_embedder(options: EnrollOptions, device: str) -> FaceEmbedder:
         upsampler = needed(
             lambda: build_upsampler(options.upsampler, options.dsr_checkpoint, device, options.precision)
         )
-        read = needed(lambda: face_reader(face_finder(options)))
-    return FaceEmbedder(recognizer, upsampler, read, {})
+        read = needed(lambda: FaceReader(face_finder(options)))
+    return FaceEmbedder(recognizer, upsampler, read, {}, mirrored=options.fusion == "quality")
 
 
 def ear_embedder(options: EnrollOptions, device: str) -> EarEmbedder:
@@ -78,7 +78,9 @@ def enrolled(
     from earface.data.identity_embeddings import IdentityEmbeddings
     from earface.data.names import warn_of_lost_people
     from pipeline.embedding import FaceEmbedder, embed_with_progress, print_skipped
-    from pipeline.gallery import TEMPLATE_RULE
+    from pipeline.gallery import TEMPLATE_RULE, WEIGHTED_RULE
+
+    fusion = options.fusion or "mean"
 
     found = embed_with_progress(embedder, options, faces)
     print_skipped(found.skipped, len(faces), console)
@@ -100,8 +102,10 @@ def enrolled(
             "aligned": options.aligned,
             "detector": options.detector and _written(options.detector),
             "skipped": [list(entry) for entry in found.skipped],
-            "template": TEMPLATE_RULE,
+            "template": TEMPLATE_RULE if fusion == "mean" else WEIGHTED_RULE,
+            "fusion": fusion,
         },
+        quality=found.quality,
         sides=embedder.sides_of([face.path for face in kept]),
     )
 
@@ -155,6 +159,16 @@ def refuse_enrolled(gallery: Gallery, faces: Sequence[PictureFile], path: Path) 
         raise InputError(f"{path}: {len(again)} of the pictures are enrolled in it already ({again[0]})")
 
 
+def same_fusion(gallery: Gallery, given: Fusion | None, path: Path) -> Fusion:
+    """How the gallery's pictures are fused. Raises InputError if another way is given."""
+    from pipeline.gallery import fusion_of
+
+    own = fusion_of(gallery.metadata)
+    if given not in (None, own):
+        raise InputError(f"`fusion` {given}: {path} was enrolled with {own}: leave `fusion` out, or enrol again")
+    return own
+
+
 def refuse_two_names(table: IdentityEmbeddings, path: Path) -> None:
     """Raise InputError if one picture has two identities: two embeddings are equal bit for bit."""
     first: dict[bytes, int] = {}
@@ -171,6 +185,8 @@ def joined(old: IdentityEmbeddings, new: IdentityEmbeddings) -> IdentityEmbeddin
     """Both tables, the old rows first; of one contract and the same weights."""
     import numpy as np
 
+    from pipeline.quality import joined_quality
+
     sides = None
     if new.sides is not None:
         sides = (old.sides or [""] * len(old)) + new.sides
@@ -180,6 +196,7 @@ def joined(old: IdentityEmbeddings, new: IdentityEmbeddings) -> IdentityEmbeddin
         paths=old.paths + new.paths,
         identities=old.identities + new.identities,
         metadata=old.metadata | {"skipped": [*old.metadata.get("skipped", []), *new.metadata["skipped"]]},
+        quality=joined_quality([(len(old), old.quality), (len(new), new.quality)]),
         sides=sides,
     )
 
@@ -227,6 +244,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     console, out = Console(), Path(options.out)
     device = choose_device(options.device)
     earlier = Gallery.load(out) if options.add else None
+    if earlier is not None:
+        options = dataclasses.replace(options, fusion=same_fusion(earlier, options.fusion, out))
     build = ear_embedder if modality_of(options.recognizer) == "ear" else face_embedder
     embedder: Embedder = build(options, device)
     calibration = None
@@ -234,6 +253,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         calibration = read_calibration(
             Path(options.calibration), embedder.recognizer.key, options.configuration
         )  # before anything is embedded
+        if other := calibration.differing({"fusion": options.fusion or "mean"}):
+            raise InputError(f"`calibration` {options.calibration}: {calibration.name} is of {other}")
     faces = pictures_with_names(read_faces(options.input))
     if earlier is not None:
         earlier.check_recognizer(embedder.recognizer, out)
@@ -259,7 +280,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     several = sum(count > 1 for count in Counter(table.identities).values())
     both = sum(count > 1 for count in Counter(gallery.identities).values())  # a template a side
     by_both = f", {both} by both ears" if gallery.apart else ""
-    console.print("all pictures of a person are enrolled, as the mean of their embeddings", soft_wrap=True)
+    fused = {"norm": ", weighted by their lengths", "quality": ", weighted by their quality"}
+    how = fused.get(str(table.metadata.get("fusion")), "")
+    console.print(f"all pictures of a person are enrolled, as the mean of their embeddings{how}", soft_wrap=True)
     console.print(
         f"{len(gallery)} people enrolled by {len(table)} pictures, {several} of them by several{by_both}: {out}",
         soft_wrap=True,

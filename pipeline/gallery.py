@@ -23,6 +23,8 @@ from earface.data.given import Picture, Pictures, each_picture
 from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings, write_embeddings
 from pipeline.calibration import Calibration, Conditions
 from pipeline.identified import UNKNOWN, Candidate, Identified, Rule
+from pipeline.options import Fusion
+from pipeline.quality import weights_of
 from pipeline.search import top_candidates, top_candidates_faiss
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 NOT_A_NAME = "which is what people are called who are not recognised"
 
 TEMPLATE_RULE = "mean of the embeddings of an identity's pictures, each of length 1, brought to length 1"
+WEIGHTED_RULE = "weighted " + TEMPLATE_RULE
 SHORTEST_MEAN = 1e-3  # the mean of opposite embeddings means nothing
 
 Backend = Literal["exact", "faiss"]
@@ -73,7 +76,7 @@ class Gallery:
         """Templates by TEMPLATE_RULE, in the order of each identity's first picture.
 
         sides: of ears: apart: a template for each side of a person, an unknown one included. Identities that differ in
-        nothing but their Unicode form or blanks around them are one.
+        nothing but their Unicode form or blanks around them are one. Pictures weigh as the table's `fusion` says.
         Raises InputError for a picture whose identity is not known, somebody called UNKNOWN, and for pictures that have
         no mean direction.
         """
@@ -84,13 +87,15 @@ class Gallery:
         if namesake := next((name for name in names if name.casefold() == UNKNOWN), None):
             raise InputError(f"somebody is enrolled as {namesake!r}, {NOT_A_NAME}: enrol them under another name")
         about = table.contract, table.digest, table.metadata
+        weights = torch.from_numpy(weights_of(fusion_of(table.metadata), table.quality, len(table)))
         if table.sides is None:
-            return cls(*templates_of(embeddings, names, table.paths), *about)
+            return cls(*templates_of(embeddings, names, table.paths, weights), *about)
         if sides == "joined":
             first = {name: table.sides[row] for row, name in reversed(list(enumerate(names)))}
-            templates, owners, pictures = templates_of(embeddings, names, table.paths)
+            templates, owners, pictures = templates_of(embeddings, names, table.paths, weights)
             return cls(templates, owners, pictures, *about, [first[name] for name in owners])
-        templates, ears, pictures = templates_of(embeddings, list(zip(names, table.sides, strict=True)), table.paths)
+        both = list(zip(names, table.sides, strict=True))
+        templates, ears, pictures = templates_of(embeddings, both, table.paths, weights)
         number = {name: place for place, name in enumerate(dict.fromkeys(names))}
         order = sorted(range(len(ears)), key=lambda row: number[ears[row][0]])  # of equal scores the lower row is first
         owners, own_sides = ([ears[row][part] for row in order] for part in (0, 1))
@@ -164,8 +169,8 @@ class Gallery:
         """By which a candidate is accepted; conditions: how probes are enlarged. Raises InputError as `Rule.of`."""
         stored = self.metadata.get("calibration")
         calibration = None if stored is None else Calibration.from_plain(stored, "the gallery")
-        sides = {"sides": "apart" if self.apart else "joined"}
-        return Rule.of(calibration, self.modality, len(self), {**conditions, **sides}, threshold, operating_point)
+        own = {"sides": "apart" if self.apart else "joined", "fusion": fusion_of(self.metadata)}
+        return Rule.of(calibration, self.modality, len(self), {**conditions, **own}, threshold, operating_point)
 
     def check_recognizer(self, recognizer: Recognizer, path: Path) -> None:
         """Raise InputError for a recogniser of the other modality, of another contract or of other weights."""
@@ -255,24 +260,33 @@ def _written(name: str, picture: Picture) -> str:
     return str(Path(picture).resolve()) if isinstance(picture, str | PathLike) else name
 
 
+def fusion_of(metadata: Mapping[str, Any]) -> Fusion:
+    """How a gallery's pictures are fused. Raises InputError for what is not known here."""
+    found = metadata.get("fusion", "mean")
+    if found not in get_args(Fusion):
+        raise InputError(f"its pictures are fused by {found!r}, not one of {', '.join(get_args(Fusion))}")
+    return found
+
+
 def templates_of(
-    embeddings: Tensor, identities: Sequence[Owner], pictures: Sequence[str]
+    embeddings: Tensor, identities: Sequence[Owner], pictures: Sequence[str], weights: Tensor | None = None
 ) -> tuple[Tensor, list[Owner], list[list[str]]]:
     """(N, D) of length 1 -> templates (T, D) by TEMPLATE_RULE, their identities and pictures.
 
-    identities: names, or names and sides. In the order of each one's first picture. Raises InputError for pictures that
-    have no mean direction.
+    identities: names, or names and sides. weights: of the pictures, (N,); None: all alike. In the order of each one's
+    first picture. Raises InputError for pictures that have no mean direction.
     """
     number: dict[Owner, int] = {}
     of = torch.tensor([number.setdefault(identity, len(number)) for identity in identities])
     named: list[list[str]] = [[] for _ in number]
     for row, picture in zip(of.tolist(), pictures, strict=True):
         named[row].append(picture)
-    sums = torch.zeros(len(number), embeddings.shape[1]).index_add_(0, of, embeddings.cpu())
-    counts = torch.bincount(of, minlength=len(number))
+    rows = embeddings.cpu() if weights is None else embeddings.cpu() * weights[:, None]
+    sums = torch.zeros(len(number), embeddings.shape[1]).index_add_(0, of, rows)
+    counts = torch.bincount(of, weights, minlength=len(number))
     lengths = sums.norm(dim=1, keepdim=True)
     names = list(number)
     for row in torch.nonzero(lengths[:, 0] / counts < SHORTEST_MEAN)[:, 0].tolist():
         whose = names[row] if isinstance(names[row], str) else f"the {SIDE_NAMES[names[row][1]]} of {names[row][0]}"
-        raise InputError(f"the {counts[row]} pictures of {whose} have no mean direction: are they of one person?")
+        raise InputError(f"the {len(named[row])} pictures of {whose} have no mean direction: are they of one person?")
     return sums.div_(lengths), names, named  # in place: a million templates are 2 GB

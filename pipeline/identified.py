@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,12 +81,15 @@ class Rule:
 
 @dataclass(frozen=True)
 class Identified:
-    """A picture and its candidates, best first."""
+    """A picture, or a track, and its candidates, best first."""
 
     path: Path
     candidates: list[Candidate]
     rule: Rule
     side: str = ""  # of an ear: l, r, or empty where unknown
+    quality: Mapping[str, float] = field(default_factory=dict)  # by the names of MEASURES; NaN where unknown
+    pictures: int = 1  # of a track: how many were used
+    shown: Path | None = None  # of a track: its most typical picture
 
     @property
     def threshold(self) -> float:

@@ -20,11 +20,16 @@ FILES = "files"  # the degradation of a set's own VLR pictures
 KINDS = (*DEGRADATIONS, FILES)
 REPORT = "report.json"  # last: with it an evaluation is complete
 EVENTS = ".evaluation"  # the end of their names
-_PLOTS = ("cmc", "det_verification", "det_identification", "histograms", "by_*")
+_PLOTS = ("cmc", "det_verification", "det_identification", "histograms", "error_reject", "several_pictures", "by_*")
 RESULTS = (
     *(REPORT, "report.html", "probes.csv", f"tensorboard/events.out.tfevents.*{EVENTS}"),
     *(f"plots/*_{kind}_{plot}.png" for kind in KINDS for plot in _PLOTS),
     *(f"plots/ears_{plot}.png" for plot in _PLOTS),
+)
+Fusion = Literal["mean", "norm", "quality"]
+FUSION_HELP = (
+    "of several pictures of a person: the mean of their embeddings, or weighted by their lengths (norm) or by their "
+    "agreement with their mirror images (quality)"
 )
 FPIRS = (0.1, 0.01)  # that an evaluation fits thresholds for
 THRESHOLDS = {"face": 0.35, "ear": 0.5}  # cosines, where none is given
@@ -49,7 +54,7 @@ FACES_ALONE = (
     *("pairs", "gallery_camera", "gallery_illumination", "gallery_recording", "vlr_size", "degradation", "finetuned"),
     *("dsr_checkpoint", "crop"),
 )
-EARS_ALONE = ("template_pictures", "sides", "enroll_sides", "known_names")
+EARS_ALONE = ("sides", "enroll_sides", "known_names")
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ class EnrollOptions(PictureOptions):
     crop: Literal["arcface", "center"] | None = option(
         None, "of faces: where its template lies in the 128 px; default: as it was fine-tuned, else arcface"
     )
+    fusion: Fusion | None = option(None, f"{FUSION_HELP}; default: mean, or as the gallery that `add` enlarges")
     calibration: str | None = option(
         None, "report.json of earface evaluate: its operating points and likelihood ratios are kept with the gallery"
     )
@@ -105,6 +111,11 @@ class IdentifyOptions(PictureOptions):
     """Find the people of a gallery in pictures."""
 
     gallery: str = option("gallery.npz", "as earface enroll wrote it")
+    track: str | None = option(
+        None, "instead of `input`: a folder or a video, all of whose pictures show one person, for one decision"
+    )
+    every_frame: int = option(5, "of a video every so many-th frame is taken, the first 1000 of these", low=1)
+    fusion: Fusion | None = option(None, f"{FUSION_HELP}; default: as the gallery was enrolled")
     threshold: float | None = option(
         None, "the best candidate is accepted from this cosine on; default: .35 for faces, .5 for ears", low=-1, high=1
     )
@@ -127,7 +138,12 @@ class IdentifyOptions(PictureOptions):
     )
 
     def check(self) -> None:
-        super().check()
+        if self.track is None:
+            super().check()
+        else:
+            check_options(self)
+            if self.input:
+                raise InputError("`input` and `track`: give one of them")
         if self.operating_point is not None:
             rate_of(self.operating_point)
             if self.threshold is not None:
@@ -180,8 +196,12 @@ class PipelineEvaluationOptions(PeopleOptions, DeviceOptions):
     vlr_size: tuple[str, ...] = option((), "sizes of the probes: 32, 24, 16 or 14x16; default: of the super-resolvers")
     degradation: tuple[str, ...] = option(("bicubic",), "how VLR is made: one or more of bicubic, realistic, files")
     template_pictures: int = option(
-        1, "ears: pictures that are enrolled of a person's side, which has more; the others are probes", low=1
+        1, "pictures that are enrolled of a person, of ears of a side, who has more; the others are probes", low=1
     )
+    probe_pictures: int = option(
+        8, "rank-1 is reported by 1, 2, 4, ... up to so many pictures of a person, fused into one probe; 1: not", low=1
+    )
+    fusion: Fusion = option("mean", FUSION_HELP)
     sides: Literal["apart", "joined"] = option(
         "joined",
         "ears: one template over both sides; or one of each, compared with probes of that side, and of the other side "
@@ -239,7 +259,10 @@ class PipelineEvaluationOptions(PeopleOptions, DeviceOptions):
             raise InputError(
                 f"{', '.join(given)}: for {other} alone, and `recognizer` {self.recognizer} is of {modality}s"
             )
-        if modality == "ear" and self.gallery is not None:
+        if self.gallery is not None or self.pairs is not None:
             chosen = ("template_pictures", "enroll_sides")
             if given := [f"`{name}`" for name in chosen if getattr(self, name) != default[name]]:
-                raise InputError(f"{', '.join(given)}: not together with `gallery`, all of whose pictures are enrolled")
+                listed = "`pairs`, which enrol nobody"
+                if self.gallery is not None:
+                    listed = "`gallery`, all of whose pictures are enrolled"
+                raise InputError(f"{', '.join(given)}: not together with {listed}")

@@ -77,6 +77,12 @@ class TrainedEarRecognizer:
         with autocast(self.device, self.precision):
             return self.model.embed_exactly(images.to(self.device))
 
+    @torch.no_grad()
+    def measured(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, with each embedding's length before it is brought to 1 and its cosine with the mirror image's."""
+        with autocast(self.device, self.precision):
+            return self.model.embed_measured(images.to(self.device))
+
     def embed(self, pictures: Pictures, *, batch_size: int = 64) -> Tensor:
         """EarRecognizer.embed."""
         with autocast(self.device, self.precision):

@@ -34,10 +34,12 @@ from earface.synthetic.ear_set import EarSet, write_ear_set
 from pipeline.configuration_metrics import ConfigurationResult
 from pipeline.ear_configurations import EarCondition, EarConfiguration
 from pipeline.ear_protocol import EarGalleryRule, EarPicture, EarProtocol
+from pipeline.enrolment_searches import Settings
 from pipeline.evaluate_dataset import main
-from pipeline.evaluation import Settings, Stages, evaluate
+from pipeline.evaluation import Stages, evaluate
 from pipeline.protocol import Enrolment, Sides
 from pipeline.protocol_checks import keep_pictures
+from pipeline.quality import Quality
 from tests.conftest import only_line
 from tests.pipeline.small import read_probes, read_report, slow_equal_error_rate, slow_limit
 
@@ -133,6 +135,9 @@ class Table:
         self, configurations: Sequence[EarConfiguration], rows: Sequence[EarPicture], condition: object
     ) -> Mapping[str, Tensor]:
         return {each.name: self.enrolled(each, rows) for each in configurations}
+
+    def quality(self, configuration: object, rows: Sequence[EarPicture], condition: object) -> Quality:
+        return {}
 
 
 @pytest.fixture(scope="module")
