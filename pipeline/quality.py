@@ -20,8 +20,8 @@ MEASURES = {  # higher is better
 }
 COMPUTED = ("norm", "mirror", "sharpness")  # by the recogniser's pass, in this order; the size is known from the file
 LEAST_WEIGHT = 0.01  # of a picture that does not agree with its mirror image at all
-# Two groups of a track: two-means starts from the least alike pictures. Of 600 tracks of one person at 4, 8 and 16
-# pictures .3 % are more different at most (HR, 16 px bicubic), 1.7 % under realistic degradation
+# Of 600 tracks of one of LFW's calibration people 1.7 % at most are more different (HR, 16 px bicubic), 2.3 % under
+# realistic degradation: docs/RESULTS.md
 ROUNDS, LEAST_GROUP, ALIKE = 10, 2, 0.3
 
 

@@ -22,6 +22,7 @@ from pipeline.enroll import main as enroll
 from pipeline.gallery import Gallery
 from pipeline.identified import GIVEN, UNCALIBRATED, UNKNOWN
 from pipeline.identify import main as identify
+from pipeline.picture_quality import people_of, picture_sets
 from pipeline.protocol import Enrolment, GalleryRule, from_dataset
 from tests.conftest import VLR, only_line
 from tests.pipeline.small import draw_faces, finetuned_folder, read_report, run, slow_embeddings, slow_limit
@@ -118,6 +119,27 @@ def test_the_report_s_operating_points_and_ratios_are_a_loop_s(
     wanted = cllr(fitted(np.array(test_mated)), fitted(test_impostor))
     assert found["cllr"]["value"] == pytest.approx(wanted, rel=1e-3)
     assert found["cllr_min"] == pytest.approx(cllr_min(np.array(test_mated), test_impostor), abs=1e-3)
+
+
+def test_the_report_s_sets_of_pictures_are_searched_for_as_by_a_loop(
+    evaluated: Path, people: Path, edgeface: Path
+) -> None:
+    test = from_dataset(str(people), GalleryRule(), FRACTION, 42).test
+    row = next(
+        each for each in read_report(evaluated)["conditions"][0]["rows"] if each["name"] == "bicubic + pretrained"
+    )
+    gallery = slow_embeddings(test.gallery, edgeface, "none")  # type: ignore[arg-type]
+    probes = slow_embeddings(test.probes, edgeface, "bicubic", BICUBIC)  # type: ignore[arg-type]
+    names = [each.identity for each in test.gallery]
+    sets = picture_sets(test, 8, "joined", 42)
+    assert [each["pictures"] for each in row["several_pictures"]] == list(sets) == [1, 2]
+    for each in row["several_pictures"]:
+        owners = people_of(sets[each["pictures"]], test.probes)
+        both = zip(sets[each["pictures"]], owners, strict=True)
+        hits = [names[int((gallery @ probes[own].sum(axis=0)).argmax())] == name for own, name in both]
+        assert each["rank1"]["value"] == pytest.approx(np.mean(hits))
+        assert each["people"] == len(set(owners))
+    assert set(row["error_reject"]["measures"]) == {"mirror", "norm", "sharpness"}  # the size is one for all
 
 
 # -- enrolling ---------------------------------------------------------------------------------------------------------
