@@ -24,6 +24,7 @@ from earface.data.images import Pixels, read_image, resize_image
 from earface.data.pixels import to_model_range
 from earface.data.tables import SIDE_COLUMN, read_csv
 from earface.metrics.image_quality import sharpness
+from earface.nn.inference import in_columns
 from pipeline.copies import Signature
 from pipeline.picture_options import MIN_SCORE, PictureOptions
 
@@ -183,7 +184,7 @@ class EarEmbedder:
     def embed(self, ears: Tensor) -> Tensor:
         """(B, D + 3): the embeddings, and COMPUTED of each."""
         embeddings, *quality = self.recognizer.measured(ears)
-        return torch.cat([embeddings, *(own[:, None] for own in (*quality, sharpness(ears).to(embeddings)))], dim=1)
+        return in_columns([embeddings, *quality, sharpness(ears).to(embeddings)])
 
     def sides_of(self, paths: Sequence[Path]) -> list[str]:
         return [self.sides[path] for path in paths]

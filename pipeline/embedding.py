@@ -25,6 +25,7 @@ from earface.data.images import Pixels, read_image
 from earface.data.pixels import interpolate, to_model_range
 from earface.metrics.image_quality import sharpness
 from earface.nn.embedding import Embedded, PictureFile, embed_each
+from earface.nn.inference import in_columns
 from earface.nn.upsampler import Upsampler
 from facial_rec.contract import FaceContract
 from facial_rec.recognizer import FaceRecognizer
@@ -95,7 +96,7 @@ class FaceEmbedder:
         """(B, D + 3): the embeddings, and COMPUTED of each."""
         given = prepared.to(self.recognizer.device)
         embeddings, *quality = self.recognizer.measured(self.upsampler.enlarge(given), mirrored=self.mirrored)
-        return torch.cat([embeddings, *(own[:, None] for own in (*quality, sharpness(given).to(embeddings)))], dim=1)
+        return in_columns([embeddings, *quality, sharpness(given).to(embeddings)])
 
     @property
     def sizes(self) -> Mapping[Path, float]:

@@ -126,7 +126,7 @@ def evaluate_faces(options: PipelineEvaluationOptions, console: Console) -> None
         def configuration_done() -> None:
             state.what = f"{next(measured)} of {wanted} configurations measured; embedding faces"
 
-        embeddings = EmbeddingCache(faces, state.advance)
+        embeddings = EmbeddingCache(faces, state.advance, mirrored=protocol.pairs is None)
         settings = settings_of(options, device)
         results = evaluate(protocol, configurations, embeddings, settings, stages, configuration_done)
     about = About(

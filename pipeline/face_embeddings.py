@@ -20,8 +20,13 @@ from pipeline.quality import COMPUTED, Quality
 class EmbeddingCache:
     """Embeddings of the faces of an evaluation, each computed once: those of HR faces serve every condition."""
 
-    def __init__(self, faces: FaceLoader, progress: Callable[[int], None] = lambda done: None) -> None:
-        """progress: called with the number of embeddings computed since the last call."""
+    def __init__(
+        self, faces: FaceLoader, progress: Callable[[int], None] = lambda done: None, *, mirrored: bool = True
+    ) -> None:
+        """progress: called with the number of embeddings computed since the last call. mirrored: whether faces are
+        compared with their mirror images, which takes twice as long.
+        """
+        self.mirrored = mirrored
         self.faces, self.progress = faces, progress
         self._hr: dict[tuple[tuple[str, str], str], Tensor] = {}
         self._quality: dict[tuple[str, ...], Tensor] = {}  # COMPUTED, by recogniser, how it was enlarged, and path
@@ -79,7 +84,7 @@ class EmbeddingCache:
         self, recognizer: FaceRecognizer, faces: Tensor, seen: Tensor, rows: Sequence[PictureRow], how: str
     ) -> Tensor:
         """The embeddings of faces (B, 3, S, S), on the CPU; keeps their quality. seen: what they were enlarged from."""
-        embeddings, *measures = recognizer.measured(faces)
+        embeddings, *measures = recognizer.measured(faces, mirrored=self.mirrored)
         together = torch.stack([*measures, sharpness(seen).to(embeddings)], dim=1).cpu()
         for row, own in zip(rows, together, strict=True):
             self._quality[*recognizer.key, how, str(row.path)] = own

@@ -19,12 +19,13 @@ from torch import Tensor
 
 from earface.core.errors import InputError
 from earface.data.ear_contract import Fit
-from earface.data.given import Picture, Pictures, each_picture
+from earface.data.given import Pictures, each_picture
 from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings, write_embeddings
 from pipeline.calibration import Calibration, Conditions
+from pipeline.given_pictures import embedded_together, measured, written
 from pipeline.identified import UNKNOWN, Candidate, Identified, Rule
 from pipeline.options import Fusion
-from pipeline.quality import weights_of
+from pipeline.quality import of_row, weights_of
 from pipeline.search import top_candidates, top_candidates_faiss
 
 if TYPE_CHECKING:
@@ -128,8 +129,8 @@ class Gallery:
         if not pictures:
             raise InputError("nobody was given to enrol")
         table = IdentityEmbeddings(
-            embeddings=_embedded_together(recognizer, list(people.values()), detector).numpy(),
-            paths=[_written(name, picture) for _, name, picture in pictures],
+            embeddings=embedded_together(recognizer, list(people.values()), detector).numpy(),
+            paths=[written(name, picture) for _, name, picture in pictures],
             identities=[name for name, _, _ in pictures],
             contract=recognizer.contract.id,
             digest=recognizer.digest,
@@ -162,8 +163,9 @@ class Gallery:
         self.check_recognizer(recognizer, Path("the gallery"))
         rule = self.rule({"upsampler": "none", "upsampler_digest": ""}, threshold, operating_point)
         names = [name for name, _ in each_picture(pictures)]
-        found = self.search(_embedded(recognizer, pictures, detector), count)
-        return [Identified(Path(name), best, rule) for name, best in zip(names, found, strict=True)]
+        embeddings, quality = measured(recognizer, pictures, detector)
+        found = enumerate(zip(names, self.search(embeddings, count), strict=True))
+        return [Identified(Path(name), best, rule, "", of_row(quality, row)) for row, (name, best) in found]
 
     def rule(self, conditions: Conditions, threshold: float | None, operating_point: str | None) -> Rule:
         """By which a candidate is accepted; conditions: how probes are enlarged. Raises InputError as `Rule.of`."""
@@ -236,28 +238,6 @@ class Gallery:
             if len(found) == count:
                 break
         return list(found.values())
-
-
-def _embedded(recognizer: Recognizer, pictures: Pictures, detector: str | PathLike[str] | None) -> Tensor:
-    """(N, D). Raises InputError for a picture that cannot be used, and for a detector of faces where ears are given."""
-    if recognizer.modality == "face":
-        return recognizer.embed(pictures, detector=detector)
-    if detector is not None:
-        raise InputError(f"`detector` {detector}: finds faces, and the recogniser is one of ears")
-    return recognizer.embed(pictures)
-
-
-def _embedded_together(
-    recognizer: Recognizer, given: Sequence[Pictures], detector: str | PathLike[str] | None
-) -> Tensor:
-    """The same of several people's pictures, with one warning for all."""
-    if any(isinstance(own, Tensor) and own.is_floating_point() for own in given):  # not a picture, but a model's input
-        return torch.cat([_embedded(recognizer, own, detector) for own in given])
-    return _embedded(recognizer, [picture for own in given for _, picture in each_picture(own)], detector)
-
-
-def _written(name: str, picture: Picture) -> str:
-    return str(Path(picture).resolve()) if isinstance(picture, str | PathLike) else name
 
 
 def fusion_of(metadata: Mapping[str, Any]) -> Fusion:

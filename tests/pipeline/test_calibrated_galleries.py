@@ -325,6 +325,8 @@ def test_python_code_decides_by_the_same_rule(enrolled: Path, evaluated: Path, e
         assert each.likelihood_ratio() == pytest.approx(float(row["likelihood_ratio"]), rel=0.01)
         assert each.runner_up is not None
         assert (each.runner_up.identity, f"{each.score:.4f}") == (row["runner_up"], row["score"])
+        measures = {name: float(row[name]) for name in ("norm", "mirror")}
+        assert {name: each.quality[name] for name in measures} == pytest.approx(measures, abs=0.006)
     with pytest.raises(InputError, match="give one of them"):
         gallery.identify(recognizer, enrolled, 0.3, operating_point="fpir=.2")
     assert gallery.identify(recognizer, enrolled)[0].threshold == 0.35
