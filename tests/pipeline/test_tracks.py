@@ -20,6 +20,7 @@ from earface.data.video import write_frames
 from earface.synthetic.face_set import FaceSet, synthesize_faces
 from facial_rec.contract import FaceContract
 from facial_rec.model import EdgeFace
+from facial_rec.recognizer import load_recognizer
 from pipeline.embedding import EmbeddedPictures
 from pipeline.enroll import main as enroll
 from pipeline.gallery import Gallery
@@ -88,6 +89,18 @@ def test_the_quality_of_enrolled_pictures_is_the_network_s(gallery: Path, edgefa
     np.testing.assert_allclose(table.quality["norm"], np.linalg.norm(raw, axis=1), rtol=1e-4)
     np.testing.assert_allclose(table.quality["mirror"], (unit(raw) * unit(mirrored)).sum(axis=1), atol=1e-4)
     assert set(table.quality["size"].tolist()) == {128}
+
+
+def test_measuring_changes_no_bit_of_an_embedding(edgeface: Path) -> None:
+    recognizer = load_recognizer(str(edgeface), None)
+    crops = torch.rand(5, 3, 128, 128, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    embeddings, norms, alike = recognizer.measured(crops)
+    assert torch.equal(embeddings, recognizer(crops))
+    again, same_norms, unknown = recognizer.measured(crops, mirrored=False)
+    assert torch.equal(again, embeddings)
+    assert torch.equal(same_norms, norms)
+    assert unknown.isnan().all()
+    torch.testing.assert_close(alike, (embeddings * recognizer(crops.flip(3))).sum(dim=1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("fusion", ["mean", "norm", "quality"])
