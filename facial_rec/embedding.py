@@ -47,6 +47,25 @@ def embed_faces(model: EdgeFace, crops: Tensor, contract: FaceContract, *, flip:
     return in_fixed_batches(embed, crops, INFERENCE_BATCH)[0]
 
 
+@torch.no_grad()
+def embed_measured(
+    model: EdgeFace, crops: Tensor, contract: FaceContract, *, mirrored: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same bits as `embed_faces`, and of each embedding, (B,): its length before it is brought to 1, and its cosine
+    with that of the mirrored face; NaN without `mirrored`, which takes half of the time.
+    """
+
+    def embed(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        faces = contract(part)
+        raw = model(faces).float()
+        own, norms = unit(raw), raw.norm(dim=1)
+        alike = (own * model.embed(faces.flip(3))).sum(dim=1) if mirrored else torch.full_like(norms, torch.nan)
+        return own, norms, alike
+
+    embeddings, norms, alike = in_fixed_batches(embed, crops, INFERENCE_BATCH)
+    return embeddings, norms, alike
+
+
 def embed_pictures(
     model: EdgeFace,
     faces: Sequence[PictureFile],

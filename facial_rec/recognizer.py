@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
@@ -17,11 +18,11 @@ from earface.data.given import Pictures, in_model_range
 from earface.data.pixels import to_model_range
 from earface.nn.edgeface_weights import VARIANTS
 from earface.nn.frozen import FrozenRecognizer
-from earface.nn.inference import weights_digest
+from earface.nn.inference import in_columns, weights_digest
 from earface.nn.precision import Precision, autocast
 from facial_rec.config import finetuned_folder
 from facial_rec.contract import Crop, FaceContract
-from facial_rec.embedding import embed_faces
+from facial_rec.embedding import embed_faces, embed_measured
 from facial_rec.hub import EdgeFaceProvenance
 from facial_rec.model import EdgeFace
 
@@ -70,6 +71,12 @@ class FaceRecognizer:
         with autocast(self.device, self.precision):
             return embed_faces(self.model, crops.to(self.device), self.contract)
 
+    @torch.no_grad()
+    def measured(self, crops: Tensor, *, mirrored: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, with each embedding's length before it is brought to 1 and its cosine with the mirrored face's."""
+        with autocast(self.device, self.precision):
+            return embed_measured(self.model, crops.to(self.device), self.contract, mirrored=mirrored)
+
     def embed(
         self, pictures: Pictures, *, batch_size: int = 64, detector: str | os.PathLike[str] | None = None
     ) -> Tensor:
@@ -80,15 +87,31 @@ class FaceRecognizer:
         `earface.data.face_detection.detector_file(None)` downloads. Raises InputError, also for what is not square, and
         for a photograph without a face.
         """
+        return self._of_pictures(self, pictures, batch_size, detector)
+
+    def embed_measured(
+        self, pictures: Pictures, *, batch_size: int = 64, detector: str | os.PathLike[str] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """`embed`, and of each picture, (N,): `norm` and `mirror`, as `measured` gives them."""
+        found = self._of_pictures(lambda crops: in_columns(self.measured(crops)), pictures, batch_size, detector)
+        return found[:, :-2].contiguous(), {"norm": found[:, -2], "mirror": found[:, -1]}
+
+    def _of_pictures(
+        self,
+        embed: Callable[[Tensor], Tensor],
+        pictures: Pictures,
+        batch_size: int,
+        detector: str | os.PathLike[str] | None,
+    ) -> Tensor:
         images = in_model_range(pictures)
         if images is not None and detector is not None:
             raise InputError("`detector`: a float tensor is of aligned faces: give photographs as uint8")
         if images is not None:
-            return torch.cat([self(part).cpu() for part in images.split(batch_size)])
+            return torch.cat([embed(part).cpu() for part in images.split(batch_size)])
         faces = (torch.from_numpy(face) for _, face in each_face(pictures, detector))
         crops = [self.contract(to_model_range(face[None]))[0] for face in faces]
         starts = range(0, len(crops), batch_size)
-        return torch.cat([self(torch.stack(crops[at : at + batch_size])).cpu() for at in starts])
+        return torch.cat([embed(torch.stack(crops[at : at + batch_size])).cpu() for at in starts])
 
 
 def load_recognizer(name: str, crop: Crop | None, device: str = "cpu", precision: Precision = "32") -> FaceRecognizer:

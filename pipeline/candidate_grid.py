@@ -25,7 +25,7 @@ from pipeline.embedding import Reader, prepare
 from pipeline.options import CANDIDATES_GRID, MOST_CANDIDATES
 
 if TYPE_CHECKING:
-    from pipeline.gallery import Identified
+    from pipeline.identified import Identified
 
 LONGEST = 1600  # pixels of a grid's sides at most
 SIDE, CELL, CAPTION = 128, 144, 34  # of a shown face, of it with its margin, of the text above it
@@ -73,7 +73,7 @@ def _grid(
         for place, each in enumerate(found):
             top = place * (cell + CAPTION) + CAPTION + margin
             row = [_place(figure, margin + column * cell, top) for column in range(columns)]
-            face = read(each.path)
+            face = read(each.shown or each.path)
             row[0].imshow(_shown(face), interpolation="nearest")
             _title(row[0], each.path.name, f"→ {each.decision}")
             if seen == 2:

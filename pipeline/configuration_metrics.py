@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from earface.metrics.error_reject import ErrorReject
 from earface.metrics.resampling import Curve, Estimate, Resampling, TradeOff, fpir_in_gallery, too_few
 from earface.metrics.verification import threshold_at
+from pipeline.calibration_metrics import NO_CALIBRATION, CalibrationResult, calibrated
+from pipeline.options import FPIRS
+from pipeline.picture_quality import PictureSets
 from pipeline.protocol import Pair
 from pipeline.search import Searches
 
 RANKS = (1, 5, 10)
 LONGEST_CMC = 20
-FPIRS = (0.1, 0.01)
 FARS = (1e-3, 1e-4)
 BIN_EDGES = np.linspace(-1, 1, 101)  # of the score histograms
-NO_CALIBRATION = "no calibration identities to fit a threshold on"
 
 # name -> title, and whether higher is better; in the order of the table
 METRICS: Mapping[str, tuple[str, bool]] = {
@@ -57,6 +59,9 @@ class ConfigurationResult:
     histograms: dict[str, NDArray[np.int64]]  # mated and non-mated comparisons in BIN_EDGES
     breakdown: dict[str, dict[str, Estimate]]  # such as camera -> 051 -> rank-1
     searches: Searches | None
+    calibration: CalibrationResult | None = None  # None: without searches
+    error_rejects: Mapping[str, Mapping[str, ErrorReject]] = field(default_factory=dict)  # by measure, kind of error
+    picture_sets: Sequence[PictureSets] = ()  # of 1, 2, 4, ... pictures
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,7 @@ def of_searches(
         histograms={"mated": _histogram(searches.mated[right]), "non-mated": _histogram(searches.impostor)},
         breakdown=_breakdown(rank, trials),
         searches=searches,
+        calibration=calibrated(searches, mated, wrong, resampling, calibration, calibration_size, others, FPIRS),
     )
 
 

@@ -6,7 +6,7 @@ All configurations under one condition see the same VLR copies of the same probe
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -22,7 +22,6 @@ from earface.data.face_sizes import FILES, NONE, VLRRange, VLRSize, parse_vlr_si
 from earface.data.images import Pixels, read_image
 from earface.data.picture_rows import PictureRow
 from earface.data.pixels import to_model_range, to_uint8
-from earface.nn.edgeface import EMBEDDING_DIM
 from earface.nn.upsampler import NO_UPSAMPLER, UPSAMPLER_NAMES, Upsampler
 from earface.training.workers import WorkerLoader
 from facial_rec.config import parse_mixture
@@ -84,6 +83,12 @@ class Configuration:
     def plain(self) -> dict[str, str]:
         """For report.json."""
         return {"upsampler": self.upsampler.name, "recognizer": self.recognizer.name}
+
+    def scored_by(self) -> dict[str, str]:
+        """What its scores depend on."""
+        contract, digest = self.recognizer.key
+        own, origin = self.upsampler.name, self.upsampler.origin
+        return {"contract": contract, "digest": digest, "upsampler": own, "upsampler_digest": origin}
 
     def models(self) -> dict[str, dict[str, str]]:
         """Name -> kind, digest and contract."""
@@ -255,51 +260,4 @@ class FaceLoader:
             "HR": read_image(failure.probe.path),
             f"taken for {failure.wrong.identity}": read_image(failure.wrong.path),
             f"is {failure.right.identity}": read_image(failure.right.path),
-        }
-
-
-class EmbeddingCache:
-    """Embeddings of the faces of an evaluation, each computed once: those of HR faces serve every condition."""
-
-    def __init__(self, faces: FaceLoader, progress: Callable[[int], None] = lambda done: None) -> None:
-        """progress: called with the number of embeddings computed since the last call."""
-        self.faces, self.progress = faces, progress
-        self._hr: dict[tuple[tuple[str, str], str], Tensor] = {}
-
-    @torch.no_grad()
-    def hr(self, recognizer: FaceRecognizer, rows: Sequence[FaceRow]) -> Tensor:
-        """(N, 512) of HR faces, on the CPU."""
-        wanted = [row for row in rows if (recognizer.key, str(row.path)) not in self._hr]
-        wanted = list({row.path: row for row in wanted}.values())
-        at = 0
-        for batch in self.faces.batches(wanted, None) if wanted else ():
-            found = recognizer(self.faces.hr(batch)).cpu()
-            for row, embedding in zip(wanted[at : at + len(found)], found, strict=True):
-                self._hr[recognizer.key, str(row.path)] = embedding
-            at += len(found)
-            self.progress(len(found))
-        empty = torch.empty(0, EMBEDDING_DIM)
-        return torch.stack([self._hr[recognizer.key, str(row.path)] for row in rows]) if rows else empty
-
-    def enrolled(self, configuration: Configuration, rows: Sequence[FaceRow]) -> Tensor:
-        """(N, 512) of HR faces by the configuration's recogniser, on the CPU."""
-        return self.hr(configuration.recognizer, rows)
-
-    @torch.no_grad()
-    def of_configurations(
-        self, configurations: Sequence[Configuration], rows: Sequence[FaceRow], condition: Condition
-    ) -> Mapping[str, Tensor]:
-        """Configuration -> (N, 512) of the probes, on the CPU. Each upsampler runs once for all recognisers."""
-        low = [each for each in configurations if each.upsampler.name != NONE]
-        upsamplers = {each.upsampler.name: each.upsampler for each in low}
-        parts = {each.name: [torch.empty(0, EMBEDDING_DIM)] for each in low}
-        for batch in self.faces.batches(rows, condition) if rows else ():
-            vlr = self.faces.vlr(batch, condition)
-            enlarged = {name: upsampler.enlarge(vlr).float().clamp(-1, 1) for name, upsampler in upsamplers.items()}
-            for each in low:
-                parts[each.name].append(each.recognizer(enlarged[each.upsampler.name]).cpu())
-                self.progress(len(vlr))
-        return {
-            each.name: torch.cat(parts[each.name]) if each.name in parts else self.hr(each.recognizer, rows)
-            for each in configurations
         }

@@ -18,8 +18,10 @@ from ear_teacher.recognition.loading import TrainedEarRecognizer
 from earface.data.images import Pixels
 from earface.data.npy import TeacherData
 from earface.data.pixels import to_model_range
+from earface.metrics.image_quality import sharpness
 from earface.nn.embedding import PictureFile, embed_each
 from pipeline.ear_protocol import EarPicture
+from pipeline.quality import COMPUTED, Quality
 
 if TYPE_CHECKING:
     from pipeline.evaluation import ConditionResult, Failure
@@ -54,6 +56,11 @@ class EarConfiguration:
         """For report.json."""
         return {"recognizer": HOG if self.recognizer is None else self.recognizer.name}
 
+    def scored_by(self) -> dict[str, str]:
+        """What its scores depend on; HOG enrols nobody."""
+        contract, digest = ("", "") if self.recognizer is None else self.recognizer.key
+        return {"contract": contract, "digest": digest, "upsampler": "none", "upsampler_digest": ""}
+
     def models(self) -> dict[str, dict[str, str]]:
         """Name -> kind, digest and contract."""
         if self.recognizer is None:
@@ -76,6 +83,7 @@ class EarEmbeddings:
         self.recognizer, self.batch_size, self.workers = recognizer, batch_size, max(1, workers)
         self.reader = EarReader(recognizer.model.config)
         self._found: dict[Path, dict[str, Tensor]] = {}
+        self._quality: dict[Path, Tensor] = {}  # COMPUTED
 
     def embed(self, rows: Sequence[EarPicture], progress: Callable[[int], None] = lambda done: None) -> dict[Path, str]:
         """Embed these; returns those that cannot be used, and why. Raises InputError as embed_each does."""
@@ -84,9 +92,11 @@ class EarEmbeddings:
 
         def embed(ears: Tensor) -> Tensor:
             nonlocal width
-            own = self.recognizer(to_model_range(ears)).cpu()
+            given = to_model_range(ears)
+            own, *quality = (part.cpu() for part in self.recognizer.measured(given))
             width = own.shape[1]
-            return torch.cat([own, F.normalize(torch.from_numpy(hog_features(ears.numpy())))], dim=1)
+            measures = torch.stack([*quality, sharpness(given)], dim=1)
+            return torch.cat([measures, own, F.normalize(torch.from_numpy(hog_features(ears.numpy())))], dim=1)
 
         found = embed_each(
             [PictureFile(row.path, row.identity) for row in rows],
@@ -96,7 +106,8 @@ class EarEmbeddings:
             workers=self.workers,
             progress=progress,
         )
-        for place, both in zip(found.kept, torch.from_numpy(found.embeddings), strict=True):
+        for place, all_of_it in zip(found.kept, torch.from_numpy(found.embeddings), strict=True):
+            self._quality[rows[place].path], both = all_of_it[: len(COMPUTED)], all_of_it[len(COMPUTED) :]
             self._found[rows[place].path] = {RECOGNIZER: both[:width], HOG: both[width:]}
         return {Path(name): reason for name, reason in found.skipped}
 
@@ -117,6 +128,13 @@ class EarEmbeddings:
     ) -> Mapping[str, Tensor]:
         """Configuration -> (N, D) of the probes, on the CPU."""
         return {each.name: self.enrolled(each, rows) for each in configurations}
+
+    def quality(
+        self, configuration: EarConfiguration, rows: Sequence[EarPicture], condition: EarCondition | None
+    ) -> Quality:
+        """By the recogniser's embeddings, for HOG too."""
+        own = torch.stack([self._quality[row.path] for row in rows]) if rows else torch.empty(0, len(COMPUTED))
+        return dict(zip(COMPUTED, own.numpy().T, strict=True))
 
     def pictures_of(self, failure: Failure, result: ConditionResult) -> dict[str, Pixels]:
         """By caption, as the recogniser sees them: the probe, the person it was taken for, and its mate."""

@@ -23,6 +23,8 @@ from earface.data.identity_embeddings import IdentityEmbeddings
 from earface.data.images import Pixels, read_image, resize_image
 from earface.data.pixels import to_model_range
 from earface.data.tables import SIDE_COLUMN, read_csv
+from earface.metrics.image_quality import sharpness
+from earface.nn.inference import in_columns
 from pipeline.copies import Signature
 from pipeline.picture_options import MIN_SCORE, PictureOptions
 
@@ -39,6 +41,7 @@ class ReadEar:
     picture: Pixels  # (S, S, 3) uint8
     side: str  # l, r, or empty where unknown
     contradicted: bool = False  # the side was given, and the landmarks say the other
+    size: float = 0.0  # pixels, the longer side of the picture or of the box in it
 
 
 class EarPictures:
@@ -80,7 +83,8 @@ class EarPictures:
         if self._in_form(path):
             side, confidence = self._written(path)
             other = bool(given and side and given != side)
-            return ReadEar(resize_image(picture, self.size), given or side, other or confidence <= -SURE)
+            contradicted, size = other or confidence <= -SURE, float(max(picture.shape[:2]))
+            return ReadEar(resize_image(picture, self.size), given or side, contradicted, size)
         box = self._box(path, picture)
         located = self.aligner.locate(picture, box)
         other = located.fit is not None and given not in ("", located.fit.side)
@@ -89,7 +93,8 @@ class EarPictures:
         if located.problem:
             raise InputError(f"{path}: {located.problem}")
         side = given or ("" if located.fit is None else located.fit.side)
-        return ReadEar(self.aligner.image(picture, located, self.size), side, other)
+        size = float(max(picture.shape[:2]) if box is None else max(box[2:]))
+        return ReadEar(self.aligner.image(picture, located, self.size), side, other, size)
 
     def ear(self, path: Path) -> Pixels:
         """The picture alone."""
@@ -159,6 +164,7 @@ class EarEmbedder:
         """signatures: where they are wanted, filled with that of each ear that is read."""
         self.recognizer, self.pictures, self.signatures = recognizer, pictures, signatures
         self.sides: dict[Path, str] = {}  # of the pictures that were read
+        self.sizes: dict[Path, float] = {}
         self.contradicted: set[Path] = set()  # those whose landmarks say another side than was given
 
     def picture(self, path: Path) -> Pixels:
@@ -168,7 +174,7 @@ class EarEmbedder:
     def read(self, path: Path) -> Tensor:
         """(3, S, S) in [-1, 1]. Raises InputError."""
         ear = self.pictures(path)
-        self.sides[path] = ear.side
+        self.sides[path], self.sizes[path] = ear.side, ear.size
         if self.signatures is not None:
             self.signatures[path] = picture_signature(ear.picture)
         if ear.contradicted:
@@ -176,7 +182,9 @@ class EarEmbedder:
         return to_model_range(torch.from_numpy(ear.picture[None]))[0]
 
     def embed(self, ears: Tensor) -> Tensor:
-        return self.recognizer(ears)
+        """(B, D + 3): the embeddings, and COMPUTED of each."""
+        embeddings, *quality = self.recognizer.measured(ears)
+        return in_columns([embeddings, *quality, sharpness(ears).to(embeddings)])
 
     def sides_of(self, paths: Sequence[Path]) -> list[str]:
         return [self.sides[path] for path in paths]

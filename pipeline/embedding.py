@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch import Tensor
@@ -15,7 +16,7 @@ from dsr.inference import at_size
 from earface.core.errors import InputError
 from earface.core.notices import warn
 from earface.core.progress import progress
-from earface.data.aligned_faces import LargeFaces, found_face
+from earface.data.aligned_faces import LargeFaces
 from earface.data.duplicates import picture_signature
 from earface.data.face_detection import FaceDetector, detector_file
 from earface.data.face_inspection import NO_FACE, FaceFinder
@@ -23,15 +24,48 @@ from earface.data.face_sizes import FACE_SIZE, NONE
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import interpolate, to_model_range
 from earface.data.vlr_rule import on_grid
+from earface.metrics.image_quality import sharpness
 from earface.nn.embedding import Embedded, PictureFile, embed_each
+from earface.nn.inference import in_columns
 from earface.nn.upsampler import Upsampler
 from facial_rec.contract import FaceContract
 from facial_rec.recognizer import FaceRecognizer
 from pipeline.copies import Signature
 from pipeline.ears import EarEmbedder
 from pipeline.picture_options import MIN_SCORE, PictureOptions
+from pipeline.quality import COMPUTED, Quality
 
 Reader = Callable[[Path], Pixels]  # a file to the aligned face in it
+
+
+@dataclass(frozen=True)
+class FaceReader:
+    """A file to the aligned face in it, (H, W, 3) uint8.
+
+    finder: for photographs; None: each picture is an aligned face. Raises InputError for a file that cannot be read or
+    has no face.
+    """
+
+    finder: FaceFinder | None
+    sizes: dict[Path, float] = field(default_factory=dict)  # pixels of the file on a side of each face that was read
+
+    def __call__(self, path: Path) -> Pixels:
+        picture = read_image(path)
+        if self.finder is None:
+            self.sizes[path] = float(min(picture.shape[:2]))
+            return picture
+        face, found = self.finder(picture)
+        if isinstance(face, str) or isinstance(found, str):
+            raise InputError(f"{path}: {found}")
+        self.sizes[path] = FACE_SIZE / found["enlargement"]
+        return face
+
+
+@dataclass(frozen=True)
+class EmbeddedPictures(Embedded):
+    """With what is known of the quality of each picture that could be used."""
+
+    quality: Quality
 
 
 @dataclass(frozen=True)
@@ -42,8 +76,9 @@ class FaceEmbedder:
 
     recognizer: FaceRecognizer
     upsampler: Upsampler
-    face: Reader
+    face: FaceReader
     signatures: dict[Path, Signature] | None = None  # where they are wanted, of each face that was read
+    mirrored: bool = True  # whether faces are compared with their mirror images, which takes twice as long
     large: LargeFaces = field(default_factory=LargeFaces)  # of the faces that were read
 
     def picture(self, path: Path) -> Pixels:
@@ -59,7 +94,14 @@ class FaceEmbedder:
         return prepare(face, self.upsampler, self.recognizer.contract)
 
     def embed(self, prepared: Tensor) -> Tensor:
-        return self.recognizer(self.upsampler.enlarge(prepared.to(self.recognizer.device)))
+        """(B, D + 3): the embeddings, and COMPUTED of each."""
+        given = prepared.to(self.recognizer.device)
+        embeddings, *quality = self.recognizer.measured(self.upsampler.enlarge(given), mirrored=self.mirrored)
+        return in_columns([embeddings, *quality, sharpness(given).to(embeddings)])
+
+    @property
+    def sizes(self) -> Mapping[Path, float]:
+        return self.face.sizes
 
     def sides_of(self, paths: Sequence[Path]) -> None:
         return None
@@ -74,19 +116,6 @@ def face_finder(options: PictureOptions) -> FaceFinder | None:
         return None
     path = detector_file(None if options.detector is None else Path(options.detector))
     return FaceFinder(FaceDetector(path, options.min_score or MIN_SCORE["face"]), options.min_face)
-
-
-def face_reader(finder: FaceFinder | None) -> Reader:
-    """A function from a file to the aligned face in it, (H, W, 3) uint8.
-
-    finder: for photographs; None: each picture is an aligned face. The function raises InputError for a file that
-    cannot be read or has no face.
-    """
-
-    def read(path: Path) -> Pixels:
-        return found_face(read_image(path), path, finder)
-
-    return read
 
 
 def prepare(face: Pixels, upsampler: Upsampler, contract: FaceContract) -> Tensor:
@@ -106,7 +135,9 @@ def prepare(face: Pixels, upsampler: Upsampler, contract: FaceContract) -> Tenso
     return contract(faces)[0] if upsampler.name == NONE else interpolate(faces, FACE_SIZE).clamp(-1, 1)[0]
 
 
-def embed_with_progress(embedder: Embedder, options: PictureOptions, pictures: Sequence[PictureFile]) -> Embedded:
+def embed_with_progress(
+    embedder: Embedder, options: PictureOptions, pictures: Sequence[PictureFile]
+) -> EmbeddedPictures:
     """The embeddings of the faces or ears that are found. Raises InputError if none can be used."""
     try:
         with progress(f"embedding {embedder.what}", len(pictures)) as state:
@@ -125,7 +156,10 @@ def embed_with_progress(embedder: Embedder, options: PictureOptions, pictures: S
         raise
     if isinstance(embedder, FaceEmbedder):
         embedder.large.warn(len(pictures), "leave out `aligned`, and faces are found in them")
-    return found
+    width = found.embeddings.shape[1] - len(COMPUTED)
+    quality = dict(zip(COMPUTED, found.embeddings[:, width:].T.copy(), strict=True))
+    quality["size"] = np.array([embedder.sizes[pictures[place].path] for place in found.kept], np.float32)
+    return EmbeddedPictures(found.kept, np.ascontiguousarray(found.embeddings[:, :width]), found.skipped, quality)
 
 
 def print_skipped(skipped: Sequence[tuple[str, str]], count: int, console: Console) -> None:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from earface.core.command_line import parse_options
 from earface.core.errors import InputError, entry_point
-from earface.core.files import require_path, require_trained
+from earface.core.files import require_file, require_path, require_trained
 from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
-from pipeline.options import EnrollOptions
+from pipeline.options import FPIRS, EnrollOptions, Fusion
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from earface.data.face_rows import FaceRow
     from earface.data.identity_embeddings import IdentityEmbeddings
     from earface.nn.embedding import PictureFile
+    from pipeline.calibration import Calibration
     from pipeline.ears import EarEmbedder
     from pipeline.embedding import Embedder, FaceEmbedder
     from pipeline.gallery import Gallery
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 def pictures_with_names(rows: Sequence[FaceRow]) -> list[PictureFile]:
     """Raises InputError for a picture whose person's name is blank, or what people are called who are not enrolled."""
     from earface.nn.embedding import PictureFile
-    from pipeline.gallery import NOT_A_NAME, UNKNOWN
+    from pipeline.gallery import NOT_A_NAME
+    from pipeline.identified import UNKNOWN
 
     pictures = [PictureFile(row.path.resolve(), row.identity) for row in rows]
     if blank := next((each.path for each in pictures if not each.identity), None):
@@ -44,7 +46,7 @@ def face_embedder(options: EnrollOptions, device: str) -> FaceEmbedder:
     """Raises InputError, of all that is not available at once."""
     from dsr.upsampler import build_upsampler
     from facial_rec.recognizer import load_recognizer
-    from pipeline.embedding import FaceEmbedder, face_finder, face_reader
+    from pipeline.embedding import FaceEmbedder, FaceReader, face_finder
 
     options.refuse_for_faces()
     with Needed() as needed:
@@ -55,8 +57,8 @@ def face_embedder(options: EnrollOptions, device: str) -> FaceEmbedder:
         upsampler = needed(
             lambda: build_upsampler(options.upsampler, options.dsr_checkpoint, device, options.precision)
         )
-        read = needed(lambda: face_reader(face_finder(options)))
-    return FaceEmbedder(recognizer, upsampler, read, {})
+        read = needed(lambda: FaceReader(face_finder(options)))
+    return FaceEmbedder(recognizer, upsampler, read, {}, mirrored=options.fusion == "quality")
 
 
 def ear_embedder(options: EnrollOptions, device: str) -> EarEmbedder:
@@ -76,7 +78,9 @@ def enrolled(
     from earface.data.identity_embeddings import IdentityEmbeddings
     from earface.data.names import warn_of_lost_people
     from pipeline.embedding import FaceEmbedder, embed_with_progress, print_skipped
-    from pipeline.gallery import TEMPLATE_RULE
+    from pipeline.gallery import TEMPLATE_RULE, WEIGHTED_RULE
+
+    fusion = options.fusion or "mean"
 
     found = embed_with_progress(embedder, options, faces)
     print_skipped(found.skipped, len(faces), console)
@@ -98,8 +102,10 @@ def enrolled(
             "aligned": options.aligned,
             "detector": options.detector and _written(options.detector),
             "skipped": [list(entry) for entry in found.skipped],
-            "template": TEMPLATE_RULE,
+            "template": TEMPLATE_RULE if fusion == "mean" else WEIGHTED_RULE,
+            "fusion": fusion,
         },
+        quality=found.quality,
         sides=embedder.sides_of([face.path for face in kept]),
     )
 
@@ -153,6 +159,16 @@ def refuse_enrolled(gallery: Gallery, faces: Sequence[PictureFile], path: Path) 
         raise InputError(f"{path}: {len(again)} of the pictures are enrolled in it already ({again[0]})")
 
 
+def same_fusion(gallery: Gallery, given: Fusion | None, path: Path) -> Fusion:
+    """How the gallery's pictures are fused. Raises InputError if another way is given."""
+    from pipeline.gallery import fusion_of
+
+    own = fusion_of(gallery.metadata)
+    if given not in (None, own):
+        raise InputError(f"`fusion` {given}: {path} was enrolled with {own}: leave `fusion` out, or enrol again")
+    return own
+
+
 def refuse_two_names(table: IdentityEmbeddings, path: Path) -> None:
     """Raise InputError if one picture has two identities: two embeddings are equal bit for bit."""
     first: dict[bytes, int] = {}
@@ -169,6 +185,8 @@ def joined(old: IdentityEmbeddings, new: IdentityEmbeddings) -> IdentityEmbeddin
     """Both tables, the old rows first; of one contract and the same weights."""
     import numpy as np
 
+    from pipeline.quality import joined_quality
+
     sides = None
     if new.sides is not None:
         sides = (old.sides or [""] * len(old)) + new.sides
@@ -178,8 +196,20 @@ def joined(old: IdentityEmbeddings, new: IdentityEmbeddings) -> IdentityEmbeddin
         paths=old.paths + new.paths,
         identities=old.identities + new.identities,
         metadata=old.metadata | {"skipped": [*old.metadata.get("skipped", []), *new.metadata["skipped"]]},
+        quality=joined_quality([(len(old), old.quality), (len(new), new.quality)]),
         sides=sides,
     )
+
+
+def describe_calibration(found: Calibration, size: int) -> str:
+    """Its thresholds for FPIRS in a gallery of `size` people, in a line."""
+    parts = []
+    for rate in FPIRS:
+        try:
+            parts.append(f"a threshold of {found.threshold(rate, size):.3f} for FPIR {rate:g}")
+        except InputError:
+            parts.append(f"insufficient data for FPIR {rate:g}")
+    return f"calibrated by {found.name}; among {size} people {', '.join(parts)}"
 
 
 def _written(name: str) -> str:
@@ -193,6 +223,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_path(options.input)
     if options.upsampler == "dsr":
         require_trained(options.dsr_checkpoint)
+    if options.calibration is not None:
+        require_file(Path(options.calibration))
     # after parsing: help, a mistyped flag and a missing file answer without PyTorch
     with first_imports():
         from rich.console import Console
@@ -203,6 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from earface.data.multipie import warn_of_profiles
         from earface.data.names import warn_of_odd_names
         from earface.nn.inference import choose_device
+        from pipeline.calibration import read_calibration
         from pipeline.copies import warn_of_copies
         from pipeline.ears import EarEmbedder
         from pipeline.gallery import Gallery
@@ -211,8 +244,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     console, out = Console(), Path(options.out)
     device = choose_device(options.device)
     earlier = Gallery.load(out) if options.add else None
+    if earlier is not None:
+        options = dataclasses.replace(options, fusion=same_fusion(earlier, options.fusion, out))
     build = ear_embedder if modality_of(options.recognizer) == "ear" else face_embedder
     embedder: Embedder = build(options, device)
+    calibration = None
+    if options.calibration is not None:
+        calibration = read_calibration(
+            Path(options.calibration), embedder.recognizer.key, options.configuration
+        )  # before anything is embedded
+        if other := calibration.differing({"fusion": options.fusion or "mean"}):
+            raise InputError(f"`calibration` {options.calibration}: {calibration.name} is of {other}")
     faces = pictures_with_names(read_faces(options.input))
     if earlier is not None:
         earlier.check_recognizer(embedder.recognizer, out)
@@ -228,14 +270,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     warn_of_profiles(face.path for face in faces)
     warn_of_copies(table, embedder.signatures or {}, embedder.picture)
     given = [*table.metadata.get("warnings", []), *warnings_given()]
-    table = dataclasses.replace(table, metadata=table.metadata | {"warnings": given})
+    about = {"warnings": given} | ({} if calibration is None else {"calibration": calibration.plain()})
+    table = dataclasses.replace(table, metadata=table.metadata | about)
     write_embeddings(out, table)
     for note in notes_on(table, faces, embedder):
         console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+    if calibration is not None:
+        console.print(describe_calibration(calibration, len(gallery)), soft_wrap=True, highlight=False, markup=False)
     several = sum(count > 1 for count in Counter(table.identities).values())
     both = sum(count > 1 for count in Counter(gallery.identities).values())  # a template a side
     by_both = f", {both} by both ears" if gallery.apart else ""
-    console.print("all pictures of a person are enrolled, as the mean of their embeddings", soft_wrap=True)
+    fused = {"norm": ", weighted by their lengths", "quality": ", weighted by their quality"}
+    how = fused.get(str(table.metadata.get("fusion")), "")
+    console.print(f"all pictures of a person are enrolled, as the mean of their embeddings{how}", soft_wrap=True)
     console.print(
         f"{len(gallery)} people enrolled by {len(table)} pictures, {several} of them by several{by_both}: {out}",
         soft_wrap=True,

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from facial_rec.recognizer import FaceRecognizer
     from pipeline.configurations import Models
-    from pipeline.evaluation import ConditionResult, Settings
+    from pipeline.enrolment_searches import Settings
+    from pipeline.evaluation import ConditionResult
     from pipeline.protocol import Protocol
     from pipeline.report_data import About
     from pipeline.report_page import FailurePictures
@@ -59,7 +60,8 @@ def protocol_of(options: PipelineEvaluationOptions) -> Protocol:
         return from_pairs(options.dataset_root, options.pairs)
     if options.gallery is not None and options.probes is not None:
         return from_lists(options.gallery, options.probes, options.calibration_fraction, options.seed)
-    rule = GalleryRule(options.gallery_camera, options.gallery_illumination, options.gallery_recording)
+    view = options.gallery_camera, options.gallery_illumination, options.gallery_recording
+    rule = GalleryRule(*view, options.template_pictures)
     return from_dataset(options.dataset_root, rule, options.calibration_fraction, options.seed)
 
 
@@ -95,8 +97,9 @@ def load_models(options: PipelineEvaluationOptions, device: str) -> Models:
 def evaluate_faces(options: PipelineEvaluationOptions, console: Console) -> None:
     from earface.data.face_dataset import refuse_training_identities
     from earface.nn.inference import choose_device
-    from pipeline.configurations import EmbeddingCache, FaceLoader, conditions_of, count_embeddings, known_identities
+    from pipeline.configurations import FaceLoader, conditions_of, count_embeddings, known_identities
     from pipeline.evaluation import Stages, evaluate, notes_of
+    from pipeline.face_embeddings import EmbeddingCache
     from pipeline.leakage import resolve_leakage
     from pipeline.protocol_checks import check_identities, keep_readable
     from pipeline.report_data import About, describe_models
@@ -124,7 +127,7 @@ def evaluate_faces(options: PipelineEvaluationOptions, console: Console) -> None
         def configuration_done() -> None:
             state.what = f"{next(measured)} of {wanted} configurations measured; embedding faces"
 
-        embeddings = EmbeddingCache(faces, state.advance)
+        embeddings = EmbeddingCache(faces, state.advance, mirrored=protocol.pairs is None)
         settings = settings_of(options, device)
         results = evaluate(protocol, configurations, embeddings, settings, stages, configuration_done)
     about = About(
@@ -193,10 +196,12 @@ def evaluate_ears(options: PipelineEvaluationOptions, console: Console) -> None:
 
 
 def settings_of(options: PipelineEvaluationOptions, device: str) -> Settings:
-    from pipeline.evaluation import Settings
+    from pipeline.enrolment_searches import Settings
 
     return Settings(
-        options.threshold, options.bootstrap, options.seed, options.failures, options.max_comparisons, device
+        *(options.threshold, options.bootstrap, options.seed, options.failures, options.max_comparisons, device),
+        options.fusion,
+        options.probe_pictures,
     )
 
 

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from typing import Protocol as Interface
 
@@ -14,14 +14,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from earface.data.picture_rows import PictureRow
 from earface.metrics.resampling import Estimate, Resampling
 from pipeline.configuration_metrics import ConfigurationResult, Trials, of_pairs, of_searches
 from pipeline.ear_protocol import side_of
-from pipeline.gallery import templates_of
-from pipeline.protocol import Enrolment, Protocol, Sides
-from pipeline.search import MAX_COMPARISONS, NOBODY, Searches, search, searches_of_parts
+from pipeline.enrolment_searches import Settings, searches_in
+from pipeline.picture_quality import error_rejects, people_of, picture_sets, sets_measured
+from pipeline.protocol import Enrolment, Protocol
+from pipeline.quality import Quality, weights_of
+from pipeline.search import Searches
 
 COMPARED = ("rank1", "fnir_at_fpir_0.1", "tar_at_far_0.001", "eer")  # metrics whose paired differences are reported
 
@@ -45,6 +48,9 @@ class AnyConfiguration(Interface):
 
     def plain(self) -> dict[str, str]: ...
 
+    def scored_by(self) -> dict[str, str]:
+        """contract, digest, upsampler, upsampler_digest."""
+
     def models(self) -> dict[str, dict[str, str]]: ...
 
 
@@ -58,6 +64,9 @@ class Embeddings(Interface):
         self, configurations: Sequence[Any], rows: Sequence[Any], condition: Any
     ) -> Mapping[str, Tensor]:
         """Configuration -> (N, D) of probes."""
+
+    def quality(self, configuration: Any, rows: Sequence[Any], condition: Any) -> Quality:
+        """Of pictures that were embedded, (N,) each; condition: of probes, None of those enrolled. Empty: unknown."""
 
 
 @dataclass(frozen=True)
@@ -108,18 +117,6 @@ class Stages:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What decides the metrics beside protocol and models."""
-
-    threshold: float
-    bootstrap: int
-    seed: int
-    failures: int
-    max_comparisons: int = MAX_COMPARISONS
-    device: str = "cpu"
-
-
 def evaluate(
     protocol: Protocol,
     configurations: Mapping[Any, Sequence[AnyConfiguration]],
@@ -151,12 +148,14 @@ class _Evaluation:
             calibration = self.embeddings.of_configurations(configurations, self.protocol.calibration.probes, condition)
         results = []
         for each in configurations:
-            results.append(self.of(each, test[each.name], calibration[each.name]))
+            results.append(self.of(each, condition, test[each.name], calibration[each.name]))
             progress()
         failures = _failures(self.protocol.test, results[-1].searches, self.settings.failures)
         return ConditionResult(condition, list(configurations), results, _differences(results), failures)
 
-    def of(self, configuration: AnyConfiguration, probes: Tensor, calibration_probes: Tensor) -> ConfigurationResult:
+    def of(
+        self, configuration: AnyConfiguration, condition: AnyCondition, probes: Tensor, calibration_probes: Tensor
+    ) -> ConfigurationResult:
         """probes, calibration_probes: their embeddings, (P, D)."""
         protocol, trials, name = self.protocol, self.trials, configuration.name
         threshold = self.settings.threshold
@@ -167,16 +166,55 @@ class _Evaluation:
             with self.stages("metrics"):
                 return of_pairs(name, gallery, probes, protocol.pairs, trials.resampling, threshold)
         with self.stages("search"):
-            searches = searches_in(protocol.test, gallery, probes, self.settings, protocol.sides)
+            weights, calibration_weights = (
+                self._weights(configuration, part.gallery, None) for part in (protocol.test, protocol.calibration)
+            )
+            searches = searches_in(protocol.test, gallery, probes, self.settings, protocol.sides, weights)
             calibration = None
             if len(calibration_gallery):
-                enrolment = protocol.calibration
                 calibration = searches_in(
-                    enrolment, calibration_gallery, calibration_probes, self.settings, protocol.sides
+                    *(protocol.calibration, calibration_gallery, calibration_probes, self.settings, protocol.sides),
+                    calibration_weights,
                 )
+            ranks = self._ranks_of_sets(configuration, condition, gallery, probes, weights)
         with self.stages("metrics"):
             size = len({row.identity for row in protocol.calibration.gallery})
-            return of_searches(name, searches, trials, calibration, size, threshold)
+            found = of_searches(name, searches, trials, calibration, size, threshold)
+            quality = self.embeddings.quality(configuration, protocol.test.probes, condition)
+            return replace(
+                found,
+                error_rejects=error_rejects(searches, quality, trials.resampling),
+                picture_sets=sets_measured(ranks, self.settings.bootstrap, self.settings.seed),
+            )
+
+    def _weights(
+        self, configuration: AnyConfiguration, rows: Sequence[PictureRow], condition: AnyCondition | None
+    ) -> Tensor | None:
+        """What each picture weighs among several of a person, (N,); None: all alike."""
+        if self.settings.fusion == "mean":
+            return None
+        quality = self.embeddings.quality(configuration, rows, condition)
+        return torch.from_numpy(weights_of(self.settings.fusion, quality, len(rows)))
+
+    def _ranks_of_sets(
+        self,
+        configuration: AnyConfiguration,
+        condition: AnyCondition,
+        gallery: Tensor,
+        probes: Tensor,
+        weights: Tensor | None,
+    ) -> dict[int, tuple[list[str], NDArray[np.int64]]]:
+        """Pictures in a set -> whose the sets are, and the ranks of their mates. weights: of the gallery's pictures."""
+        test, settings, sides = self.protocol.test, self.settings, self.protocol.sides
+        of_probes = self._weights(configuration, test.probes, condition)
+        weighted = probes if of_probes is None else probes * of_probes[:, None]
+        found = {}
+        for size, sets in picture_sets(test, settings.probe_pictures, sides, settings.seed).items():
+            together = F.normalize(weighted[torch.from_numpy(np.stack(sets))].sum(dim=1), dim=1)
+            own = Enrolment(test.gallery, [test.probes[int(places[0])] for places in sets])
+            searches = searches_in(own, gallery, together, replace(settings, max_comparisons=1), sides, weights)
+            found[size] = people_of(sets, test.probes), searches.rank
+        return found
 
 
 def _trials(protocol: Protocol, settings: Settings) -> Trials:
@@ -206,34 +244,6 @@ def notes_of(results: Sequence[ConditionResult]) -> list[str]:
     searches = [each.searches for result in results for each in result.results if each.searches is not None]
     sampled = max((len(each.impostor) for each in searches if each.sampled), default=0)
     return [f"verification metrics rest on a sample of {sampled:,} non-mated comparisons"] if sampled else []
-
-
-def searches_in(
-    enrolment: Enrolment, gallery: Tensor, probes: Tensor, settings: Settings, sides: Sides = "joined"
-) -> Searches:
-    """gallery (G, D), probes (P, D): embeddings of the enrolment's pictures, in their order.
-
-    sides: joined: each person has one template. apart: a probe is compared with the template of its own side; with that
-    over all enrolled pictures of a person who has none of that side, or where the probe's side is not known.
-    """
-    owners, files = [row.identity for row in enrolment.gallery], [row.name for row in enrolment.gallery]
-    templates, names, _ = templates_of(gallery, owners, files)
-    number = {name: place for place, name in enumerate(names)}
-    mates = np.array([number.get(row.identity, NOBODY) for row in enrolment.probes], np.int64)
-    on = torch.device(settings.device)
-    searched = np.array(["" if sides == "joined" else side_of(row) for row in enrolment.probes], dtype=object)
-    parts = []
-    for side in sorted(set(searched)) or [""]:
-        places, compared = np.flatnonzero(searched == side), templates
-        chosen = [place for place, row in enumerate(enrolment.gallery) if side and side_of(row) == side]
-        if chosen:
-            own, whose, _ = templates_of(gallery[chosen], [owners[at] for at in chosen], [files[at] for at in chosen])
-            compared = templates.clone()
-            compared[[number[name] for name in whose]] = own
-        limit = settings.max_comparisons * len(places) // max(1, len(searched))
-        found = search(probes[places].to(on), mates[places], compared.to(on), max_comparisons=limit, seed=settings.seed)
-        parts.append((places, found))
-    return parts[0][1] if len(parts) == 1 else searches_of_parts(parts)
 
 
 def _failures(enrolment: Enrolment, searches: Searches | None, count: int) -> list[Failure]:

@@ -19,33 +19,28 @@ from torch import Tensor
 
 from earface.core.errors import InputError
 from earface.data.ear_contract import Fit
-from earface.data.given import Picture, Pictures, each_picture
+from earface.data.given import Pictures, each_picture
 from earface.data.identity_embeddings import IdentityEmbeddings, read_embeddings, write_embeddings
+from pipeline.calibration import Calibration, Conditions
+from pipeline.given_pictures import embedded_together, measured, written
+from pipeline.identified import UNKNOWN, Candidate, Identified, Rule
+from pipeline.options import Fusion
+from pipeline.quality import of_row, weights_of
 from pipeline.search import top_candidates, top_candidates_faiss
 
 if TYPE_CHECKING:
     from pipeline.recognizers import Modality, Recognizer
 
-UNKNOWN = "unknown"
 NOT_A_NAME = "which is what people are called who are not recognised"
 
 TEMPLATE_RULE = "mean of the embeddings of an identity's pictures, each of length 1, brought to length 1"
+WEIGHTED_RULE = "weighted " + TEMPLATE_RULE
 SHORTEST_MEAN = 1e-3  # the mean of opposite embeddings means nothing
 
 Backend = Literal["exact", "faiss"]
 Sides = Literal["apart", "joined"]
 SIDE_NAMES = {"l": "left ear", "r": "right ear", "": "ear of an unknown side"}
 Owner = TypeVar("Owner", str, tuple[str, str])  # an identity, or an identity and a side
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """An identity that a search found."""
-
-    identity: str
-    score: float  # cosine, in [-1, 1]
-    picture: str  # the first one enrolled
-    side: str = ""  # of its ear: l, r, or empty where unknown
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ class Gallery:
         """Templates by TEMPLATE_RULE, in the order of each identity's first picture.
 
         sides: of ears: apart: a template for each side of a person, an unknown one included. Identities that differ in
-        nothing but their Unicode form or blanks around them are one.
+        nothing but their Unicode form or blanks around them are one. Pictures weigh as the table's `fusion` says.
         Raises InputError for a picture whose identity is not known, somebody called UNKNOWN, and for pictures that have
         no mean direction.
         """
@@ -93,13 +88,15 @@ class Gallery:
         if namesake := next((name for name in names if name.casefold() == UNKNOWN), None):
             raise InputError(f"somebody is enrolled as {namesake!r}, {NOT_A_NAME}: enrol them under another name")
         about = table.contract, table.digest, table.metadata
+        weights = torch.from_numpy(weights_of(fusion_of(table.metadata), table.quality, len(table)))
         if table.sides is None:
-            return cls(*templates_of(embeddings, names, table.paths), *about)
+            return cls(*templates_of(embeddings, names, table.paths, weights), *about)
         if sides == "joined":
             first = {name: table.sides[row] for row, name in reversed(list(enumerate(names)))}
-            templates, owners, pictures = templates_of(embeddings, names, table.paths)
+            templates, owners, pictures = templates_of(embeddings, names, table.paths, weights)
             return cls(templates, owners, pictures, *about, [first[name] for name in owners])
-        templates, ears, pictures = templates_of(embeddings, list(zip(names, table.sides, strict=True)), table.paths)
+        both = list(zip(names, table.sides, strict=True))
+        templates, ears, pictures = templates_of(embeddings, both, table.paths, weights)
         number = {name: place for place, name in enumerate(dict.fromkeys(names))}
         order = sorted(range(len(ears)), key=lambda row: number[ears[row][0]])  # of equal scores the lower row is first
         owners, own_sides = ([ears[row][part] for row in order] for part in (0, 1))
@@ -132,8 +129,8 @@ class Gallery:
         if not pictures:
             raise InputError("nobody was given to enrol")
         table = IdentityEmbeddings(
-            embeddings=_embedded_together(recognizer, list(people.values()), detector).numpy(),
-            paths=[_written(name, picture) for _, name, picture in pictures],
+            embeddings=embedded_together(recognizer, list(people.values()), detector).numpy(),
+            paths=[written(name, picture) for _, name, picture in pictures],
             identities=[name for name, _, _ in pictures],
             contract=recognizer.contract.id,
             digest=recognizer.digest,
@@ -149,21 +146,33 @@ class Gallery:
         self,
         recognizer: Recognizer,
         pictures: Pictures,
-        threshold: float,
+        threshold: float | None = None,
         count: int = 5,
         *,
         detector: str | PathLike[str] | None = None,
+        operating_point: str | None = None,
     ) -> list[Identified]:
         """Of each picture its `count` best people, and who it is, from the cosine `threshold` on.
 
         pictures: one or several, as `earface.data.given` takes them. detector: for photographs of faces, as
-        FaceRecognizer.embed takes it; None: aligned faces, or ears. Raises InputError for a recogniser that the gallery
-        was not enrolled with, and for a picture that cannot be used.
+        FaceRecognizer.embed takes it; None: aligned faces, or ears. operating_point: instead of a threshold, such as
+        fpir=0.01, of a calibrated gallery; None and no threshold: THRESHOLDS, uncalibrated. Raises InputError for a
+        recogniser that the gallery was not enrolled with, a picture that cannot be used, and an operating point that
+        the gallery's calibration does not hold.
         """
         self.check_recognizer(recognizer, Path("the gallery"))
+        rule = self.rule({"upsampler": "none", "upsampler_digest": ""}, threshold, operating_point)
         names = [name for name, _ in each_picture(pictures)]
-        found = self.search(_embedded(recognizer, pictures, detector), count)
-        return [Identified(Path(name), best, threshold) for name, best in zip(names, found, strict=True)]
+        embeddings, quality = measured(recognizer, pictures, detector)
+        found = enumerate(zip(names, self.search(embeddings, count), strict=True))
+        return [Identified(Path(name), best, rule, "", of_row(quality, row)) for row, (name, best) in found]
+
+    def rule(self, conditions: Conditions, threshold: float | None, operating_point: str | None) -> Rule:
+        """By which a candidate is accepted; conditions: how probes are enlarged. Raises InputError as `Rule.of`."""
+        stored = self.metadata.get("calibration")
+        calibration = None if stored is None else Calibration.from_plain(stored, "the gallery")
+        own = {"sides": "apart" if self.apart else "joined", "fusion": fusion_of(self.metadata)}
+        return Rule.of(calibration, self.modality, len(self), {**conditions, **own}, threshold, operating_point)
 
     def check_recognizer(self, recognizer: Recognizer, path: Path) -> None:
         """Raise InputError for a recogniser of the other modality, of another contract or of other weights."""
@@ -231,62 +240,33 @@ class Gallery:
         return list(found.values())
 
 
-def _embedded(recognizer: Recognizer, pictures: Pictures, detector: str | PathLike[str] | None) -> Tensor:
-    """(N, D). Raises InputError for a picture that cannot be used, and for a detector of faces where ears are given."""
-    if recognizer.modality == "face":
-        return recognizer.embed(pictures, detector=detector)
-    if detector is not None:
-        raise InputError(f"`detector` {detector}: finds faces, and the recogniser is one of ears")
-    return recognizer.embed(pictures)
-
-
-def _embedded_together(
-    recognizer: Recognizer, given: Sequence[Pictures], detector: str | PathLike[str] | None
-) -> Tensor:
-    """The same of several people's pictures, with one warning for all."""
-    if any(isinstance(own, Tensor) and own.is_floating_point() for own in given):  # not a picture, but a model's input
-        return torch.cat([_embedded(recognizer, own, detector) for own in given])
-    return _embedded(recognizer, [picture for own in given for _, picture in each_picture(own)], detector)
-
-
-def _written(name: str, picture: Picture) -> str:
-    return str(Path(picture).resolve()) if isinstance(picture, str | PathLike) else name
+def fusion_of(metadata: Mapping[str, Any]) -> Fusion:
+    """How a gallery's pictures are fused. Raises InputError for what is not known here."""
+    found = metadata.get("fusion", "mean")
+    if found not in get_args(Fusion):
+        raise InputError(f"its pictures are fused by {found!r}, not one of {', '.join(get_args(Fusion))}")
+    return found
 
 
 def templates_of(
-    embeddings: Tensor, identities: Sequence[Owner], pictures: Sequence[str]
+    embeddings: Tensor, identities: Sequence[Owner], pictures: Sequence[str], weights: Tensor | None = None
 ) -> tuple[Tensor, list[Owner], list[list[str]]]:
     """(N, D) of length 1 -> templates (T, D) by TEMPLATE_RULE, their identities and pictures.
 
-    identities: names, or names and sides. In the order of each one's first picture. Raises InputError for pictures that
-    have no mean direction.
+    identities: names, or names and sides. weights: of the pictures, (N,); None: all alike. In the order of each one's
+    first picture. Raises InputError for pictures that have no mean direction.
     """
     number: dict[Owner, int] = {}
     of = torch.tensor([number.setdefault(identity, len(number)) for identity in identities])
     named: list[list[str]] = [[] for _ in number]
     for row, picture in zip(of.tolist(), pictures, strict=True):
         named[row].append(picture)
-    sums = torch.zeros(len(number), embeddings.shape[1]).index_add_(0, of, embeddings.cpu())
-    counts = torch.bincount(of, minlength=len(number))
+    rows = embeddings.cpu() if weights is None else embeddings.cpu() * weights[:, None]
+    sums = torch.zeros(len(number), embeddings.shape[1]).index_add_(0, of, rows)
+    counts = torch.bincount(of, weights, minlength=len(number))
     lengths = sums.norm(dim=1, keepdim=True)
     names = list(number)
     for row in torch.nonzero(lengths[:, 0] / counts < SHORTEST_MEAN)[:, 0].tolist():
         whose = names[row] if isinstance(names[row], str) else f"the {SIDE_NAMES[names[row][1]]} of {names[row][0]}"
-        raise InputError(f"the {counts[row]} pictures of {whose} have no mean direction: are they of one person?")
+        raise InputError(f"the {len(named[row])} pictures of {whose} have no mean direction: are they of one person?")
     return sums.div_(lengths), names, named  # in place: a million templates are 2 GB
-
-
-@dataclass(frozen=True)
-class Identified:
-    """A picture and its candidates, best first."""
-
-    path: Path
-    candidates: list[Candidate]
-    threshold: float
-    side: str = ""  # of an ear: l, r, or empty where unknown
-
-    @property
-    def decision(self) -> str:
-        """The best candidate's identity, or UNKNOWN where it does not reach the threshold."""
-        best = self.candidates[0]
-        return best.identity if best.score >= self.threshold else UNKNOWN

@@ -60,6 +60,7 @@ def without(
             paths=[table.paths[row] for row in kept],
             identities=[table.identities[row] for row in kept],
             sides=None if table.sides is None else [table.sides[row] for row in kept],
+            quality=None if table.quality is None else {name: own[kept] for name, own in table.quality.items()},
             metadata=table.metadata | about,
         ),
         removed,

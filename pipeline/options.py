@@ -19,23 +19,41 @@ USUAL_DSR, USUAL_FINETUNED = "dsr/checkpoints/last.ckpt", "facial_rec/checkpoint
 KINDS = (*DEGRADATIONS, FILES)
 REPORT = "report.json"  # last: with it an evaluation is complete
 EVENTS = ".evaluation"  # the end of their names
-_PLOTS = ("cmc", "det_verification", "det_identification", "histograms", "by_*")
+_PLOTS = ("cmc", "det_verification", "det_identification", "histograms", "error_reject", "several_pictures", "by_*")
 RESULTS = (
     *(REPORT, "report.html", "probes.csv", f"tensorboard/events.out.tfevents.*{EVENTS}"),
     *(f"plots/*_{kind}_{plot}.png" for kind in KINDS for plot in _PLOTS),
     *(f"plots/ears_{plot}.png" for plot in _PLOTS),
 )
+Fusion = Literal["mean", "norm", "quality"]
+FUSION_HELP = (
+    "of several pictures of a person: the mean of their embeddings, or weighted by their lengths (norm) or by their "
+    "agreement with their mirror images (quality)"
+)
+FPIRS = (0.1, 0.01)  # that an evaluation fits thresholds for
 THRESHOLDS = {"face": 0.35, "ear": 0.5}  # cosines, where none is given
 CANDIDATES, CANDIDATES_GRID = "candidates.csv", "candidates.png"
 CANDIDATES_GRIDS = (CANDIDATES_GRID, "candidates_[0-9]*.png")  # of many pictures
 MOST_CANDIDATES = 10  # side by side: matplotlib cannot make an image 2^16 pixels wide
 
 
+def rate_of(operating_point: str) -> float:
+    """The rate of an operating point such as fpir=0.01. Raises InputError."""
+    kind, _, text = operating_point.partition("=")
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if kind.strip().casefold() != "fpir" or not 0 < rate < 1:
+        raise InputError(f"`operating_point` {operating_point}: fpir=RATE is wanted, such as fpir=0.01")
+    return rate
+
+
 FACES_ALONE = (
     *("pairs", "gallery_camera", "gallery_illumination", "gallery_recording", "vlr_size", "degradation", "finetuned"),
     *("dsr_checkpoint", "crop"),
 )
-EARS_ALONE = ("template_pictures", "sides", "enroll_sides", "known_names")
+EARS_ALONE = ("sides", "enroll_sides", "known_names")
 
 
 @dataclass(frozen=True)
@@ -56,9 +74,22 @@ class EnrollOptions(PictureOptions):
     crop: Literal["arcface", "center"] | None = option(
         None, "of faces: where its template lies in the 128 px; default: as it was fine-tuned, else arcface"
     )
+    fusion: Fusion | None = option(None, f"{FUSION_HELP}; default: mean, or as the gallery that `add` enlarges")
+    calibration: str | None = option(
+        None, "report.json of earface evaluate: its operating points and likelihood ratios are kept with the gallery"
+    )
+    configuration: str | None = option(
+        None, 'whose, if several of the report are of this recogniser, such as "DSR + fine-tuned, 16 px, bicubic"'
+    )
 
     def check(self) -> None:
         super().check()
+        if self.configuration is not None and self.calibration is None:
+            raise InputError("`configuration`: of a report: give `calibration`, too")
+        if self.calibration is not None and self.upsampler != "none":
+            raise InputError(
+                f"`calibration`: of galleries of HR pictures; `upsampler` {self.upsampler} is for earface identify then"
+            )
         check_npz_name(Path(self.out))
         check_folder(Path(self.out).parent, "`out`")
         if Path(self.out).exists() and not (self.add or self.overwrite):
@@ -79,8 +110,16 @@ class IdentifyOptions(PictureOptions):
     """Find the people of a gallery in pictures."""
 
     gallery: str = option("gallery.npz", "as earface enroll wrote it")
+    track: str | None = option(
+        None, "instead of `input`: a folder or a video, all of whose pictures show one person, for one decision"
+    )
+    every_frame: int = option(5, "of a video every so many-th frame is taken, the first 1000 of these", low=1)
+    fusion: Fusion | None = option(None, f"{FUSION_HELP}; default: as the gallery was enrolled")
     threshold: float | None = option(
         None, "the best candidate is accepted from this cosine on; default: .35 for faces, .5 for ears", low=-1, high=1
+    )
+    operating_point: str | None = option(
+        None, "instead, such as fpir=0.01: the threshold for this rate in this gallery, if it was enrolled calibrated"
     )
     sides: Literal["apart", "joined"] = option(
         "joined", "of ears: one template for both sides of a person; or one for each, compared with ears of that side"
@@ -98,7 +137,16 @@ class IdentifyOptions(PictureOptions):
     )
 
     def check(self) -> None:
-        super().check()
+        if self.track is None:
+            super().check()
+        else:
+            check_options(self)
+            if self.input:
+                raise InputError("`input` and `track`: give one of them")
+        if self.operating_point is not None:
+            rate_of(self.operating_point)
+            if self.threshold is not None:
+                raise InputError("`threshold` and `operating_point`: give one of them")
         check_folder(Path(self.out), f"`out` {self.out}")
 
 
@@ -149,8 +197,12 @@ class PipelineEvaluationOptions(PeopleOptions, DeviceOptions):
         ("bicubic",), "how VLR is made: one or more of bicubic, area, realistic, mixed, files"
     )
     template_pictures: int = option(
-        1, "ears: pictures that are enrolled of a person's side, which has more; the others are probes", low=1
+        1, "pictures that are enrolled of a person, of ears of a side, who has more; the others are probes", low=1
     )
+    probe_pictures: int = option(
+        8, "rank-1 is reported by 1, 2, 4, ... up to so many pictures of a person, fused into one probe; 1: not", low=1
+    )
+    fusion: Fusion = option("mean", FUSION_HELP)
     sides: Literal["apart", "joined"] = option(
         "joined",
         "ears: one template over both sides; or one of each, compared with probes of that side, and of the other side "
@@ -208,7 +260,10 @@ class PipelineEvaluationOptions(PeopleOptions, DeviceOptions):
             raise InputError(
                 f"{', '.join(given)}: for {other} alone, and `recognizer` {self.recognizer} is of {modality}s"
             )
-        if modality == "ear" and self.gallery is not None:
+        if self.gallery is not None or self.pairs is not None:
             chosen = ("template_pictures", "enroll_sides")
             if given := [f"`{name}`" for name in chosen if getattr(self, name) != default[name]]:
-                raise InputError(f"{', '.join(given)}: not together with `gallery`, all of whose pictures are enrolled")
+                listed = "`pairs`, which enrol nobody"
+                if self.gallery is not None:
+                    listed = "`gallery`, all of whose pictures are enrolled"
+                raise InputError(f"{', '.join(given)}: not together with {listed}")

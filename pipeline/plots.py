@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from earface.data.plots import BLUE, FIRST, INK, ORANGE, SECOND, SKY, STYLE, VERMILION, Look
+from earface.metrics.error_reject import REJECTED
 from earface.metrics.resampling import Curve
 from pipeline.configuration_metrics import BIN_EDGES, ConfigurationResult
+from pipeline.quality import MEASURES
 
 LOOKS = {
     "HR": Look(INK, "-", "o"),
@@ -24,6 +26,7 @@ LOOKS = {
     "HOG": SECOND,
     "recogniser": FIRST,
 }
+QUALITY_LOOKS = (Look(BLUE, "-"), Look(VERMILION, (0, (5, 2))), Look(ORANGE, (0, (1, 1.2))), Look(SKY, (0, (9, 2))))
 NON_MATED = Look("#8C8C8C", hatch="/////")
 WIDTH, HEIGHT = 5.2, 4.0  # inches
 LOWEST_ERROR = 1e-3  # of the axis
@@ -40,6 +43,10 @@ def draw(results: Sequence[ConfigurationResult]) -> dict[str, Figure]:
     if identification := [(each.name, each.identification) for each in results if each.identification]:
         figures["det_identification"] = _figure(lambda axes: _det(axes, identification, "FPIR", "FNIR"))
     figures["histograms"] = _histograms(results)
+    if any(len(curves["rank1_error"].errors) for curves in results[-1].error_rejects.values()):
+        figures["error_reject"] = _figure(lambda axes: _error_reject(axes, results[-1]))
+    if any(len(each.picture_sets) > 1 for each in results):
+        figures["several_pictures"] = _figure(lambda axes: _several_pictures(axes, results))
     for kind in results[0].breakdown:
         if len(results[0].breakdown[kind]) > 1:
             name = "by_" + re.sub(r"\W", "_", kind)[:60]  # of a column, anyone's
@@ -90,6 +97,40 @@ def _det(axes: Axes, named: Sequence[tuple[str, Curve]], positive: str, negative
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(numticks=8))
         axis.set_minor_formatter(NullFormatter())
+    axes.grid(alpha=0.25)
+
+
+def _error_reject(axes: Axes, result: ConfigurationResult) -> None:
+    """Of one configuration, a curve for each measure; dotted: every error rejected first."""
+    for (measure, curves), look in zip(result.error_rejects.items(), QUALITY_LOOKS, strict=False):
+        axes.plot(REJECTED, curves["rank1_error"].errors, label=MEASURES[measure], **look.curve())
+        start = curves["rank1_error"].errors[0]
+    best = np.maximum(0.0, start - REJECTED) / (1.0 - REJECTED)
+    axes.plot(REJECTED, best, color=NON_MATED.colour, linestyle=":", label="errors first")
+    axes.set(
+        xlabel="probes rejected", ylabel="rank-1 error of the others", title=f"Error against rejects, {result.name}"
+    )
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.25)
+
+
+def _several_pictures(axes: Axes, results: Sequence[ConfigurationResult]) -> None:
+    """Rank-1 by how many pictures a probe has; hollow: of the same people by one picture."""
+    for each in results:
+        look = LOOKS.get(each.name, FIRST)
+        sizes = [own.pictures for own in each.picture_sets]
+        shares = np.array(
+            [[np.nan if e.value is None else e.value for e in (own.rank1, own.single)] for own in each.picture_sets]
+        )
+        axes.plot(sizes, shares[:, 0], label=each.name, marker=look.marker, markersize=5, **look.curve())
+        axes.plot(sizes, shares[:, 1], look.marker, color=look.colour, markerfacecolor="none", markersize=5)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, list(map(str, sizes)))
+    axes.set(xlabel="pictures of a probe; hollow: one, of the same people", ylabel="rank-1", title="Several pictures")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axes.set_ylim(top=1.005)
     axes.grid(alpha=0.25)
 
 

@@ -98,48 +98,55 @@ class Protocol:
 
 @dataclass(frozen=True)
 class GalleryRule:
-    """Which picture of a person is enrolled."""
+    """Which pictures of a person are enrolled."""
 
     camera: str = FRONTAL
     illumination: str = FRONTAL_FLASH
     recording: str = NEUTRAL
+    template_pictures: int = 1
 
     def __call__(self, rows: Sequence[FaceRow]) -> tuple[Enrolment, str]:
         """Gallery and probes of one set of pictures, and the rule in words. rows: at least one.
 
-        Of an identity with a Multi-PIE name, the first picture of this camera, illumination and recording is enrolled,
-        and identities without one are left out, with a warning. Of others the first picture by name of every identity
-        with two or more is enrolled. All other pictures are probes. Identities whose role in splits.json is `nonmated`
-        are never enrolled. Raises InputError if there are Multi-PIE names alone and no picture can be enrolled.
+        Of an identity with a Multi-PIE name, the first `template_pictures` of this camera, illumination and recording
+        are enrolled, and identities without one are left out, with a warning. Of others the first `template_pictures`
+        by name of every identity with more. All other pictures are probes. Identities whose role in splits.json is
+        `nonmated` are never enrolled. Raises InputError if there are Multi-PIE names alone and none can be enrolled.
         """
         by_name = {row.identity for row in rows if MultiPieName.parse(row.path.name)}
         several = Counter(row.identity for row in rows)
-        enrolled: dict[str, FaceRow] = {}
+        enrolled: dict[str, list[FaceRow]] = {}
+        count = self.template_pictures
         for row in sorted(rows, key=_order):
-            suits = self._suits(row) if row.identity in by_name else several[row.identity] > 1
-            if row.role != NONMATED and suits:
-                enrolled.setdefault(row.identity, row)
+            suits = self._suits(row) if row.identity in by_name else several[row.identity] > count
+            if row.role != NONMATED and suits and len(enrolled.get(row.identity, ())) < count:
+                enrolled.setdefault(row.identity, []).append(row)
         if not enrolled and by_name == set(several):
             raise InputError(
                 f"{rows[0].path.parent}: no picture of camera {self.camera}, illumination {self.illumination}, "
                 f"recording {self.recording} to enrol; names are {PATTERN}"
             )
-        chosen = {row.path for row in enrolled.values()}
+        chosen = {row.path for own in enrolled.values() for row in own}
         nonmated = {row.identity for row in rows if row.role == NONMATED}
         lacking = by_name - set(enrolled) - nonmated
-        rules = []
+        rules, first = [], "first" if count == 1 else f"first {count}"
         if by_name:
-            rules = [f"first of camera {self.camera}, illumination {self.illumination}, recording {self.recording}"]
+            rules = [f"{first} of camera {self.camera}, illumination {self.illumination}, recording {self.recording}"]
         if by_name != set(several):
-            rules.append("first picture by name of everyone with two or more")
+            several_of = (
+                "picture by name of everyone with two"
+                if count == 1
+                else (f"pictures by name of everyone with {count + 1}")
+            )
+            rules.append(f"{first} {several_of} or more")
         if lacking:
-            view = rules[0].removeprefix("first of ")
+            view = rules[0].removeprefix(f"{first} of ")
             warn(
                 f"{len(lacking)} of {len(several)} identities are left out: no picture of {view} ({_some(lacking)})",
                 sorted(lacking),
             )
         probes = [row for row in rows if row.path not in chosen and row.identity not in lacking]
-        return Enrolment(list(enrolled.values()), probes), "; of others the ".join(rules)
+        return Enrolment([row for own in enrolled.values() for row in own], probes), "; of others the ".join(rules)
 
     def _suits(self, row: FaceRow) -> bool:
         name = MultiPieName.parse(row.path.name)

@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from earface.core.notices import lists_of_warnings, warnings_given
+from earface.data.face_sizes import NONE
 from earface.data.tables import write_csv
+from earface.metrics.error_reject import REJECTED
 from earface.metrics.resampling import LEVEL, Estimate
+from pipeline.calibration import Calibration, Conditions
 from pipeline.configuration_metrics import METRICS, AtThreshold, ConfigurationResult
 from pipeline.evaluation import AnyCondition, AnyConfiguration, ConditionResult, Difference
 from pipeline.protocol import Protocol
@@ -155,12 +158,15 @@ def as_plain(about: About, results: Sequence[ConditionResult], answers: Sequence
         "warnings": warnings_given(),
         "listed": lists_of_warnings(),  # what a warning only counts
         "answers": list(answers),
-        "conditions": [_plain_condition(result) for result in results],
+        "conditions": [
+            _plain_condition(result, about.protocol.sides, str(about.options.get("fusion", "mean")))
+            for result in results
+        ],
         "seconds": {name: round(value, 2) for name, value in about.seconds.items()},
     }
 
 
-def _plain_condition(result: ConditionResult) -> dict[str, Any]:
+def _plain_condition(result: ConditionResult, sides: str, fusion: str) -> dict[str, Any]:
     return {
         **result.condition.plain(),
         "rows": [
@@ -174,6 +180,8 @@ def _plain_condition(result: ConditionResult) -> dict[str, Any]:
                     kind: {value: _plain(estimate) for value, estimate in values.items()}
                     for kind, values in each.breakdown.items()
                 },
+                **_plain_calibration(own, each, result.condition, {"sides": sides, "fusion": fusion}),
+                **_plain_quality(each),
             }
             for own, each in zip(result.configurations, result.results, strict=True)
         ],
@@ -182,6 +190,48 @@ def _plain_condition(result: ConditionResult) -> dict[str, Any]:
             for each in result.differences
         ],
     }
+
+
+def _plain_calibration(
+    configuration: AnyConfiguration, result: ConfigurationResult, condition: AnyCondition, protocol: Conditions
+) -> dict[str, Any]:
+    """What `read_calibration` reads, and how good it is on the test identities; nothing of pairs."""
+    found = result.calibration
+    if found is None:
+        return {}
+    scored = configuration.scored_by()
+    low = scored["upsampler"] != NONE
+    kept = Calibration(
+        f"{result.name}, {condition}" if low else result.name,
+        {**scored, **protocol},
+        condition.plain().get("vlr_size", "") if low else "",
+        *(found.points, found.ratios, found.reason, found.ratios_reason),
+    )
+    points = [
+        {"fpir": each.rate, "gallery": each.size, "threshold": each.threshold, "measured": _plain(each.measured)}
+        for each in found.operating
+    ]
+    costs = {"cllr": _plain(found.cllr), "cllr_min": found.cllr_min}
+    return {"calibration": {**kept.plain(), "operating_points": points, **costs}}
+
+
+def _plain_quality(result: ConfigurationResult) -> dict[str, Any]:
+    """Error-versus-reject curves, and what several pictures are worth; of each what was measured."""
+    curves = {
+        measure: {
+            kind: {"area": _plain(each.area)}
+            | ({"ideal": each.ideal, "errors": each.errors.tolist()} if len(each.errors) else {})
+            for kind, each in own.items()
+        }
+        for measure, own in result.error_rejects.items()
+    }
+    sets = [
+        {"pictures": each.pictures, "people": each.people}
+        | {name: _plain(getattr(each, name)) for name in ("rank1", "single", "gain")}
+        for each in result.picture_sets
+    ]
+    rejects = {"rejected": REJECTED.tolist(), "measures": curves}
+    return ({"error_reject": rejects} if curves else {}) | ({"several_pictures": sets} if sets else {})
 
 
 def _plain(estimate: Estimate) -> dict[str, Any]:

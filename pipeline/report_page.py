@@ -16,6 +16,8 @@ from earface.data.face_sizes import FACE_SIZE
 from earface.data.images import Pixels
 from pipeline.configuration_metrics import METRICS
 from pipeline.evaluation import COMPARED, ConditionResult, Failure
+from pipeline.picture_quality import ERRORS
+from pipeline.quality import MEASURES
 from pipeline.report_data import INSUFFICIENT, JPEG_QUALITY, About, Plots, shown_differences
 
 
@@ -55,6 +57,7 @@ def write_page(
         titles={name: title for name, (title, _) in METRICS.items()},
         higher_is_better={name: higher for name, (_, higher) in METRICS.items()},
         warnings=warnings_given(), listed=lists_of_warnings(), wording=about.wording, differences=shown_differences,
+        measures=MEASURES, kinds=ERRORS,
         names=list(dict.fromkeys(each.name for result in results for each in result.results)),
     )  # fmt: skip
     with atomic_write(path) as temporary:

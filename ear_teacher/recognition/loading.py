@@ -24,6 +24,7 @@ from earface.data.identity_split import identity_digests, person
 from earface.data.image_cache import open_image_cache
 from earface.data.npy import read_teacher_npy
 from earface.nn.checkpoint import find_checkpoint, read_checkpoint
+from earface.nn.inference import in_columns
 from earface.nn.precision import Precision, autocast
 
 
@@ -77,10 +78,27 @@ class TrainedEarRecognizer:
         with autocast(self.device, self.precision):
             return self.model.embed_exactly(images.to(self.device))
 
+    @torch.no_grad()
+    def measured(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same, with each embedding's length before it is brought to 1 and its cosine with the mirror image's."""
+        with autocast(self.device, self.precision):
+            return self.model.embed_measured(images.to(self.device))
+
     def embed(self, pictures: Pictures, *, batch_size: int = 64) -> Tensor:
         """EarRecognizer.embed."""
         with autocast(self.device, self.precision):
             return self.model.embed(pictures, batch_size=batch_size)
+
+    def embed_measured(self, pictures: Pictures, *, batch_size: int = 64) -> tuple[Tensor, dict[str, Tensor]]:
+        """`embed`, and of each picture, (N,): `norm` and `mirror`, as `measured` gives them."""
+        from ear_teacher.given_ears import encode_given  # on first use: it needs OpenCV
+
+        model = self.model
+        with autocast(self.device, self.precision):
+            found = encode_given(
+                model, model.config, lambda ears: in_columns(model.embed_measured(ears)), pictures, batch_size
+            )
+        return found[:, :-2].contiguous(), {"norm": found[:, -2], "mirror": found[:, -1]}
 
     @property
     def val_npy(self) -> tuple[str, ...]:

@@ -96,6 +96,21 @@ class EarRecognizer(
         """`embeddings` in evaluation mode, equal bit for bit alone and in any batch, on one device."""
         return in_fixed_batches(lambda part: (self.embeddings(part),), images, INFERENCE_BATCH)[0]
 
+    @torch.no_grad()
+    def embed_measured(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same bits, and of each ear, (B,): the mean length of its embedding and of the mirror image's before they
+        are brought to 1, and their cosine.
+        """
+
+        def embed(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            both = [self(part).float(), self(part.flip(3)).float()]
+            own, mirrored = map(unit, both)
+            norms = (both[0].norm(dim=1) + both[1].norm(dim=1)) / 2
+            return unit(own + mirrored), norms, (own * mirrored).sum(dim=1)
+
+        embeddings, norms, alike = in_fixed_batches(embed, images, INFERENCE_BATCH)
+        return embeddings, norms, alike
+
     def embed(self, pictures: Pictures, *, batch_size: int = 64, misfits: Misfits = "refuse") -> Tensor:
         """(N, D) of length 1, float32 on the CPU, without gradient, of ears in any form that Python code has them in.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from earface.data.names import person_name
 MAX_BYTES = 16 * 1024**3  # unpacked: four million faces with long paths
 MEMBERS = ("embeddings", "paths", "identities", "contract", "digest", "metadata")
 SIDES = "sides"  # a member of tables of ears
+QUALITY = "quality_"  # the beginning of the members of tables with quality
 UNIT_TOLERANCE = 1e-3
 
 
@@ -32,6 +34,7 @@ class IdentityEmbeddings:
     digest: str  # of the weights
     metadata: dict[str, Any]  # variant, weights, flip, skipped; plain values
     sides: list[str] | None = None  # of ears: l, r, or empty where unknown
+    quality: Mapping[str, NDArray[np.float32]] | None = None  # measures by name, (N,) each, NaN where unknown
 
     def __post_init__(self) -> None:
         if all(isinstance(name, str) for name in self.identities):  # else `_check` refuses the table
@@ -50,6 +53,7 @@ def write_embeddings(path: Path, table: IdentityEmbeddings) -> None:
         raise InputError(f"{path}: not written: {error}") from None
     members = {name: getattr(table, name) for name in MEMBERS} | {"metadata": json.dumps(table.metadata)}
     members |= {} if table.sides is None else {SIDES: table.sides}
+    members |= {f"{QUALITY}{name}": own for name, own in (table.quality or {}).items()}
     with atomic_write(path, private=True) as temporary, temporary.open("wb") as stream:
         np.savez(stream, **{name: np.asarray(value) for name, value in members.items()})  # type: ignore[arg-type]
 
@@ -96,6 +100,7 @@ def _read(path: Path) -> IdentityEmbeddings:
             )
         found = {name: archive[name] for name in MEMBERS}
         sides = archive[SIDES].tolist() if SIDES in archive.files else None
+        quality = {name.removeprefix(QUALITY): archive[name] for name in archive.files if name.startswith(QUALITY)}
     return IdentityEmbeddings(
         embeddings=found["embeddings"],
         paths=found["paths"].tolist(),
@@ -104,6 +109,7 @@ def _read(path: Path) -> IdentityEmbeddings:
         digest=str(found["digest"]),
         metadata=json.loads(str(found["metadata"])),
         sides=sides,
+        quality=quality or None,
     )
 
 
@@ -120,5 +126,8 @@ def _check(table: IdentityEmbeddings) -> None:
             raise InputError(f"{name} are not {len(values)} texts")
     if table.sides is not None and (len(table.sides) != len(values) or not set(table.sides) <= {"l", "r", ""}):
         raise InputError(f"sides are not {len(values)} of l, r and empty")
+    for name, own in (table.quality or {}).items():
+        if own.dtype != np.float32 or own.shape != (len(values),):
+            raise InputError(f"{QUALITY}{name} is {own.dtype} {own.shape}, not float32 ({len(values)},)")
     if not isinstance(table.metadata, dict):
         raise InputError("metadata is no table of names and values")

@@ -85,6 +85,19 @@ class Resampling:
         with np.errstate(invalid="ignore"):
             return Estimate(value, (self.weights @ occurred) / (self.weights @ counted), total)
 
+    def mean(self, values: Floats, of: NDArray[np.int64]) -> Estimate:
+        """The mean of values (N,), each of the trial that `of` says. NaN is not counted."""
+        known = np.isfinite(values)
+        if not known.any():
+            return Estimate(None, reason="nothing to measure on")
+        own, subjects = values[known].astype(np.float64), self.of[of[known]]
+        sums = np.bincount(subjects, own, self.subjects)
+        counted = self._per_subject(subjects)
+        if np.count_nonzero(counted) < 2:
+            return Estimate(float(own.mean()), None, len(own))
+        with np.errstate(invalid="ignore"):
+            return Estimate(float(own.mean()), (self.weights @ sums) / (self.weights @ counted), len(own))
+
     def _per_subject(self, of: NDArray[np.int64]) -> Floats:
         return np.bincount(of, minlength=self.subjects).astype(np.float64)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from earface.core.errors import InputError
 from earface.nn.threads import automatic_threads
@@ -101,3 +101,8 @@ def weights_digest(model: nn.Module, geometry: str = "") -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def in_columns(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors (B, D) and (B,) side by side."""
+    return torch.cat([part if part.ndim > 1 else part[:, None] for part in parts], dim=1)

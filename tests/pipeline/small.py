@@ -24,9 +24,11 @@ from earface.synthetic.face_set import FaceSet, write_face_set
 from facial_rec.contract import FaceContract
 from facial_rec.hub import EdgeFaceProvenance
 from facial_rec.model import EdgeFace
-from pipeline.configurations import Condition, EmbeddingCache, FaceLoader, Models
+from pipeline.configurations import Condition, FaceLoader, Models
+from pipeline.enrolment_searches import Settings
 from pipeline.evaluate_dataset import main
-from pipeline.evaluation import ConditionResult, Settings, Stages, evaluate
+from pipeline.evaluation import ConditionResult, Stages, evaluate
+from pipeline.face_embeddings import EmbeddingCache
 from pipeline.protocol import Protocol
 
 SEED = 42

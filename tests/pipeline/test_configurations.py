@@ -17,13 +17,13 @@ from facial_rec.recognizer import FaceRecognizer, load_recognizer
 from pipeline.configurations import (
     Condition,
     Configuration,
-    EmbeddingCache,
     FaceLoader,
     Models,
     conditions_of,
     count_embeddings,
 )
 from pipeline.evaluate_dataset import USUAL_DSR, USUAL_FINETUNED, PipelineEvaluationOptions, load_models
+from pipeline.face_embeddings import EmbeddingCache
 from pipeline.protocol import Enrolment, Protocol
 from tests.conftest import VLR
 from tests.pipeline.small import SEED, dsr_folder, finetuned_folder, slow_embeddings

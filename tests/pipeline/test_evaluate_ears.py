@@ -30,14 +30,20 @@ from earface.data.images import read_image, write_image
 from earface.data.npy import read_teacher_npy, write_teacher_npy
 from earface.data.prepare_ears import main as prepare
 from earface.data.tables import write_csv
+from earface.metrics.resampling import fpir_in_gallery
 from earface.synthetic.ear_set import EarSet, write_ear_set
 from pipeline.configuration_metrics import ConfigurationResult
 from pipeline.ear_configurations import EarCondition, EarConfiguration
 from pipeline.ear_protocol import EarGalleryRule, EarPicture, EarProtocol
+from pipeline.enroll import main as enroll
+from pipeline.enrolment_searches import Settings
 from pipeline.evaluate_dataset import main
-from pipeline.evaluation import Settings, Stages, evaluate
+from pipeline.evaluation import Stages, evaluate
+from pipeline.gallery import Gallery
+from pipeline.identify import main as identify
 from pipeline.protocol import Enrolment, Sides
 from pipeline.protocol_checks import keep_pictures
+from pipeline.quality import Quality
 from tests.conftest import only_line
 from tests.pipeline.small import read_probes, read_report, slow_equal_error_rate, slow_limit
 
@@ -133,6 +139,9 @@ class Table:
         self, configurations: Sequence[EarConfiguration], rows: Sequence[EarPicture], condition: object
     ) -> Mapping[str, Tensor]:
         return {each.name: self.enrolled(each, rows) for each in configurations}
+
+    def quality(self, configuration: object, rows: Sequence[EarPicture], condition: object) -> Quality:
+        return {}
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +331,30 @@ def test_a_prepared_set_is_evaluated_as_by_a_loop(ears: Path, recognizer: Path, 
         number = int(Path(line["file"]).stem)
         assert line["ear"] == "lr"[number % 2]
         assert line["pitch"] == str(number % 3 - 1)
+
+
+@pytest.mark.runs
+def test_a_gallery_of_ears_takes_the_report_s_operating_points(
+    ears: Path, recognizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = run(ears, recognizer, tmp_path / "e", "--calibration-fraction", 0.75, "--sides", "joined")
+    found = {row["name"]: row["calibration"] for row in report["conditions"][0]["rows"]}["recogniser"]
+    gallery, out = tmp_path / "g.npz", tmp_path / "out"
+    shared = ["--input", str(ears / "ears"), "--device", "cpu"]
+    given = [*shared, "--recognizer", str(recognizer), "--out", str(gallery)]
+    assert enroll([*given, "--calibration", str(tmp_path / "e" / "report.json")]) == 0
+    search = [*shared, "--gallery", str(gallery), "--out", str(out), "--no-pictures", "--operating-point", "fpir=0.4"]
+    assert identify(search) == 0
+    allowed = int(fpir_in_gallery(0.4, len(Gallery.load(gallery)), found["fpir"]["others"]) * found["fpir"]["searches"])
+    threshold = dict(zip(found["fpir"]["reached"], found["fpir"]["thresholds"], strict=True))[allowed]
+    with (out / "candidates.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {(row["threshold"], row["operating_point"]) for row in rows} == {(f"{threshold:.4f}", "fpir=0.4")}
+    assert {row["size"] for row in rows} == {str(SIZE)}
+    assert all(float(row["mirror"]) <= 1 for row in rows)
+    capsys.readouterr()
+    assert identify([*search, "--sides", "apart", "--overwrite"]) == 2
+    assert "the gallery's calibration (recogniser) is of --sides joined, not apart" in only_line(capsys)
 
 
 @pytest.mark.runs

@@ -76,6 +76,7 @@ POSES = {
         (GalleryRule("140", "03", "02"), ["001_03_02_140_03", "002_01_02_140_03"]),
         (GalleryRule(illumination="03"), ["001_01_01_051_03"]),
         (GalleryRule(recording="02"), ["001_01_02_051_07"]),
+        (GalleryRule(template_pictures=2), ["001_01_01_051_07", "001_02_01_051_07", "002_03_01_051_07"]),
     ],
 )
 def test_by_multi_pie_names_the_first_session_of_the_chosen_view_is_enrolled(
@@ -170,6 +171,15 @@ def test_the_first_picture_of_everyone_with_two_is_enrolled_and_the_others_are_p
     assert short_names(protocol.test.gallery) == ["al/a.png", "cy/1.png"]
     probes = dict(zip((row.name for row in protocol.test.probes), protocol.test.mated, strict=True))
     assert probes == {"al/b.png": True, "al/c.png": True, "cy/2.png": True, "bo/z.png": False}
+
+
+def test_several_pictures_are_enrolled_of_everyone_who_has_more(put: Put) -> None:
+    root = put("plain", ["al/c.png", "al/a.png", "al/b.png", "bo/z.png", "cy/2.png", "cy/1.png"])
+    protocol = from_dataset(str(root), GalleryRule(template_pictures=2), 0, 0)
+    assert short_names(protocol.test.gallery) == ["al/a.png", "al/b.png"]
+    probes = dict(zip((row.name for row in protocol.test.probes), protocol.test.mated, strict=True))
+    assert probes == {"al/c.png": True, "bo/z.png": False, "cy/1.png": False, "cy/2.png": False}
+    assert protocol.rule.startswith("first 2 pictures by name of everyone with 3 or more")
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.4, 0.9])
