@@ -39,6 +39,7 @@ class Calibration:
     ratios: LogisticCalibration | None
     reason: str = ""  # why there are no points
     ratios_reason: str = ""
+    template_pictures: int = 1  # of the templates that were compared with single pictures
 
     def plain(self) -> dict[str, Any]:
         """For report.json and a gallery's metadata."""
@@ -46,6 +47,7 @@ class Calibration:
             "name": self.name,
             "conditions": dict(self.conditions),
             "vlr_size": self.vlr_size,
+            "template_pictures": self.template_pictures,
             "fpir": {LACKING: self.reason} if self.points is None else asdict(self.points),
             "likelihood_ratio": {LACKING: self.ratios_reason} if self.ratios is None else asdict(self.ratios),
         }
@@ -63,6 +65,7 @@ class Calibration:
                 None if LACKING in ratios else LogisticCalibration(**ratios),
                 str(points.get(LACKING, "")),
                 str(ratios.get(LACKING, "")),
+                int(plain.get("template_pictures", 1)),
             )
         except (KeyError, TypeError, AttributeError, ValueError):
             raise InputError(f"{source}: its calibration is damaged: {AGAIN}") from None

@@ -194,6 +194,23 @@ def warn_of_other_sizes(rule: Rule, sizes: NDArray[np.floating]) -> None:
         )
 
 
+def warn_of_other_numbers(rule: Rule, gallery: Gallery, probes: int) -> None:
+    """Where templates or the probe are made of more pictures than those that the gallery was calibrated on.
+
+    probes: how many pictures make a probe. Means of several pictures have higher scores, between two people as well.
+    """
+    from earface.core.notices import warn
+
+    if rule.calibration is None:
+        return
+    own, name = rule.calibration.template_pictures, rule.calibration.name
+    larger = sum(len(pictures) > own for pictures in gallery.pictures)
+    if larger or probes > 1:
+        many = f"{larger} of {len(gallery.pictures)} templates are of more than {own} picture{'s' * (own > 1)}"
+        both = " and ".join([many] * bool(larger) + [f"the track is of {probes} pictures, not one"] * (probes > 1))
+        warn(f"{both}: the rates of the gallery's calibration ({name}) may not hold")
+
+
 def identify_people(options: IdentifyOptions, gallery: Gallery, frames: Path, console: Console) -> int:
     """Search, and write and print who was found. frames: a folder for those of a video."""
     import torch
@@ -225,6 +242,7 @@ def identify_people(options: IdentifyOptions, gallery: Gallery, frames: Path, co
     kept = [probes[index].path for index in embedded.kept]
     sides = embedder.sides_of(kept)
     warn_of_other_sizes(rule, embedded.quality["size"])
+    warn_of_other_numbers(rule, gallery, 1 if track is None else len(kept))
     if track is not None:
         left_out = Counter(reason for _, reason in embedded.skipped)
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common())

@@ -14,7 +14,7 @@ from earface.data.face_sizes import NONE
 from earface.data.tables import write_csv
 from earface.metrics.error_reject import REJECTED
 from earface.metrics.resampling import LEVEL, Estimate
-from pipeline.calibration import Calibration, Conditions
+from pipeline.calibration import Calibration
 from pipeline.configuration_metrics import METRICS, AtThreshold, ConfigurationResult
 from pipeline.evaluation import AnyCondition, AnyConfiguration, ConditionResult, Difference
 from pipeline.protocol import Protocol
@@ -158,15 +158,12 @@ def as_plain(about: About, results: Sequence[ConditionResult], answers: Sequence
         "warnings": warnings_given(),
         "listed": lists_of_warnings(),  # what a warning only counts
         "answers": list(answers),
-        "conditions": [
-            _plain_condition(result, about.protocol.sides, str(about.options.get("fusion", "mean")))
-            for result in results
-        ],
+        "conditions": [_plain_condition(result, about) for result in results],
         "seconds": {name: round(value, 2) for name, value in about.seconds.items()},
     }
 
 
-def _plain_condition(result: ConditionResult, sides: str, fusion: str) -> dict[str, Any]:
+def _plain_condition(result: ConditionResult, about: About) -> dict[str, Any]:
     return {
         **result.condition.plain(),
         "rows": [
@@ -180,7 +177,7 @@ def _plain_condition(result: ConditionResult, sides: str, fusion: str) -> dict[s
                     kind: {value: _plain(estimate) for value, estimate in values.items()}
                     for kind, values in each.breakdown.items()
                 },
-                **_plain_calibration(own, each, result.condition, {"sides": sides, "fusion": fusion}),
+                **_plain_calibration(own, each, result.condition, about),
                 **_plain_quality(each),
             }
             for own, each in zip(result.configurations, result.results, strict=True)
@@ -193,7 +190,7 @@ def _plain_condition(result: ConditionResult, sides: str, fusion: str) -> dict[s
 
 
 def _plain_calibration(
-    configuration: AnyConfiguration, result: ConfigurationResult, condition: AnyCondition, protocol: Conditions
+    configuration: AnyConfiguration, result: ConfigurationResult, condition: AnyCondition, about: About
 ) -> dict[str, Any]:
     """What `read_calibration` reads, and how good it is on the test identities; nothing of pairs."""
     found = result.calibration
@@ -203,9 +200,10 @@ def _plain_calibration(
     low = scored["upsampler"] != NONE
     kept = Calibration(
         f"{result.name}, {condition}" if low else result.name,
-        {**scored, **protocol},
+        {**scored, "sides": about.protocol.sides, "fusion": str(about.options.get("fusion", "mean"))},
         condition.plain().get("vlr_size", "") if low else "",
         *(found.points, found.ratios, found.reason, found.ratios_reason),
+        int(str(about.options.get("template_pictures", 1))),
     )
     points = [
         {"fpir": each.rate, "gallery": each.size, "threshold": each.threshold, "measured": _plain(each.measured)}

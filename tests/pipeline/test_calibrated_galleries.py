@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from earface.core.errors import InputError
-from earface.data.identity_embeddings import read_embeddings
+from earface.data.identity_embeddings import read_embeddings, write_embeddings
 from earface.metrics.calibration import LogisticCalibration, cllr, cllr_min
 from earface.metrics.resampling import fpir_in_gallery
 from facial_rec.recognizer import load_recognizer
@@ -294,6 +295,22 @@ def test_an_operating_point_that_cannot_be_is_one_line(
     assert search(people, gallery, tmp_path / "out", *given) == 2
     assert message in only_line(capsys)
     assert not (tmp_path / "out").exists()
+
+
+def test_templates_of_more_pictures_than_were_evaluated_are_warned_of(
+    people: Path, gallery: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Means of several pictures have higher scores."""
+    size = ("--upsampler", "bicubic", "--operating-point", "fpir=0.2")
+    assert search(people, gallery, tmp_path / "a", *size) == 0
+    assert "templates are of more than 1 picture" in capsys.readouterr().err
+    table = read_embeddings(gallery)
+    held = table.metadata["calibration"]
+    of_many = held | {"template_pictures": 9}
+    write_embeddings(tmp_path / "g.npz", replace(table, metadata=table.metadata | {"calibration": of_many}))
+    assert search(people, tmp_path / "g.npz", tmp_path / "b", *size) == 0
+    assert "templates" not in capsys.readouterr().err
+    assert held["template_pictures"] == 1
 
 
 def test_an_uncalibrated_gallery_has_no_operating_point(
