@@ -28,6 +28,7 @@ class QuietTensorBoard(TensorBoardLogger):
     def __init__(self, log_dir: Path, purge_step: int | None = None) -> None:
         super().__init__(log_dir.parent, name="", version=log_dir.name, default_hp_metric=False, purge_step=purge_step)
         self.tags: dict[str, str] = {}  # of learning rates, decided by the first row that has them
+        self.drawn: dict[str, int | None] = {}  # the last step of each curve
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -38,6 +39,9 @@ class QuietTensorBoard(TensorBoardLogger):
         for name, value in metrics.items():
             if name != "epoch":
                 shown[self.tags.get(name) or _grouped(name)] = value
+        # a step that ends an epoch has two rows, both with the rates
+        shown = {name: value for name, value in shown.items() if step is None or self.drawn.get(name) != step}
+        self.drawn |= dict.fromkeys(shown, step)
         super().log_metrics(shown, step)
 
     @rank_zero_only

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import pytorch_lightning as pl
 
+from earface.core.files import remove_abandoned
 from earface.core.stopping import EXIT_PAUSED
 from earface.core.tool_options import next_step
 from earface.data.data_digest import DataDigest
@@ -42,6 +43,8 @@ def run_training(
     next_command, next_options: what to type when it is complete; `checkpoint` is added.
     """
     run, options = open_run(options, name)
+    for folder in (Path(options.checkpoint_dir), *run.log_dir.parent.glob("**/")):
+        remove_abandoned(folder)
     if run.finished:
         print(f"finished: {run.checkpoint} holds {run.epoch} of {options.epochs} epochs; more with --epochs")
         return 0, options

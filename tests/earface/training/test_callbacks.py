@@ -239,6 +239,20 @@ def test_last_also_holds_the_other_callbacks_newest_scores(tmp_path: Path) -> No
     ]
 
 
+def test_after_a_resume_a_checkpoint_holds_the_same_scores(tmp_path: Path) -> None:
+    """That of the last best file by SSIM too, which no later epoch betters."""
+    losses = (0.1, 0.5)
+    fit_in(tmp_path / "whole", losses, 2)
+    fit_in(tmp_path / "resumed", losses, 1)
+    fit_in(tmp_path / "resumed", losses, 2, resume=True)
+    scores = []
+    for folder in ("whole", "resumed"):
+        (path,) = (tmp_path / folder).glob("run-epoch=001-*")
+        states = read_checkpoint(path)["callbacks"].values()
+        scores.append([float(state["current_score"]) for state in states if "current_score" in state])
+    assert scores[1] == scores[0] == [pytest.approx(0.5), pytest.approx(0.9)]
+
+
 # A run that was moved
 
 
