@@ -5,6 +5,7 @@ A file is written under a temporary name beside the target, synced, then renamed
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import functools
 import glob
@@ -23,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from earface.core.errors import InputError
+from earface.core.limits import MAX_JSON_BYTES
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # of an exported folder
-MAX_JSON_BYTES = 1024**3
 LFS_ADVICE = "is Git LFS's pointer to the file: fetch the file itself by git lfs pull"
 ABANDONED_AFTER_S = 24 * 3600.0  # a live writer touches its file more often than that
 _TEMPORARY = re.compile(r"\..+\.(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}|[0-9a-f]{16})\.tmp")
@@ -44,7 +45,7 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True, private: bo
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     # names are limited to 255 bytes
-    temporary = target.parent / f".{target.name[:60]}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    temporary = target.parent / f".{target.name[:60]}.{this_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         yield temporary
         if private:
@@ -72,7 +73,7 @@ def remove_abandoned(folder: str | os.PathLike[str]) -> None:
     for temporary in Path(folder).glob(".*.tmp"):
         if named := _TEMPORARY.fullmatch(temporary.name):
             with suppress(OSError):  # another process may remove it first
-                gone = named["machine"] == _machine() and not is_running(int(named["process"]))
+                gone = named["machine"] == this_machine() and not is_running(int(named["process"]))
                 if gone or temporary.stat().st_mtime < oldest_alive:
                     temporary.unlink()
 
@@ -91,7 +92,7 @@ def is_running(process: int) -> bool:
 
 
 @functools.cache
-def _machine() -> str:
+def this_machine() -> str:
     """The same for processes that see each other: of one host, since it started, and in one container."""
     seen = [platform.node()]
     with suppress(OSError):
@@ -180,8 +181,13 @@ def read_json(path: Path) -> Any:
 
 
 def check_free_space(path: Path, wanted: int) -> None:
-    """Raise InputError unless `wanted` bytes of decoded pictures fit where `path` is to be, whose folder is made."""
+    """Raise InputError unless `wanted` bytes of decoded pictures fit where `path` is to be, whose folder is made.
+
+    Raises OSError where nothing can be written there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if hasattr(os, "statvfs") and os.statvfs(path.parent).f_flag & os.ST_RDONLY:  # which may say that it has no room
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path.parent))
     free = shutil.disk_usage(path.parent).free
     if free < wanted:
         raise InputError(

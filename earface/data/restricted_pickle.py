@@ -79,6 +79,12 @@ class RestrictedUnpickler(pickle.Unpickler):
         return np.frombuffer(content, dtype.dtype, count=1)[0]
 
 
+def refuse_empty_rows(shape: tuple[int, ...]) -> None:
+    """Raise InputError for rows without content: a few bytes declare billions of them, and each becomes an object."""
+    if 0 in shape and shape[0] != 0:
+        raise InputError(f"an array of shape {shape} holds nothing")
+
+
 class PickledDtype:
     """A dtype as a pickle describes it: a boolean, number, text or object, nothing structured."""
 
@@ -105,4 +111,5 @@ class PickledArray(np.ndarray):
             raise InputError("its pickle holds an array without its data")
         if math.prod(shape) != held or len(shape) > 8:
             raise InputError(f"its pickle declares an array of {shape} but holds {held} values")
+        refuse_empty_rows(shape)
         super().__setstate__((1, shape, dtype, bool(fortran), content))  # type: ignore[arg-type]
