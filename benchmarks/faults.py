@@ -53,9 +53,10 @@ def trainers(data: Path) -> dict[str, tuple[str, list[str]]]:
     scenes = f"--train-json {data}/train/annotations.json --val-json {data}/val/annotations.json {CONV} --batch-size 2"
     faces = f"--dataset-root {data}/faces --vlr-size 16 --batch-size 4"
     commands = {
-        "ears": f"ear_teacher.train {ears} --encoder conv --latent-dim 8 --linear-path-size 16 --epochs 4 --augment none",
-        "recognizer": f"ear_teacher.recognition.train {ears} --backbone conv --backbone-weights none --embedding-dim 16 "
-        "--images-per-class 4 --epochs 4",
+        "ears": f"ear_teacher.train {ears} --encoder conv --latent-dim 8 --linear-path-size 16 --epochs 4 "
+        "--augment none",
+        "recognizer": f"ear_teacher.recognition.train {ears} --backbone conv --backbone-weights none "
+        "--embedding-dim 16 --images-per-class 4 --epochs 4",
         "detector": f"ear_teacher.detector.train {scenes} --encoder conv --crop-size 32 --pyramid-width 16 "
         "--grid-images 2 --epochs 4",
         "dsr": f"dsr.train_dsr {faces} --recognizer none --second-recognizer none --lambda-identity 0 --epochs 4 "
