@@ -13,6 +13,6 @@ MAX_PICTURE_BYTES = 1024**3  # holds MAX_PIXELS without compression
 MAX_PIXELS = 250_000_000  # a 200-megapixel phone; 750 MB decoded
 MAX_SIDE = 1_000_000  # pixels, as a file states a picture's
 MAX_POINTS = 1000  # landmarks of an ear
+MAX_EMPTY_ROWS = 10_000  # that take no bytes in a file, and some in memory
 MAX_TEXT = 200  # characters of a contract or a collection
-MAX_DEPTH = 100  # containers in containers
 MAX_MESSAGE = 2000  # characters of what is said about a file
