@@ -71,7 +71,6 @@ def trainers(data: Path) -> dict[str, tuple[str, list[str]]]:
 def make_data(folder: Path) -> None:
     import torch
 
-    from earface.data.prepare_faces import main as prepare
     from earface.synthetic.ear_set import EarSet, write_ear_set
     from earface.synthetic.face_set import FaceSet, write_face_set
     from earface.synthetic.scene_set import SceneSet, write_scene_set
@@ -81,6 +80,7 @@ def make_data(folder: Path) -> None:
     for part, count in (("train", 8), ("val", 4)):
         write_scene_set(folder / part, SceneSet(count, 96, 72, seed=count))
     write_face_set(folder / "drawn", FaceSet(10, 3, 128, seed=3))
+    prepare = importlib.import_module("earface.data.prepare_faces").main
     prepare(["--images", str(folder / "drawn"), "--aligned", "--out", str(folder / "faces"), "--vlr-size", "16"])
     torch.save(EdgeFace.from_weights("none", "edgeface_xxs").state_dict(), folder / "edgeface.pt")
 
