@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from earface.training.resume import Run
 
 
+WORSE = 0.1  # of val/loss: a tiny run that learned nothing wiggles by a fiftieth
 USUALLY_COMPARED = ("epochs", "lr", "batch_size", "seed")  # in TensorBoard's table, beside what is not at its default
 
 
@@ -147,10 +148,10 @@ class RunRecorder(Callback):
 
 
 def divergence(trainer: pl.Trainer) -> str:
-    """Of a run whose last validation is worse than its first: both values; else empty."""
+    """Of a run whose last validation is worse than its first, by more than epochs differ: both values; else empty."""
     rows = [row for logger in trainer.loggers if isinstance(logger, MetricsCSV) for row in logger.rows]
     losses = [float(row["val/loss"]) for row in rows if row.get("val/loss")]
-    if len(losses) < 2 or losses[-1] <= losses[0]:
+    if len(losses) < 2 or losses[-1] - losses[0] <= WORSE * abs(losses[0]):
         return ""
     return f"val/loss {losses[-1]:.4g} after the last epoch, {losses[0]:.4g} after the first"
 
