@@ -133,7 +133,8 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         sr = self.model(batch["vlr"].to(self.device))
         rows = comparison_rows(batch["vlr"], {"DSR": sr.to(batch["vlr"])}, batch["hr"])
         path = self.log_dir / "faces" / f"epoch_{self.current_epoch:03d}.png"
-        self.log_picture("faces", save_image_grid(path, rows, comparison_errors(rows)))
+        with self.going_on():
+            self.log_picture("faces", save_image_grid(path, rows, comparison_errors(rows)))
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

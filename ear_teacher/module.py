@@ -203,8 +203,9 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
                 means |= {f"val/{name}": mean for name, mean in further.means(self.over_processes).items()}
         self.model.posterior = AggregatePosterior.fit(self.moments)
         self.log_validation(means, shown=SHOWN)
-        for writer in self.tensorboard():
-            writer.add_histogram("val/kl_per_dimension", kl.numpy(), self.global_step)
+        with self.going_on(*self.trainer.loggers):
+            for writer in self.tensorboard():
+                writer.add_histogram("val/kl_per_dimension", kl.numpy(), self.global_step)
         for line in (self.annealing.observe_validation(self.current_epoch, means["val/psnr"]), self._collapse()):
             if line:
                 self.print(line)
@@ -245,8 +246,9 @@ class EarVAELightning(TrainingModule[EarVAETrainingConfig, EarVAEDataModule]):
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.grid_images).round().astype(int))
         images = to_model_range(torch.stack([dataset[int(i)]["pixels"] for i in chosen])).to(self.device)
         for name, (rows, maps) in rows_of_grids(self.model, images).items():
-            grid = save_image_grid(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", rows, maps)
-            self.log_picture(name, grid)
+            with self.going_on():
+                grid = save_image_grid(self.log_dir / name / f"epoch_{self.current_epoch:03d}.png", rows, maps)
+                self.log_picture(name, grid)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

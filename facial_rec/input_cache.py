@@ -51,9 +51,9 @@ def open_inputs(folder: str | Path, upsampler: Upsampler, faces: VLRFaces) -> Im
     """
     path, shape = cache_path(folder, upsampler, faces), (len(faces.rows), FACE_SIZE, FACE_SIZE, 3)
     size = int(np.prod(shape))
+    remove_abandoned(path.parent)
     if not path.is_file() or path.stat().st_size != size:
         check_free_space(path, size)
-        remove_abandoned(path)
         with atomic_write(path) as temporary:
             _write(temporary, upsampler, faces)
             if temporary.stat().st_size != size:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from earface.core.errors import InputError
-from earface.core.files import MAX_JSON_BYTES
+from earface.core.limits import MAX_JSON_BYTES
 from earface.metrics.calibration import LogisticCalibration
 from earface.metrics.operating_points import INSUFFICIENT, OperatingPoints
 

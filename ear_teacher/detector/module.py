@@ -196,9 +196,9 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
             for image, found, each in zip(images, self.model.predict(images), shown, strict=True)
         ]
         grid = photograph_grid(pictures, min(GRID_COLUMNS, len(pictures)))
-        path = self.log_dir / "detections" / f"epoch_{self.current_epoch:03d}.png"
-        write_image(path, grid)
-        self.log_picture("detections", grid)
+        with self.going_on():
+            write_image(self.log_dir / "detections" / f"epoch_{self.current_epoch:03d}.png", grid)
+            self.log_picture("detections", grid)
 
 
 def _to_cpu(values: dict[str, Tensor]) -> dict[str, Tensor]:

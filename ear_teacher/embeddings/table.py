@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earface.core.errors import InputError
+from earface.core.errors import InputError, reading
 from earface.core.files import atomic_write
+from earface.core.limits import MAX_EMBEDDINGS_BYTES
 from earface.data.names import person_name
 
 EXTENSIONS = (".npz", ".parquet")
 METADATA_KEY = b"ear_teacher.extract"  # of a parquet file's own metadata
-MAX_BYTES = 16 * 1024**3  # unpacked: a million ears of 1024 latents, three times over
 COLUMNS = ("paths", "embeddings", "logvar", "subjects", "boxes", "cluster")
 
 
@@ -81,16 +81,9 @@ def read_embeddings(path: Path) -> Embeddings:
     check_extension(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    try:
+    with reading(path, "damaged, or not written by earface ears extract"):
         columns, metadata = (_read_npz if path.suffix == ".npz" else _read_parquet)(path)
-        table = _checked(columns, json.loads(metadata))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except OSError:
-        raise
-    except Exception as error:  # zipfile, numpy and pyarrow raise almost anything on a broken file
-        raise InputError(f"{path}: damaged, or not written by earface ears extract ({type(error).__name__})") from None
-    return table
+        return _checked(columns, json.loads(metadata))
 
 
 def joined(tables: Sequence[Embeddings], metadata: dict[str, Any]) -> Embeddings:
@@ -163,8 +156,8 @@ def _text(value: Any) -> Any:
 
 
 def _check_bytes(declared: int) -> None:
-    if declared > MAX_BYTES:
-        raise InputError(f"unpacks to {declared:,} bytes, more than the limit of {MAX_BYTES:,}")
+    if declared > MAX_EMBEDDINGS_BYTES:
+        raise InputError(f"unpacks to {declared:,} bytes, more than the limit of {MAX_EMBEDDINGS_BYTES:,}")
 
 
 def _checked(columns: Mapping[str, Any], metadata: Any) -> Embeddings:

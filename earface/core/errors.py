@@ -9,11 +9,13 @@ import argparse
 import errno
 import functools
 import io
+import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, Protocol
 
-from earface.core.notices import as_flags, collecting_warnings, show_warnings
+from earface.core.notices import as_flags, collecting_warnings, one_line, show_warnings
 from earface.core.pipes import EXIT_CLOSED_PIPE, quiet_closed_pipe
 
 EXIT_BAD_INPUT = 2
@@ -33,6 +35,9 @@ _OUT_OF_MEMORY = ("CUDA out of memory", "MPS backend out of memory", "ALLOC_FAIL
 
 class InputError(ValueError):
     """Something the user gave cannot be used. The message says what, which file, and what to do, in one line."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(str(message)))
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -156,6 +161,33 @@ def _one_line(error: Exception) -> str:
         return f"shared memory (/dev/shm) is full, where loader workers put batches: {SHARED_MEMORY_ADVICE}"
     if not isinstance(error, OSError) or error.errno is None:
         return ""
-    advice = _ADVICE.get(error.errno, "choose another place")
     where = f"{error.filename}: " if error.filename is not None else ""
-    return f"{where}{error.strerror}: {advice}, then run the same command"
+    return f"{where}{refusal(error)}"
+
+
+def refusal(error: OSError) -> str:
+    """What the file system says, and what to do about it."""
+    advice = _ADVICE.get(error.errno or 0, "choose another place")
+    return f"{error.strerror or error}: {advice}, then run the same command"
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str], otherwise: str) -> Iterator[None]:
+    """Around all that a reader does with a file: what is raised is an InputError that names the file.
+
+    otherwise: what is said of content that the reader, or a library, fails on in any other way.
+    """
+    try:
+        yield
+    except InputError as error:
+        if one_line(str(path)) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from None
+    except (MemoryError, RecursionError):
+        raise InputError(f"{path}: {otherwise}; it asks for more memory or depth than there is") from None
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # a library was sent to a place that no file has
+            raise InputError(f"{path}: {otherwise}") from error
+        raise InputError(f"{path}: {refusal(error)}") from error
+    except Exception as error:  # broken files make libraries raise almost anything
+        raise InputError(f"{path}: {otherwise}") from error

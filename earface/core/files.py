@@ -5,11 +5,16 @@ A file is written under a temporary name beside the target, synced, then renamed
 
 from __future__ import annotations
 
+import errno
 import filecmp
+import functools
 import glob
+import hashlib
 import json
 import math
 import os
+import platform
+import re
 import secrets
 import shutil
 import time
@@ -19,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from earface.core.errors import InputError
+from earface.core.limits import MAX_JSON_BYTES
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # of an exported folder
-MAX_JSON_BYTES = 1024**3
 LFS_ADVICE = "is Git LFS's pointer to the file: fetch the file itself by git lfs pull"
 ABANDONED_AFTER_S = 24 * 3600.0  # a live writer touches its file more often than that
+_TEMPORARY = re.compile(r"\..+\.(?:(?P<machine>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{8}|[0-9a-f]{16})\.tmp")
 
 
 @contextmanager
@@ -38,7 +44,8 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True, private: bo
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f"{_prefix(target)}{secrets.token_hex(8)}.tmp"
+    # names are limited to 255 bytes
+    temporary = target.parent / f".{target.name[:60]}.{this_machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         yield temporary
         if private:
@@ -57,19 +64,41 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True, private: bo
             _flush_to_disk(target.parent, os.O_RDONLY)
 
 
-def remove_abandoned(path: str | os.PathLike[str]) -> None:
-    """Remove temporary files that killed writers of `path` left more than a day ago. It lists the whole folder."""
-    target = Path(path)
+def remove_abandoned(folder: str | os.PathLike[str]) -> None:
+    """Remove what killed writers have left in `folder`: temporary files whose process is gone.
+
+    Those of other machines, whose processes are not known here, once they are more than a day old.
+    """
     oldest_alive = time.time() - ABANDONED_AFTER_S
-    for temporary in target.parent.glob(".*.tmp"):
-        if temporary.name.startswith(_prefix(target)):
+    for temporary in Path(folder).glob(".*.tmp"):
+        if named := _TEMPORARY.fullmatch(temporary.name):
             with suppress(OSError):  # another process may remove it first
-                if temporary.stat().st_mtime < oldest_alive:
+                gone = named["machine"] == this_machine() and not is_running(int(named["process"]))
+                if gone or temporary.stat().st_mtime < oldest_alive:
                     temporary.unlink()
 
 
-def _prefix(target: Path) -> str:
-    return f".{target.name[:60]}."  # names are limited to 255 bytes
+def is_running(process: int) -> bool:
+    """Whether there is such a process on this machine; on Windows, which has no harmless way to ask, always."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):  # another user's
+        return True
+    return True
+
+
+@functools.cache
+def this_machine() -> str:
+    """The same for processes that see each other: of one host, since it started, and in one container."""
+    seen = [platform.node()]
+    with suppress(OSError):
+        seen.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+        seen.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256(" ".join(seen).encode()).hexdigest()[:8]
 
 
 def _flush_to_disk(path: Path, flags: int) -> None:
@@ -152,8 +181,13 @@ def read_json(path: Path) -> Any:
 
 
 def check_free_space(path: Path, wanted: int) -> None:
-    """Raise InputError unless `wanted` bytes of decoded pictures fit where `path` is to be, whose folder is made."""
+    """Raise InputError unless `wanted` bytes of decoded pictures fit where `path` is to be, whose folder is made.
+
+    Raises OSError where nothing can be written there.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if hasattr(os, "statvfs") and os.statvfs(path.parent).f_flag & os.ST_RDONLY:  # which may say that it has no room
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path.parent))
     free = shutil.disk_usage(path.parent).free
     if free < wanted:
         raise InputError(

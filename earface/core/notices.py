@@ -11,7 +11,9 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+from earface.core.limits import MAX_MESSAGE
 
 _collected: list[dict[str, list[str]]] = []  # of the commands that run, the innermost last: warnings, and what of
 
@@ -20,15 +22,32 @@ class DataWarning(UserWarning):
     """What Python code that runs no command gets instead of a line on stderr."""
 
 
+def one_line(message: str) -> str:
+    """As one line that a terminal shows as it is, whatever a file's name or content has put into it."""
+    flat = re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", message)
+    flat = re.sub(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]", lambda found: f"\\x{ord(found[0]):02x}", flat)
+    return flat if len(flat) <= MAX_MESSAGE else f"{flat[: MAX_MESSAGE - 4]} ..."
+
+
 def warn(message: str, listed: Sequence[str] = ()) -> None:
     """Say once that something in the user's files is odd: what, which file, what to do, in one line.
 
     listed: all of what the line only counts, for the command's report.
     """
+    message = one_line(message)
     if _collected:
         _collected[-1].setdefault(message, list(listed))
     else:
         warnings.warn(message, DataWarning, stacklevel=2)
+
+
+def warn_at_once(message: str) -> None:
+    """As `warn`, and on stderr when it is first said: of work that goes on for hours after it."""
+    message = one_line(message)
+    if _collected and message not in _collected[-1]:
+        with suppress(OSError):  # a terminal that was closed
+            print("warning: " + " ".join(as_flags(message).split()), file=sys.stderr, flush=True)
+    warn(message)
 
 
 def warnings_given() -> list[str]:

@@ -135,9 +135,14 @@ class StopRequests:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
+def is_first_process() -> bool:
+    """Of those that train together; by what starts them, before they know each other."""
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
+
+
 def note(line: str) -> None:
     """On stderr, past Python's buffers, which a signal handler may not enter; by the first process alone."""
-    if all(os.environ.get(name, "0") == "0" for name in _RANKS):
+    if is_first_process():
         with suppress(OSError):
             os.write(2, f"{line}\n".encode(errors="backslashreplace"))
 

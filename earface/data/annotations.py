@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from earface.core.errors import InputError
+from earface.core.errors import InputError, reading
 from earface.core.files import atomic_write
+from earface.core.limits import MAX_POINTS, MAX_PTS_BYTES
 from earface.core.notices import warn
 from earface.core.text import decoded
 from earface.data.boxes import (
@@ -43,7 +44,6 @@ from earface.data.tables import Row, read_csv, require_columns, write_csv
 UNLABELLED, HIDDEN, VISIBLE = 0, 1, 2  # COCO's visibility
 SIDES = ("l", "r")
 BOX_COLUMNS = ("x", "y", "width", "height")
-MAX_POINTS = 1000
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,13 @@ def read_boxes_csv(path: str | os.PathLike[str], data_root: str | os.PathLike[st
 
     Rows of one file are one photograph's ears; a row whose four numbers are empty names a photograph without any.
     data_root: the folder that relative files start from and may not leave; default: the folder of `path`.
+    Raises InputError.
     """
-    path = Path(path)
+    with reading(path, "not a table of boxes"):
+        return _boxes_csv(Path(path), data_root)
+
+
+def _boxes_csv(path: Path, data_root: str | os.PathLike[str] | None) -> Annotations:
     table = read_csv(path)
     require_columns(table, ("file", *BOX_COLUMNS), path)
     paths = PhotographPaths(path, data_root)
@@ -175,6 +180,8 @@ def read_pts_folder(folder: str | os.PathLike[str]) -> Annotations:
 def read_pts(path: Path) -> Floats:
     """The points of one file, (K, 3), all visible."""
     try:
+        if path.stat().st_size > MAX_PTS_BYTES:
+            raise InputError(f"more than the limit of {MAX_PTS_BYTES:,} bytes")
         head, opened, rest = decoded(path.read_bytes(), path).partition("{")
         body, closed, _ = rest.partition("}")
         fields = dict(line.split(":", 1) for line in head.splitlines() if ":" in line)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from earface.core.errors import InputError
+from earface.core.errors import InputError, reading
 from earface.core.files import atomic_write, read_json
+from earface.core.limits import MAX_POINTS, MAX_SIDE
 from earface.core.notices import warn
 from earface.data.annotations import (
-    MAX_POINTS,
     Annotations,
     Photograph,
     box_of_ear,
@@ -36,7 +36,6 @@ from earface.data.folders import DataRoot
 from earface.data.names import person_name, warn_of_odd_names
 from earface.data.photograph_paths import PhotographPaths
 
-MAX_SIDE = 1_000_000  # pixels
 CATEGORY = "ear"
 
 
@@ -70,12 +69,8 @@ def read_coco_file(
     """As `read_coco`, with the ids of the file."""
     path = Path(path)
     content = read_json(path)
-    try:
+    with reading(path, "not a COCO file: a value in it is of another kind than COCO has there"):
         return _coco_file(path, content, PhotographPaths(path, data_root), category)
-    except InputError as error:
-        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    except OSError as error:  # a name too long
-        raise InputError(f"{path}: {error.strerror}") from None
 
 
 def write_coco(path: str | os.PathLike[str], annotations: Annotations) -> None:

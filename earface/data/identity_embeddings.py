@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earface.core.errors import InputError
+from earface.core.errors import InputError, reading
 from earface.core.files import atomic_write, check_npz_name
+from earface.core.limits import MAX_EMBEDDINGS_BYTES
 from earface.data.names import person_name
 
-MAX_BYTES = 16 * 1024**3  # unpacked: four million faces with long paths
 MEMBERS = ("embeddings", "paths", "identities", "contract", "digest", "metadata")
 SIDES = "sides"  # a member of tables of ears
 QUALITY = "quality_"  # the beginning of the members of tables with quality
@@ -67,17 +67,9 @@ def read_embeddings(path: Path, *, contract: str | None = None, digest: str | No
     check_npz_name(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    try:
+    with reading(path, "damaged, or not written by earface faces embed or ears recognize embed"):
         table = _read(path)
         _check(table)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except OSError:
-        raise
-    except Exception as error:  # zipfile and numpy raise almost anything on a broken file
-        raise InputError(
-            f"{path}: damaged, or not written by earface faces embed or ears recognize embed ({type(error).__name__})"
-        ) from None
     again = "embed its pictures again"
     if contract is not None and table.contract != contract:
         raise InputError(f"{path}: made under the contract {table.contract}, not {contract}: {again}")
@@ -90,8 +82,8 @@ def read_embeddings(path: Path, *, contract: str | None = None, digest: str | No
 def _read(path: Path) -> IdentityEmbeddings:
     with zipfile.ZipFile(path) as archive:
         declared = sum(info.file_size for info in archive.infolist())
-    if declared > MAX_BYTES:
-        raise InputError(f"unpacks to {declared:,} bytes, more than the limit of {MAX_BYTES:,}")
+    if declared > MAX_EMBEDDINGS_BYTES:
+        raise InputError(f"unpacks to {declared:,} bytes, more than the limit of {MAX_EMBEDDINGS_BYTES:,}")
     with np.load(path, allow_pickle=False) as archive:
         if lacking := [name for name in MEMBERS if name not in archive.files]:
             raise InputError(

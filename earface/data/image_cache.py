@@ -98,6 +98,7 @@ def open_image_cache(
     if isinstance(images, np.memmap) and images.shape == shape and images.flags.c_contiguous and not crop_to_bbox:
         return ImageCache(images.view(ImageMap), np.arange(len(data)), [])
     path = Path(cache_dir) / f"{_digest(data, image_size, channels, crop_to_bbox)}.bin"
+    remove_abandoned(path.parent)
     cache = _open(path, shape)
     if cache is None:
         check_free_space(path, int(np.prod(shape)))
@@ -188,7 +189,6 @@ def _build(
 
     skipped: list[dict[str, object]] = []
     odd = box_oddities(data) if crop_to_bbox else []
-    remove_abandoned(path)
     with atomic_write(path) as temporary:
         # written, not mapped: a full disk under a map kills the process
         with temporary.open("wb") as stream:

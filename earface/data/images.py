@@ -23,9 +23,9 @@ from PIL import Image, UnidentifiedImageError
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
-from earface.data.picture_formats import MAX_PIXELS, WRITTEN, open_picture, reason_unreadable
+from earface.core.limits import MAX_PICTURE_BYTES, MAX_PIXELS
+from earface.data.picture_formats import WRITTEN, open_picture, reason_unreadable
 
-MAX_FILE_BYTES = 1024**3  # holds MAX_PIXELS without compression
 ORIENTATION = 0x0112  # the EXIF tag
 NUM_THREADS = min(16, os.cpu_count() or 1)  # decoding releases the interpreter lock
 READ_AHEAD = 4  # items per thread, bounds the memory of decoded pictures
@@ -41,7 +41,7 @@ def read_image(
     channels: int = 3,
     *,
     max_pixels: int = MAX_PIXELS,
-    max_file_bytes: int = MAX_FILE_BYTES,
+    max_file_bytes: int = MAX_PICTURE_BYTES,
 ) -> Pixels:
     """(H, W, 3) uint8 RGB of the file, upright; (H, W, 1) grey (ITU-R 601) with channels=1.
 

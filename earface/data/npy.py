@@ -16,15 +16,12 @@ from numpy.typing import NDArray
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write, refuse_lfs_pointer
+from earface.core.limits import MAX_NPZ_BYTES, MAX_POINTS, MAX_TEXT
 from earface.data.folders import DataRoot
 from earface.data.image_arrays import images_of_array
 from earface.data.names import person_name
 from earface.data.npy_forms import columns_known, mapping_of
-from earface.data.restricted_pickle import RestrictedUnpickler
-
-MAX_NPZ_BYTES = 4 * 1024**3  # uncompressed; an .npy holds more, since it is mapped rather than read
-MAX_LANDMARKS = 1000  # per row
-MAX_TEXT = 200  # characters of a contract
+from earface.data.restricted_pickle import RestrictedUnpickler, refuse_empty_rows
 
 
 @dataclass(frozen=True)
@@ -155,6 +152,7 @@ def _read_array(stream: IO[bytes], size: int, mapped: Path | None = None) -> NDA
     if declared > held:
         raise InputError(f"declares {shape} {dtype}, {declared:,} bytes, but holds {held:,}: truncated or forged")
     if declared == 0:
+        refuse_empty_rows(shape)
         return np.empty(shape, dtype)
     order: Any = "F" if fortran else "C"
     if mapped is not None:
@@ -236,8 +234,8 @@ def _text(value: object, name: str) -> str:
 def _landmarks(values: object, count: int) -> NDArray[np.float32]:
     rows = _rows(values, "landmarks", count)
     num_landmarks = len(rows[0]) if hasattr(rows[0], "__len__") else 0
-    if not 1 <= num_landmarks <= MAX_LANDMARKS:
-        raise InputError(f"landmarks has {num_landmarks} points per row: expected 1 to {MAX_LANDMARKS}, (N, K, 2)")
+    if not 1 <= num_landmarks <= MAX_POINTS:
+        raise InputError(f"landmarks has {num_landmarks} points per row: expected 1 to {MAX_POINTS}, (N, K, 2)")
     return _numbers(rows, "landmarks", count, (num_landmarks, 2), nan_means_missing=True)
 
 

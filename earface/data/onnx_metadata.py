@@ -43,7 +43,7 @@ def read_onnx_metadata(path: Path) -> OnnxMetadata:
         properties = {_text(entry[KEY][0]): _text(entry.get(VALUE, [b""])[0]) for entry in entries}
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
-    except (IndexError, KeyError, TypeError, ValueError):
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError, MemoryError):
         pointer = content.startswith(b"version https://git-lfs")
         what = "a Git LFS pointer, not the file that it points to" if pointer else "not an ONNX file"
         raise InputError(f"{path}: {what}") from None

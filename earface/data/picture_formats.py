@@ -11,6 +11,7 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError, features
 
 from earface.core.files import LFS_ADVICE, is_lfs_pointer
+from earface.core.limits import MAX_PIXELS
 
 HEIF = (".heic", ".heif", ".hif")
 _HAS_HEIF = find_spec("pi_heif") is not None
@@ -30,7 +31,6 @@ _OTHER = (  # beside pictures, and none: not opened to look
     ".pt .pth .safetensors .tmp .part .aae .xmp .thm"
 )
 OTHER_EXTENSIONS = frozenset(_OTHER.split())
-MAX_PIXELS = 250_000_000  # a 200-megapixel phone; 750 MB decoded
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _SIGNATURES = (
     b"\xff\xd8\xff",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from earface.core.errors import InputError
+from earface.core.errors import InputError, reading
+from earface.core.limits import MAX_POINTS, MAX_POINTS_BYTES
 from earface.data.affine import hide_outside
 from earface.data.annotations import (
-    MAX_POINTS,
     VISIBLE,
     Annotations,
     Photograph,
@@ -24,8 +24,6 @@ from earface.data.boxes import check_view
 from earface.data.names import person_name, warn_of_odd_names
 from earface.data.photograph_paths import PhotographPaths
 
-MAX_BYTES = 2 * 1024**3  # unpacked
-
 
 def read_points_npz(path: str | os.PathLike[str], data_root: str | os.PathLike[str] | None = None) -> Annotations:
     """One ear a picture, whose box encloses its points; the first folder of a file is its subject.
@@ -33,7 +31,11 @@ def read_points_npz(path: str | os.PathLike[str], data_root: str | os.PathLike[s
     points: pixels, whole numbers at pixel centres; those outside the picture become not labelled. data_root: the folder
     that relative files start from and may not leave; default: the folder of `path`. Raises InputError.
     """
-    path = Path(path)
+    with reading(path, "holds no arrays `files` and `points`"):
+        return _annotations(Path(path), data_root)
+
+
+def _annotations(path: Path, data_root: str | os.PathLike[str] | None) -> Annotations:
     files, points = _arrays(path)
     paths = PhotographPaths(path, data_root)
     try:
@@ -63,18 +65,11 @@ def read_points_npz(path: str | os.PathLike[str], data_root: str | os.PathLike[s
 
 
 def _arrays(path: Path) -> tuple[list[str], np.ndarray]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(info.file_size for info in archive.infolist()) > MAX_BYTES:
-                raise InputError(f"unpacks to more than the limit of {MAX_BYTES:,} bytes")
-        with np.load(path, allow_pickle=False) as archive:
-            files, points = archive["files"], archive["points"].astype(np.float64)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    except Exception as error:  # zipfile and numpy raise almost anything on a broken file
-        raise InputError(f"{path}: holds no arrays `files` and `points` ({type(error).__name__}: {error})") from None
+    with zipfile.ZipFile(path) as archive:
+        if sum(info.file_size for info in archive.infolist()) > MAX_POINTS_BYTES:
+            raise InputError(f"unpacks to more than the limit of {MAX_POINTS_BYTES:,} bytes")
+    with np.load(path, allow_pickle=False) as archive:
+        files, points = archive["files"], archive["points"].astype(np.float64)
     if files.ndim != 1 or files.dtype.kind != "U" or not len(files):
         raise InputError(f"{path}: `files` is {files.dtype} {files.shape}, not N names")
     if points.ndim != 3 or points.shape[::2] != (len(files), 2) or not 0 < points.shape[1] <= MAX_POINTS:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from earface.core.errors import InputError
+from earface.core.limits import MAX_EMPTY_ROWS
 
 
 class RestrictedUnpickler(pickle.Unpickler):
@@ -79,6 +80,12 @@ class RestrictedUnpickler(pickle.Unpickler):
         return np.frombuffer(content, dtype.dtype, count=1)[0]
 
 
+def refuse_empty_rows(shape: tuple[int, ...]) -> None:
+    """Raise InputError for many rows without content: a few bytes declare billions, and each becomes an object."""
+    if 0 in shape and shape[0] > MAX_EMPTY_ROWS:
+        raise InputError(f"an array of shape {shape} holds nothing")
+
+
 class PickledDtype:
     """A dtype as a pickle describes it: a boolean, number, text or object, nothing structured."""
 
@@ -105,4 +112,5 @@ class PickledArray(np.ndarray):
             raise InputError("its pickle holds an array without its data")
         if math.prod(shape) != held or len(shape) > 8:
             raise InputError(f"its pickle declares an array of {shape} but holds {held} values")
+        refuse_empty_rows(shape)
         super().__setstate__((1, shape, dtype, bool(fortran), content))  # type: ignore[arg-type]

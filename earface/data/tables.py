@@ -12,11 +12,11 @@ from pathlib import Path
 
 from earface.core.errors import InputError
 from earface.core.files import atomic_write
+from earface.core.limits import MAX_CSV_BYTES
 from earface.core.text import decoded
 
 BOX_COLUMNS, SUBJECT_COLUMN, SIDE_COLUMN = "x,y,width,height", "subject", "side"  # of an index of ears
 DELIMITERS = ",;\t|"
-MAX_CSV_BYTES = 1024**3
 
 
 class Row(dict[str, str]):

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from earface.core.errors import InputError
+from earface.core.limits import MAX_PIXELS
 from earface.data.images import write_image
-from earface.data.picture_formats import MAX_PIXELS
 
 MOST_FRAMES = 1000  # that are taken, of a video however long
 

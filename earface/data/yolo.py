@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from earface.core.errors import InputError
+from earface.core.errors import InputError, reading
+from earface.core.limits import MAX_POINTS, MAX_YAML_BYTES
 from earface.core.notices import warn
 from earface.core.text import decoded
 from earface.data.annotations import (
-    MAX_POINTS,
     UNLABELLED,
     VISIBLE,
     Annotations,
@@ -39,7 +39,6 @@ from earface.data.images import Header
 from earface.data.photograph_paths import visible_files
 
 NO_LABELS = re.compile(r"classes|labels|readme.*|train|val|valid|test|trainval|predefined_classes", re.IGNORECASE)
-MAX_YAML = 1024**2
 OUTSIDE = 0.05  # of the picture; numbers beyond are no fractions
 
 
@@ -61,7 +60,11 @@ def read_yolo(
     empty label file or none is a photograph without ears.
     Raises InputError naming the file and the line.
     """
-    folder = Path(folder)
+    with reading(folder, "not a folder of YOLO's labels"):
+        return _annotations(Path(folder), images, category)
+
+
+def _annotations(folder: Path, images: str | os.PathLike[str] | None, category: str | None) -> Annotations:
     pictures = Path(images) if images is not None else _pictures_of(folder)
     labels = _label_files(folder, pictures)
     lines = {picture: _lines(file) for picture, file in labels.items() if file is not None}
@@ -165,7 +168,7 @@ def _yaml(file: Path) -> dict[Any, Any]:
     import yaml
 
     try:
-        text = file.read_text(encoding="utf-8-sig") if file.stat().st_size <= MAX_YAML else ""
+        text = file.read_text(encoding="utf-8-sig") if file.stat().st_size <= MAX_YAML_BYTES else ""
         content = yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}

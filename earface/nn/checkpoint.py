@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from earface.core.errors import InputError
+from earface.core.errors import InputError, reading
 from earface.core.files import refuse_lfs_pointer, require_checkpoint
 from earface.core.spellings import current_options
 
@@ -33,23 +33,20 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     """
     found = find_checkpoint(path)
     refuse_lfs_pointer(found)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch recommends to load such a file without protection
-            checkpoint = torch.load(found, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f" ({named[1]})" if named else ""
-        raise InputError(f"{found}: refused, it holds more than tensors and plain values{what}") from error
-    except OSError:
-        raise
-    except Exception as error:  # torch's unpickler fails on garbage in a dozen ways
-        raise InputError(f"{found}: not a readable checkpoint (truncated or of another kind)") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise InputError(f"{found}: not a training checkpoint (it has no state_dict)")
-    stored = checkpoint.get("hyper_parameters")
-    if isinstance(stored, dict) and isinstance(stored.get("options"), dict):
-        stored["options"] = current_options(stored["options"])
+    with reading(found, "not a readable checkpoint (truncated or of another kind)"):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch recommends to load such a file without protection
+                checkpoint = torch.load(found, map_location=map_location, weights_only=True)
+        except pickle.UnpicklingError as error:
+            named = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = f" ({named[1]})" if named else ""
+            raise InputError(f"{found}: refused, it holds more than tensors and plain values{what}") from error
+        if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+            raise InputError(f"{found}: not a training checkpoint (it has no state_dict)")
+        stored = checkpoint.get("hyper_parameters")
+        if isinstance(stored, dict) and isinstance(stored.get("options"), dict):
+            stored["options"] = current_options(stored["options"])
     return checkpoint
 
 

@@ -15,7 +15,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from earface.core.downloads import hub_file
-from earface.core.errors import InputError
+from earface.core.errors import InputError, reading
 from earface.core.files import refuse_lfs_pointer
 from earface.core.needed import MissingWeightsError
 from earface.nn.weight_layouts import dequantize_linears, recognise
@@ -35,20 +35,14 @@ def read_weights_file(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
     refuse_lfs_pointer(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # quantised tensors are announced as deprecated, once for each
-            content: Any = (
-                load_file(path)
-                if path.suffix == ".safetensors"
-                else torch.load(path, map_location="cpu", weights_only=True)
-            )
-    except OSError:
-        raise
-    except Exception as error:  # torch's unpickler fails on garbage in a dozen ways
-        raise InputError(
-            f"{path}: not a weights file that loads without running code (safetensors, or torch.save of tensors)"
-        ) from error
+    otherwise = "not a weights file that loads without running code (safetensors, or torch.save of tensors)"
+    with reading(path, otherwise), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # quantised tensors are announced as deprecated, once for each
+        content: Any = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     while isinstance(content, dict) and (nest := next((n for n in NESTS if isinstance(content.get(n), dict)), None)):
         content = content[nest]
     try:

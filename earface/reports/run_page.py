@@ -54,7 +54,7 @@ def write_run_page(run: RunFolder, out: Path | None = None, pictures: bool = Tru
         curves=_curves(run),
         pictures=_pictures(run) if pictures else [],
         record={**EMPTY, **run.record},
-        reason=run.record.get("reason") if run.record.get("state") in ("paused", "failed") else None,
+        reason=run.record.get("reason") if run.record.get("state") in ("paused", "failed", "diverged") else None,
         settings=_settings(run),
         commands=[command.format(**_places(run)) for command in run.kind.commands] if has_checkpoint else [],
         python=run.kind.python.format(run=str(run.checkpoints), tuned=str(run.checkpoints.parent / "tuned")),

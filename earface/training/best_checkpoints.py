@@ -45,14 +45,18 @@ def best_checkpoints(folder: str, name: str, best: Mapping[str, Literal["min", "
 
 
 def carry_over_scores(trainer: pl.Trainer, checkpoint: dict[str, Any]) -> None:
-    """Before the callbacks get their states: of a run whose folder was moved, the scores of the files in its place.
+    """Before the callbacks get their states: what Lightning does not give back to them.
 
-    Lightning forgets all scores where the folder's name has changed: a worse epoch then counts as the best, and the
-    files that it had kept stay beside the new ones.
+    That is the score of the last file, which other checkpoints hold too. And, of a run whose folder was moved, the
+    scores of the files in its place: Lightning forgets them where the folder's name has changed, a worse epoch then
+    counts as the best, and the files that it had kept stay beside the new ones.
     """
     for callback in trainer.checkpoint_callbacks:
         state = checkpoint["callbacks"].get(callback.state_key)
-        if isinstance(callback, ModelCheckpoint) and state and state["dirpath"] != str(callback.dirpath):
+        if not isinstance(callback, ModelCheckpoint) or not state:
+            continue
+        callback.current_score = state.get("current_score")
+        if state["dirpath"] != str(callback.dirpath):
             state.update(_of_files_in(Path(str(callback.dirpath)), state["best_k_models"], callback))
 
 

@@ -23,6 +23,7 @@ from earface.core.notices import show_warnings
 from earface.core.stopping import StopRequests, current_requests
 from earface.training.best_checkpoints import carry_over_scores
 from earface.training.loggers import MetricsCSV
+from earface.training.term_log import NonFiniteLossError
 from earface.training.workers import end_workers
 
 
@@ -128,6 +129,12 @@ class LastCheckpoint(Checkpoint):
         return self.reason
 
     def _save(self, trainer: pl.Trainer) -> None:
+        """Raises NonFiniteLossError instead of replacing good weights: the loss tells of a bad step one step later."""
+        weights = dict(trainer.lightning_module.named_parameters())
+        finite = torch.stack([each.detach().isfinite().all() for each in weights.values()]).tolist()  # one wait
+        if not all(finite):
+            first = [*weights][finite.index(False)]
+            raise NonFiniteLossError(f"step {trainer.global_step}: weights not finite, the first of them {first}")
         trainer.save_checkpoint(self.path)
 
 

@@ -16,6 +16,8 @@ from earface.core.errors import InputError
 from earface.core.files import atomic_write
 from earface.nn.checkpoint import read_checkpoint
 
+_FAILED_WRITES = ("PytorchStreamWriter", "unexpected pos", "cannot be opened", "Parent directory")
+
 
 class AtomicCheckpointIO(CheckpointIO):
     """Writes beside the target, syncs, then renames; reads with `weights_only=True`.
@@ -28,9 +30,10 @@ class AtomicCheckpointIO(CheckpointIO):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with atomic_write(path) as temporary, without_checksums():
+                temporary.touch()  # an OSError says why it cannot be, torch's error does not
                 torch.save(checkpoint, temporary)
         except RuntimeError as error:  # torch's zip writer reports a failed write as a RuntimeError
-            if "PytorchStreamWriter" not in str(error) and "unexpected pos" not in str(error):
+            if not any(sign in str(error) for sign in _FAILED_WRITES):
                 raise
             free = shutil.disk_usage(path.parent).free / 2**20
             raise InputError(

@@ -3,18 +3,48 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard.summary import hparams
 
 from earface.core.files import atomic_write
+from earface.core.notices import warn_at_once
 
 PLAIN = (bool, int, float, str)  # what TensorBoard's table of hyper-parameters takes
+
+
+@contextmanager
+def going_on(folder: Path, loggers: Sequence[Logger]) -> Iterator[None]:
+    """Around what writes logs and pictures into `folder`: that it cannot is noted once, and stops no run."""
+    try:
+        yield
+    except Exception as error:
+        refusal: BaseException | None = error
+        while refusal is not None and not (isinstance(refusal, OSError) and refusal.strerror):
+            refusal = refusal.__cause__ or refusal.__context__  # Lightning takes it for a value that cannot be logged
+        if refusal is None:
+            raise
+        for logger in loggers:
+            if isinstance(logger, QuietTensorBoard):
+                logger.start_again()
+        warn_at_once(f"{folder}: {refusal.strerror}: logs and pictures have gaps from here on; the run goes on")
+
+
+_usual_hook = threading.excepthook
+
+
+def _hook(given: threading.ExceptHookArgs) -> None:
+    """TensorBoard's threads print what ends them, which whoever writes next is told anyway."""
+    if not isinstance(given.thread, _AsyncWriterThread):
+        _usual_hook(given)
 
 
 class QuietTensorBoard(TensorBoardLogger):
@@ -28,6 +58,27 @@ class QuietTensorBoard(TensorBoardLogger):
     def __init__(self, log_dir: Path, purge_step: int | None = None) -> None:
         super().__init__(log_dir.parent, name="", version=log_dir.name, default_hp_metric=False, purge_step=purge_step)
         self.tags: dict[str, str] = {}  # of learning rates, decided by the first row that has them
+        self.drawn: dict[str, int | None] = {}  # the last step of each curve
+        threading.excepthook = _hook
+
+    def start_again(self) -> None:
+        """With the next row in a new file: a writer that has failed once writes nothing more."""
+        writer, self._experiment = self._experiment, None
+        if writer is not None:
+            with suppress(OSError):
+                writer.close()
+
+    def save(self) -> None:
+        with going_on(Path(self.log_dir), [self]):
+            super().save()
+
+    def finalize(self, status: str) -> None:
+        with going_on(Path(self.log_dir), [self]):
+            super().finalize(status)
+
+    def log_hyperparams(self, *given: Any, **named: Any) -> None:
+        with going_on(Path(self.log_dir), [self]):
+            super().log_hyperparams(*given, **named)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -38,6 +89,9 @@ class QuietTensorBoard(TensorBoardLogger):
         for name, value in metrics.items():
             if name != "epoch":
                 shown[self.tags.get(name) or _grouped(name)] = value
+        # a step that ends an epoch has two rows, both with the rates
+        shown = {name: value for name, value in shown.items() if step is None or self.drawn.get(name) != step}
+        self.drawn |= dict.fromkeys(shown, step)
         super().log_metrics(shown, step)
 
     @rank_zero_only
@@ -66,7 +120,8 @@ def _grouped(name: str) -> str:
 class MetricsCSV(Logger):
     """`metrics.csv`: one row per call, the first `keep_rows` of an earlier part of the run kept.
 
-    A new column rewrites the file; a killed run never leaves half a row before the ones that count.
+    A new column, or a row that could not be written, rewrites the file; a killed run never leaves half a
+    row before the ones that count.
     """
 
     def __init__(self, log_dir: Path, keep_rows: int = 0) -> None:
@@ -76,6 +131,7 @@ class MetricsCSV(Logger):
         self.rows: list[dict[str, Any]] = []
         self.keep_rows = keep_rows
         self.ready = False
+        self.whole = True  # whether the file holds all rows; one that could not be written comes with the next
 
     @property
     def name(self) -> str:
@@ -95,25 +151,26 @@ class MetricsCSV(Logger):
         row["step"] = step
         new = [key for key in row if key not in self.columns]
         self.rows.append(row)
-        if new:
-            self.columns += new
+        self.columns += new
+        rewrite, self.whole = bool(new) or not self.whole, False
+        if rewrite:
             self._rewrite()
-            return
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns).writerow(row)
+        else:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns).writerow(row)
+        self.whole = True
 
     def _open(self) -> None:
         if self.ready:
             return
         self.ready = True
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.keep_rows and self.path.exists():
             with self.path.open(newline="") as file:
                 reader = csv.DictReader(file)
                 self.columns = list(reader.fieldnames or [])
                 self.rows = [row for row, _ in zip(reader, range(self.keep_rows), strict=False)]
         self.columns = self.columns or ["epoch", "step"]
-        self._rewrite()
+        self.whole = False
 
     def _rewrite(self) -> None:
         with atomic_write(self.path) as temporary, Path(temporary).open("w", newline="") as file:

@@ -13,6 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,7 +29,7 @@ from earface.nn.checkpoint import read_checkpoint
 from earface.training.config import RunOptions
 from earface.training.datamodule import TrainingDataModule
 from earface.training.loader import batches_per_epoch
-from earface.training.loggers import MetricsCSV
+from earface.training.loggers import MetricsCSV, going_on
 from earface.training.optim import LearningRate, adamw_with_schedule, mark_matrices
 from earface.training.term_log import TermLog, ValidationSums
 
@@ -195,27 +196,41 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
         return next(logger.path.parent for logger in self.trainer.loggers if isinstance(logger, MetricsCSV))
 
     def tensorboard(self) -> list[Any]:
-        return [logger.experiment for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        writers = []
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                with self.going_on(logger):
+                    writers.append(logger.experiment)
+        return writers
 
     def log_picture(self, name: str, pixels: Pixels) -> None:
         """pixels: (H, W, 3) uint8, to every logger that takes pictures."""
         for logger in self.trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image(name, pixels, self.global_step, dataformats="HWC")
-            elif hasattr(logger, "log_image"):
-                logger.log_image(name, [pixels], step=self.global_step)
+            with self.going_on(logger):
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image(name, pixels, self.global_step, dataformats="HWC")
+                elif hasattr(logger, "log_image"):
+                    logger.log_image(name, [pixels], step=self.global_step)
 
     def log_embeddings(self, name: str, embeddings: Tensor, labels: Sequence[str], images: Tensor) -> None:
         """(N, D), N labels and (N, C, S, S) in [0, 1], for TensorBoard's projector, where pictures are drawn."""
         thumbnails = F.interpolate(images, size=THUMBNAIL, mode="area").expand(-1, 3, -1, -1)
         cells = [" ".join(printable(label).split()) or "unknown" for label in labels]  # a tab would shift the table
-        for writer in self.tensorboard():
-            with contextlib.redirect_stdout(io.StringIO()):  # warns of what it replaces
+        with (
+            self.going_on(*self.trainer.loggers),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):  # warns of what it replaces
+            for writer in self.tensorboard():
                 writer.add_embedding(embeddings.float().cpu(), cells, thumbnails, self.global_step, name)
 
     def log_row(self, metrics: dict[str, float]) -> None:
         for logger in self.trainer.loggers:
-            logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=self.global_step)
+            with self.going_on(logger):
+                logger.log_metrics({"epoch": self.current_epoch, **metrics}, step=self.global_step)
+
+    def going_on(self, *loggers: Logger) -> contextlib.AbstractContextManager[None]:
+        """Around what writes logs or pictures, by these loggers: see `earface.training.loggers.going_on`."""
+        return going_on(self.log_dir, loggers)
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from earface.core.errors import InputError
 from earface.core.options import result_fields, to_plain
+from earface.core.stopping import is_first_process
 from earface.nn.checkpoint import find_checkpoint, read_checkpoint
 from earface.nn.inference import device_of_accelerator
 from earface.nn.precision import automatic_precision, emulation
@@ -50,9 +51,9 @@ def open_run(options: Options, name: str) -> tuple[Run, Options]:
     folder = Path(options.checkpoint_dir)
     if not options.fast_dev_run:
         for flag, path in (("`checkpoint_dir`", folder), ("`log_dir`", logs)):
-            _check_writable(flag, path)
+            check_writable(flag, path)
     if options.resume == "never":
-        if not options.fast_dev_run:
+        if not options.fast_dev_run and is_first_process():
             _set_aside(folder)
         return _started(options, name, logs)
     if options.resume == "auto":
@@ -107,7 +108,7 @@ def _note(options: RunOptions) -> str:
     return emulation(device_of_accelerator(options.accelerator), options.precision)
 
 
-def _check_writable(flag: str, folder: Path) -> None:
+def check_writable(flag: str, folder: Path) -> None:
     """Before hours are spent: can the folder be made, or written to?"""
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir():

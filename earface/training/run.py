@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pytorch_lightning as pl
 
-from earface.core.stopping import EXIT_PAUSED
+from earface.core.files import remove_abandoned
+from earface.core.stopping import EXIT_PAUSED, is_first_process
 from earface.core.tool_options import next_step
 from earface.data.data_digest import DataDigest
 from earface.training.config import RunOptions
 from earface.training.datamodule import TrainingDataModule
 from earface.training.module import TrainingModule
-from earface.training.resume import Run, open_run
+from earface.training.one_run import only_run_in
+from earface.training.resume import Run, check_writable, open_run
 from earface.training.trainer import announce, build_trainer, fit, report
 
 Options = TypeVar("Options", bound=RunOptions)
@@ -41,7 +44,27 @@ def run_training(
     starting: called before training begins; fresh: whether it begins without any weights of an earlier run.
     next_command, next_options: what to type when it is complete; `checkpoint` is added.
     """
+    with ExitStack() as held:
+        folder = Path(options.checkpoint_dir)
+        if is_first_process() and not options.fast_dev_run:  # the others follow it
+            check_writable("`checkpoint_dir`", folder)
+            held.enter_context(only_run_in(folder))
+        return _run(options, name, data, module, best, starting, next_command, next_options)
+
+
+def _run(
+    options: Options,
+    name: str,
+    data: Callable[[Options], Data],
+    module: Callable[[Options, Data, Run], Module],
+    best: Callable[[Options, Data], Modes],
+    starting: Callable[[Module, bool], None],
+    next_command: str,
+    next_options: Mapping[str, object],
+) -> tuple[int, Options]:
     run, options = open_run(options, name)
+    for folder in (Path(options.checkpoint_dir), *run.log_dir.parent.glob("**/")):
+        remove_abandoned(folder)
     if run.finished:
         print(f"finished: {run.checkpoint} holds {run.epoch} of {options.epochs} epochs; more with --epochs")
         return 0, options

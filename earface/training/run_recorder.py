@@ -8,6 +8,7 @@ import json
 import platform
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,13 @@ from earface.core.stopping import TrainingPaused
 from earface.data.data_digest import DataDigest
 from earface.reports.run_folder import RECORD_FILE, RECORD_FORMAT, best_row, read_rows
 from earface.training.config import RunOptions
-from earface.training.loggers import MetricsCSV, QuietTensorBoard
+from earface.training.loggers import MetricsCSV, QuietTensorBoard, going_on
 
 if TYPE_CHECKING:
     from earface.training.resume import Run
 
 
+WORSE = 0.1  # of val/loss: a tiny run that learned nothing wiggles by a fiftieth
 USUALLY_COMPARED = ("epochs", "lr", "batch_size", "seed")  # in TensorBoard's table, beside what is not at its default
 
 
@@ -102,9 +104,14 @@ class RunRecorder(Callback):
         module: Any = pl_module
         if "baselines" not in self.record:
             self.record["baselines"] = module.baselines()
-        self._write("stopped early" if trainer.should_stop and not _all_epochs(trainer) else "complete")
+        if worse := divergence(trainer):
+            self.record["reason"] = worse
+        ended = "stopped early" if trainer.should_stop and not _all_epochs(trainer) else "complete"
+        self._write("diverged" if worse else ended)
         tables = [each for each in trainer.loggers if isinstance(each, MetricsCSV)]
-        best = best_row(read_rows(tables[0].path)) if tables and tables[0].rows else None
+        best = None
+        with suppress(InputError, OSError):  # of logs that are gone
+            best = best_row(read_rows(tables[0].path)) if tables and tables[0].rows else None
         usual, kept = self.record["defaults"], result_fields(self.options)
         settings = {
             name: value
@@ -114,7 +121,8 @@ class RunRecorder(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, QuietTensorBoard) and best is not None:
                 metrics = {name.removeprefix("val/"): value for name, value in best.items() if name.startswith("val/")}
-                logger.log_result(settings, metrics, trainer.global_step)
+                with going_on(self.path.parent, [logger]):
+                    logger.log_result(settings, metrics, trainer.global_step)
 
     @rank_zero_only
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -135,10 +143,17 @@ class RunRecorder(Callback):
         if torch.cuda.is_available():
             used = torch.cuda.max_memory_allocated() / 2**30
             self.record.setdefault("machine", {})["GPU memory at most"] = f"{used:.1f} GiB"
-        try:
+        with going_on(self.path.parent, []):
             write_json(self.path, self.record)
-        except OSError as error:  # the run goes on without its record
-            warn(f"{self.path}: {error.strerror}; the run's page lacks what it would hold")
+
+
+def divergence(trainer: pl.Trainer) -> str:
+    """Of a run whose last validation is worse than its first, by more than epochs differ: both values; else empty."""
+    rows = [row for logger in trainer.loggers if isinstance(logger, MetricsCSV) for row in logger.rows]
+    losses = [float(row["val/loss"]) for row in rows if row.get("val/loss")]
+    if len(losses) < 2 or losses[-1] - losses[0] <= WORSE * abs(losses[0]):
+        return ""
+    return f"val/loss {losses[-1]:.4g} after the last epoch, {losses[0]:.4g} after the first"
 
 
 def _now() -> str:

@@ -41,7 +41,7 @@ from earface.training.loggers import MetricsCSV, QuietTensorBoard
 from earface.training.pausing import fit_until_paused
 from earface.training.plugins import user_callback, user_logger
 from earface.training.progress import EpochLines, ProgressBar
-from earface.training.run_recorder import RunRecorder
+from earface.training.run_recorder import RunRecorder, divergence
 from earface.training.term_log import NonFiniteLossError
 
 if TYPE_CHECKING:
@@ -227,15 +227,20 @@ def report(trainer: pl.Trainer, run: Run, complete: bool, next_line: str = "") -
     console = Console()
     folder = Path(trainer.checkpoint_callbacks[-1].path).parent  # type: ignore[attr-defined]
     best = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
-    if complete and best.best_model_path:
-        console.print(f"best val/loss {float(best.best_model_score or 0):.4f}: {best.best_model_path}", soft_wrap=True)
+    worse = divergence(trainer) if complete else ""
+    best_line = f"val/loss {float(best.best_model_score or 0):.4f}: {best.best_model_path}"
+    if complete and best.best_model_path and not worse:
+        console.print(f"best {best_line}", soft_wrap=True)
     console.print(f"checkpoints: {folder}", soft_wrap=True)
     console.print(f"logs and pictures: {run.log_dir}   (tensorboard --logdir {run.log_dir.parent})", soft_wrap=True)
     try:
         console.print(f"report: {write_run_page(RunFolder.read(run.log_dir))}", soft_wrap=True)
     except (InputError, OSError) as error:  # the training is done all the same
         warn(f"{error}: the run has no page; earface report {run.log_dir} writes it")
-    if complete and next_line:
+    if worse:
+        advice = as_flags(f"lower `lr`, keep `grad_clip` above 0; before it rose: {best_line}")
+        console.print(f"[yellow]diverged[/] {worse}: {advice}", soft_wrap=True, highlight=False)
+    elif complete and next_line:
         console.print(next_line, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ear_teacher.train import main
+from earface.core.files import atomic_write
 from earface.core.stopping import EXIT_PAUSED
 from earface.training.callbacks import LastCheckpoint
 from tests.forks import FORKS
@@ -67,6 +69,15 @@ def test_resumed_with_other_workers(ear_set: Path, tmp_path: Path, uninterrupted
     assert_as_uninterrupted(tmp_path, uninterrupted)
 
 
+def assert_each_step_once(folder: Path) -> None:
+    """In TensorBoard, of which a step that ends an epoch has two rows."""
+    (log,) = {path.parent for path in folder.rglob("events.out.*")}
+    events = EventAccumulator(str(log), size_guidance={"scalars": 0}).Reload()
+    for tag in events.Tags()["scalars"]:
+        steps = [event.step for event in events.Scalars(tag)]
+        assert len(steps) == len({*steps}), tag
+
+
 def train_until_step_6(argv: list[str], number: signal.Signals) -> None:
     """In a process of its own, which sends itself a signal once that step is saved."""
     save = LastCheckpoint._save
@@ -74,7 +85,9 @@ def train_until_step_6(argv: list[str], number: signal.Signals) -> None:
     def save_and_signal(self: LastCheckpoint, trainer: pl.Trainer) -> None:
         save(self, trainer)
         if trainer.global_step == 6:
-            os.kill(os.getpid(), number)
+            with atomic_write(self.path.with_name("best.ckpt")) as temporary:  # what a kill leaves, a request does not
+                temporary.touch()
+                os.kill(os.getpid(), number)
 
     LastCheckpoint._save = save_and_signal  # type: ignore[method-assign]
     sys.exit(main(argv))
@@ -91,8 +104,11 @@ def test_interrupted_in_the_middle_of_an_epoch(
     assert process.exitcode == (EXIT_PAUSED if number == signal.SIGTERM else -signal.SIGKILL)
     state = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == (7 if number == signal.SIGTERM else 6)  # a request is heard at the next step
+    assert len([*tmp_path.rglob(".*.tmp")]) == (number == signal.SIGKILL)
     assert main(arguments(ear_set, tmp_path)) == 0
     assert_as_uninterrupted(tmp_path, uninterrupted)
+    assert not [*tmp_path.rglob(".*.tmp")]
+    assert_each_step_once(tmp_path)
 
 
 def test_resumed_from_a_best_checkpoint(ear_set: Path, tmp_path: Path, uninterrupted: Any) -> None:

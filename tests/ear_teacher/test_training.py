@@ -230,7 +230,7 @@ def test_a_run_leaves_what_the_design_names(finished: Path) -> None:
     assert sum(name.startswith("events.out.tfevents") for name in names) == 1
     assert all(cv2.imread(str(version / name)) is not None for name in pictures)
 
-    saved = sorted(path.name for path in (finished / "checkpoints").rglob("*"))
+    saved = sorted(path.name for path in (finished / "checkpoints").rglob("*.ckpt"))
     assert "last.ckpt" in saved
     assert sum(name.startswith("ear_vae-epoch=") for name in saved) == 3
     assert sum(name.startswith("best-ssim-epoch=") for name in saved) == 1

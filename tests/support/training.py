@@ -23,12 +23,12 @@ def metric_rows(folder: Path) -> list[dict[str, float]]:
 
 
 def outcome(folder: Path) -> tuple[dict[str, Any], str]:
-    """last.ckpt without place and time (nor the last file's score, which Lightning forgets), and the CSV."""
+    """last.ckpt without place and time, and the CSV."""
     checkpoint = read_checkpoint(folder / "checkpoints" / "last.ckpt")
     checkpoint["run"].pop("written")
     checkpoint["hyper_parameters"]["options"] = None
     for state in checkpoint["callbacks"].values():
-        for key in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path", "current_score"):
+        for key in ("dirpath", "best_model_path", "kth_best_model_path", "last_model_path"):
             state.pop(key, None)
         if "best_k_models" in state:
             state["best_k_models"] = {Path(path).name: score for path, score in state["best_k_models"].items()}

@@ -133,7 +133,7 @@ def test_a_run_leaves_checkpoints_metrics_and_pictures(finished: Path) -> None:
     assert sum(name.startswith("events.out.tfevents") for name in names) == 1
     grids = [read_image(version / "detections" / f"epoch_00{epoch}.png") for epoch in range(2)]
     assert min(min(each.shape[:2]) for each in grids) >= 360
-    saved = sorted(path.name for path in (finished / "checkpoints").rglob("*"))
+    saved = sorted(path.name for path in (finished / "checkpoints").rglob("*.ckpt"))
     kinds = ("best-ap-epoch=", "best-nme-epoch=", "ear_detector-epoch=", "ear_detector-epoch=", "last.ckpt")
     assert len(saved) == 5
     assert all(name.startswith(kind) for name, kind in zip(saved, kinds, strict=True))

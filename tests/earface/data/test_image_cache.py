@@ -304,3 +304,19 @@ def test_a_disk_without_room_is_reported_before_anything_is_decoded(data: Teache
     shown = run_with_small_disk(tmp_path / "small", "64k", build)
     assert "0.00 GB free: free some space or choose another cache folder" in shown.stderr
     assert shown.stdout == ""
+
+
+def test_a_read_only_file_system_is_called_that(tmp_path: Path) -> None:
+    """Some have no room at all, and to free some would not help."""
+    program = (
+        "import sys; from pathlib import Path; from earface.core.errors import entry_point; "
+        "from earface.core.files import check_free_space; "
+        "sys.exit(entry_point(lambda argv: check_free_space(Path(sys.argv[1]) / 'a.bin', 10**15))())"
+    )
+    cache = tmp_path / "cache"
+    ended = run_with_small_disk(cache, "64k", f'mount -o remount,ro {cache} && {sys.executable} -c "{program}" {cache}')
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert (
+        ended.stderr
+        == f"error: {cache}: Read-only file system: allow it, or choose another folder, then run the same command\n"
+    )

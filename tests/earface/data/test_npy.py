@@ -6,7 +6,10 @@ import io
 import os
 import pickle
 import re
+import signal
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -461,16 +464,29 @@ def test_a_temporary_file_is_beside_its_target_and_no_glob_finds_it(tmp_path: Pa
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["a.npy"]
 
 
-def test_only_old_leftovers_of_the_same_target_are_removed(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "a.npy") as temporary:
-        leftovers = [temporary.with_name(f".{name}.{number}.tmp") for name in ("a.npy", "b.npy") for number in (1, 2)]
-    for leftover in leftovers:
-        leftover.touch()
-        if leftover.name.endswith("1.tmp"):
-            old = leftover.stat().st_mtime - ABANDONED_AFTER_S - 60
-            os.utime(leftover, (old, old))
-    remove_abandoned(tmp_path / "a.npy")
-    assert {path.name for path in tmp_path.iterdir()} == {".a.npy.2.tmp", ".b.npy.1.tmp", ".b.npy.2.tmp"}
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    """Of a process that is gone at once, of a living one never, of another machine after a day."""
+
+    program = (
+        "import os, sys; from earface.core.files import atomic_write\n"
+        "with atomic_write(sys.argv[1]) as path: path.touch(); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "a.npy")])
+    assert killed.wait() == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert str(killed.pid) in left.name
+    elsewhere = [tmp_path / f".b.npy.{'0' * 8}-{killed.pid}-{number:08x}.tmp" for number in (1, 2)]
+    earlier = [tmp_path / f".c.npy.{number:016x}.tmp" for number in (1, 2)]  # as earlier versions named them
+    others = [tmp_path / ".vim.tmp", tmp_path / "a.tmp"]
+    for path in (*elsewhere, *earlier, *others):
+        path.touch()
+    for path in (elsewhere[0], earlier[0], *others):
+        old = path.stat().st_mtime - ABANDONED_AFTER_S - 60
+        os.utime(path, (old, old))
+    with atomic_write(tmp_path / "d.npy") as mine:
+        mine.touch()
+        remove_abandoned(tmp_path)
+        assert {*tmp_path.iterdir()} == {mine, elsewhere[1], earlier[1], *others}
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from earface.nn.checkpoint import read_checkpoint
 from earface.training.best_checkpoints import best_checkpoints
 from earface.training.callbacks import EMA, EarlyStop, LastCheckpoint, RunState
 from earface.training.checkpoint_io import AtomicCheckpointIO
+from earface.training.term_log import NonFiniteLossError
 
 STEPS = 4  # an epoch
 
@@ -237,6 +238,35 @@ def test_last_also_holds_the_other_callbacks_newest_scores(tmp_path: Path) -> No
         pytest.approx(0.1),
         pytest.approx(0.9),
     ]
+
+
+def test_after_a_resume_a_checkpoint_holds_the_same_scores(tmp_path: Path) -> None:
+    """That of the last best file by SSIM too, which no later epoch betters."""
+    losses = (0.1, 0.5)
+    fit_in(tmp_path / "whole", losses, 2)
+    fit_in(tmp_path / "resumed", losses, 1)
+    fit_in(tmp_path / "resumed", losses, 2, resume=True)
+    scores = []
+    for folder in ("whole", "resumed"):
+        (path,) = (tmp_path / folder).glob("run-epoch=001-*")
+        states = read_checkpoint(path)["callbacks"].values()
+        scores.append([float(state["current_score"]) for state in states if "current_score" in state])
+    assert scores[1] == scores[0] == [pytest.approx(0.5), pytest.approx(0.9)]
+
+
+class Ruin(Callback):
+    """One weight becomes NaN in the third step, whose loss is finite."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *rest: Any) -> None:
+        if trainer.global_step == 3:
+            with torch.no_grad():
+                next(pl_module.parameters()).view(-1)[0] = float("nan")
+
+
+def test_weights_that_are_not_finite_replace_no_good_ones(tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteLossError, match=r"step 3: weights not finite, the first of them net\.0\.weight"):
+        fit(Line(), Ruin(), last(tmp_path, every_n_steps=1))
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 2
 
 
 # A run that was moved

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ear_teacher.config import EarVAETrainingConfig
 from ear_teacher.train import main
 from earface.nn.checkpoint import read_checkpoint
 from earface.training import resume
@@ -137,3 +138,19 @@ def test_under_slurm_only_resume_decides_what_a_run_continues_from(
     assert main([*tiny, *places, "--epochs", "1", "--resume", resume]) == 0
     assert read_checkpoint(new / "checkpoints" / "last.ckpt")["run"]["epochs_done"] == 1
     assert "continuing" not in capsys.readouterr().out.partition("best val/loss")[0]
+
+
+def test_of_several_processes_the_first_alone_sets_an_old_run_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both would move the same file."""
+    old = tmp_path / "last.ckpt"
+    old.touch()
+    folders = {"checkpoint_dir": str(tmp_path), "log_dir": str(tmp_path / "logs")}
+    options = EarVAETrainingConfig(train_npy=("a.npy",), val_npy=("b.npy",), resume="never", precision="32", **folders)
+    monkeypatch.setenv("RANK", "1")
+    resume.open_run(options, "ear_vae")
+    assert old.is_file()
+    monkeypatch.setenv("RANK", "0")
+    resume.open_run(options, "ear_vae")
+    assert (tmp_path / "replaced_0" / "last.ckpt").is_file()
