@@ -460,7 +460,11 @@ def another_size(folder: Path) -> None:
     ("change", "given", "message"),
     [
         (None, "--threshold 1.5", "--threshold 1.5: must be at least -1 and at most 1"),
-        (None, "--degradation bicubic foggy", "--degradation bicubic foggy: choose from bicubic, realistic, files"),
+        (
+            None,
+            "--degradation bicubic foggy",
+            "--degradation bicubic foggy: choose from bicubic, area, realistic, mixed, files",
+        ),
         (None, "--vlr-size 7", "--vlr-size: VLR size '7' is out of range"),
         (None, "--vlr-size huge", "--vlr-size: VLR size 'huge': 32, 24, 16 or 14x16"),
         (None, "--gallery SET", "--gallery and --probes: give both, or neither"),
