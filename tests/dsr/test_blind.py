@@ -144,6 +144,7 @@ def test_validation_faces_are_the_same_in_every_epoch(face_set: Path) -> None:
         assert torch.equal(vlr, on_grid(rule(read_image(row.path), picture_key(5, row.path.stem)), 16))
 
 
+@pytest.mark.slow
 def test_a_blind_run_resumes_exactly_measures_single_sizes_and_refuses_other_extra_faces(
     face_set: Path, strangers: Path, tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
 ) -> None:

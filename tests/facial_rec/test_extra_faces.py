@@ -218,6 +218,7 @@ def test_what_was_cached_before_there_were_draws_is_found(options_of: Arguments,
 # Runs
 
 
+@pytest.mark.slow
 def test_a_run_with_extra_faces_resumes_exactly_and_stage_1_knows_nothing_of_them(
     options_of: Arguments, strangers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

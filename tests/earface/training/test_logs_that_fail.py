@@ -46,6 +46,7 @@ def test_a_run_whose_logs_vanish_goes_on(tiny: list[str], tmp_path: Path, capfd:
     assert [event.step for event in events.Scalars("val/loss")][-1] == 30
 
 
+@pytest.mark.slow
 def test_a_run_whose_logs_are_full_goes_on(tiny: list[str], tmp_path: Path) -> None:
     """Its pictures and curves need more than the disk has."""
     logs = tmp_path / "small"
