@@ -50,7 +50,13 @@ GUIDES = {  # and what is typed there instead, before all else
     "ear_teacher/README.md": {"photographs/": "crops/", "--out data/preprocessed": "--out drawn"},
     "ear_teacher/eigenears/README.md": {},
     "facial_rec/README.md": {},
-    "pipeline/README.md": {"technical/dataset": "dataset", "--input new/": "--input photographs/ --aligned"},
+    "pipeline/README.md": {
+        "technical/dataset": "dataset",
+        "--input new/": "--input photographs/ --aligned",
+        "--operating-point fpir=0.01": "--threshold 0.3",  # ten people cannot support it
+        "corridor.mp4 --every-frame 5": "photographs/001/ --aligned",
+        "person_17/": "photographs/001/",
+    },
 }
 PARSED_ONLY = {  # what a line holds, and why it is not run
     r"AWE|EARVN|IBUG|LFW|lfw|THAT|[A-Z]+(16|24|32)|A\.ckpt|runs/(ears|earvn55|awe\w*)/": "photographs of people",

@@ -105,7 +105,7 @@ def test_edgeface_is_calibrated_on_faces_by_its_contract(people: Path, tmp_path:
 
 def test_dsr_is_calibrated_on_faces_of_its_size(people: Path, tmp_path: Path) -> None:
     model = small("16")
-    assert vlr_faces(model, str(people)).inputs.shape == (24, 16, 16, 3)
+    assert vlr_faces(model, str(people)).inputs.shape == (24, 3, 16, 16)
     out = export(export_dsr, model, people, tmp_path)
     assert found_in(out / "dsr_int8.onnx")["PSNR of int8 to float"] > 20
 
