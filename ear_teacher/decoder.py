@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from itertools import pairwise
 
 import torch
@@ -14,7 +15,7 @@ from ear_teacher.config import EarVAEConfig
 from ear_teacher.linear_path import LinearPath
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module, ABC):
     """latent (B, D) -> image (B, channels, S, S) in [-1, 1].
 
     With a linear path a decoder corrects the image that it decodes; the last layer starts at zero. With an appearance
@@ -36,9 +37,9 @@ class Decoder(nn.Module):
         guide = self.linear_path.decode(latent)
         return (guide + self.pixels(latent, guide).float()).clamp(-1.0, 1.0)
 
+    @abstractmethod
     def pixels(self, latent: Tensor, guide: Tensor | None) -> Tensor:
         """The network's image, or its correction of the guide, the image of the linear path (B, channels, S, S)."""
-        raise NotImplementedError
 
 
 def build_decoder(config: EarVAEConfig) -> Decoder:

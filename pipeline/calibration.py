@@ -34,7 +34,7 @@ class Calibration:
 
     name: str  # such as `DSR + fine-tuned, 16 px, bicubic`
     conditions: Conditions
-    vlr_size: str  # of the probes; empty where they were not made small
+    vlr_size: str  # of the probes; empty where they were not downsampled
     points: OperatingPoints | None
     ratios: LogisticCalibration | None
     reason: str = ""  # why there are no points
