@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from dsr.config import DSRTrainingConfig
 from earface.core.notices import warn
 from earface.data.data_digest import Picture, face_pictures
@@ -10,6 +12,7 @@ from earface.data.face_dataset import FaceBatch, FaceDataset, FacePixels, traini
 from earface.data.face_folders import prepared_vlr_size, training_root
 from earface.data.face_sizes import FILES, VLRRange, parse_vlr_size
 from earface.data.identity_split import identity_digests
+from earface.data.padded_faces import padded
 from earface.data.vlr_rule import VLRRule
 from earface.training.datamodule import TrainingDataModule
 
@@ -41,17 +44,17 @@ class DSRDataModule(TrainingDataModule[DSRTrainingConfig]):
         moved = VLRRule(config.degradation, config.vlr, config.misalignment).moved if config.misalignment else None
         rule = VLRRule(config.degradation, config.vlr)
         made = rule if rule.by_chance else None
-        grid = config.grid if isinstance(config.vlr, VLRRange) else None
+        collated = partial(padded, side=config.grid) if isinstance(config.vlr, VLRRange) else None
         self.train_set = FaceDataset(
             [*train, *self.extra_rows],
             seed=config.seed,
             augment=config.augment,
             files=files,
             rule=made,
-            grid=grid,
+            collated=collated,
             moved=moved,
         )
-        self.val_set = FaceDataset(val, seed=config.seed, files=files, rule=made, grid=grid, moved=moved)
+        self.val_set = FaceDataset(val, seed=config.seed, files=files, rule=made, collated=collated, moved=moved)
 
     def on_after_batch_transfer(self, batch: FacePixels, dataloader_idx: int) -> FaceBatch:
         """On the device: float32 in [-1, 1], with VLR faces."""

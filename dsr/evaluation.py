@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from earface.data.face_dataset import FaceBatch, FaceDataset, FacePixels, on_dev
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import FILES, VLRRange, VLRSize, check_vlr
 from earface.data.image_grid import save_image_grid
-from earface.data.pixels import interpolate
+from earface.data.padded_faces import enlarged, padded
 from earface.data.tables import write_csv
 from earface.data.vlr_rule import VLRRule
 from earface.metrics.image_quality import warn_if_too_good
@@ -66,7 +67,7 @@ class EvaluationFaces:
             seed=options.seed,
             files=files,
             rule=VLRRule(degradation, sizes) if several else None,
-            grid=shape.grid if several else None,
+            collated=partial(padded, side=shape.grid) if several else None,
         )
         self.loader = WorkerLoader(self.dataset, batch_size=options.batch_size, num_workers=options.num_workers)
         self.shape, self.degradation, self.device = shape, degradation, choose_device(options.device)
@@ -88,7 +89,7 @@ def evaluate(
     methods: Mapping[str, Upscale], faces: EvaluationFaces, recognizers: Sequence[FrozenRecognizer], out: Path
 ) -> dict[str, dict[str, float]]:
     """The metrics of bicubic interpolation, of each method and of HR; writes per_face.csv into `out`."""
-    methods = {BICUBIC: lambda vlr: interpolate(vlr, HR_SIZE), **methods}
+    methods = {BICUBIC: lambda vlr: enlarged(vlr, HR_SIZE), **methods}
     by_name = {each.name: each for each in recognizers}
     measured = measure(methods, faces, by_name, HR_SIZE // faces.shape.grid)
     write_per_face(out / "per_face.csv", faces.rows, measured)

@@ -12,9 +12,7 @@ from earface.core.files import CONFIG
 from earface.data.face_sizes import VLRSize
 from earface.nn.pretrained_folder import PROVENANCE, PretrainedFormat
 
-ENLARGE = (
-    "of any of these sizes, which the model, or who runs its ONNX file, enlarges to the grid: bicubic (a = -.75), float"
-)
+PADDING = "each face in the top left corner, NaN beyond it"
 RESIZE = "an aligned face, each axis by itself: bicubic with antialiasing, as Pillow's BICUBIC"
 
 MODEL_CARD = """---
@@ -35,13 +33,13 @@ faces = model(vlr)  # vlr as config.json says -> (B, 3, 128, 128), RGB in [-1, 1
 def image_contract(config: DSRConfig) -> dict[str, Any]:
     """How a VLR face must be prepared; values of [0, 1] minus mean, divided by std, are in range.
 
-    Of a range, width and height are those of the grid, and `sizes` and `enlarge` say how a face comes to it.
+    Of a range, width and height are those of the grid, and `sizes` and `padding` say how a face comes to it.
     """
     sizes = config.vlr
     if isinstance(sizes, VLRSize):
         size: dict[str, Any] = {"width": sizes.width, "height": sizes.height}
     else:
-        size = {"sizes": [sizes.low, sizes.high], "enlarge": ENLARGE, "width": config.grid, "height": config.grid}
+        size = {"sizes": [sizes.low, sizes.high], "padding": PADDING, "width": config.grid, "height": config.grid}
     return {
         **size,
         "output_size": HR_SIZE,

@@ -16,8 +16,8 @@ from earface.data.degradation import bicubic
 from earface.data.face_sizes import VLRRange, VLRSize
 from earface.data.given import Pictures, each_picture, in_model_range, pixels_of_picture
 from earface.data.images import Pixels
+from earface.data.padded_faces import padded
 from earface.data.pixels import to_model_range, to_uint8
-from earface.data.vlr_rule import on_grid
 from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.inference import in_evaluation
 from earface.nn.precision import autocast
@@ -45,9 +45,9 @@ def at_size(picture: Pixels, size: VLRSize | VLRRange) -> Pixels:
 
 
 def model_input(faces: Sequence[Pixels], config: DSRConfig) -> Tensor:
-    """Faces (h, w, 3) uint8, as `at_size` gives them -> (B, 3, h, w) float32 in [-1, 1]; of a range on its grid."""
+    """Faces (h, w, 3) uint8, as `at_size` gives them -> (B, 3, h, w) float32 in [-1, 1], of a range padded."""
     if isinstance(config.vlr, VLRRange):
-        return torch.stack([on_grid(torch.from_numpy(face), config.grid) for face in faces])
+        return torch.stack([padded(torch.from_numpy(face), config.grid) for face in faces])
     return to_model_range(torch.from_numpy(np.stack(faces)))
 
 

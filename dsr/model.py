@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from dsr.config import HR_SIZE, DSRConfig
 from dsr.hub import FORMAT, MODEL_CARD, Provenance, read_provenance
 from earface.data.face_sizes import VLRRange, VLRSize
+from earface.data.padded_faces import interpolate_each, interpolation_table, pad_batch, padded_sizes, within
 from earface.data.pixels import interpolate
+from earface.nn.precision import float32_island
 from earface.nn.trained_model import TrainedModel
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 BLOCK_SCALE = 0.3  # of the initial weights of a block, so that sixteen blocks preserve the scale of their input
 TAIL_SCALE = 0.1  # of the initial weights of the last layer, so that training starts close to bicubic interpolation
 SLOPE = 0.1  # negative slope of the leaky ReLU
+to_output = float32_island(interpolate_each)
 
 
 class ResidualBlock(nn.Module):
@@ -74,8 +77,9 @@ class DSR(
     """Faces (B, 3, h, w) in [-1, 1], RGB, of `config.vlr` -> (B, 3, 128, 128): bicubic interpolation, corrected.
 
     All blocks work at the low resolution; one pixel shuffle goes to 128. A size that is not 128 / 2^n is brought to the
-    next that is, `config.grid`, by bicubic interpolation first. Of a range, every face is brought to the grid so, in
-    float, as the loader does it in training, and goes on as a face of that size.
+    next that is, `config.grid`, by bicubic interpolation first. Of a range the blocks see each face's own pixels: faces
+    of several sizes are a batch padded to the grid (`earface.data.padded_faces`), convolutions see zeros beyond a face
+    as beyond the border of a picture, and what the shuffle gives is interpolated to 128.
     """
 
     format, command, old_key = FORMAT, "dsr train", "dsr"
@@ -88,26 +92,40 @@ class DSR(
         width = config.base_channels
         self.head = nn.Conv2d(3, width, 3, padding=1)
         self.body = nn.Sequential(*[ResidualBlock(width) for _ in range(config.residual_blocks)])
-        self.tail = PixelShuffleUpsample(width, HR_SIZE // config.grid)
+        self.tail = PixelShuffleUpsample(width, factor := HR_SIZE // config.grid)
+        if isinstance(config.vlr, VLRRange):
+            for name, step in (("of_pixels", 1), ("of_cells", factor)):
+                self.register_buffer(name, interpolation_table(HR_SIZE, config.grid, step), persistent=False)
 
     def forward(self, vlr: Tensor) -> Tensor:
         """Clipped to [-1, 1] in evaluation mode; in training values outside keep their gradient.
 
-        Raises ValueError for faces of another size; of a range, for those outside it and not on the grid.
+        Of a range, faces of one size, or padded to the grid. Raises ValueError for faces of another size.
         """
         sizes, grid = self.config.vlr, self.config.grid
         if vlr.ndim != 4 or vlr.shape[1] != 3 or not vlr.is_floating_point() or not self._takes(*vlr.shape[2:]):
             found = f"{vlr.dtype} {tuple(vlr.shape)}"
             if isinstance(sizes, VLRRange):
-                wanted = f"h, w), h and w in {sizes} or both {grid}"
+                wanted = f"h, w), h and w in {sizes}, or padded to {grid},"
             else:
                 wanted = f"{sizes.height}, {sizes.width})"
             raise ValueError(f"float faces (B, 3, {wanted} in [-1, 1] wanted, not {found}")
         if isinstance(sizes, VLRRange):
-            vlr = interpolate(vlr, grid)
-        shallow = self.head(interpolate(vlr, self.config.grid))
-        sr = interpolate(vlr, HR_SIZE) + self.tail(shallow + self.body(shallow)).float()
+            sr = self._of_padded(pad_batch(vlr, grid))
+        else:
+            shallow = self.head(interpolate(vlr, grid))
+            sr = interpolate(vlr, HR_SIZE) + self.tail(shallow + self.body(shallow)).float()
         return sr if self.training else sr.clamp(-1.0, 1.0)
+
+    def _of_padded(self, vlr: Tensor) -> Tensor:
+        sizes = padded_sizes(vlr)
+        inside = within(sizes, self.config.grid)
+        vlr = vlr.where(inside, 0.0)  # and a NaN in a face stays one, to be found in the result
+        maps = shallow = self.head(vlr) * inside
+        for block in self.body:
+            maps = block(maps) * inside
+        cells = self.tail(shallow + maps)
+        return to_output(vlr, sizes, self.of_pixels) + to_output(cells, sizes, self.of_cells)
 
     def _takes(self, height: int, width: int) -> bool:
         sizes = self.config.vlr

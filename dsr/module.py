@@ -19,7 +19,8 @@ from earface.data.degradation import bicubic
 from earface.data.face_dataset import FaceBatch
 from earface.data.face_sizes import VLRRange
 from earface.data.image_grid import save_image_grid
-from earface.data.pixels import interpolate, to_unit
+from earface.data.padded_faces import enlarged
+from earface.data.pixels import to_unit
 from earface.metrics.identification import one_gallery_picture, rank_one_hits
 from earface.metrics.image_quality import luma, psnr, ssim
 from earface.nn.checkpoint import read_checkpoint
@@ -95,7 +96,7 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         vlr, hr = batch["vlr"], batch["hr"]
         sr = self.model(vlr).float()
         result = self.loss(sr, hr)
-        found, plain, wanted = to_unit(sr), to_unit(interpolate(vlr, HR_SIZE)).clamp(0, 1), to_unit(hr)
+        found, plain, wanted = to_unit(sr), to_unit(enlarged(vlr, HR_SIZE)).clamp(0, 1), to_unit(hr)
         values = {
             "loss": result.total,
             "psnr": (rgb := psnr(found, wanted)).mean(),

@@ -46,8 +46,12 @@ def write_onnx(
         "digest": weights_digest(model, str(model.config.vlr)),
     }
     size = model.config.vlr
-    taken = VLRSize(model.config.grid, model.config.grid) if isinstance(size, VLRRange) else size
-    part = OnnxPart(ONNX_FILE, model, examples(taken, max(BATCHES)), "vlr", ("sr",))
+    if isinstance(size, VLRRange):
+        given = examples(VLRSize(model.config.grid, model.config.grid), max(BATCHES))
+        given[1::2, :, size.low :], given[::3, :, :, size.low :] = torch.nan, torch.nan
+    else:
+        given = examples(size, max(BATCHES))
+    part = OnnxPart(ONNX_FILE, model, given, "vlr", ("sr",))
     derived = None if int8 is None else int8.derived(ONNX_FILE, int8.calibration.inputs, picture_loss())
     return write_parts(folder, [part], tolerance, about, half, opset, derived)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from torch import Tensor
 
 from earface.core.errors import InputError
 from earface.data.face_sizes import FACE_SIZE, NONE, VLRRange, parse_vlr_sizes
+from earface.data.padded_faces import padded
 from earface.data.pixels import interpolate
+from earface.data.vlr_rule import on_grid
 from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.inference import weights_digest
 from earface.nn.precision import Precision
@@ -27,7 +30,7 @@ def build_upsamplers(
 ) -> list[Upsampler]:
     """An Upsampler for each name but none. Raises InputError if the super-resolver cannot be loaded."""
     builders = {
-        "bicubic": lambda: Upsampler("bicubic", bicubic_upsample, grid=FACE_SIZE),
+        "bicubic": lambda: Upsampler("bicubic", bicubic_upsample, collated=partial(on_grid, side=FACE_SIZE)),
         "dsr": lambda: build_dsr_upsampler(dsr_checkpoint, device, precision, vlr_size),
     }
     return [builders[name]() for name in names if name in ENLARGING]
@@ -61,7 +64,7 @@ def build_dsr_upsampler(
         origin=weights_digest(model, str(model.config.vlr)),
         trained_on=frozenset(model.provenance.trained_on),
         vlr=model.config.vlr,
-        grid=model.config.grid if isinstance(model.config.vlr, VLRRange) else None,
+        collated=partial(padded, side=model.config.grid) if isinstance(model.config.vlr, VLRRange) else None,
         source=checkpoint,
         degradation=model.provenance.degradation,
     )

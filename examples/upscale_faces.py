@@ -33,10 +33,9 @@ class DSR:
             face = np.einsum("yh,hwc,xw->yxc", down, face / 127.5 - 1, across)
             face = ((face.clip(-1, 1) + 1) * 127.5).round()
         values = (face / 127.5 - 1).astype(np.float32)
-        if (width, height) != grid:
-            values = cv2.resize(values, grid, interpolation=cv2.INTER_CUBIC)
-        values = np.ascontiguousarray(values.transpose(2, 0, 1)[None])
-        (faces,) = self.network.run(["sr"], {"vlr": values})
+        given = np.full((1, 3, grid[1], grid[0]), np.nan, np.float32)  # beyond a face of a range's smaller sizes
+        given[0, :, :height, :width] = values.transpose(2, 0, 1)
+        (faces,) = self.network.run(["sr"], {"vlr": given})
         return ((faces[0] + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0)
 
 

@@ -272,10 +272,12 @@ class EdgeFaceDataModule(TrainingDataModule[EdgeFaceTrainingConfig]):
         config = self.config
         later = (config.misalignment, draw)  # options that came later, and leave the names of earlier files as they are
         origin = (config.vlr_size, config.degradation, config.seed, *(later if any(later) else ()))
-        return VLRFaces(rows, lambda: self._batches(rows, upsampler.grid, draw), origin)
+        return VLRFaces(rows, lambda: self._batches(rows, upsampler, draw), origin)
 
-    def _batches(self, rows: Sequence[FaceRow], grid: int | None = None, draw: int = 0) -> Iterable[FaceBatch]:
-        """grid: of the upsampler, for faces of several sizes."""
+    def _batches(
+        self, rows: Sequence[FaceRow], upsampler: Upsampler | None = None, draw: int = 0
+    ) -> Iterable[FaceBatch]:
+        """upsampler: that these faces are for, if they are of several sizes."""
         config = self.config
         rule = VLRRule(config.degradation, config.vlr, config.misalignment)
         dataset = FaceDataset(
@@ -283,7 +285,7 @@ class EdgeFaceDataModule(TrainingDataModule[EdgeFaceTrainingConfig]):
             seed=config.seed,
             files=self.files,
             rule=rule if rule.by_chance else None,
-            grid=grid if isinstance(config.vlr, VLRRange) else None,
+            collated=upsampler.collated if upsampler is not None and isinstance(config.vlr, VLRRange) else None,
             draw=draw,
         )
         for batch in DataLoader(dataset, UPSAMPLING_BATCH):

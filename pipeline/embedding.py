@@ -23,7 +23,6 @@ from earface.data.face_inspection import NO_FACE, FaceFinder
 from earface.data.face_sizes import FACE_SIZE, NONE
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import interpolate, to_model_range
-from earface.data.vlr_rule import on_grid
 from earface.metrics.image_quality import sharpness
 from earface.nn.embedding import Embedded, PictureFile, embed_each
 from earface.nn.inference import in_columns
@@ -122,12 +121,12 @@ def prepare(face: Pixels, upsampler: Upsampler, contract: FaceContract) -> Tenso
     """An aligned face (H, W, 3) uint8 to the upsampler's input, (3, h, w) in [-1, 1]; the same shape for every face.
 
     none: the recogniser's 112 pixels. bicubic: 128, by bicubic interpolation. dsr: the model's input size, resized to
-    it if necessary; of a range its grid, to which a face of any size in it is interpolated. Raises InputError for a
+    it if necessary; of a range padded to its grid. Raises InputError for a
     face that is neither square nor of the proportions that dsr takes.
     """
     if upsampler.vlr is not None:
         small = torch.from_numpy(at_size(face, upsampler.vlr))
-        return to_model_range(small[None])[0] if upsampler.grid is None else on_grid(small, upsampler.grid)
+        return to_model_range(small[None])[0] if upsampler.collated is None else upsampler.collated(small)
     height, width, _ = face.shape
     if height != width:
         raise InputError(f"{width}x{height} is not square; an aligned face is (earface faces prepare)")

@@ -24,7 +24,7 @@ from earface.data.images import Pixels, read_ahead, read_image
 from earface.data.names import warn_of_lost_people
 from earface.data.picture_rows import PictureRow
 from earface.data.pixels import to_model_range
-from earface.data.vlr_rule import VLRRule, on_grid
+from earface.data.vlr_rule import VLRRule
 
 
 class FaceItem(TypedDict):
@@ -32,7 +32,7 @@ class FaceItem(TypedDict):
 
     hr_pixels: Tensor  # (128, 128, 3) uint8
     vlr_pixels: NotRequired[Tensor]  # (h, w, 3) uint8, with `files` or `rule`
-    vlr: NotRequired[Tensor]  # instead (3, grid, grid) float32 in [-1, 1], with `grid`
+    vlr: NotRequired[Tensor]  # instead (3, S, S) float32 in [-1, 1], with `collated`
     key: Tensor  # (3,) int64: what its degradation depends on
     identity: int
     index: int
@@ -43,7 +43,7 @@ class FacePixels(TypedDict):
 
     hr_pixels: Tensor  # (B, 128, 128, 3) uint8
     vlr_pixels: NotRequired[Tensor]  # (B, h, w, 3) uint8
-    vlr: NotRequired[Tensor]  # (B, 3, grid, grid) float32
+    vlr: NotRequired[Tensor]  # (B, 3, S, S) float32
     key: Tensor  # (B, 3) int64
     identity: Tensor  # (B,) int64
     index: Tensor  # (B,) int64
@@ -62,8 +62,8 @@ class FaceDataset(Dataset[FaceItem]):
     """Items by (epoch, index), or by index alone.
 
     With `files` HR and VLR are mirrored together and changed in no other way. rule: by which VLR faces are made here,
-    by the loader's workers: what chance decides is computed on the CPU, for which a device would wait. grid: side to
-    which these are interpolated, `on_grid`, so that faces of several sizes make a batch. draw: which degradation of
+    by the loader's workers: what chance decides is computed on the CPU, for which a device would wait. collated:
+    what each becomes so that faces of several sizes make a batch, as of an Upsampler. draw: which degradation of
     each picture, without augmentation. moved: what an HR picture is changed by first, with its key.
     """
 
@@ -75,12 +75,12 @@ class FaceDataset(Dataset[FaceItem]):
         augment: Literal["none", "light", "full"] = "none",
         files: bool = False,
         rule: VLRRule | None = None,
-        grid: int | None = None,
+        collated: Callable[[Tensor], Tensor] | None = None,
         draw: int = 0,
         moved: Callable[[Pixels, Sequence[int]], Pixels] | None = None,
     ) -> None:
         self.rows, self.seed, self.files = list(rows), seed, files
-        self.rule, self.grid, self.draw, self.moved = rule, grid, draw, moved
+        self.rule, self.collated, self.draw, self.moved = rule, collated, draw, moved
         self.augmentation = FaceAugmentation(augment, mirror_only=files) if augment != "none" else None
         number = {name: place for place, name in enumerate(sorted({row.identity for row in self.rows}))}
         self.identities = np.array([number[row.identity] for row in self.rows])
@@ -109,10 +109,10 @@ class FaceDataset(Dataset[FaceItem]):
         }
         if self.rule is not None:
             made = self.rule(pictures[0], degradation)
-            if self.grid is None:
+            if self.collated is None:
                 item["vlr_pixels"] = made
             else:
-                item["vlr"] = on_grid(made, self.grid)
+                item["vlr"] = self.collated(made)
         elif own_vlr:
             (item["vlr_pixels"],) = own_vlr
         return item

@@ -19,7 +19,8 @@ class Upsampler:
 
     origin: what decides that beside the code, such as the digest of a super-resolver's weights.
     trained_on: digests of the people it knows. vlr: the size of the faces that it takes, or their range; None: any.
-    grid: side to which faces of several sizes are interpolated first, to be one batch; None: it takes one size.
+    collated: what each of several VLR faces, (h, w, 3) uint8, becomes first so that they make a batch, a float tensor
+    (3, S, S); None: it takes one size.
     source: the path of its weights, and degradation: how the faces that it was trained on were downsampled.
     """
 
@@ -28,7 +29,7 @@ class Upsampler:
     origin: str = ""
     trained_on: frozenset[str] = frozenset()
     vlr: VLRSize | VLRRange | None = None
-    grid: int | None = None
+    collated: Callable[[Tensor], Tensor] | None = None
     source: str = ""
     degradation: str = ""
 

@@ -27,6 +27,7 @@ from earface.data.augmentation import FaceAugmentation
 from earface.data.degradation import bicubic, picture_key
 from earface.data.face_sizes import VLRRange, parse_vlr_size
 from earface.data.images import read_image
+from earface.data.padded_faces import pad_batch, padded
 from earface.data.pixels import interpolate, to_model_range, to_uint8
 from earface.data.vlr_rule import VLRRule, misaligned, on_grid
 from earface.nn.checkpoint import read_checkpoint
@@ -65,22 +66,34 @@ def strangers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.no_grad()
 @pytest.mark.parametrize("vlr_size", ["12-16", "9-13"])  # of the second the grid lies outside
-def test_the_loaders_interpolation_is_the_models(vlr_size: str) -> None:
+def test_faces_of_several_sizes_in_a_batch_are_each_as_if_the_network_saw_nothing_else(vlr_size: str) -> None:
     model = blind(vlr_size)
     assert model.config.grid == 16
-    for height, width in ((9, 13), (13, 12)) if vlr_size == "9-13" else SIZES:
-        pixels = torch.from_numpy(np.stack([draw_picture(seed, height, width) for seed in range(3)]))
-        given = to_model_range(pixels)
-        shown = torch.stack([on_grid(each, model.config.grid) for each in pixels])
-        assert torch.equal(model(given), model(shown))
-        wanted = torch.nn.functional.interpolate(given, (16, 16), mode="bicubic", align_corners=False)
-        assert torch.equal(shown, wanted)
+    sizes = ((9, 13), (13, 12), (10, 10)) if vlr_size == "9-13" else SIZES
+    faces = [torch.from_numpy(draw_picture(seed, *size)) for seed, size in enumerate(sizes)]
+    together = model(torch.stack([padded(each, 16) for each in faces]))
+    for face, found in zip(faces, together, strict=True):
+        alone = to_model_range(face[None])
+        maps = shallow = model.head(alone)
+        for block in model.body:
+            maps = block(maps)
+        wanted = interpolate(alone, 128) + interpolate(model.tail(shallow + maps), 128)
+        torch.testing.assert_close(found[None], wanted.clamp(-1, 1), rtol=0, atol=2e-6)
+        torch.testing.assert_close(model(alone), found[None], rtol=0, atol=2e-6)
+    assert (together[0] - model(pad_batch(to_model_range(faces[1][None]), 16))[0]).abs().max() > 0.1
+
+
+@torch.no_grad()
+def test_a_pixel_that_is_no_number_is_found_in_the_result() -> None:
+    faces = torch.stack([padded(torch.from_numpy(draw_picture(seed, 14, 12)), 16) for seed in range(2)])
+    faces[1, :, 5, 5] = torch.nan
+    assert blind()(faces).isfinite().flatten(1).all(1).tolist() == [True, False]
 
 
 @torch.no_grad()
 def test_sizes_outside_the_range_raise_and_a_fixed_size_means_what_it_did() -> None:
     for height, width in ((11, 16), (16, 17), (32, 32)):
-        with pytest.raises(ValueError, match=r"\(B, 3, h, w\), h and w in 12-16 or both 16 in \[-1, 1\] wanted"):
+        with pytest.raises(ValueError, match=r"\(B, 3, h, w\), h and w in 12-16, or padded to 16, in \[-1, 1\] wanted"):
             blind()(torch.zeros(1, 3, height, width))
     fixed = blind("14x16")
     with pytest.raises(ValueError, match=r"\(B, 3, 16, 14\) in \[-1, 1\] wanted, not"):
@@ -99,7 +112,7 @@ def test_a_folder_of_a_range_comes_back_and_names_its_rule(tmp_path: Path) -> No
     assert isinstance(loaded.config.vlr, VLRRange)
     image = json.loads((tmp_path / "config.json").read_text())["image"]
     assert (image["sizes"], image["width"], image["height"]) == ([12, 16], 16, 16)
-    assert "bicubic" in image["enlarge"]
+    assert "top left corner" in image["padding"]
 
 
 # Training
@@ -130,12 +143,12 @@ def test_views_of_every_face_are_made_by_its_key_with_any_workers(face_set: Path
     assert len(views) == 2 * 24
     rule, augmentation = VLRRule("mixed", VLRRange(12, 16), 0.5), FaceAugmentation("full")
     for (epoch, index), found in views.items():
-        assert_same(list(found[0]), list(found[1]))
+        torch.testing.assert_close(found[0], found[1], rtol=0, atol=0, equal_nan=True)
         (picture,) = augmentation([read_image(rows[index].path)], (5, epoch, index))
         key = (5, epoch + 1, index)
         moved = misaligned(picture, rule.size_of(key), 0.5, key)
         assert torch.equal(found[0][0], to_model_range(torch.from_numpy(moved[None]))[0])
-        assert torch.equal(found[0][1], on_grid(rule(picture, key), 16))
+        torch.testing.assert_close(found[0][1], padded(rule(picture, key), 16), rtol=0, atol=0, equal_nan=True)
 
 
 def test_validation_faces_are_the_same_in_every_epoch(face_set: Path) -> None:
@@ -143,7 +156,8 @@ def test_validation_faces_are_the_same_in_every_epoch(face_set: Path) -> None:
     (batch,) = datamodule.val_dataloader()
     rule = VLRRule("mixed", VLRRange(12, 16), 0.5)
     for row, vlr in zip(datamodule.val_set.rows, batch["vlr"], strict=True):
-        assert torch.equal(vlr, on_grid(rule(read_image(row.path), picture_key(5, row.path.stem)), 16))
+        wanted = padded(rule(read_image(row.path), picture_key(5, row.path.stem)), 16)
+        torch.testing.assert_close(vlr, wanted, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.slow
@@ -213,7 +227,7 @@ def test_an_upsampler_of_a_range_takes_what_lies_in_it(tmp_path: Path) -> None:
     blind().save_pretrained(tmp_path)
     for given in ("12", "14x16", "12-16", "13-14", None):
         upsampler = build_dsr_upsampler(str(tmp_path), vlr_size=given)
-        assert (upsampler.vlr, upsampler.grid) == (VLRRange(12, 16), 16)
+        assert upsampler.vlr == VLRRange(12, 16)
     for given in ("11", "24", "12-17"):
         with pytest.raises(InputError, match=f"takes 12-16 px, not {given}: give `vlr_size` 12-16"):
             build_dsr_upsampler(str(tmp_path), vlr_size=given)
@@ -264,7 +278,7 @@ def test_a_blind_model_is_evaluated_at_any_size_of_its_range(
         assert message in only_line(capsys)
 
 
-def test_onnx_takes_the_grid_and_says_so(tmp_path: Path) -> None:
+def test_onnx_takes_padded_faces_and_says_so(tmp_path: Path) -> None:
     model = blind("9-13")
     write_onnx(tmp_path, model, tolerance=1e-4)
     session = onnxruntime.InferenceSession(str(tmp_path / "dsr.onnx"), providers=["CPUExecutionProvider"])
