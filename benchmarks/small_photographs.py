@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--dsr-checkpoint")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    detector, recognizer = FaceDetector(args.detector), load_recognizer(args.recognizer)
+    detector, recognizer = FaceDetector(args.detector), load_recognizer(args.recognizer, "arcface", "cpu")
     finder = FaceFinder(detector, enlarging=True, centred_crops=True)
     upsamplers = [build_upsampler("bicubic", "")]
     upsamplers += [build_upsampler("dsr", args.dsr_checkpoint)] if args.dsr_checkpoint else []

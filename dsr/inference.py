@@ -23,7 +23,7 @@ from earface.nn.inference import in_evaluation
 from earface.nn.precision import autocast
 
 ALIGN_FIRST = "align their faces first (earface faces prepare, or earface dsr upscale with `photographs`)"
-KEEPS_DETAIL = "bicubic interpolation, or none, keeps more of these"
+KEEPS_DETAIL = "bicubic interpolation keeps more of these"
 INFERENCE_BATCH = 8  # one shape for every call: kernels, and so the last bit, depend on it
 
 

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from dsr.inference import KEEPS_DETAIL, at_size
+from dsr.inference import at_size
 from earface.core.errors import InputError
 from earface.core.notices import warn
 from earface.core.progress import progress
@@ -35,6 +35,7 @@ from pipeline.picture_options import PictureOptions
 from pipeline.quality import COMPUTED, Quality
 
 Reader = Callable[[Path], Pixels]  # a file to the aligned face in it
+KEEPS_DETAIL = "`upsampler` bicubic or none keeps more of these"
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def embed_with_progress(
     if isinstance(embedder, FaceEmbedder):
         embedder.large.warn(len(pictures), "leave out `aligned`, and faces are found in them")
         if embedder.upsampler.vlr is not None:
-            embedder.other_sizes.warn(len(found.kept), embedder.upsampler.vlr, f"{KEEPS_DETAIL} (`upsampler`)")
+            embedder.other_sizes.warn(len(found.kept), embedder.upsampler.vlr, KEEPS_DETAIL)
         embedder.face.warn_of_centred(len(pictures))
     width = found.embeddings.shape[1] - len(COMPUTED)
     quality = dict(zip(COMPUTED, found.embeddings[:, width:].T.copy(), strict=True))
