@@ -145,12 +145,12 @@ def test_a_crop_scores_as_the_aligned_face_that_it_is_taken_for(
         assert rows == same
 
 
-def test_a_gallery_takes_no_face_under_twenty_pixels_and_a_probe_may_have_six(
+def test_a_gallery_takes_no_face_under_twenty_pixels_and_a_probe_may_have_five(
     gallery: Path, detector: Path, edgeface: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "people" / "al").mkdir(parents=True)
     path = tmp_path / "people" / "al" / "small.png"
-    picture, _ = photograph(100, 90, [(30.0, 30.0, 20.0)])  # its box has 16 pixels
+    picture, _ = photograph(100, 90, [(30.0, 30.0, 20.0)])  # its box has 14 pixels
     Image.fromarray(picture).save(path)
     given = ["--input", str(tmp_path / "people"), "--recognizer", str(edgeface), "--detector", str(detector)]
     assert enroll([*given, "--out", str(tmp_path / "g.npz")]) == 2
