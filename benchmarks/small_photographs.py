@@ -25,7 +25,7 @@ from earface.data.face_alignment import Points, align_face, enlargement, face_pl
 from earface.data.face_detection import ENLARGED_LOOKS, LOOKS, DetectedFace, FaceDetector, subject_face
 from earface.data.face_inspection import FaceFinder
 from earface.data.face_rows import faces_from_folder
-from earface.data.face_sizes import FACE_SIZE, VLRSize
+from earface.data.face_sizes import FACE_SIZE, MIN_VLR, VLRSize
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_model_range, to_uint8
 from earface.metrics.resampling import Resampling
@@ -34,7 +34,7 @@ from facial_rec.recognizer import FaceRecognizer, load_recognizer
 from pipeline.embedding import prepare
 
 SIZES = (8, 10, 12, 14, 16, 20, 24, 32)
-WAYS = ("points of the full photograph", "this path", "square crop")
+WAYS = ("points of the full photograph", "this path", "this path, aligned at its own size", "square crop")
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,13 @@ def main() -> None:
                 errors.append(difference(face.points, wanted, size))
             if place in probes:
                 aligned, _ = finder(small)
-                own = align_face(small, wanted), None if isinstance(aligned, str) else aligned
-                for way, picture in zip(WAYS, (*own, tracked(small, each.face, factor)), strict=True):
+                path = None if isinstance(aligned, str) else aligned
+                own_size = path
+                if found:
+                    enlarged = enlargement(face_placement(face.points, (width, height)))
+                    own_size = align_face(small, face.points, max(MIN_VLR, round(FACE_SIZE / enlarged)))
+                pictures = align_face(small, wanted), path, own_size, tracked(small, each.face, factor)
+                for way, picture in zip(WAYS, pictures, strict=True):
                     faces[way].append(picture)
         spread = np.quantile(errors, [0.5, 0.9], axis=0).T
         cells = [f"{middle:.2f}, {most:.2f}" for middle, most in spread[:2]]
