@@ -25,7 +25,7 @@ from earface.data.face_alignment import Points, align_face, enlargement, face_pl
 from earface.data.face_detection import ENLARGED_LOOKS, LOOKS, DetectedFace, FaceDetector, subject_face
 from earface.data.face_inspection import FaceFinder
 from earface.data.face_rows import faces_from_folder
-from earface.data.face_sizes import FACE_SIZE, MIN_VLR, VLRSize
+from earface.data.face_sizes import FACE_SIZE, MIN_VLR, SMALL_FACE, VLRSize
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_model_range, to_uint8
 from earface.metrics.resampling import Resampling
@@ -122,7 +122,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     detector, recognizer = FaceDetector(args.detector), load_recognizer(args.recognizer, "arcface", "cpu")
-    finder = FaceFinder(detector, enlarging=True, centred_crops=True)
+    finder = FaceFinder(detector, SMALL_FACE, enlarging=True, centred_crops=True)
     upsamplers = [build_upsampler("bicubic", "")]
     upsamplers += [build_upsampler("dsr", args.dsr_checkpoint)] if args.dsr_checkpoint else []
 
