@@ -11,7 +11,7 @@ crops them, by the full photograph's box made square. Intervals: 95 %, resamplin
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +113,11 @@ def read_photographs(folder: Path, detector: FaceDetector) -> list[Photograph]:
     return found
 
 
+def corners(photograph: Pixels, side: int = 64) -> list[Pixels]:
+    """The four squares in which the subject's face is not, though another may be."""
+    return [part for row in (photograph[:side], photograph[-side:]) for part in (row[:, :side], row[:, -side:])]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True)
@@ -122,7 +127,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     detector, recognizer = FaceDetector(args.detector), load_recognizer(args.recognizer, "arcface", "cpu")
-    finder = FaceFinder(detector, SMALL_FACE, enlarging=True, centred_crops=True)
+    enlarging = FaceFinder(detector, SMALL_FACE, enlarging=True)
+    finder = replace(enlarging, centred_crops=True)
     upsamplers = [build_upsampler("bicubic", "")]
     upsamplers += [build_upsampler("dsr", args.dsr_checkpoint)] if args.dsr_checkpoint else []
 
@@ -135,6 +141,10 @@ def main() -> None:
         recognizer, upsamplers[0],
     )  # fmt: skip
     resampling = Resampling([people[place] for place in probes])
+    parts = [np.ascontiguousarray(part) for each in photographs for part in corners(each.pixels)]
+    without = [part for part in parts if not detector(part)]
+    enlarged_alone = sum(not isinstance(enlarging(part)[0], str) for part in without)
+    print(f"faces in {len(parts)} corners: {len(parts) - len(without)} as they are, {enlarged_alone} more enlarged")
     print(f"{len(photographs)} photographs of {len(first)} people; rank-1 of {len(probes)} probes\n")
     print("| px | found as it is | enlarged, too | points | shift | turn | zoom |")
     print("|---|---|---|---|---|---|---|")
