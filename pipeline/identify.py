@@ -173,7 +173,8 @@ def enrolled_reader(gallery: Gallery, options: IdentifyOptions) -> Reader:
     aligned = bool(gallery.metadata.get("aligned", True))  # tables of earface faces embed are of aligned faces
     detector = options.detector or gallery.metadata.get("detector")
     try:
-        return FaceReader(face_finder(replace(options, aligned=aligned, detector=detector)))
+        enrolled = replace(options, aligned=aligned, detector=detector, centred_crops=True)
+        return FaceReader(face_finder(enrolled))
     except InputError as error:
         if not options.aligned:
             raise
