@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dsr.config import DSRConfig
 from earface.core.errors import InputError
-from earface.data.aligned_faces import LargeFaces
+from earface.data.aligned_faces import LargeFaces, OtherSizes
 from earface.data.degradation import bicubic
 from earface.data.face_sizes import VLRRange, VLRSize
 from earface.data.given import Pictures, each_picture, in_model_range, pixels_of_picture
@@ -22,7 +22,8 @@ from earface.nn.fixed_batches import in_fixed_batches
 from earface.nn.inference import in_evaluation
 from earface.nn.precision import autocast
 
-ALIGN_FIRST = "align their faces first (earface faces prepare)"
+ALIGN_FIRST = "align their faces first (earface faces prepare, or earface dsr upscale with `photographs`)"
+KEEPS_DETAIL = "bicubic interpolation keeps more of these"
 INFERENCE_BATCH = 8  # one shape for every call: kernels, and so the last bit, depend on it
 
 
@@ -71,7 +72,7 @@ def upscale_given(model: nn.Module, config: DSRConfig, given: Pictures) -> NDArr
     """DSR.upscale. config: of the model."""
     vlr = in_model_range(given)
     if vlr is None:
-        faces, large = [], LargeFaces()
+        faces, large, other_sizes = [], LargeFaces(), OtherSizes()
         for name, picture in each_picture(given):
             try:
                 pixels = pixels_of_picture(picture, name)
@@ -79,6 +80,8 @@ def upscale_given(model: nn.Module, config: DSRConfig, given: Pictures) -> NDArr
             except InputError as error:
                 raise InputError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from None
             large.look(name, pixels)
+            other_sizes.look(name, VLRSize(pixels.shape[1], pixels.shape[0]), config.vlr)
         large.warn(len(faces), ALIGN_FIRST)
+        other_sizes.warn(len(faces), config.vlr, KEEPS_DETAIL)
         vlr = model_input(faces, config)
     return to_uint8(super_resolve(model, vlr.to(next(model.parameters()).device))).cpu().numpy()

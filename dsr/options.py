@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
 from earface.core.tool_options import ModelOptions, PeopleOptions
 from earface.data.face_sizes import check_vlr
+from earface.data.options import FindingOptions
 from earface.export.options import CHECKPOINT_HELP, ExportOptions
 
 COMPARISON = "compare.png"
@@ -52,14 +53,17 @@ class DSREvaluationOptions(PeopleOptions, ModelOptions):
 
 
 @dataclass(frozen=True)
-class UpscaleOptions(ModelOptions):
-    """Super-resolve cropped faces: a 128x128 PNG file for each."""
+class UpscaleOptions(ModelOptions, FindingOptions):
+    """Super-resolve faces, cropped or found in photographs: a 128x128 PNG file for each."""
 
     checkpoint: str = option(
         "dsr/checkpoints/last.ckpt", "a .ckpt file, a quoted pattern (the newest match), or an exported folder"
     )
     input: str = option("", "a picture of a face, or a folder of them, searched through")
     out: str = option("", "folder for the results, in folders as in `input`")
+    photographs: bool = option(
+        False, "the pictures are photographs, to find the large face near the middle in; otherwise aligned faces"
+    )
     compare: bool = option(False, f"also {COMPARISON}: VLR, bicubic interpolation and DSR of some faces side by side")
     precision: Literal["32", "16", "bf16"] = option("32", "16 and bf16: faster on a GPU, some pixels differ by a level")
     batch_size: int = option(64, "faces sent to the device at once; does not change the pixels", low=1)
@@ -70,6 +74,11 @@ class UpscaleOptions(ModelOptions):
             raise InputError("`input`: give a picture or a folder of faces")
         if not self.out:
             raise InputError("`out`: give a folder")
+        given = (each.name for each in fields(FindingOptions) if each.name not in ("device", "overwrite"))
+        if not self.photographs and (
+            unused := [name for name in given if getattr(self, name) != getattr(type(self), name)]
+        ):
+            raise InputError(f"`{unused[0]}`: of faces that are found in photographs: give `photographs`")
 
 
 @dataclass(frozen=True)

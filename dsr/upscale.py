@@ -24,24 +24,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     with first_imports():
         from dsr.model import DSR
         from dsr.upscaling import plan_targets, read_small_faces, write_comparison, write_faces
-        from earface.data.face_sizes import VLRSize
+        from earface.data.aligned_faces import small_face_finder
         from earface.nn.inference import choose_device
 
     out = Path(options.out)
     targets = plan_targets(options.input, out, options.compare, options.overwrite)
     device = choose_device(options.device)
     model = DSR.load(options.checkpoint, device, options.weights)
-    size = model.config.vlr
-    faces = read_small_faces(list(targets), size)
+    finder = small_face_finder(options) if options.photographs else None
+    faces = read_small_faces(list(targets), model.config.vlr, finder)
     start = time.perf_counter()
     write_faces(model, faces, targets, device, options.precision, options.batch_size)
     if options.compare:
         write_comparison(model, faces, out / COMPARISON, device, options.precision)
     count, seconds = len(faces.paths), time.perf_counter() - start
     print(f"{count} faces in {seconds:.1f} s, {count / seconds:.0f} a second on {device}")
-    if faces.resized:
-        wanted = f"{size.width}x{size.height}" if isinstance(size, VLRSize) else f"within {size}"
-        print(f"{faces.resized} of them were not {wanted} and were resized to it first")
     if faces.skipped:
         print(f"{len(faces.skipped)} of {len(targets)} pictures cannot be used and are left out:")
         for path, reason in faces.skipped:

@@ -9,18 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from dsr.comparison_grid import comparison_rows
-from dsr.inference import ALIGN_FIRST, at_size, model_input, super_resolve
+from dsr.inference import ALIGN_FIRST, KEEPS_DETAIL, at_size, model_input, super_resolve
 from dsr.model import DSR
 from dsr.options import COMPARISON
 from earface.core.errors import InputError
 from earface.core.files import refuse_to_replace
 from earface.core.progress import tracked
-from earface.data.aligned_faces import LargeFaces
+from earface.data.aligned_faces import FaceReader, LargeFaces, OtherSizes
+from earface.data.face_inspection import FaceFinder
 from earface.data.face_sizes import VLRRange, VLRSize
 from earface.data.folders import pictures_at
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.image_grid import save_image_grid
-from earface.data.images import Pixels, read_ahead, read_image, write_image
+from earface.data.images import Pixels, read_ahead, write_image
 from earface.data.pixels import to_uint8
 
 GRID_FACES = 12
@@ -32,7 +33,6 @@ class SmallFaces:
 
     paths: list[Path]  # (N,)
     pixels: list[Pixels]  # N of (h, w, 3), RGB
-    resized: int  # how many were of another size
     skipped: list[tuple[Path, str]]  # the others, and why
 
 
@@ -69,42 +69,46 @@ def _check_free(targets: Sequence[Path], pictures: set[Path], overwrite: bool) -
     refuse_to_replace(targets, overwrite)
 
 
-def read_small_faces(paths: Sequence[Path], size: VLRSize | VLRRange) -> SmallFaces:
-    """RGB, at `size`, of a range in it; 3 KB each at 32x32.
+def read_small_faces(paths: Sequence[Path], size: VLRSize | VLRRange, finder: FaceFinder | None = None) -> SmallFaces:
+    """RGB, at `size`, of a range in it; 3 KB each at 32x32. finder: for photographs; None: aligned faces.
 
-    Raises InputError if more than 5 % cannot be used: read, or not square.
+    Raises InputError if more than 5 % of aligned faces cannot be used (read, or not square), or no photograph can.
     """
+    large, other_sizes = LargeFaces(), OtherSizes()
+    reader, allowed = FaceReader(finder), MAX_UNREADABLE if finder is None else 1.0
 
-    large = LargeFaces()
-
-    def read(path: Path) -> tuple[Pixels, bool] | InputError:
+    def read(path: Path) -> Pixels | InputError:
         try:
-            picture = read_image(path)
-            small = at_size(picture, size)
+            face = reader(path)
+            small = at_size(face, size)
         except InputError as error:
             return error
-        large.look(path, picture)
-        return small, small is not picture
+        large.look(path, face)
+        other_sizes.look(path, reader.size_of(path, face), size)
+        return small
 
-    found: list[tuple[Path, Pixels, bool]] = []
+    found: list[tuple[Path, Pixels]] = []
     skipped: list[tuple[Path, str]] = []
     for path, result in zip(paths, read_ahead(read, paths), strict=True):
         if isinstance(result, InputError):
             skipped.append((path, str(result).removeprefix(f"{path}: ")))
-            if len(skipped) > MAX_UNREADABLE * len(paths):
-                raise InputError(_too_many(skipped, len(paths)))
+            if len(skipped) > allowed * len(paths) or len(skipped) == len(paths):
+                raise InputError(_too_many(skipped, len(paths), allowed))
         else:
-            found.append((path, *result))
+            found.append((path, result))
     large.warn(len(paths), ALIGN_FIRST)
-    resized = sum(other_size for *_, other_size in found)
-    return SmallFaces([path for path, *_ in found], [each for _, each, _ in found], resized, skipped)
+    other_sizes.warn(len(found), size, KEEPS_DETAIL)
+    reader.warn_of_centred(len(paths))
+    return SmallFaces([path for path, _ in found], [each for _, each in found], skipped)
 
 
-def _too_many(skipped: Sequence[tuple[Path, str]], count: int) -> str:
+def _too_many(skipped: Sequence[tuple[Path, str]], count: int, allowed: float) -> str:
     first = "; ".join(f"{path}: {reason}" for path, reason in skipped[:3])
     if count == 1:
         return first
-    return f"{len(skipped)} or more of {count} pictures cannot be used, over {MAX_UNREADABLE:.0%}: {first}"
+    if len(skipped) == count:
+        return f"none of {count} pictures can be used: {first}"
+    return f"{len(skipped)} or more of {count} pictures cannot be used, over {allowed:.0%}: {first}"
 
 
 def write_faces(

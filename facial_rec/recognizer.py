@@ -83,9 +83,9 @@ class FaceRecognizer:
         """(N, 512) of length 1, float32 on the CPU, of aligned faces in any form that Python code has them in.
 
         pictures: one or several, as `earface.data.given` takes them, each square; or a float tensor (B, 3, S, S).
-        detector: for photographs, whose faces are found and aligned as earface enroll does it: YuNet's ONNX file, which
-        `earface.data.face_detection.detector_file(None)` downloads. Raises InputError, also for what is not square, and
-        for a photograph without a face.
+        detector: for photographs, whose faces are found and aligned as earface faces prepare does it: YuNet's ONNX
+        file, which `earface.data.face_detection.detector_file(None)` downloads. Raises InputError, also for what is not
+        square, and for a photograph without a face.
         """
         return self._of_pictures(self, pictures, batch_size, detector)
 

@@ -26,7 +26,7 @@ from earface.data.tables import SIDE_COLUMN, read_csv
 from earface.metrics.image_quality import sharpness
 from earface.nn.inference import in_columns
 from pipeline.copies import Signature
-from pipeline.picture_options import MIN_SCORE, PictureOptions
+from pipeline.picture_options import EAR_SCORE, PictureOptions
 
 SURE = 0.3  # confidence of the landmarks in a side from which on they contradict a given one; of 99 % it is above .69
 # The two ears of a person are alike: of AWE's people 053 to 070 one of 177 ears is nearer to the other side by so much,
@@ -61,7 +61,7 @@ class EarPictures:
         self.contract, self.size, self.aligned, self.given = contract, size, options.aligned, given or {}
         self.boxes: EarBoxes | None = None
         if options.detector is not None and not options.aligned:
-            self.boxes = EarBoxes(Path(options.detector), options.min_score or MIN_SCORE["ear"])
+            self.boxes = EarBoxes(Path(options.detector), options.min_score or EAR_SCORE)
         if options.landmarker is not None and contract.fit != "canonical":
             raise InputError(f"`landmarker`: the recogniser's ears have the form {contract.id}, without landmarks")
         self._landmarker = options.landmarker
@@ -185,6 +185,9 @@ class EarEmbedder:
         """(B, D + 3): the embeddings, and COMPUTED of each."""
         embeddings, *quality = self.recognizer.measured(ears)
         return in_columns([embeddings, *quality, sharpness(ears).to(embeddings)])
+
+    def found_of(self, paths: Sequence[Path]) -> list[str]:
+        return [""] * len(paths)
 
     def sides_of(self, paths: Sequence[Path]) -> list[str]:
         return [self.sides[path] for path in paths]

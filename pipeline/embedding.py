@@ -16,12 +16,11 @@ from dsr.inference import at_size
 from earface.core.errors import InputError
 from earface.core.notices import warn
 from earface.core.progress import progress
-from earface.data.aligned_faces import LargeFaces
+from earface.data.aligned_faces import FaceReader, LargeFaces, OtherSizes, small_face_finder
 from earface.data.duplicates import picture_signature
-from earface.data.face_detection import FaceDetector, detector_file
 from earface.data.face_inspection import NO_FACE, FaceFinder
 from earface.data.face_sizes import FACE_SIZE, NONE
-from earface.data.images import Pixels, read_image
+from earface.data.images import Pixels
 from earface.data.pixels import interpolate, to_model_range
 from earface.metrics.image_quality import sharpness
 from earface.nn.embedding import Embedded, PictureFile, embed_each
@@ -31,33 +30,11 @@ from facial_rec.contract import FaceContract
 from facial_rec.recognizer import FaceRecognizer
 from pipeline.copies import Signature
 from pipeline.ears import EarEmbedder
-from pipeline.picture_options import MIN_SCORE, PictureOptions
+from pipeline.picture_options import PictureOptions
 from pipeline.quality import COMPUTED, Quality
 
 Reader = Callable[[Path], Pixels]  # a file to the aligned face in it
-
-
-@dataclass(frozen=True)
-class FaceReader:
-    """A file to the aligned face in it, (H, W, 3) uint8.
-
-    finder: for photographs; None: each picture is an aligned face. Raises InputError for a file that cannot be read or
-    has no face.
-    """
-
-    finder: FaceFinder | None
-    sizes: dict[Path, float] = field(default_factory=dict)  # pixels of the file on a side of each face that was read
-
-    def __call__(self, path: Path) -> Pixels:
-        picture = read_image(path)
-        if self.finder is None:
-            self.sizes[path] = float(min(picture.shape[:2]))
-            return picture
-        face, found = self.finder(picture)
-        if isinstance(face, str) or isinstance(found, str):
-            raise InputError(f"{path}: {found}")
-        self.sizes[path] = FACE_SIZE / found["enlargement"]
-        return face
+KEEPS_DETAIL = "`upsampler` bicubic or none keeps more of these"
 
 
 @dataclass(frozen=True)
@@ -79,6 +56,7 @@ class FaceEmbedder:
     signatures: dict[Path, Signature] | None = None  # where they are wanted, of each face that was read
     mirrored: bool = True  # whether faces are compared with their mirror images, which takes twice as long
     large: LargeFaces = field(default_factory=LargeFaces)  # of the faces that were read
+    other_sizes: OtherSizes = field(default_factory=OtherSizes)  # likewise
 
     def picture(self, path: Path) -> Pixels:
         """The aligned face in a file. Raises InputError."""
@@ -88,6 +66,8 @@ class FaceEmbedder:
         """The upsampler's input. Raises InputError."""
         face = self.face(path)
         self.large.look(path, face)
+        if self.upsampler.vlr is not None:
+            self.other_sizes.look(path, self.face.size_of(path, face), self.upsampler.vlr)
         if self.signatures is not None:
             self.signatures[path] = picture_signature(face)
         return prepare(face, self.upsampler, self.recognizer.contract)
@@ -102,6 +82,9 @@ class FaceEmbedder:
     def sizes(self) -> Mapping[Path, float]:
         return self.face.sizes
 
+    def found_of(self, paths: Sequence[Path]) -> list[str]:
+        return [self.face.found.get(path, "") for path in paths]
+
     def sides_of(self, paths: Sequence[Path]) -> None:
         return None
 
@@ -113,8 +96,7 @@ def face_finder(options: PictureOptions) -> FaceFinder | None:
     """None for aligned faces. Raises InputError if the detector cannot be had."""
     if options.aligned:
         return None
-    path = detector_file(None if options.detector is None else Path(options.detector))
-    return FaceFinder(FaceDetector(path, options.min_score or MIN_SCORE["face"]), options.min_face)
+    return small_face_finder(options)
 
 
 def prepare(face: Pixels, upsampler: Upsampler, contract: FaceContract) -> Tensor:
@@ -155,6 +137,9 @@ def embed_with_progress(
         raise
     if isinstance(embedder, FaceEmbedder):
         embedder.large.warn(len(pictures), "leave out `aligned`, and faces are found in them")
+        if embedder.upsampler.vlr is not None:
+            embedder.other_sizes.warn(len(found.kept), embedder.upsampler.vlr, KEEPS_DETAIL)
+        embedder.face.warn_of_centred(len(pictures))
     width = found.embeddings.shape[1] - len(COMPUTED)
     quality = dict(zip(COMPUTED, found.embeddings[:, width:].T.copy(), strict=True))
     quality["size"] = np.array([embedder.sizes[pictures[place].path] for place in found.kept], np.float32)

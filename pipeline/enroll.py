@@ -45,8 +45,9 @@ def pictures_with_names(rows: Sequence[FaceRow]) -> list[PictureFile]:
 def face_embedder(options: EnrollOptions, device: str) -> FaceEmbedder:
     """Raises InputError, of all that is not available at once."""
     from dsr.upsampler import build_upsampler
+    from earface.data.aligned_faces import FaceReader
     from facial_rec.recognizer import load_recognizer
-    from pipeline.embedding import FaceEmbedder, FaceReader, face_finder
+    from pipeline.embedding import FaceEmbedder, face_finder
 
     options.refuse_for_faces()
     with Needed() as needed:

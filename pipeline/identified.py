@@ -90,6 +90,7 @@ class Identified:
     quality: Mapping[str, float] = field(default_factory=dict)  # by the names of MEASURES; NaN where unknown
     pictures: int = 1  # of a track: how many were used
     shown: Path | None = None  # of a track: its most typical picture
+    found: str = ""  # how the face was found, as in earface/data/face_inspection.py; empty for one that came aligned
 
     @property
     def threshold(self) -> float:

@@ -81,11 +81,11 @@ def write_candidates(path: Path, found: Sequence[Identified], *, ears: bool) -> 
         + ([candidate.side, each.side] if ears else [])
         + [f"{each.threshold:.4f}", each.rule.origin, _written(each.likelihood_ratio(rank - 1))]
         + ([each.runner_up.identity, f"{each.runner_up.score:.4f}"] if each.runner_up else ["", ""])
-        + [each.pictures, *(_measure(each, name) for name in QUALITY_DIGITS)]
+        + [each.pictures, *(_measure(each, name) for name in QUALITY_DIGITS), each.found]
         for each in found
         for rank, candidate in enumerate(each.candidates, start=1)
     ]
-    write_csv(path, [*columns, *DECISION_COLUMNS, *QUALITY_DIGITS], rows)
+    write_csv(path, [*columns, *DECISION_COLUMNS, *QUALITY_DIGITS, "found"], rows)
 
 
 def _measure(found: Identified, name: str) -> str:
@@ -120,7 +120,8 @@ def print_candidates(found: Sequence[Identified], console: Console) -> None:
 def faces_of(gallery: Gallery, options: IdentifyOptions, device: str) -> tuple[FaceEmbedder, Reader, Reader]:
     """What embeds probes, and readers of the faces in probes and in enrolled pictures. Raises InputError."""
     from dsr.upsampler import build_upsampler
-    from pipeline.embedding import FaceEmbedder, FaceReader, face_finder
+    from earface.data.aligned_faces import FaceReader
+    from pipeline.embedding import FaceEmbedder, face_finder
 
     options.refuse_for_faces()
     with Needed() as needed:
@@ -166,12 +167,14 @@ def enrolled_reader(gallery: Gallery, options: IdentifyOptions) -> Reader:
 
     Raises InputError if the detector is not available.
     """
-    from pipeline.embedding import FaceReader, face_finder
+    from earface.data.aligned_faces import FaceReader
+    from pipeline.embedding import face_finder
 
     aligned = bool(gallery.metadata.get("aligned", True))  # tables of earface faces embed are of aligned faces
     detector = options.detector or gallery.metadata.get("detector")
     try:
-        return FaceReader(face_finder(replace(options, aligned=aligned, detector=detector)))
+        enrolled = replace(options, aligned=aligned, detector=detector, centred_crops=True)
+        return FaceReader(face_finder(enrolled))
     except InputError as error:
         if not options.aligned:
             raise
@@ -240,7 +243,7 @@ def identify_people(options: IdentifyOptions, gallery: Gallery, frames: Path, co
     except InputError as error:  # frames are nobody's files
         raise InputError(str(error).replace(f"{frames}{os.sep}", "")) from None
     kept = [probes[index].path for index in embedded.kept]
-    sides = embedder.sides_of(kept)
+    sides, how = embedder.sides_of(kept), embedder.found_of(kept)
     warn_of_other_sizes(rule, embedded.quality["size"])
     warn_of_other_numbers(rule, gallery, 1 if track is None else len(kept))
     if track is not None:
@@ -251,12 +254,13 @@ def identify_people(options: IdentifyOptions, gallery: Gallery, frames: Path, co
             soft_wrap=True, highlight=False, markup=False,
         )  # fmt: skip
         fusion = options.fusion or fusion_of(gallery.metadata)
-        found = [identify_track(gallery, Path(track), embedded, kept, sides, fusion, rule, options.top_k)]
+        decided = identify_track(gallery, Path(track), embedded, kept, sides, fusion, rule, options.top_k)
+        found = [replace(decided, found=" and ".join(sorted(set(filter(None, how)))))]
     else:
         print_skipped(embedded.skipped, len(probes), console)
         candidates = gallery.search(torch.from_numpy(embedded.embeddings), options.top_k, options.search, sides)
         found = [
-            Identified(path, own, rule, side, of_row(embedded.quality, row))
+            Identified(path, own, rule, side, of_row(embedded.quality, row), found=how[row])
             for row, (path, own, side) in enumerate(zip(kept, candidates, sides or [""] * len(kept), strict=True))
         ]
     write_candidates(out / CANDIDATES, found, ears=ears)

@@ -10,8 +10,9 @@ from earface.core.errors import InputError
 from earface.core.files import check_folder, check_npz_name
 from earface.core.options import check_options, option
 from earface.core.tool_options import DeviceOptions, PeopleOptions
-from earface.data.face_sizes import DEGRADATIONS, FILES, parse_vlr_size
+from earface.data.face_sizes import DEGRADATIONS, FILES, MIN_FACE, parse_vlr_size
 from earface.data.multipie import FRONTAL, FRONTAL_FLASH, NEUTRAL
+from earface.data.options import MIN_FACE_HELP
 from pipeline.picture_options import PictureOptions
 
 AUTO, NONE = "auto", "none"
@@ -66,6 +67,7 @@ class EnrollOptions(PictureOptions):
         "",
         "a folder for each person, pictures named PERSON__PICTURE, or a CSV of file and identity, of ears also of side",
     )
+    min_face: int = option(MIN_FACE, MIN_FACE_HELP, low=1)  # a gallery wants HR
     out: str = option("gallery.npz", "the gallery")
     add: bool = option(False, "to an existing gallery: new people, and more pictures of people who are in it")
     recognizer: str = option(

@@ -8,13 +8,13 @@ from typing import Literal
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
 from earface.core.tool_options import DeviceOptions
-from earface.data.face_sizes import MIN_FACE
+from earface.data.options import FindingOptions
 
-MIN_SCORE = {"face": 0.7, "ear": 0.5}  # of a detection
+EAR_SCORE = 0.5  # of a detection
 
 
 @dataclass(frozen=True)
-class PictureOptions(DeviceOptions):
+class PictureOptions(DeviceOptions, FindingOptions):
     """A subclass is the options of a command."""
 
     input: str = option("", "a picture, or a folder of them")
@@ -32,7 +32,6 @@ class PictureOptions(DeviceOptions):
     min_score: float | None = option(
         None, "least confidence of a detection; default: .7 for faces, .5 for ears", above=0, high=0.99
     )
-    min_face: int = option(MIN_FACE, "pixels; smaller boxes of faces in photographs are ignored", low=1)
     upsampler: Literal["none", "bicubic", "dsr"] = option(
         "none", "how faces are enlarged: not at all, by bicubic interpolation, or by the super-resolver"
     )
@@ -53,8 +52,10 @@ class PictureOptions(DeviceOptions):
         """Raise InputError for an option that means nothing for ears."""
         if self.upsampler != "none":
             raise InputError(f"`upsampler` {self.upsampler}: enlarges faces, and the recogniser is one of ears")
-        if self.min_face != MIN_FACE:
+        if self.min_face != type(self).min_face:
             raise InputError(f"`min_face` {self.min_face}: of faces, and the recogniser is one of ears")
+        if not self.centred_crops:
+            raise InputError("`no_centred_crops`: of faces, and the recogniser is one of ears")
 
     def refuse_for_faces(self) -> None:
         """Raise InputError for an option that means nothing for faces."""

@@ -34,6 +34,11 @@ NMS_OVERLAP = 0.3
 # cosine .645 / .642 instead of .622 / .628, and further apart from others: d' 6.5 / 6.5 instead of 6.2 / 6.4.
 LOOKS = (192, 288)  # pixels of a square around the face, each also mirrored
 LOOK_MARGIN = 1.0  # of the square: twice the box
+# Of those photographs, shrunk until an aligned face has 8 to 16 pixels a side, 160 pixels show 98 to 100 % of the faces
+# (96 pixels 97 to 100 %, 320 pixels 70 to 100 %), and without enlarging 0 to 7 % are found. Enlarged more than that,
+# pictures of ears become faces; in photographs of 640x480 twice and three times shows what is 14 and 10 pixels wide.
+ENLARGED_SIDE, ENLARGEMENTS, MAX_ENLARGED_SIDE = 160, (2, 4), 1920
+ENLARGED_LOOKS = (96, 144)  # closer looks make faces of 8 to 12 pixels 9 to 15 % too large, these 5 to 8 %
 MIRRORED_ORDER = [1, 0, 2, 4, 3]  # of the five points
 
 
@@ -85,11 +90,24 @@ class FaceDetector:
             tried.add(size)
         return []
 
-    def refined(self, photograph: Pixels, face: DetectedFace) -> DetectedFace:
-        """`face` with its points averaged over several looks at it, at two sizes and mirrored."""
+    def enlarged(self, photograph: Pixels) -> list[DetectedFace]:
+        """The faces that only the photograph enlarged shows, in its own pixels: where calling finds none."""
+        height, width = photograph.shape[:2]
+        tried = longest = max(height, width)
+        for wanted in (ENLARGED_SIDE, *(factor * longest for factor in ENLARGEMENTS)):
+            side = min(wanted, MAX_ENLARGED_SIDE)
+            if side > tried:
+                size = max(1, round(width * side / longest)), max(1, round(height * side / longest))
+                if faces := self._detect(photograph, size):
+                    return faces
+                tried = side
+        return []
+
+    def refined(self, photograph: Pixels, face: DetectedFace, sizes: tuple[int, ...] = LOOKS) -> DetectedFace:
+        """`face` with its points averaged over several looks at it, at these sizes and mirrored."""
         height, width = photograph.shape[:2]
         looks = []
-        for size, mirrored in itertools.product(LOOKS, (False, True)):
+        for size, mirrored in itertools.product(sizes, (False, True)):
             view = crop_around(face.box.astype(np.float32), (width, height), size, LOOK_MARGIN, mirrored=mirrored)
             found = self._detect(view.image(photograph), (size, size))
             if found:
@@ -104,8 +122,9 @@ class FaceDetector:
             network = cv2.FaceDetectorYN.create(str(self.path), "", size, self.min_score, NMS_OVERLAP)
             self._of_thread.network = network
         network.setInputSize(size)
-        shrunk = photograph if size == (width, height) else cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
-        found = network.detect(cv2.cvtColor(shrunk, cv2.COLOR_RGB2BGR))[1]
+        method = cv2.INTER_AREA if size[0] <= width else cv2.INTER_CUBIC
+        resized = photograph if size == (width, height) else cv2.resize(photograph, size, interpolation=method)
+        found = network.detect(cv2.cvtColor(resized, cv2.COLOR_RGB2BGR))[1]
         if found is None:
             return []
         rows = np.asarray(found, np.float64)

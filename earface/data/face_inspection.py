@@ -13,24 +13,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from earface.core.errors import InputError
 from earface.data.face_alignment import align_face, alignment_residual, enlargement, face_placement
-from earface.data.face_detection import FaceDetector, subject_face
+from earface.data.face_detection import ENLARGED_LOOKS, LOOKS, FaceDetector, subject_face
 from earface.data.face_rows import FaceRow
-from earface.data.face_sizes import FACE_SIZE
+from earface.data.face_sizes import FACE_SIZE, MAX_VLR, MIN_VLR
 from earface.data.image_cache import MAX_UNREADABLE
 from earface.data.images import Pixels, read_ahead, read_image, write_image
 
 UNREADABLE, WRONG_SIZE, NO_FACE, TOO_SMALL, SEVERAL = "unreadable", "wrong size", "no face", "too small", "several"
+DETECTED, ENLARGED, CENTRED = "detected", "enlarged", "centred"  # how a face was found
+CROP_PROPORTIONS = 1.5  # of a crop of a face, its longer side by its shorter one
 
 
 @dataclass(frozen=True)
 class AlignedFace:
-    """One face of FACE_SIZE x FACE_SIZE in the work folder; the last five are None for one that came aligned."""
+    """One face of FACE_SIZE x FACE_SIZE in the work folder; from `found` on None for one that came aligned."""
 
     row: FaceRow
     stem: str  # of the file in the work folder, and in the prepared set
     path: Path
+    found: str | None = None  # how
     score: float | None = None  # the detector's
     enlargement: float | None = None  # pixels of the face per pixel of the photograph
     residual: float | None = None  # root mean square distance of its five points from the template, pixels
@@ -53,9 +58,11 @@ class FaceFinder:
     detector: FaceDetector | None
     min_face: int = 0  # pixels of the photograph, the shorter side of the face's box
     reject_several: bool = False
+    enlarging: bool = False  # whether it looks at the photograph enlarged, too
+    centred_crops: bool = False  # whether a small picture without a face that is found is a crop of one
 
     def settings(self) -> dict[str, object]:
-        """What decides the result, beside the photograph."""
+        """What decides the result of earface faces prepare, beside the photograph."""
         if self.detector is None:
             return {"aligned": True}
         return {
@@ -65,14 +72,21 @@ class FaceFinder:
             "reject_several": self.reject_several,
         }
 
-    def __call__(self, photograph: Pixels) -> tuple[Pixels, dict[str, float]] | tuple[str, str]:
-        """(H, W, 3) uint8 -> the aligned face and what is known of it; or the kind of reject and its reason."""
+    def __call__(self, photograph: Pixels) -> tuple[Pixels, dict[str, Any]] | tuple[str, str]:
+        """(H, W, 3) uint8 -> the aligned face and what is known of it; or the kind of reject and its reason.
+
+        A centred crop keeps its own pixels, and nothing is known of it but how it was found.
+        """
         height, width = photograph.shape[:2]
         if self.detector is None:
             if (width, height) != (FACE_SIZE, FACE_SIZE):
                 return WRONG_SIZE, f"{width}x{height}, expected an aligned face of {FACE_SIZE}x{FACE_SIZE}"
             return photograph, {}
-        found = self.detector(photograph)
+        found, how = self.detector(photograph), DETECTED
+        if not found and self.enlarging:
+            found, how = self.detector.enlarged(photograph), ENLARGED
+        if not found and self.centred_crops and self._is_crop(width, height):
+            return centred_square(photograph), {"found": CENTRED}
         if not found:
             return NO_FACE, f"no face with a score of {self.detector.min_score} or more"
         faces = [face for face in found if face.side >= self.min_face]
@@ -81,18 +95,32 @@ class FaceFinder:
             return TOO_SMALL, f"the largest face is {largest:.0f} pixels wide or high, under {self.min_face}"
         if self.reject_several and len(faces) > 1:
             return SEVERAL, f"{len(faces)} faces"
-        face = self.detector.refined(photograph, subject_face(faces, (width, height)))
+        looks = ENLARGED_LOOKS if how == ENLARGED else LOOKS
+        face = self.detector.refined(photograph, subject_face(faces, (width, height)), looks)
         try:
             placement = face_placement(face.points, (width, height))
         except InputError as error:
             return NO_FACE, str(error)
         known = {
+            "found": how,
             "score": round(face.score, 4),
             "enlargement": round(enlargement(placement), 4),
             "residual": round(alignment_residual(face.points, placement), 3),
             "others": len(faces) - 1,
         }
         return align_face(photograph, face.points), known
+
+    def _is_crop(self, width: int, height: int) -> bool:
+        shorter, longer = min(width, height), max(width, height)
+        return max(self.min_face, MIN_VLR) <= shorter and longer <= min(MAX_VLR, CROP_PROPORTIONS * shorter)
+
+
+def centred_square(picture: Pixels) -> Pixels:
+    """(H, W, C) -> (S, S, C), S the shorter side."""
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(picture[top : top + side, left : left + side])
 
 
 def inspect_faces(

@@ -117,4 +117,5 @@ def check_vlr(vlr_size: str, degradation: str, misalignment: float = 0.0, extra_
 
 FACE_SIZE = 128  # side of a high-resolution face
 ARCFACE_SIZE = 112
-MIN_FACE = 20  # pixels of the photograph: smaller faces are not enrolled or looked for
+MIN_FACE = 20  # pixels of the photograph, the shorter side of a face's box: smaller ones are not enrolled
+SMALL_FACE = 5  # nor these looked for: they have 7 pixels aligned, and people of 8 are recognised above chance

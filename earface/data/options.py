@@ -9,14 +9,28 @@ from typing import Literal
 from earface.core.errors import InputError
 from earface.core.options import check_options, option
 from earface.core.tool_options import ToolOptions
-from earface.data.face_sizes import USUAL_VLR, parse_vlr_size
+from earface.data.face_sizes import SMALL_FACE, USUAL_VLR, parse_vlr_size
 from earface.data.tables import BOX_COLUMNS, SIDE_COLUMN, SUBJECT_COLUMN
 
 USUAL_EARS = "data/preprocessed"  # where earface ears train looks
 TEACHER_FILES = {"train": "train_teacher.npy", "val": "val_teacher.npy"}
 EAR_REPORT = "prepare_report.json"
 EAR_RESULTS = (*TEACHER_FILES.values(), EAR_REPORT)
+FACE_SCORE = 0.7  # of a detection of a face
+MIN_FACE_HELP = "pixels; smaller boxes of faces in photographs are ignored"
 SOURCES = ("boxes", "pts", "points", "coco", "yolo")  # of annotations
+
+
+@dataclass(frozen=True)
+class FindingOptions(ToolOptions):
+    """Of a command that finds small faces in photographs."""
+
+    detector: str | None = option(None, "for photographs: YuNet's ONNX file; default: downloaded once and cached")
+    min_score: float | None = option(None, "least confidence of a detection; default: .7", above=0, high=0.99)
+    min_face: int = option(SMALL_FACE, MIN_FACE_HELP, low=1)
+    centred_crops: bool = option(
+        True, "a picture of 8 to 64 pixels in which no face is found is a crop of one: its middle square is taken"
+    )
 
 
 @dataclass(frozen=True)

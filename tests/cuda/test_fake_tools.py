@@ -262,7 +262,7 @@ def test_faces_are_measured(dsr: DSR, face_model: EdgeFace) -> None:
 
 def test_faces_are_upscaled_into_files(dsr: DSR, tmp_path: Path) -> None:
     paths = [Path("a.png"), Path("b.png"), Path("c.png")]
-    faces = SmallFaces(paths, np.zeros((3, 16, 16, 3), np.uint8), 0, [])
+    faces = SmallFaces(paths, np.zeros((3, 16, 16, 3), np.uint8), [])
     targets = {path: tmp_path / path for path in paths}
     with fake_cuda(), torch.no_grad():
         on_cuda(dsr)

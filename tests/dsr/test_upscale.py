@@ -130,7 +130,9 @@ def test_other_sizes_and_kinds_of_pictures_are_resized_and_counted(
     transparent.save(given / "transparent.png")
     assert upscale(checkpoint, given, tmp_path / "out") == 0
     said = capsys.readouterr()
-    assert "5 of them were not 14x16 and were resized to it first" in said.out
+    assert "4 of 6 faces are larger than the super-resolver takes, 14x16 px (such as" in said.err
+    assert "1 of 6 faces are smaller than the super-resolver takes, 14x16 px (such as" in said.err
+    assert "tiny.png, 10x10), and are enlarged to it first" in said.err
     assert "3 of 6 pictures are larger than aligned faces usually are" in said.err
     assert "200x200): if they are photographs, align their faces first" in said.err
     found = results(tmp_path / "out")
