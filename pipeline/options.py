@@ -24,6 +24,7 @@ RESULTS = (
     *(REPORT, "report.html", "probes.csv", f"tensorboard/events.out.tfevents.*{EVENTS}"),
     *(f"plots/*_{kind}_{plot}.png" for kind in KINDS for plot in _PLOTS),
     *(f"plots/ears_{plot}.png" for plot in _PLOTS),
+    "plots/over_size_*.png",
 )
 Fusion = Literal["mean", "norm", "quality"]
 FUSION_HELP = (
