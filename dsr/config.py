@@ -54,7 +54,8 @@ class DSRTrainingConfig(DSRConfig, TrainerOptions):
     )
     misalignment: float = option(
         0.0,
-        "VLR is made of HR shifted by up to so many VLR pixels, and for each turned by 5 degrees and zoomed by 7.5 %",
+        "faces, HR and so VLR, are shifted by up to so many VLR pixels, and for each turned by 5 degrees and zoomed by "
+        "7.5 %, as where landmarks are poor",
         low=0,
         high=2,
     )

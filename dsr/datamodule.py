@@ -37,13 +37,21 @@ class DSRDataModule(TrainingDataModule[DSRTrainingConfig]):
         files = config.degradation == FILES
         size = parse_vlr_size(config.vlr_size) if files else None
         train, val = (usable_faces(rows, size) for rows in (self.train_rows, self.val_rows))
-        rule = VLRRule(config.degradation, config.vlr, config.misalignment)
+        # the target of a moved face is moved like it: its way back to the middle is not in the pixels
+        moved = VLRRule(config.degradation, config.vlr, config.misalignment).moved if config.misalignment else None
+        rule = VLRRule(config.degradation, config.vlr)
         made = rule if rule.by_chance else None
         grid = config.grid if isinstance(config.vlr, VLRRange) else None
         self.train_set = FaceDataset(
-            [*train, *self.extra_rows], seed=config.seed, augment=config.augment, files=files, rule=made, grid=grid
+            [*train, *self.extra_rows],
+            seed=config.seed,
+            augment=config.augment,
+            files=files,
+            rule=made,
+            grid=grid,
+            moved=moved,
         )
-        self.val_set = FaceDataset(val, seed=config.seed, files=files, rule=made, grid=grid)
+        self.val_set = FaceDataset(val, seed=config.seed, files=files, rule=made, grid=grid, moved=moved)
 
     def on_after_batch_transfer(self, batch: FacePixels, dataloader_idx: int) -> FaceBatch:
         """On the device: float32 in [-1, 1], with VLR faces."""

@@ -64,7 +64,8 @@ class EdgeFaceTrainingConfig(RunOptions):
     )
     misalignment: float = option(
         0.0,
-        "VLR is made of HR shifted by up to so many VLR pixels, and for each turned by 5 degrees and zoomed by 7.5 %",
+        "VLR is made of HR shifted by up to so many VLR pixels, and for each turned by 5 degrees and zoomed by 7.5 %; "
+        "the targets are of faces that stay",
         low=0,
         high=2,
     )

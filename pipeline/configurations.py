@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -22,6 +23,7 @@ from earface.data.face_sizes import FILES, NONE, VLRRange, VLRSize, parse_vlr_si
 from earface.data.images import Pixels, read_image
 from earface.data.picture_rows import PictureRow
 from earface.data.pixels import to_model_range, to_uint8
+from earface.data.vlr_rule import Movement
 from earface.nn.upsampler import NO_UPSAMPLER, UPSAMPLER_NAMES, Upsampler
 from earface.training.workers import WorkerLoader
 from facial_rec.config import parse_mixture
@@ -39,18 +41,20 @@ Model = TypeVar("Model", Upsampler, FaceRecognizer)
 
 @dataclass(frozen=True)
 class Condition:
-    """How the probes were downsampled."""
+    """How the probes were downsampled, and moved before if they were."""
 
     vlr_size: str
     degradation: str
+    movement: Movement | None = None  # None: aligned
 
     def __str__(self) -> str:
-        return f"{self.vlr_size} px, {self.degradation}"
+        return f"{self.vlr_size} px, {self.degradation}" + (f", {self.movement}" if self.movement else "")
 
     @property
     def slug(self) -> str:
         """For names of files."""
-        return f"{self.vlr_size}_{self.degradation}"
+        moved = f"_{self.movement.kind}{self.movement.amount:g}" if self.movement else ""
+        return f"{self.vlr_size}_{self.degradation}{moved}"
 
     @property
     def vlr(self) -> VLRSize:
@@ -58,18 +62,30 @@ class Condition:
 
     def plain(self) -> dict[str, str]:
         """For report.json and probes.csv."""
-        return {"vlr_size": self.vlr_size, "degradation": self.degradation}
+        return {
+            "vlr_size": self.vlr_size,
+            "degradation": self.degradation,
+            "movement": "" if self.movement is None else str(self.movement),
+        }
 
 
-def conditions_of(sizes: Sequence[str], degradations: Sequence[str]) -> list[Condition]:
-    """Every size under every degradation, each once. Raises InputError for `files` with several sizes."""
+def conditions_of(
+    sizes: Sequence[str], degradations: Sequence[str], movements: Sequence[Movement] = ()
+) -> list[Condition]:
+    """Every size under every degradation, each aligned and by each movement, and each once.
+
+    Raises InputError for `files` with several sizes, or with a movement.
+    """
     spelled = list(dict.fromkeys(str(parse_vlr_size(size)) for size in sizes))
     if FILES in degradations and len(spelled) > 1:
         raise InputError(
             f"`degradation` {FILES}: a set's own VLR pictures have one size: give one `vlr_size`, "
             f"not {', '.join(spelled)}"
         )
-    return [Condition(size, degradation) for degradation in dict.fromkeys(degradations) for size in spelled]
+    if FILES in degradations and movements:
+        raise InputError(f"`{movements[0].kind}`: VLR pictures of a set (`degradation` {FILES}) stay as they are")
+    ways = [None, *dict.fromkeys(movements)]
+    return [Condition(size, kind, way) for kind in dict.fromkeys(degradations) for size in spelled for way in ways]
 
 
 @dataclass(frozen=True)
@@ -228,10 +244,14 @@ class FaceLoader:
     device: str
 
     def batches(self, rows: Sequence[PictureRow], condition: Condition | None) -> WorkerLoader:
+        moved = None
+        if condition is not None and condition.movement is not None:
+            moved = partial(condition.movement, size=condition.vlr)
         dataset = FaceDataset(
             cast(Sequence[FaceRow], rows),
             seed=self.seed,
             files=condition is not None and condition.degradation == FILES,
+            moved=moved,
         )
         return WorkerLoader(dataset, batch_size=self.batch_size, num_workers=self.num_workers)
 

@@ -22,7 +22,7 @@ from earface.core.progress import progress
 from earface.data.face_folders import require_face_set
 from earface.data.face_sizes import FILES
 from pipeline.ear_options import teacher_file
-from pipeline.options import AUTO, NONE, RESULTS, USUAL_DSR, USUAL_FINETUNED, PipelineEvaluationOptions
+from pipeline.options import AUTO, MOVEMENTS, NONE, RESULTS, USUAL_DSR, USUAL_FINETUNED, PipelineEvaluationOptions
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,6 +96,7 @@ def load_models(options: PipelineEvaluationOptions, device: str) -> Models:
 
 def evaluate_faces(options: PipelineEvaluationOptions, console: Console) -> None:
     from earface.data.face_dataset import refuse_training_identities
+    from earface.data.vlr_rule import Movement
     from earface.nn.inference import choose_device
     from pipeline.configurations import FaceLoader, conditions_of, count_embeddings, known_identities
     from pipeline.evaluation import Stages, evaluate, notes_of
@@ -110,7 +111,8 @@ def evaluate_faces(options: PipelineEvaluationOptions, console: Console) -> None
     models = load_models(options, device)
     protocol = protocol_of(options)
     check_identities(protocol)
-    conditions = conditions_of(options.vlr_size or models.sizes, options.degradation)
+    movements = [Movement(kind, amount) for kind in MOVEMENTS for amount in getattr(options, kind)]
+    conditions = conditions_of(options.vlr_size or models.sizes, options.degradation, movements)
     configurations = {condition: models.configurations_of(condition) for condition in conditions}
     rows = [*protocol.test.rows, *protocol.calibration.rows]
     refuse_training_identities(rows, "this evaluation", known_identities(configurations))

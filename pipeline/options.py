@@ -17,12 +17,14 @@ from pipeline.picture_options import PictureOptions
 AUTO, NONE = "auto", "none"
 USUAL_DSR, USUAL_FINETUNED = "dsr/checkpoints/last.ckpt", "facial_rec/checkpoints/tuned"  # where training puts them
 KINDS = (*DEGRADATIONS, FILES)
+MOVEMENTS: dict[Literal["shift", "turn", "zoom"], float] = {"shift": 8.0, "turn": 90.0, "zoom": 0.5}  # and the most
 REPORT = "report.json"  # last: with it an evaluation is complete
 EVENTS = ".evaluation"  # the end of their names
 _PLOTS = ("cmc", "det_verification", "det_identification", "histograms", "error_reject", "several_pictures", "by_*")
 RESULTS = (
     *(REPORT, "report.html", "probes.csv", f"tensorboard/events.out.tfevents.*{EVENTS}"),
     *(f"plots/*_{kind}_{plot}.png" for kind in KINDS for plot in _PLOTS),
+    *(f"plots/*_{kind}_{way}[0-9]*_{plot}.png" for kind in DEGRADATIONS for way in MOVEMENTS for plot in _PLOTS),
     *(f"plots/ears_{plot}.png" for plot in _PLOTS),
     "plots/over_size_*.png",
 )
@@ -51,8 +53,8 @@ def rate_of(operating_point: str) -> float:
 
 
 FACES_ALONE = (
-    *("pairs", "gallery_camera", "gallery_illumination", "gallery_recording", "vlr_size", "degradation", "finetuned"),
-    *("dsr_checkpoint", "crop"),
+    *("pairs", "gallery_camera", "gallery_illumination", "gallery_recording", "vlr_size", "degradation", *MOVEMENTS),
+    *("finetuned", "dsr_checkpoint", "crop"),
 )
 EARS_ALONE = ("sides", "enroll_sides", "known_names")
 
@@ -197,6 +199,11 @@ class PipelineEvaluationOptions(PeopleOptions, DeviceOptions):
     degradation: tuple[str, ...] = option(
         ("bicubic",), "how VLR is made: one or more of bicubic, area, realistic, mixed, files"
     )
+    shift: tuple[float, ...] = option(
+        (), "and once more for each of these, with the crops of the probes off by so many VLR pixels, such as 0.5 1 2"
+    )
+    turn: tuple[float, ...] = option((), "likewise with the crops turned by so many degrees, such as 5 10")
+    zoom: tuple[float, ...] = option((), "likewise with faces so much larger or smaller, such as 0.075 0.15")
     template_pictures: int = option(
         1, "pictures that are enrolled of a person, of ears of a side, who has more; the others are probes", low=1
     )
@@ -247,6 +254,11 @@ class PipelineEvaluationOptions(PeopleOptions, DeviceOptions):
                 raise InputError(f"`vlr_size`: {error}") from None
         if not self.degradation or not set(self.degradation) <= set(KINDS):
             raise InputError(f"`degradation` {' '.join(self.degradation)}: choose from {', '.join(KINDS)}")
+        for kind, most in MOVEMENTS.items():
+            if wrong := [amount for amount in getattr(self, kind) if not 0 < amount <= most]:
+                raise InputError(
+                    f"`{kind}` {wrong[0]:g}: above 0, and {most:g} at most; aligned probes are always measured"
+                )
         if (self.gallery is None) != (self.probes is None):
             raise InputError("`gallery` and `probes`: give both, or neither")
         if self.gallery is not None and self.pairs is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NotRequired, TypedDict, cast
 
@@ -20,7 +20,7 @@ from earface.data.face_rows import FaceRow, read_faces
 from earface.data.face_sizes import FACE_SIZE, VLRRange, VLRSize
 from earface.data.identity_split import identity_digests
 from earface.data.image_cache import MAX_UNREADABLE
-from earface.data.images import read_ahead, read_image
+from earface.data.images import Pixels, read_ahead, read_image
 from earface.data.names import warn_of_lost_people
 from earface.data.picture_rows import PictureRow
 from earface.data.pixels import to_model_range
@@ -64,7 +64,7 @@ class FaceDataset(Dataset[FaceItem]):
     With `files` HR and VLR are mirrored together and changed in no other way. rule: by which VLR faces are made here,
     by the loader's workers: what chance decides is computed on the CPU, for which a device would wait. grid: side to
     which these are interpolated, `on_grid`, so that faces of several sizes make a batch. draw: which degradation of
-    each picture, without augmentation.
+    each picture, without augmentation. moved: what an HR picture is changed by first, with its key.
     """
 
     def __init__(
@@ -77,9 +77,10 @@ class FaceDataset(Dataset[FaceItem]):
         rule: VLRRule | None = None,
         grid: int | None = None,
         draw: int = 0,
+        moved: Callable[[Pixels, Sequence[int]], Pixels] | None = None,
     ) -> None:
         self.rows, self.seed, self.files = list(rows), seed, files
-        self.rule, self.grid, self.draw = rule, grid, draw
+        self.rule, self.grid, self.draw, self.moved = rule, grid, draw, moved
         self.augmentation = FaceAugmentation(augment, mirror_only=files) if augment != "none" else None
         number = {name: place for place, name in enumerate(sorted({row.identity for row in self.rows}))}
         self.identities = np.array([number[row.identity] for row in self.rows])
@@ -97,6 +98,8 @@ class FaceDataset(Dataset[FaceItem]):
         if self.augmentation is not None:
             pictures = self.augmentation(pictures, (self.seed, epoch, index))
             degradation = (self.seed, epoch + 1, index)  # a picture's own keys have a draw there, and end in a digest
+        if self.moved is not None:
+            pictures[0] = self.moved(pictures[0], degradation)
         hr, *own_vlr = map(torch.from_numpy, pictures)
         item: FaceItem = {
             "hr_pixels": hr,

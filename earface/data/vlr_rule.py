@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -18,7 +19,7 @@ from earface.data.pixels import interpolate, to_model_range, to_uint8
 
 NOT_SQUARE = 0.3  # share of a range's faces whose height is drawn on its own
 TURN, ZOOM = math.radians(5.0), 0.075  # of a face that is misaligned by up to one VLR pixel, at most
-SIZE, MOVE = 2, 3  # end the keys of these draws
+SIZE, MOVE, WAY = 2, 3, 5  # end the keys of these draws
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class VLRRule:
         return by_chance(self.sizes, self.degradation, self.misalignment)
 
     def __call__(self, hr: Pixels, key: Sequence[int]) -> Tensor:
-        size = self.size_of(key)
-        if self.misalignment:
-            hr = misaligned(hr, size, self.misalignment, key)
-        (vlr,) = degrade(self.degradation, to_model_range(torch.from_numpy(hr)[None]), size, [key])
+        moved = self.moved(hr, key)
+        (vlr,) = degrade(self.degradation, to_model_range(torch.from_numpy(moved)[None]), self.size_of(key), [key])
         return to_uint8(vlr)  # exact: `degrade` gives values that an 8-bit file holds
+
+    def moved(self, hr: Pixels, key: Sequence[int]) -> Pixels:
+        """The HR face that the VLR one is made of."""
+        return misaligned(hr, self.size_of(key), self.misalignment, key) if self.misalignment else hr
 
     def size_of(self, key: Sequence[int]) -> VLRSize:
         """The size of a face. In a range the logarithm of a side is uniform: as many from 14 to 21 as from 21 to 32.
@@ -65,11 +68,44 @@ def misaligned(hr: Pixels, size: VLRSize, amount: float, key: Sequence[int]) -> 
     Shifted along each axis by up to `amount` pixels of a VLR face of `size`, turned by up to amount TURN, zoomed by up
     to amount ZOOM, all uniformly and either way.
     """
-    height, width = hr.shape[:2]
     right, down, turn, zoom = np.random.default_rng([*key, MOVE]).uniform(-amount, amount, 4)
+    return _warped(hr, size, (right, down), turn * TURN, 1.0 + zoom * ZOOM)
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far the crop of a VLR face is off, by one kind of error alone: the same for all faces, in ways of chance.
+
+    kind: shift, amount in VLR pixels in any direction; turn, amount in degrees either way; or zoom, where amount .15
+    makes the face 15 % larger or smaller.
+    """
+
+    kind: Literal["shift", "turn", "zoom"]
+    amount: float
+
+    def __str__(self) -> str:
+        by = {"shift": f"{self.amount:g} px", "turn": f"{self.amount:g}°", "zoom": f"{self.amount:.3g}"}
+        return f"{self.kind} {by[self.kind]}"
+
+    def __call__(self, hr: Pixels, key: Sequence[int], size: VLRSize) -> Pixels:
+        """(H, W, 3) uint8 -> the same, moved as the VLR face of `size` made of it is to be; bicubic."""
+        rng = np.random.default_rng([*key, WAY])
+        if self.kind == "shift":
+            direction = rng.uniform(0, 2 * math.pi)
+            by = self.amount * math.cos(direction), self.amount * math.sin(direction)
+            return _warped(hr, size, by, 0.0, 1.0)
+        way = float(rng.choice([-1.0, 1.0]))
+        if self.kind == "turn":
+            return _warped(hr, size, (0.0, 0.0), way * math.radians(self.amount), 1.0)
+        return _warped(hr, size, (0.0, 0.0), 0.0, 1.0 + way * self.amount)
+
+
+def _warped(hr: Pixels, size: VLRSize, shift: tuple[float, float], turn: float, scale: float) -> Pixels:
+    """shift: right and down, pixels of a VLR face of `size`. turn: radians, around the middle. Reflected beyond."""
+    height, width = hr.shape[:2]
     centre = (width - 1) / 2, (height - 1) / 2
-    matrix = cv2.getRotationMatrix2D(centre, math.degrees(turn * TURN), 1.0 + zoom * ZOOM)
-    matrix[:, 2] += right * width / size.width, down * height / size.height
+    matrix = cv2.getRotationMatrix2D(centre, math.degrees(turn), scale)
+    matrix[:, 2] += shift[0] * width / size.width, shift[1] * height / size.height
     moved = cv2.warpAffine(hr, matrix, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(moved, np.uint8)
 

@@ -28,7 +28,7 @@ from earface.data.degradation import bicubic, picture_key
 from earface.data.face_sizes import VLRRange, parse_vlr_size
 from earface.data.images import read_image
 from earface.data.pixels import interpolate, to_model_range, to_uint8
-from earface.data.vlr_rule import VLRRule, on_grid
+from earface.data.vlr_rule import VLRRule, misaligned, on_grid
 from earface.nn.checkpoint import read_checkpoint
 from earface.synthetic.face_set import FaceSet, write_face_set
 from tests.conftest import only_line
@@ -113,7 +113,7 @@ def module_of(root: Path, **changes: object) -> DSRDataModule:
 
 
 def test_views_of_every_face_are_made_by_its_key_with_any_workers(face_set: Path, strangers: Path) -> None:
-    """Extra faces too; the augmented HR face is the target, and VLR is made of it, moved."""
+    """Extra faces too; the augmented HR face, moved, is the target, and VLR is made of it."""
     views = {}
     for workers in (0, 2):
         datamodule = module_of(face_set, extra_hr=(str(strangers),), num_workers=workers, batch_size=6 + workers)
@@ -132,8 +132,10 @@ def test_views_of_every_face_are_made_by_its_key_with_any_workers(face_set: Path
     for (epoch, index), found in views.items():
         assert_same(list(found[0]), list(found[1]))
         (picture,) = augmentation([read_image(rows[index].path)], (5, epoch, index))
-        assert torch.equal(found[0][0], to_model_range(torch.from_numpy(picture[None]))[0])
-        assert torch.equal(found[0][1], on_grid(rule(picture, (5, epoch + 1, index)), 16))
+        key = (5, epoch + 1, index)
+        moved = misaligned(picture, rule.size_of(key), 0.5, key)
+        assert torch.equal(found[0][0], to_model_range(torch.from_numpy(moved[None]))[0])
+        assert torch.equal(found[0][1], on_grid(rule(picture, key), 16))
 
 
 def test_validation_faces_are_the_same_in_every_epoch(face_set: Path) -> None:

@@ -123,9 +123,12 @@ def slow_embeddings(
     resolver = DSR.from_pretrained(dsr) if dsr is not None else None
     found = []
     for row in rows:
-        face = to_model_range(torch.from_numpy(read_image(row.path)[None]))
+        pixels = read_image(row.path)
+        size, keys = parse_vlr_size(condition.vlr_size if condition else "32"), [picture_key(SEED, row.path.stem)]
+        if condition is not None and condition.movement is not None and upsampler != "none":
+            pixels = condition.movement(pixels, keys[0], size)
+        face = to_model_range(torch.from_numpy(pixels[None]))
         if condition is not None and upsampler != "none":
-            size, keys = parse_vlr_size(condition.vlr_size), [picture_key(SEED, row.path.stem)]
             face = degrade(condition.degradation, face, size, keys)
             with torch.no_grad():
                 face = resolver(face) if upsampler == "dsr" and resolver is not None else interpolate(face, 128)

@@ -13,6 +13,7 @@ from dsr import DSR, DSRConfig
 from dsr.upsampler import build_dsr_upsampler
 from earface.core.errors import InputError
 from earface.data.face_rows import FaceRow, read_faces
+from earface.data.vlr_rule import Movement
 from facial_rec.recognizer import FaceRecognizer, load_recognizer
 from pipeline.configurations import (
     Condition,
@@ -197,6 +198,20 @@ def test_one_size_spelled_twice_is_one_condition() -> None:
     ]
 
 
+def test_each_movement_is_one_more_condition_of_each_size_and_degradation() -> None:
+    shift, turn = Movement("shift", 1.0), Movement("turn", 10.0)
+    found = conditions_of(["16", "24"], ["bicubic", "realistic"], [shift, turn, shift])
+    assert [str(each) for each in found[:4]] == [
+        "16 px, bicubic",
+        "16 px, bicubic, shift 1 px",
+        "16 px, bicubic, turn 10°",
+        "24 px, bicubic",
+    ]
+    assert len(found) == len({each.slug for each in found}) == len({str(each.plain()) for each in found}) == 12
+    with pytest.raises(InputError, match=r"`shift`: VLR pictures of a set \(`degradation` files\) stay as they are"):
+        conditions_of(["16"], ["files"], [shift])
+
+
 def test_files_of_several_sizes_are_refused() -> None:
     with pytest.raises(InputError, match=r"`degradation` files: .* one size: give one `vlr_size`, not 16, 24"):
         conditions_of(["16", "24"], ["bicubic", "files"])
@@ -238,7 +253,12 @@ def embeddings(batch_size: int = 4, workers: int = 0) -> EmbeddingCache:
 
 
 @pytest.mark.parametrize(
-    "condition", [BICUBIC, REALISTIC, Condition("24", "bicubic"), Condition("14x20", "mixed")], ids=str
+    "condition",
+    [
+        *(BICUBIC, REALISTIC, Condition("24", "bicubic"), Condition("14x20", "mixed")),
+        *(Condition(VLR, "bicubic", Movement("shift", 2.0)), Condition("14x20", "mixed", Movement("turn", 10.0))),
+    ],
+    ids=str,
 )
 def test_every_configuration_is_embedded_as_by_a_loop(
     condition: Condition, shelf: Path, pretrained: FaceRecognizer, edgeface: Path, faces: list[FaceRow]

@@ -465,6 +465,13 @@ def another_size(folder: Path) -> None:
             "--degradation bicubic foggy",
             "--degradation bicubic foggy: choose from bicubic, area, realistic, mixed, files",
         ),
+        (None, "--shift 1 0", "--shift 0: above 0, and 8 at most; aligned probes are always measured"),
+        (None, "--turn 100", "--turn 100: above 0, and 90 at most"),
+        (
+            None,
+            "--zoom 0.1 --degradation files",
+            "--zoom: VLR pictures of a set (--degradation files) stay as they are",
+        ),
         (None, "--vlr-size 7", "--vlr-size: VLR size '7' is out of range"),
         (None, "--vlr-size huge", "--vlr-size: VLR size 'huge': 32, 24, 16 or 14x16"),
         (None, "--gallery SET", "--gallery and --probes: give both, or neither"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from earface.data.face_rows import read_faces
 from earface.data.face_sizes import VLRRange, VLRSize, parse_vlr_size, parse_vlr_sizes
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import to_model_range, to_uint8
-from earface.data.vlr_rule import NOT_SQUARE, TURN, ZOOM, VLRRule, misaligned
+from earface.data.vlr_rule import NOT_SQUARE, TURN, ZOOM, Movement, VLRRule, misaligned
 
 KEYS = [(7, epoch, index) for epoch in range(1, 21) for index in range(200)]
 
@@ -69,24 +71,42 @@ def test_sizes_fill_the_range_evenly_by_their_logarithm_and_some_are_not_square(
     assert np.mean([size.width != size.height for size in sizes]) == pytest.approx(unequal, abs=0.03)
 
 
-def test_a_misaligned_face_is_shifted_turned_and_zoomed_within_its_bounds_and_up_to_them() -> None:
-    """Seen by two dots: their middle is shifted, the vector between them turned and stretched."""
+def dots_moved(move: Callable[[Pixels], Pixels]) -> list[float]:
+    """What `move` does to a face, seen by two dots: right, down, turn (radians) and zoom."""
     y, x = np.mgrid[:128, :128]
-    dots = [np.exp(-((x - 63.5 - side) ** 2 + (y - 63.5) ** 2) / 18) for side in (-30, 30)]
-    found = []
-    for key in KEYS[:300]:
-        ends = []
-        for dot in dots:
-            picture = np.repeat(np.round(255 * dot).astype(np.uint8)[..., None], 3, axis=2)
-            weight = misaligned(picture, VLRSize(16, 32), 0.5, key)[..., 0].astype(float)
-            ends.append(np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum() - 63.5)
-        across = ends[1] - ends[0]
-        found.append([*(ends[0] + ends[1]) / 2, math.atan2(across[1], across[0]), np.hypot(*across) / 60 - 1])
+    ends = []
+    for side in (-30, 30):
+        dot = np.round(255 * np.exp(-((x - 63.5 - side) ** 2 + (y - 63.5) ** 2) / 18)).astype(np.uint8)
+        weight = move(np.repeat(dot[..., None], 3, axis=2))[..., 0].astype(float)
+        ends.append(np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum() - 63.5)
+    across = ends[1] - ends[0]
+    return [*(ends[0] + ends[1]) / 2, math.atan2(across[1], across[0]), np.hypot(*across) / 60 - 1]
+
+
+def test_a_misaligned_face_is_shifted_turned_and_zoomed_within_its_bounds_and_up_to_them() -> None:
+    found = [dots_moved(partial(misaligned, size=VLRSize(16, 32), amount=0.5, key=key)) for key in KEYS[:300]]
     bounds = np.array([0.5 * 128 / 16, 0.5 * 128 / 32, 0.5 * TURN, 0.5 * ZOOM])
     reached = np.abs(found).max(axis=0) / bounds
     assert (reached < 1.02).all()
     assert (reached > 0.95).all()
     assert (np.abs(np.mean(found, axis=0)) < 0.15 * bounds).all()
+
+
+def test_a_movement_is_of_its_kind_alone_and_as_large_for_every_face_in_all_ways() -> None:
+    size = VLRSize(16, 16)
+    amounts = {"shift": 1.5, "turn": 10.0, "zoom": 0.15}
+    found = {
+        kind: np.array([dots_moved(partial(Movement(kind, amount), key=key, size=size)) for key in KEYS[:60]])
+        for kind, amount in amounts.items()
+    }
+    assert np.hypot(*found["shift"][:, :2].T) == pytest.approx(1.5 * 128 / 16, abs=0.1)
+    assert np.histogram(np.arctan2(*found["shift"][:, :2].T), 4, (-math.pi, math.pi))[0].min() > 4
+    assert np.abs(found["turn"][:, 2]) == pytest.approx(math.radians(10.0), abs=2e-3)
+    assert np.abs(found["zoom"][:, 3]) == pytest.approx(0.15, abs=2e-3)
+    for kind, own in (("turn", 2), ("zoom", 3)):
+        assert 15 < (found[kind][:, own] > 0).sum() < 45
+    for kind, none in (("shift", [2, 3]), ("turn", [0, 1, 3]), ("zoom", [0, 1, 2])):
+        assert np.abs(found[kind][:, none]).max() < 0.1
 
 
 def faces(count: int) -> torch.Tensor:
@@ -134,7 +154,7 @@ def test_without_chance_a_rule_is_the_plain_resize(face_set: object) -> None:
     assert [VLRRule(*each).by_chance for each in chance] == [False, False, True, True, True, True]
 
 
-def test_the_target_of_a_misaligned_face_is_not_moved_and_each_draw_is_another(face_set: object) -> None:
+def test_a_rule_moves_the_vlr_face_alone_and_each_draw_is_another(face_set: object) -> None:
     rows = read_faces(face_set, ("val",))  # type: ignore[arg-type]
     rule = VLRRule("bicubic", VLRSize(16, 16), 1.0)
     views = [FaceDataset(rows, seed=1, rule=rule, draw=draw)[0] for draw in range(3)]
