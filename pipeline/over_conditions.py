@@ -1,9 +1,9 @@
-"""Plots that compare conditions: a metric of every configuration over the size of the probes."""
+"""Plots that compare conditions: metrics of every configuration over the size of the probes, or how far they moved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import sqrt
 from typing import NamedTuple
@@ -22,7 +22,11 @@ from pipeline.plots import LOOKS, figure_of
 from pipeline.recommendations import DEGRADED, FNIR
 
 HR = CONFIGURATIONS[0]  # the same under every condition
-METRICS_OVER_SIZE = ("rank1", FNIR)
+MOVED_BY = {
+    "shift": "crop off by, pixels of the VLR face",
+    "turn": "crop turned by, degrees",
+    "zoom": "face larger or smaller by",
+}
 APART = 0.006  # of the axis, between the error bars of two configurations
 
 
@@ -41,6 +45,7 @@ class Axis:
     name: str
     title: str
     label: str
+    metrics: Sequence[str]
     points: list[Point]
 
     def lines(self, metric: str) -> dict[str, list[tuple[float, Estimate]]]:
@@ -54,18 +59,30 @@ class Axis:
 
 
 def axes_of(results: Sequence[ConditionResult]) -> list[Axis]:
-    """The sizes of faces under each degradation, where there are two or more; nothing of ears."""
-    found: dict[str, list[Point]] = {}
+    """What conditions of faces differ in, where it has two values or more; nothing of ears.
+
+    The sizes of aligned faces under each degradation; and at each size and degradation how far the crops are off by one
+    kind of movement, from 0 on, which is aligned.
+    """
+    found: dict[str, Axis] = {}
     for result in results:
-        if isinstance(result.condition, Condition):
-            size = result.condition.vlr
+        condition = result.condition
+        if not isinstance(condition, Condition):
+            continue
+        words = DEGRADED[condition.degradation].partition(":")[0]
+        if (moved := condition.movement) is None:
+            size = condition.vlr
+            axis = Axis(f"size_{condition.degradation}", words, "side of the face, pixels", ("rank1", FNIR), [])
             point = Point(sqrt(size.width * size.height), str(size), result)
-            found.setdefault(result.condition.degradation, []).append(point)
-    return [
-        Axis(f"size_{degradation}", DEGRADED[degradation].partition(":")[0], "side of the face, pixels", points)
-        for degradation, points in found.items()
-        if len(points) > 1
-    ]
+        else:
+            name, label = f"{moved.kind}_{replace(condition, movement=None).slug}", MOVED_BY[moved.kind]
+            axis = Axis(name, f"{condition.vlr_size} px, {words}", label, ("rank1",), [])
+            point = Point(moved.amount, f"{moved.amount:g}", result)
+        found.setdefault(axis.name, axis).points.append(point)
+        if moved is not None and len(found[axis.name].points) == 1:
+            aligned = (each for each in results if each.condition == replace(condition, movement=None))
+            found[axis.name].points.extend(Point(0.0, "0", each) for each in aligned)
+    return [axis for axis in found.values() if len(axis.points) > 1]
 
 
 def draw_over_conditions(results: Sequence[ConditionResult]) -> dict[str, Figure]:
@@ -73,7 +90,7 @@ def draw_over_conditions(results: Sequence[ConditionResult]) -> dict[str, Figure
     return {
         f"over_{axis.name}_{metric}": figure_of(partial(_draw, axis=axis, metric=metric, lines=lines))
         for axis in axes_of(results)
-        for metric in METRICS_OVER_SIZE
+        for metric in axis.metrics
         if (lines := axis.lines(metric))
     }
 

@@ -34,6 +34,11 @@ DEGRADED = {
     "mixed": "some clean, some as a poor camera takes them",
     "files": "the set's own small pictures",
 }
+MOVED = {
+    "shift": "cut out {0:g} px off",
+    "turn": "turned by {0:g}°",
+    "zoom": "larger or smaller by {0:.3g}",
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,8 @@ class Recommendation:
     @property
     def probes(self) -> str:
         """What the probes are like, in plain words."""
-        return f"{self.condition.vlr_size} px, {DEGRADED[self.condition.degradation]}"
+        moved, words = self.condition.movement, f"{self.condition.vlr_size} px, {DEGRADED[self.condition.degradation]}"
+        return words if moved is None else f"{words}; {MOVED[moved.kind].format(moved.amount)}"
 
     @property
     def pictures(self) -> str:

@@ -104,6 +104,7 @@ def write_report_page(
         titles={name: title for name, (title, _) in METRICS.items()},
         higher_is_better={name: higher for name, (_, higher) in METRICS.items()},
         warnings=warnings_given(), listed=lists_of_warnings(), wording=about.wording, differences=shown_differences,
+        moved=lambda condition: getattr(condition, "movement", None) is not None,  # of faces
         measures=MEASURES, kinds=ERRORS, INSUFFICIENT=INSUFFICIENT, COMPARED=COMPARED,
         names=list(dict.fromkeys(each.name for result in results for each in result.results)),
     )  # fmt: skip
