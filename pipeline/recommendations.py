@@ -35,9 +35,9 @@ DEGRADED = {
     "files": "the set's own small pictures",
 }
 MOVED = {
-    "shift": "cut out {0:g} px off",
-    "turn": "turned by {0:g}°",
-    "zoom": "larger or smaller by {0:.3g}",
+    "shift": "crop off by {0:g} px",
+    "turn": "crop turned by {0:g}°",
+    "zoom": "face {0:.3g} larger or smaller",
 }
 
 
