@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from pipeline.recommendations import FNIR, Recommendation, recommend
 HR, PLAINEST, TUNED, DSR, BOTH = CONFIGURATIONS
 POOR = Condition("16", "realistic")
 UNKNOWN = Estimate(None, reason="7 searches, fewer than 10")
+Recommend = Callable[..., Recommendation]
 Values = dict[str, tuple[float, float]]  # configuration -> its value, and how far it is resampled with the others'
 
 
@@ -34,14 +36,18 @@ def estimate(value: float, wobble: float, samples: int = 200) -> Estimate:
     return Estimate(value, value + wobble * np.linspace(-1, 1, 101), samples)
 
 
-def result(name: str, fnir: Estimate, rank1: Estimate, calibration: CalibrationResult | None = None):
+def result(
+    name: str, fnir: Estimate, rank1: Estimate, calibration: CalibrationResult | None = None
+) -> ConfigurationResult:
     sets = [PictureSets(size, 9, estimate(share, 0.1), UNKNOWN, UNKNOWN) for size, share in ((1, 0.7), (2, 0.9))]
     metrics = {"rank1": rank1, FNIR: fnir}
     nothing = np.empty(0)
     return ConfigurationResult(name, metrics, [], nothing, None, None, {}, {}, None, calibration, picture_sets=sets)
 
 
-def condition_result(results: list[ConfigurationResult], configurations: list[Configuration] | None = None):
+def condition_result(
+    results: list[ConfigurationResult], configurations: list[Configuration] | None = None
+) -> ConditionResult:
     return ConditionResult(POOR, configurations or [], results, [], [])
 
 
@@ -56,7 +62,7 @@ def configurations(edgeface: Path) -> list[Configuration]:
 
 
 @pytest.fixture
-def recommended(configurations: list[Configuration], tmp_path: Path):
+def recommended(configurations: list[Configuration], tmp_path: Path) -> Recommend:
     def of(results: list[ConfigurationResult], **options: str) -> Recommendation:
         (found,) = recommend([condition_result(results, configurations)], options, tmp_path / "report.json")
         return found
@@ -77,7 +83,7 @@ FNIRS: dict[str, tuple[Values, str, str]] = {  # the recommended one, and the be
 
 
 @pytest.mark.parametrize("case", FNIRS)
-def test_the_plainest_that_is_not_significantly_worse_is_recommended(case: str, recommended) -> None:
+def test_the_plainest_that_is_not_significantly_worse_is_recommended(case: str, recommended: Recommend) -> None:
     values, wanted, best = FNIRS[case]
     # a wobble that all share cancels in differences, and a rank-1 that says the opposite decides nothing
     results = [
@@ -91,7 +97,7 @@ def test_the_plainest_that_is_not_significantly_worse_is_recommended(case: str, 
 
 
 @pytest.mark.parametrize(("tuned", "wanted"), [(0.8, TUNED), (0.72, PLAINEST)])
-def test_rank_1_decides_where_fnir_has_too_few_searches(tuned: float, wanted: str, recommended) -> None:
+def test_rank_1_decides_where_fnir_has_too_few_searches(tuned: float, wanted: str, recommended: Recommend) -> None:
     found = recommended([result(PLAINEST, UNKNOWN, estimate(0.7, 0.1)), result(TUNED, UNKNOWN, estimate(tuned, 0.05))])
     assert (found.chosen.name, found.decided_by) == (wanted, "rank1")
     assert "insufficient data" in str(found)
@@ -100,7 +106,7 @@ def test_rank_1_decides_where_fnir_has_too_few_searches(tuned: float, wanted: st
 @pytest.mark.parametrize(
     "rank1", [Estimate(None, reason="no such searches"), Estimate(0.5, None, 40), estimate(0.5, 0.1, samples=9)]
 )
-def test_nothing_is_recommended_where_not_even_rank_1_has_enough(rank1: Estimate, recommended) -> None:
+def test_nothing_is_recommended_where_not_even_rank_1_has_enough(rank1: Estimate, recommended: Recommend) -> None:
     found = recommended([result(PLAINEST, UNKNOWN, estimate(0.7, 0.1)), result(TUNED, UNKNOWN, rank1)])
     plain = found.plain()
     assert (found.chosen, found.commands, plain["recommended"]) == (None, (), None)
@@ -119,7 +125,7 @@ def test_of_ears_and_of_pairs_nothing_is_recommended() -> None:
     ("shares", "wanted"),
     [([0.95], "1"), ([0.5, 0.9, 0.8], "2"), ([0.5, 0.6, 0.7], "not within 4"), ([], "not measured")],
 )
-def test_the_pictures_until_nine_in_ten_are_found(shares: list[float], wanted: str, recommended) -> None:
+def test_the_pictures_until_nine_in_ten_are_found(shares: list[float], wanted: str, recommended: Recommend) -> None:
     sets = [PictureSets(2**power, 9, estimate(share, 0), UNKNOWN, UNKNOWN) for power, share in enumerate(shares)]
     found = recommended([replace(result(PLAINEST, UNKNOWN, estimate(0.5, 0.1)), picture_sets=sets)])
     assert found.pictures == wanted
@@ -138,7 +144,9 @@ def calibrated(count: int, people: int) -> CalibrationResult:
     return CalibrationResult(points, [*operating, OperatingPoint(0.01, people, None, UNKNOWN)], None, UNKNOWN, None)
 
 
-def test_the_commands_are_of_the_recommended_configuration(recommended, tmp_path: Path, edgeface: Path) -> None:
+def test_the_commands_are_of_the_recommended_configuration(
+    recommended: Recommend, tmp_path: Path, edgeface: Path
+) -> None:
     results = [result(PLAINEST, estimate(0.5, 0.1), estimate(0.5, 0.1))]
     results += [result(DSR, estimate(0.1, 0.05), estimate(0.9, 0.1), calibrated(400, 100))]
     found = recommended(results, fusion="norm")
@@ -162,7 +170,7 @@ def test_the_commands_are_of_the_recommended_configuration(recommended, tmp_path
     ],
 )
 def test_without_an_operating_point_there_is_no_command(
-    calibration: CalibrationResult, reason: str, recommended
+    calibration: CalibrationResult, reason: str, recommended: Recommend
 ) -> None:
     found = recommended([result(PLAINEST, estimate(0.5, 0.1), estimate(0.5, 0.1), calibration)])
     assert found.chosen.name == PLAINEST
