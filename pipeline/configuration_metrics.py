@@ -17,6 +17,7 @@ from pipeline.calibration_metrics import NO_CALIBRATION, CalibrationResult, cali
 from pipeline.options import FPIRS
 from pipeline.picture_quality import PictureSets
 from pipeline.protocol import Pair
+from pipeline.quality import Quality
 from pipeline.search import Searches
 
 RANKS = (1, 5, 10)
@@ -62,6 +63,7 @@ class ConfigurationResult:
     calibration: CalibrationResult | None = None  # None: without searches
     error_rejects: Mapping[str, Mapping[str, ErrorReject]] = field(default_factory=dict)  # by measure, kind of error
     picture_sets: Sequence[PictureSets] = ()  # of 1, 2, 4, ... pictures
+    quality: Quality = field(default_factory=dict)  # of the probes
 
 
 @dataclass(frozen=True)

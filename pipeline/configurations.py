@@ -264,20 +264,30 @@ class FaceLoader:
         return with_vlr(on_device(batch, self.device), condition.degradation, condition.vlr)["vlr"]
 
     @torch.no_grad()
-    def pictures_of(self, failure: Failure, result: ConditionResult) -> dict[str, Pixels]:
-        """By caption: the probe, VLR and enlarged by each upsampler, its mate, and the person it was taken for."""
+    def enlarged(self, rows: Sequence[PictureRow], result: ConditionResult) -> list[dict[str, Pixels]]:
+        """Of each probe the VLR face, under NONE, and what each upsampler makes of it, by its name."""
         condition = cast(Condition, result.condition)
         configurations = cast(Sequence[Configuration], result.configurations)
-        vlr = self.vlr(next(iter(self.batches([failure.probe], condition))), condition)
-        upsamplers = {each.upsampler.name: each.upsampler for each in configurations}
-        upsamplers.pop(NONE, None)
-        return {
-            f"probe, {condition.vlr_size} px": to_uint8(vlr[0]).cpu().numpy(),
-            **{
-                UPSAMPLER_NAMES[name]: to_uint8(upsampler.enlarge(vlr)[0]).cpu().numpy()
-                for name, upsampler in upsamplers.items()
-            },
-            "HR": read_image(failure.probe.path),
-            f"taken for {failure.wrong.identity}": read_image(failure.wrong.path),
-            f"is {failure.right.identity}": read_image(failure.right.path),
-        }
+        upsamplers = {each.name: each for each in (NO_UPSAMPLER, *(own.upsampler for own in configurations))}
+        found: list[dict[str, Pixels]] = []
+        for batch in self.batches(rows, condition) if rows else ():
+            vlr = self.vlr(batch, condition)
+            made = {name: to_uint8(each.enlarge(vlr)).cpu().numpy() for name, each in upsamplers.items()}
+            found += [{name: pixels[place] for name, pixels in made.items()} for place in range(len(vlr))]
+        return found
+
+    def pictures_of(self, failures: Sequence[Failure], result: ConditionResult) -> list[dict[str, Pixels]]:
+        """By caption: the probe, VLR and enlarged by each upsampler, its mate, and the person it was taken for."""
+        size = cast(Condition, result.condition).vlr_size
+        found = []
+        for failure, own in zip(failures, self.enlarged([each.probe for each in failures], result), strict=True):
+            found.append(
+                {
+                    f"probe, {size} px": own.pop(NONE),
+                    **{UPSAMPLER_NAMES[name]: pixels for name, pixels in own.items()},
+                    "HR": read_image(failure.probe.path),
+                    f"taken for {failure.wrong.identity}": read_image(failure.wrong.path),
+                    f"is {failure.right.identity}": read_image(failure.right.path),
+                }
+            )
+        return found

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from ear_teacher.ear_reader import EarReader, EarSource
 from ear_teacher.metrics.baselines import hog_features
 from ear_teacher.recognition.loading import TrainedEarRecognizer
+from earface.data.face_sizes import NONE
 from earface.data.images import Pixels
 from earface.data.npy import TeacherData
 from earface.data.pixels import to_model_range
@@ -136,15 +137,21 @@ class EarEmbeddings:
         own = torch.stack([self._quality[row.path] for row in rows]) if rows else torch.empty(0, len(COMPUTED))
         return dict(zip(COMPUTED, own.numpy().T, strict=True))
 
-    def pictures_of(self, failure: Failure, result: ConditionResult) -> dict[str, Pixels]:
+    def enlarged(self, rows: Sequence[EarPicture], result: ConditionResult) -> list[dict[str, Pixels]]:
+        """Of each probe the picture that the recogniser sees, under `none`."""
+        return [{NONE: self.picture(row)} for row in rows]
+
+    def pictures_of(self, failures: Sequence[Failure], result: ConditionResult) -> list[dict[str, Pixels]]:
         """By caption, as the recogniser sees them: the probe, the person it was taken for, and its mate."""
-        shown = {
-            "probe": failure.probe,
-            f"taken for {failure.wrong.identity}": failure.wrong,
-            f"is {failure.right.identity}": failure.right,
-        }
-        return {
-            f"{name}{EAR_OF_SIDE[row.side]}": self.picture(row)
-            for name, row in shown.items()
-            if isinstance(row, EarPicture)
-        }
+        return [
+            {
+                f"{name}{EAR_OF_SIDE[row.side]}": self.picture(row)
+                for name, row in (
+                    ("probe", failure.probe),
+                    (f"taken for {failure.wrong.identity}", failure.wrong),
+                    (f"is {failure.right.identity}", failure.right),
+                )
+                if isinstance(row, EarPicture)
+            }
+            for failure in failures
+        ]

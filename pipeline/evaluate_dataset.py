@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation import ConditionResult
     from pipeline.protocol import Protocol
     from pipeline.report_data import About
-    from pipeline.report_page import FailurePictures
+    from pipeline.report_page import ReportPictures
 
 TABLE_WIDTH = 150
 
@@ -211,14 +211,14 @@ def report(
     options: PipelineEvaluationOptions,
     about: About,
     results: Sequence[ConditionResult],
-    pictures: FailurePictures,
+    pictures: ReportPictures,
     console: Console,
 ) -> None:
     """Write and print it."""
     from pipeline.report import print_report, write_report
 
-    answers = write_report(Path(options.out), about, results, pictures if options.pictures else None)
-    print_report(console, about, results, answers)
+    summary = write_report(Path(options.out), about, results, pictures if options.pictures else None)
+    print_report(console, about, results, summary)
     console.print(
         f"report.html, report.json, probes.csv, plots, tensorboard: {options.out}",
         soft_wrap=True,

@@ -185,6 +185,7 @@ class _Evaluation:
                 found,
                 error_rejects=error_rejects(searches, quality, trials.resampling),
                 picture_sets=sets_measured(ranks, self.settings.bootstrap, self.settings.seed),
+                quality=quality,
             )
 
     def _weights(

@@ -27,6 +27,7 @@ RESULTS = (
     *(f"plots/*_{kind}_{plot}.png" for kind in KINDS for plot in _PLOTS),
     *(f"plots/*_{kind}_{way}[0-9]*_{plot}.png" for kind in DEGRADATIONS for way in MOVEMENTS for plot in _PLOTS),
     *(f"plots/ears_{plot}.png" for plot in _PLOTS),
+    *(f"plots/over_{axis}_*.png" for axis in ("size", *MOVEMENTS)),
 )
 Fusion = Literal["mean", "norm", "quality"]
 FUSION_HELP = (

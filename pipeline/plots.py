@@ -37,24 +37,25 @@ def draw(results: Sequence[ConfigurationResult]) -> dict[str, Figure]:
     """Name -> plot, of everything that there are data for. results: one for each configuration."""
     figures = {}
     if any(len(each.cmc) for each in results):
-        figures["cmc"] = _figure(lambda axes: _cmc(axes, results))
+        figures["cmc"] = figure_of(lambda axes: _cmc(axes, results))
     if verification := [(each.name, each.verification) for each in results if each.verification]:
-        figures["det_verification"] = _figure(lambda axes: _det(axes, verification, "FMR", "FNMR"))
+        figures["det_verification"] = figure_of(lambda axes: _det(axes, verification, "FMR", "FNMR"))
     if identification := [(each.name, each.identification) for each in results if each.identification]:
-        figures["det_identification"] = _figure(lambda axes: _det(axes, identification, "FPIR", "FNIR"))
+        figures["det_identification"] = figure_of(lambda axes: _det(axes, identification, "FPIR", "FNIR"))
     figures["histograms"] = _histograms(results)
     if any(len(curves["rank1_error"].errors) for curves in results[-1].error_rejects.values()):
-        figures["error_reject"] = _figure(lambda axes: _error_reject(axes, results[-1]))
+        figures["error_reject"] = figure_of(lambda axes: _error_reject(axes, results[-1]))
     if any(len(each.picture_sets) > 1 for each in results):
-        figures["several_pictures"] = _figure(lambda axes: _several_pictures(axes, results))
+        figures["several_pictures"] = figure_of(lambda axes: _several_pictures(axes, results))
     for kind in results[0].breakdown:
         if len(results[0].breakdown[kind]) > 1:
             name = "by_" + re.sub(r"\W", "_", kind)[:60]  # of a column, anyone's
-            figures[name] = _figure(lambda axes, kind=kind: _breakdown(axes, results, kind))  # type: ignore[misc]
+            figures[name] = figure_of(lambda axes, kind=kind: _breakdown(axes, results, kind))  # type: ignore[misc]
     return figures
 
 
-def _figure(fill: Callable[[Axes], None]) -> Figure:
+def figure_of(fill: Callable[[Axes], None]) -> Figure:
+    """One pair of axes, which `fill` draws in, with a legend below."""
     with mpl.rc_context(STYLE):
         figure = Figure((WIDTH, HEIGHT), layout="constrained")
         fill(axes := figure.subplots())

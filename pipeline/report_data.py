@@ -13,11 +13,13 @@ from earface.core.notices import lists_of_warnings, warnings_given
 from earface.data.face_sizes import NONE
 from earface.data.tables import write_csv
 from earface.metrics.error_reject import REJECTED
-from earface.metrics.resampling import LEVEL, Estimate
+from earface.metrics.resampling import LEVEL
 from pipeline.calibration import Calibration
 from pipeline.configuration_metrics import METRICS, AtThreshold, ConfigurationResult
+from pipeline.estimates import in_short, plain_estimate
 from pipeline.evaluation import AnyCondition, AnyConfiguration, ConditionResult, Difference
 from pipeline.protocol import Protocol
+from pipeline.recommendations import Recommendation
 
 CONVENTION = (
     "ISO/IEC 19795-1. The gallery is HR, with one template per person; a score is a cosine. A score equal to the "
@@ -140,7 +142,12 @@ def shown_differences(result: ConditionResult, metric: str) -> list[Difference]:
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
-def as_plain(about: About, results: Sequence[ConditionResult], answers: Sequence[str]) -> dict[str, Any]:
+def as_plain(
+    about: About,
+    results: Sequence[ConditionResult],
+    answers: Sequence[str],
+    recommendations: Sequence[Recommendation],
+) -> dict[str, Any]:
     """The content of report.json."""
     return {
         "modality": about.wording.modality,
@@ -158,6 +165,7 @@ def as_plain(about: About, results: Sequence[ConditionResult], answers: Sequence
         "warnings": warnings_given(),
         "listed": lists_of_warnings(),  # what a warning only counts
         "answers": list(answers),
+        "recommendations": [each.plain() for each in recommendations],
         "conditions": [_plain_condition(result, about) for result in results],
         "seconds": {name: round(value, 2) for name, value in about.seconds.items()},
     }
@@ -170,11 +178,11 @@ def _plain_condition(result: ConditionResult, about: About) -> dict[str, Any]:
             {
                 "name": each.name,
                 **own.plain(),
-                "measured": {name: _plain(estimate) for name, estimate in each.metrics.items()},
+                "measured": {name: plain_estimate(estimate) for name, estimate in each.metrics.items()},
                 "thresholds": [_plain_threshold(threshold) for threshold in each.thresholds],
                 "cmc": each.cmc.tolist(),
                 "breakdown": {
-                    kind: {value: _plain(estimate) for value, estimate in values.items()}
+                    kind: {value: plain_estimate(estimate) for value, estimate in values.items()}
                     for kind, values in each.breakdown.items()
                 },
                 **_plain_calibration(own, each, result.condition, about),
@@ -183,7 +191,7 @@ def _plain_condition(result: ConditionResult, about: About) -> dict[str, Any]:
             for own, each in zip(result.configurations, result.results, strict=True)
         ],
         "differences": [
-            {"of": each.of, "to": each.to, "measure": each.metric, **_plain(each.estimate)}
+            {"of": each.of, "to": each.to, "measure": each.metric, **plain_estimate(each.estimate)}
             for each in result.differences
         ],
     }
@@ -206,10 +214,15 @@ def _plain_calibration(
         int(str(about.options.get("template_pictures", 1))),
     )
     points = [
-        {"fpir": each.rate, "gallery": each.size, "threshold": each.threshold, "measured": _plain(each.measured)}
+        {
+            "fpir": each.rate,
+            "gallery": each.size,
+            "threshold": each.threshold,
+            "measured": plain_estimate(each.measured),
+        }
         for each in found.operating
     ]
-    costs = {"cllr": _plain(found.cllr), "cllr_min": found.cllr_min}
+    costs = {"cllr": plain_estimate(found.cllr), "cllr_min": found.cllr_min}
     return {"calibration": {**kept.plain(), "operating_points": points, **costs}}
 
 
@@ -217,7 +230,7 @@ def _plain_quality(result: ConfigurationResult) -> dict[str, Any]:
     """Error-versus-reject curves, and what several pictures are worth; of each what was measured."""
     curves = {
         measure: {
-            kind: {"area": _plain(each.area)}
+            kind: {"area": plain_estimate(each.area)}
             | ({"ideal": each.ideal, "errors": each.errors.tolist()} if len(each.errors) else {})
             for kind, each in own.items()
         }
@@ -225,24 +238,17 @@ def _plain_quality(result: ConfigurationResult) -> dict[str, Any]:
     }
     sets = [
         {"pictures": each.pictures, "people": each.people}
-        | {name: _plain(getattr(each, name)) for name in ("rank1", "single", "gain")}
+        | {name: plain_estimate(getattr(each, name)) for name in ("rank1", "single", "gain")}
         for each in result.picture_sets
     ]
     rejects = {"rejected": REJECTED.tolist(), "measures": curves}
     return ({"error_reject": rejects} if curves else {}) | ({"several_pictures": sets} if sets else {})
 
 
-def _plain(estimate: Estimate) -> dict[str, Any]:
-    if estimate.value is None:
-        return {"value": None, "insufficient_data": estimate.reason}
-    low, high = estimate.interval() or (None, None)
-    return {"value": estimate.value, "low": low, "high": high, "samples": estimate.samples}
-
-
 def _plain_threshold(each: AtThreshold) -> dict[str, Any]:
     negative, positive = ("fnir", "fpir") if each.kind == "identification" else ("fnmr", "fmr")
     plain = {"kind": each.kind, "threshold": each.threshold, "from": each.origin}
-    return plain | {negative: _plain(each.false_negative), positive: _plain(each.false_positive)}
+    return plain | {negative: plain_estimate(each.false_negative), positive: plain_estimate(each.false_positive)}
 
 
 def write_probes(path: Path, protocol: Protocol, results: Sequence[ConditionResult]) -> None:
@@ -280,16 +286,7 @@ def errors_at_threshold(results: Sequence[ConfigurationResult]) -> str:
         at = {threshold.kind: threshold for threshold in each.thresholds if threshold.origin == "given"}
         negative, positive = ("FNIR", "FPIR") if "identification" in at else ("FNMR", "FMR")
         given = at.get("identification") or at["verification"]
-        parts.append(f"{each.name} {negative} {_share(given.false_negative)} {positive} {_share(given.false_positive)}")
+        parts.append(
+            f"{each.name} {negative} {in_short(given.false_negative)} {positive} {in_short(given.false_positive)}"
+        )
     return "; ".join(parts)
-
-
-def _share(estimate: Estimate) -> str:
-    return "?" if estimate.value is None else f"{estimate.value:.1%}"
-
-
-def cell(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "insufficient"
-    interval = estimate.interval()
-    return f"{estimate.value:.1%}" + ("" if interval is None else f"\n{interval[0]:.1%} - {interval[1]:.1%}")

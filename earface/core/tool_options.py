@@ -53,7 +53,14 @@ def add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help=OVERWRITE_HELP)
 
 
+def typed(command: str, **options: object) -> str:
+    """A command as it is typed. command: `ears train`; options: its flags and their values, True: the flag alone."""
+    words = command.split()
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [str(value)])
+    return f"earface {shlex.join(words)}"
+
+
 def next_step(command: str, **options: object) -> str:
-    """The line that says what to type next. command: `ears train`; options: its flags and their values."""
-    words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    return f"next: earface {shlex.join([*command.split(), *words])}"
+    """The line that says what to type next."""
+    return f"next: {typed(command, **options)}"

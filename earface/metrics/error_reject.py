@@ -15,7 +15,7 @@ from earface.metrics.resampling import Estimate, Resampling
 from earface.metrics.verification import FEWEST_FALSE_ACCEPTS
 
 Floats = NDArray[np.floating]
-REJECTED = np.linspace(0.0, 0.5, 26)  # shares of the probes
+REJECTED = np.linspace(0.0, 0.5, 51)  # shares of the probes
 AT_ONCE = 2**23  # weights of replicates
 
 

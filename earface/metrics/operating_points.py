@@ -8,6 +8,7 @@ sizes alone, and `fpir_of_part` measures what it predicts.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -57,6 +58,14 @@ class OperatingPoints:
             few = too_few(self.searches, "searches", own)
             raise InputError(f"{INSUFFICIENT} for FPIR {rate:g} among {size:,} people: {few}")
         return self.thresholds[int(np.searchsorted(self.reached, allowed, side="right")) - 1]
+
+    def largest_gallery(self, rate: float) -> int:
+        """The most people among whom the threshold for this FPIR is known; 0: for no gallery.
+
+        `threshold` solved for the size at which FEWEST_FALSE_ACCEPTS of the searches decide it.
+        """
+        fewest = FEWEST_FALSE_ACCEPTS / self.searches
+        return int(self.others * math.log1p(-rate) / math.log1p(-fewest) + 1e-9) if fewest < 1 else 0
 
 
 def fpir_of_part(

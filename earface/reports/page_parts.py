@@ -1,30 +1,39 @@
-"""What the pages of runs share: their environment of templates, and pictures inside them."""
+"""What the pages of runs and evaluations share: templates, their style, and pictures inside them."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from earface.core.files import atomic_write
 from earface.data.images import Pixels, read_image
 
+OWN = "earface.reports"
 JPEG_QUALITY = 85
 LONGEST_SIDE = 1600  # px
 
 
-def write_page(path: Path, template: str, **content: Any) -> None:
-    """An HTML file that needs no other. template: a file of this folder."""
+def write_page(
+    path: Path,
+    template: str,
+    package: str = OWN,
+    filters: Mapping[str, Callable[..., str]] | None = None,
+    **content: Any,
+) -> None:
+    """An HTML file that needs no other. template: a file of `package`, which may include those of this folder."""
     environment = Environment(
-        loader=PackageLoader("earface.reports", "."),
+        loader=ChoiceLoader([PackageLoader(package, "."), PackageLoader(OWN, ".")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters.update(filters or {})
     html = environment.get_template(template).render(**content)
     with atomic_write(path) as temporary:
         temporary.write_text(html, encoding="utf-8", errors="backslashreplace")

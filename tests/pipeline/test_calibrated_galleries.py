@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +142,28 @@ def test_the_report_s_sets_of_pictures_are_searched_for_as_by_a_loop(
         assert each["rank1"]["value"] == pytest.approx(np.mean(hits))
         assert each["people"] == len(set(owners))
     assert set(row["error_reject"]["measures"]) == {"mirror", "norm", "sharpness"}  # the size is one for all
+
+
+def test_the_recommended_commands_enrol_and_identify_as_they_are_printed(
+    evaluated: Path, enrolled: Path, people: Path, tmp_path: Path
+) -> None:
+    """In the largest gallery that they are said to serve, and in no larger one. Too few searches for FNIR: rank-1."""
+    (found,) = read_report(evaluated)["recommendations"]
+    assert (found["recommended"]["name"], found["decided_by"]) == ("bicubic + pretrained", "rank1")
+    everyone = sorted(enrolled.iterdir())
+    assert found["largest_gallery"] == len(everyone) - 1
+    for count, wanted in ((len(everyone) - 1, 0), (len(everyone), 2)):
+        photographs, gallery, out = (tmp_path / f"{count}" / name for name in ("people", "gallery.npz", "out"))
+        for folder in everyone[:count]:
+            shutil.copytree(folder, photographs / folder.name)
+        places = {"photographs/": str(photographs), "gallery.npz": str(gallery), "small_faces/": str(people)}
+        (_, *enrolling), (_, *identifying) = (
+            [places.get(word, word) for word in shlex.split(command)[1:]] for command in found["commands"]
+        )
+        assert enroll([*enrolling, "--aligned", "--device", "cpu"]) == 0
+        assert Gallery.load(gallery).metadata["calibration"]["name"] == LOW
+        assert identify([*identifying, "--device", "cpu", "--pictures", "0", "--out", str(out)]) == wanted
+    assert {row["operating_point"] for row in rows_in(tmp_path / "5" / "out")} == {"fpir=0.1"}
 
 
 # -- enrolling ---------------------------------------------------------------------------------------------------------

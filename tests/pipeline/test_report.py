@@ -18,12 +18,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dsr.upsampler import build_dsr_upsampler
 from earface.data.face_rows import FaceRow
 from earface.data.images import read_image
+from earface.metrics.error_reject import ErrorReject
+from earface.metrics.resampling import Estimate
 from facial_rec.recognizer import load_recognizer
 from pipeline.configurations import FaceLoader, Models, conditions_of
 from pipeline.evaluation import ConditionResult, notes_of
+from pipeline.over_conditions import axes_of
 from pipeline.protocol import Enrolment, GalleryRule, Protocol, from_dataset
+from pipeline.recommendations import RULE
+from pipeline.rejected import LOWEST
 from pipeline.report import print_report, write_report
 from pipeline.report_data import About, write_probes
+from pipeline.stages import staged_faces
 from tests.conftest import VLR
 from tests.pipeline.small import draw_faces, dsr_folder, evaluated, read_probes, read_report
 
@@ -72,6 +78,10 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text.append(data)
+
+    @property
+    def said(self) -> str:
+        return "".join(self.text)
 
     def of(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
@@ -210,17 +220,56 @@ def test_the_page_needs_no_other_file_and_runs_nothing(made: Made) -> None:
 def test_the_page_s_links_lead_to_its_conditions(made: Made) -> None:
     page = Page(made.out / "report.html")
     targets = {f"#{attributes['id']}" for _, attributes in page.tags if "id" in attributes}
-    assert [attributes["href"] for attributes in page.of("a")] == ["#16_bicubic", "#24_bicubic"]
-    assert {"#16_bicubic", "#24_bicubic"} <= targets
+    links = [attributes["href"] for attributes in page.of("a")]
+    assert set(links) <= targets
+    assert links == ["#choice", "#compared", "#stages", "#rejects", "#16_bicubic", "#24_bicubic", "#method"]
 
 
-def test_the_page_begins_with_all_conditions_side_by_side(made: Made) -> None:
+def test_the_page_begins_with_what_compares_the_conditions(made: Made) -> None:
     text = Page(made.out / "report.html").text
-    first = text[text.index("rank-1") : text.index("identities enrolled")]
+    headings = ("Which of these for my camera?", "All conditions side by side", "The same faces at each stage")
+    places = [text.index(each) for each in (*headings, "What quality rejects", "Each condition")]
+    assert places == sorted(places)
     for result in made.results:
-        assert str(result.condition) in first
+        assert str(result.condition) in text[places[1] : places[2]]
         for each in result.results:
-            assert f"{each.metrics['rank1'].value:.1%}" in first
+            assert f"{each.metrics['rank1'].value:.1%}" in text[places[1] : places[2]]
+
+
+def test_the_curves_over_the_size_are_of_the_report_s_numbers(made: Made) -> None:
+    lines = axes_of(made.results)[0].lines("rank1")
+    conditions = read_report(made.out)["conditions"]
+    reported = {row["name"]: [] for condition in conditions for row in condition["rows"]}
+    for condition in conditions:
+        for row in condition["rows"]:
+            reported[row["name"]].append((float(condition["vlr_size"]), row["measured"]["rank1"]["value"]))
+    assert {name: [(x, each.value) for x, each in own] for name, own in lines.items()} == reported
+
+
+def test_recommendations_are_in_the_report_and_on_the_page(made: Made) -> None:
+    """12 mated probes are too few for FNIR at FPIR .1, so that rank-1 decides, and for a threshold."""
+    page, found = Page(made.out / "report.html"), read_report(made.out)["recommendations"]
+    assert [each["vlr_size"] for each in found] == ["16", "24"]
+    for each, result in zip(found, made.results, strict=True):
+        assert each["recommended"]["name"] in [own.name for own in result.results][1:]
+        assert each["decided_by"] == "rank1"
+        assert each["commands"] == []
+        assert f"{each['recommended']['rank1']['value']:.1%}" in page.text
+    assert RULE in page.text
+
+
+def test_faces_are_shown_at_every_stage_with_the_scores_of_probes_csv(made: Made) -> None:
+    page, lines = Page(made.out / "report.html"), read_probes(made.out)
+    faces = staged_faces(made.results, made.about.protocol.test)
+    alts = [attributes["alt"] for attributes in page.of("img")]
+    assert alts.count("VLR, 16 px, bicubic") == alts.count("interpolated, 24 px, bicubic") == len(faces) == 3
+    assert alts.count("DSR, 16 px, bicubic") == 3
+    assert "DSR, 24 px, bicubic" not in alts  # there is no super-resolver for it
+    for face in faces:
+        own = [line for line in lines if line["file"] == face.probe.name and line["row"] != "HR"]
+        assert len(own) == 3
+        for line in own:
+            assert f"{float(line['mated_score']):.2f} ({line['rank']})" in page.said
 
 
 def test_the_page_shows_every_configuration_and_every_failure(made: Made) -> None:
@@ -241,11 +290,18 @@ def test_the_page_shows_every_configuration_and_every_failure(made: Made) -> Non
 
 
 def test_without_pictures_no_face_is_in_the_folder_or_the_page(made: Made, tmp_path: Path) -> None:
-    """Of an earlier report, too; the failures are named all the same."""
-    write_report(tmp_path, made.about, bare(made.results), made.faces)
-    assert "data:image/jpeg" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    write_report(tmp_path, made.about, bare(made.results), None)
+    """Of an earlier report, too; the failures are named all the same, and what quality rejects is in numbers."""
+    results = [with_rejects(result) for result in bare(made.results)]
+    sentence = "The sharpness predicts errors of"
+    write_report(tmp_path, made.about, results, made.faces)
     page = Page(tmp_path / "report.html")
+    assert sentence in page.said
+    assert [each["alt"] for each in page.of("img")].count("a probe of low quality") == 2 * LOWEST
+    write_report(tmp_path, made.about, results, None)
+    page = Page(tmp_path / "report.html")
+    assert sentence in page.said
+    assert "rejecting the worst 10 %, 25 % or 50 % leaves 44.0%, 35.0% or 20.0%" in page.said
+    assert "The same faces at each stage" not in page.text
     assert page.of("img")
     assert {(each["src"] or "").partition(";")[0] for each in page.of("img")} == {"data:image/svg+xml"}
     assert all(b"<image" not in base64.b64decode((each["src"] or "").partition(",")[2]) for each in page.of("img"))
@@ -284,25 +340,35 @@ def bare(results: list[ConditionResult]) -> list[ConditionResult]:
     ]
 
 
+def with_rejects(result: ConditionResult) -> ConditionResult:
+    """The last configuration's errors predicted by sharpness."""
+    curve = ErrorReject(np.linspace(0.5, 0.2, 51), Estimate(0.7, np.linspace(0.6, 0.8, 11)), 0.3)
+    last = result.results[-1]
+    assert last.searches is not None
+    quality = {"sharpness": np.arange(len(last.searches.rank), dtype=float)}
+    last = replace(last, error_rejects={"sharpness": {"rank1_error": curve}}, quality=quality)
+    return replace(result, results=[*result.results[:-1], last])
+
+
 def hostile(made: Made) -> tuple[About, list[ConditionResult]]:
     """Names that no file system would take, and one that is no Unicode."""
-    result = bare(made.results)[0]
+    result = with_rejects(bare(made.results)[0])
 
     def renamed(row: FaceRow) -> FaceRow:
-        return replace(row, name=f"{SCRIPT}\udcff.png", identity=IMAGE)
+        return replace(row, name=f"{SCRIPT}\udcff.png", identity=f"{IMAGE} {row.identity}")
 
     failures = [
         replace(each, probe=renamed(each.probe), right=renamed(each.right), wrong=renamed(each.wrong))
         for each in result.failures
     ]
-    renamed_results = [replace(own, name=f"{SCRIPT} {place}") for place, own in enumerate(result.results)]
-    estimate = renamed_results[0].metrics["rank1"]
-    renamed_results = [replace(own, breakdown={IMAGE: {SCRIPT: estimate}}) for own in renamed_results]
+    estimate = result.results[0].metrics["rank1"]
+    results = [replace(own, breakdown={IMAGE: {SCRIPT: estimate}}) for own in result.results]
     test = made.about.protocol.test
-    protocol = Protocol(SCRIPT, Enrolment(test.gallery, [renamed(row) for row in test.probes]), Enrolment([], []))
+    gallery, probes = ([renamed(row) for row in rows] for rows in (test.gallery, test.probes))
+    protocol = Protocol(SCRIPT, Enrolment(gallery, probes), Enrolment([], []))
     models = {SCRIPT: {"kind": IMAGE, "digest": SCRIPT, "contract": ""}}
     about = replace(made.about, dataset=IMAGE, protocol=protocol, models=models, notes=[SCRIPT], left_out=[IMAGE])
-    return about, [replace(result, results=renamed_results, failures=failures)]
+    return about, [replace(result, results=results, failures=failures)]
 
 
 def test_names_that_look_like_html_stay_text(made: Made, tmp_path: Path) -> None:
@@ -310,13 +376,15 @@ def test_names_that_look_like_html_stay_text(made: Made, tmp_path: Path) -> None
     write_report(tmp_path, about, results, made.faces)
     page = Page(tmp_path / "report.html")
     assert page.foreign == []
-    assert f"{SCRIPT} 0" in page.text
     assert SCRIPT in page.text
     assert IMAGE in page.text
-    assert f"taken for {IMAGE}" in page.text
-    assert {attributes.get("alt") for attributes in page.of("img")} >= {f"taken for {IMAGE}"}
-    assert read_report(tmp_path)["conditions"][0]["rows"][0]["name"] == f"{SCRIPT} 0"
-    assert {line["identity"] for line in read_probes(tmp_path)} == {IMAGE}
+    taken = {f"taken for {failure.wrong.identity}" for failure in results[0].failures}
+    assert all(each.startswith(f"taken for {IMAGE}") and each in page.text for each in taken)
+    assert {attributes.get("alt") for attributes in page.of("img")} >= taken
+    for face in staged_faces(results, about.protocol.test):
+        assert f"{face.probe.identity}, {100 * face.quantile:.0f}th percentile" in page.text
+    assert list(read_report(tmp_path)["conditions"][0]["rows"][0]["breakdown"]) == [IMAGE]
+    assert all(line["identity"].startswith(IMAGE) for line in read_probes(tmp_path))
 
 
 def test_names_that_look_like_markup_are_printed_as_they_are(made: Made, capsys: pytest.CaptureFixture[str]) -> None:

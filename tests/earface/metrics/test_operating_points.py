@@ -58,3 +58,18 @@ def test_the_formula_predicts_the_fpir_of_parts_where_comparisons_are_independen
     for size in (1, 10, 50):
         measured = float(np.mean(fpir_of_part(scores.ravel(), of, 4000, threshold, size)))
         assert measured == pytest.approx(fpir_in_gallery(0.1, 100, size), rel=0.08)
+
+
+@pytest.mark.parametrize("count", [10, 11, 60, 523])
+@pytest.mark.parametrize("rate", [0.3, 0.1, 0.01])
+def test_the_largest_gallery_is_the_last_that_has_a_threshold(count: int, rate: float) -> None:
+    points = OperatingPoints.fit(np.random.default_rng(0).normal(size=count), 50)
+
+    def known(size: int) -> bool:
+        try:
+            points.threshold(rate, size)
+        except InputError:
+            return False
+        return True
+
+    assert points.largest_gallery(rate) == max((size for size in range(1, 1200) if known(size)), default=0)
