@@ -333,5 +333,5 @@ def test_the_pair_of_configurations_fits_together(monkeypatch: pytest.MonkeyPatc
     second = parsed_finetuning(["--config", "configs/edgeface_blind.yaml"])
     for name in ("vlr_size", "degradation", "misalignment", "extra_hr", "dataset_root"):
         assert getattr(first, name) == getattr(second, name), name
-    assert (str(first.vlr), first.grid, first.variant) == ("14-32", 32, "small")
+    assert (str(first.vlr), first.grid, first.base_channels, first.residual_blocks) == ("14-32", 32, 64, 12)
     assert second.dsr_checkpoint == f"{first.checkpoint_dir}/last.ckpt"
