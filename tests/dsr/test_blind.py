@@ -331,7 +331,7 @@ def test_the_pair_of_configurations_fits_together(monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(PROJECT)
     first = parsed(["--config", "configs/dsr_blind.yaml"])
     second = parsed_finetuning(["--config", "configs/edgeface_blind.yaml"])
-    for name in ("vlr_size", "degradation", "misalignment", "extra_hr", "dataset_root"):
+    for name in ("vlr_size", "degradation", "extra_hr", "dataset_root"):
         assert getattr(first, name) == getattr(second, name), name
     assert (str(first.vlr), first.grid, first.base_channels, first.residual_blocks) == ("14-32", 32, 64, 12)
     assert second.dsr_checkpoint == f"{first.checkpoint_dir}/last.ckpt"
