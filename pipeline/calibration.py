@@ -104,7 +104,7 @@ def read_calibration(report: Path, key: tuple[str, str], name: str | None) -> Ca
             )
         raise InputError(f"{report}: is of another recogniser than the one that enrols ({key[1][:SHORT]}): {AGAIN}")
     chosen = [each for each in own if name is None or name in (each.name, each.name.partition(",")[0])]
-    names = ", ".join(f'"{each.name}"' for each in own)
+    names = ", ".join(f'"{each.name}"' for each in chosen or own)
     if not chosen:
         raise InputError(f'`configuration` "{name}": {report} has of this recogniser {names}')
     if len(chosen) > 1:

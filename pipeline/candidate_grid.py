@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,11 +48,12 @@ def save_candidates(
     columns = seen + min(MOST_CANDIDATES, max(len(each.candidates) for each in found))
     cell = min(CELL, LONGEST // columns)
     rows = LONGEST // (cell + CAPTION)
+    enrolled = cache(partial(_enrolled, read=read_enrolled))  # the same people are candidates again and again
     names = []
     for number, start in enumerate(range(0, len(found), rows), 1):
         names.append(CANDIDATES_GRID if number == 1 else CANDIDATES_GRID.replace(".", f"_{number}."))
         part = found[start : start + rows]
-        grid = _grid(part, columns, cell, read, read_enrolled, upsampler, device)
+        grid = _grid(part, columns, cell, read, enrolled, upsampler, device)
         with atomic_write(out / names[-1]) as temporary:
             grid.savefig(temporary, format="png")
     return names
@@ -62,7 +64,7 @@ def _grid(
     columns: int,
     cell: int,
     read: Reader,
-    read_enrolled: Reader,
+    enrolled: Callable[[str], Pixels | None],
     upsampler: Upsampler,
     device: str,
 ) -> Figure:
@@ -80,9 +82,9 @@ def _grid(
                 row[1].imshow(_enlarged(face, upsampler, device))
                 _title(row[1], UPSAMPLER_NAMES[upsampler.name])
             for axes, candidate in zip(row[seen:], each.candidates, strict=False):
-                enrolled = _enrolled(candidate.picture, read_enrolled)
-                axes.imshow(MISSING if enrolled is None else enrolled)
-                if enrolled is None:
+                picture = enrolled(candidate.picture)
+                axes.imshow(MISSING if picture is None else picture)
+                if picture is None:
                     axes.text(0.5, 0.5, "cannot be\nread now", ha="center", va="center", transform=axes.transAxes)
                 reached = candidate.score >= each.threshold
                 score = f"{candidate.score:.3f}{EARS[candidate.side]}"

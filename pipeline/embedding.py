@@ -103,8 +103,8 @@ def prepare(face: Pixels, upsampler: Upsampler, contract: FaceContract) -> Tenso
     """An aligned face (H, W, 3) uint8 to the upsampler's input, (3, h, w) in [-1, 1]; the same shape for every face.
 
     none: the recogniser's 112 pixels. bicubic: 128, by bicubic interpolation. dsr: the model's input size, resized to
-    it if necessary; of a range padded to its grid. Raises InputError for a
-    face that is neither square nor of the proportions that dsr takes.
+    it if necessary; of a range padded to its grid. Raises InputError for a face that is neither square nor of the
+    proportions that dsr takes.
     """
     if upsampler.vlr is not None:
         small = torch.from_numpy(at_size(face, upsampler.vlr))

@@ -76,7 +76,10 @@ class Rule:
         try:
             return cls(calibration.threshold(rate, size), point, calibration)
         except InputError as error:
-            raise InputError(f"`operating_point` {point}: {error}") from None
+            raise InputError(
+                f"`operating_point` {point}: {error}: give a higher rate or `threshold`, or evaluate with more "
+                "calibration identities"
+            ) from None
 
 
 @dataclass(frozen=True)

@@ -100,12 +100,12 @@ def _written(ratio: float | None) -> str:
 def print_candidates(found: Sequence[Identified], console: Console) -> None:
     """One line for each picture: its two best candidates; all of them are in candidates.csv."""
     from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
 
     ratios = any(each.likelihood_ratio() is not None for each in found)
     columns = ["picture", "decision", "best", "score", "next", "score", "threshold", "quality"]
     columns += ["ratio"] if ratios else []
-    table = Table(*columns, box=None, header_style="bold")
+    table = Table(*[Column(name, overflow="fold") for name in columns], box=None, header_style="bold")
     for each in found[:SHOWN_ON_CONSOLE]:
         two = [(candidate.identity, f"{candidate.score:.3f}") for candidate in each.candidates[:2]]
         cells = [text for pair in (*two, *[("", "")] * (2 - len(two))) for text in pair]

@@ -77,7 +77,8 @@ class Recommendation:
         text = f"{self.condition}: use {self.chosen.name}: rank-1 {in_words(own['rank1'])}, "
         text += f"{METRICS[FNIR][0]} {in_words(own[FNIR])}"
         if self.chosen is not self.plainest:
-            text += f"; {self.plainest.name} has {in_short(other['rank1'])} and {in_short(other[FNIR])}"
+            known = [in_short(other[metric]) for metric in ("rank1", FNIR) if other[metric].value is not None]
+            text += f"; {self.plainest.name} has {' and '.join(known)}"
         return f"{text}; pictures of a person for a rank-1 of {ENOUGH:.0%}: {self.pictures}"
 
     def plain(self) -> dict[str, Any]:

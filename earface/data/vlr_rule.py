@@ -111,8 +111,5 @@ def _warped(hr: Pixels, size: VLRSize, shift: tuple[float, float], turn: float, 
 
 
 def on_grid(vlr: Tensor, side: int) -> Tensor:
-    """(h, w, 3) uint8 -> (3, side, side) float32 in [-1, 1]: what a model of a range makes of a VLR face first.
-
-    By bicubic interpolation in float, as `interpolate` and `DSR.forward` do it; so faces of several sizes are a batch.
-    """
+    """(h, w, 3) uint8 -> (3, side, side) float32 in [-1, 1], bicubic: so VLR faces of several sizes are a batch."""
     return interpolate(to_model_range(vlr[None]), side)[0]

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.runs
 
 BICUBIC = Condition(VLR, "bicubic")
 LOW = f"bicubic + pretrained, {VLR} px, bicubic"
+OFF = f"{LOW}, shift 1 px"
 FRACTION = 0.75
 NONE = {"upsampler": "none", "upsampler_digest": ""}
 
@@ -196,9 +197,12 @@ def reports(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     content = (evaluated / "report.json").read_text()
     found = {"report": evaluated / "report.json", "missing": folder / "nowhere.json"}
     plain = json.loads(content)
+    moved = json.loads(json.dumps(plain["conditions"]).replace(LOW, OFF))
+    several = json.dumps(plain | {"conditions": plain["conditions"] + moved})
     for row in plain["conditions"][0]["rows"]:
         del row["calibration"]
     texts = {
+        "several": several,
         "broken": content[:99],
         "other": json.dumps({"conditions": 3}),
         "old": json.dumps(plain),
@@ -219,6 +223,11 @@ def reports(evaluated: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
             "report",
             ["--configuration", "DSR"],
             f'--configuration "DSR": {{report}} has of this recogniser "HR", "{LOW}"',
+        ),
+        (
+            "several",
+            ["--configuration", "bicubic + pretrained"],
+            f'has several of this recogniser: choose from "{LOW}", "{OFF}"',
         ),
         ("report", ["--configuration", "HR", "--upsampler", "bicubic"], "--calibration: of galleries of HR pictures"),
         ("missing", [], "no such file"),
@@ -305,6 +314,10 @@ def test_without_an_operating_point_every_line_says_so(
         (
             ["--operating-point", "fpir=0.0001", "--upsampler", "bicubic"],
             "insufficient data for FPIR 0.0001 among 6 people",
+        ),
+        (
+            ["--operating-point", "fpir=0.0001", "--upsampler", "bicubic"],
+            "fewer than 10: give a higher rate or --threshold, or evaluate with more calibration identities",
         ),
         (["--operating-point", "fmr=0.1"], "--operating-point fmr=0.1: fpir=RATE is wanted, such as fpir=0.01"),
         (["--operating-point", "fpir=2"], "--operating-point fpir=2: fpir=RATE is wanted"),

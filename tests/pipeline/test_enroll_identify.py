@@ -23,13 +23,15 @@ from earface.data.folders import list_images
 from earface.data.identity_embeddings import read_embeddings
 from earface.data.images import Pixels, read_image
 from earface.data.pixels import interpolate, to_model_range
+from earface.nn.upsampler import NO_UPSAMPLER
 from earface.synthetic.face_set import FaceSet, synthesize_faces
 from facial_rec.contract import FaceContract
 from facial_rec.embed import main as embed
 from facial_rec.model import EdgeFace
-from pipeline.candidate_grid import CAPTION, CELL, LONGEST, MOST_CANDIDATES, SIDE
+from pipeline.candidate_grid import CAPTION, CELL, LONGEST, MOST_CANDIDATES, SIDE, save_candidates
 from pipeline.enroll import main as enroll
 from pipeline.gallery import Gallery
+from pipeline.identified import Candidate, Identified, Rule
 from pipeline.identify import main as identify
 from tests.conftest import only_line
 from tests.support.edgeface import random_edgeface
@@ -597,6 +599,18 @@ def test_many_pictures_are_in_several_grids_that_a_screen_holds(
     assert {path.name for path in tmp_path.iterdir()} == {"candidates.csv", "candidates.png"}
 
 
+def test_an_enrolled_picture_is_read_once_for_all_rows_and_grids(people: Path, tmp_path: Path) -> None:
+    paths, read = list_images(people)[:10], []
+
+    def reader(path: Path) -> Pixels:
+        read.append(path)
+        return read_image(path)
+
+    found = [Identified(path, [Candidate("al", 0.5, str(paths[0]))], Rule(0.35)) for path in paths]
+    assert len(save_candidates(tmp_path, found, read_image, reader, NO_UPSAMPLER, "cpu")) == 2
+    assert read == [paths[0]]
+
+
 def test_an_enlarged_face_stands_beside_the_small_one(small: Path, gallery: Path, tmp_path: Path) -> None:
     dsr = tiny_dsr(tmp_path / "dsr", "16")
     given = ["--upsampler", "dsr", "--dsr-checkpoint", str(tmp_path / "dsr"), "--top-k", "1", "--pictures", "1"]
@@ -624,13 +638,19 @@ def test_any_number_of_candidates_and_any_names_can_be_shown(people: Path, enrol
     assert {row["identity"] for row in rows if row["rank"] == "1"} == escaped
 
 
-def test_a_long_name_ends_with_its_column(people: Path, enrol: Enrol, tmp_path: Path) -> None:
-    """Between the captions, and right of the last, the picture is white."""
+def test_a_long_name_ends_with_its_column(
+    people: Path, enrol: Enrol, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between the captions, and right of the last, the picture is white. The console's table has whole names."""
     for number, path in enumerate(list_images(people)[:4]):
         (tmp_path / "given" / f"{number} Abdullah al-Attiyah MMMMMMMMMMM").mkdir(parents=True)
         shutil.copy(path, tmp_path / "given" / f"{number} Abdullah al-Attiyah MMMMMMMMMMM" / f"{'W' * 40}.png")
     assert enrol(tmp_path / "given", tmp_path / "g.npz") == 0
+    capsys.readouterr()
     assert search(tmp_path / "given", tmp_path / "g.npz", tmp_path / "out", "--pictures", "1") == 0
+    said = capsys.readouterr().out
+    assert "…" not in said
+    assert said.count("W") == 4 * 40
     captions = grid_of(tmp_path / "out", 1, 5)[:CAPTION].reshape(CAPTION, 5, CELL, 3)
     margin = (CELL - SIDE) // 2
     assert (captions[:, :, :margin] == 255).all()

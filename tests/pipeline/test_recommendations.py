@@ -101,6 +101,7 @@ def test_rank_1_decides_where_fnir_has_too_few_searches(tuned: float, wanted: st
     found = recommended([result(PLAINEST, UNKNOWN, estimate(0.7, 0.1)), result(TUNED, UNKNOWN, estimate(tuned, 0.05))])
     assert (found.chosen.name, found.decided_by) == (wanted, "rank1")
     assert "insufficient data" in str(found)
+    assert "?" not in str(found)
 
 
 @pytest.mark.parametrize(
