@@ -3,8 +3,8 @@
 `python -m benchmarks.settings` does it, too. Each setting is what another processor would choose, or another user would
 set; a test that is green under all of them asks for nothing that one processor happens to give. `--environments FOLDER`
 holds an environment for each other set of versions: requirements.lock under other Pythons (FOLDER/3.12, ...), and the
-oldest that pyproject.toml admits (FOLDER/oldest); one that is not there is made by uv, and left out with a note where it
-cannot. `make test-versions` runs a short suite in these.
+oldest that pyproject.toml admits (FOLDER/oldest); one that is not there is made by uv, and left out with a note where
+it cannot. `make test-versions` runs a short suite in these.
 """
 
 from __future__ import annotations
