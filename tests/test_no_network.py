@@ -59,7 +59,6 @@ ears evaluate --checkpoint {out}/ears/last.ckpt --out {out}/ears_evaluation
 ears extract --checkpoint {out}/ears/last.ckpt --input {data}/ears/val_teacher.npy --clusters 2 --out {out}/e.npz
 ears sample --checkpoint {out}/ears/last.ckpt --out {out}/samples
 ears eigenears --checkpoint {out}/ears/last.ckpt --components 2 --steps 5 --out {out}/eigenears
-ears check --encoder conv --image-size 64 --base-channels 4
 ears detector evaluate --checkpoint {out}/detector/last.ckpt --out {out}/detector_evaluation
 ears detector predict --checkpoint {out}/detector/last.ckpt --input {data}/val/images --out {out}/found
 ears recognize evaluate --checkpoint {out}/recognizer/last.ckpt --npy {data}/ears/val_teacher.npy --out {out}/who
