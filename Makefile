@@ -6,13 +6,14 @@ READY := .venv/.ready
 DEMO := runs/demo
 FACES := runs/demo_faces
 PICTURE := runs/picture
+ENVIRONMENTS ?= runs/environments
 # EdgeFace's weights, for the identity loss and its measures: make demo-faces RECOGNIZER=edgeface_xxs_q.pt
 RECOGNIZER ?= none
 
 # Tests that stand beside each other share their fixtures, so each process takes half of them in their order.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: help setup demo demo-faces picture test test-quick test-all test-settings lint docs clean
+.PHONY: help setup demo demo-faces picture test test-quick test-all test-settings test-versions licences lint docs clean
 
 help:
 	@echo "make setup   the environment in .venv"
@@ -23,6 +24,8 @@ help:
 	@echo "make test-quick   for every edit: lint, types, and the tests that neither train nor start processes"
 	@echo "make test-all   all tests, with those that take minutes each"
 	@echo "make test-settings   the numerical tests under other kernels and thread counts"
+	@echo "make test-versions   a short suite with the oldest versions of pyproject.toml, and under Python 3.12 and 3.13"
+	@echo "make licences   the licence of every package of requirements.lock; fails where one is not permissive"
 	@echo "make docs    the documents as a site, docs/_build/html/index.html"
 	@echo "make clean   remove what these made"
 
@@ -89,6 +92,13 @@ test-all: lint
 
 test-settings: $(READY)
 	$(BIN)/python -m benchmarks.settings
+
+# Environments of 5 to 6 GB each, which are kept for the next time.
+test-versions: $(READY)
+	$(BIN)/python -m benchmarks.settings --short --only versions --environments $(ENVIRONMENTS) --workers 2
+
+licences: $(READY)
+	$(BIN)/python -m benchmarks.licences
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -q -W --keep-going -c docs . docs/_build/html

@@ -2,14 +2,16 @@
 
 `python -m benchmarks.settings` does it, too. Each setting is what another processor would choose, or another user would
 set; a test that is green under all of them asks for nothing that one processor happens to give. `--environments FOLDER`
-holds an environment of requirements.lock for each other Python (FOLDER/3.12, ...); one that is not there is made by uv,
-and left out with a note where it cannot.
+holds an environment for each other set of versions: requirements.lock under other Pythons (FOLDER/3.12, ...), and the
+oldest that pyproject.toml admits (FOLDER/oldest); one that is not there is made by uv, and left out with a note where
+it cannot. `make test-versions` runs a short suite in these.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,6 +55,22 @@ NUMERICAL = (  # tests whose outcome may depend on kernels
     "tests/pipeline/test_gallery.py",
     "tests/pipeline/test_search.py",
 )
+SHORT = (  # what breaks with other versions: options, readers, all trainers and commands, exports, stored runs
+    *("-m", ""),  # slow ones, too
+    "tests/earface/core/test_command_line.py",
+    "tests/earface/data/test_annotations.py",
+    "tests/earface/data/test_images.py",
+    "tests/earface/data/test_npy.py",
+    "tests/earface/data/test_picture_formats.py",
+    "tests/earface/data/test_tables.py",
+    "tests/earface/nn/test_checkpoint.py",
+    "tests/dsr/test_export.py",
+    "tests/ear_teacher/test_export.py",
+    "tests/pipeline/test_gallery.py",
+    "tests/test_no_network.py",
+    "tests/test_old_files.py",
+    "tests/test_python_api.py",
+)
 AVX2 = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -75,7 +93,14 @@ SETTINGS: dict[str, Mapping[str, str]] = {
     "AVX2 everywhere": AVX2,
     **{f"{count} threads": {"OMP_NUM_THREADS": str(count), "OPENBLAS_NUM_THREADS": str(count)} for count in (2, 3, 4)},
 }
-PYTHONS = ("3.12", "3.13")
+PYTHON, EXTRAS = "3.11", "parquet,faiss,heif,onnx"  # of the oldest versions
+TOOLS = ("editables", "pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "psutil")
+LOCKED = ("-r", str(ROOT / "requirements.lock"))
+VERSIONS = {  # name: Python, and what uv installs, in turn
+    "3.12": ("3.12", [LOCKED]),
+    "3.13": ("3.13", [LOCKED]),
+    "oldest": (PYTHON, [("--resolution", "lowest-direct", f"{ROOT}[{EXTRAS}]"), TOOLS]),
+}
 
 
 @dataclass(frozen=True)
@@ -105,27 +130,29 @@ def run(python: str, environment: Mapping[str, str], tests: list[str], workers: 
     return Outcome(len(cases) - len(failed) - skipped, names, skipped, seconds)
 
 
-def interpreter(folder: Path, version: str) -> Path | None:
-    """That of folder/version, made where it is not there; None where it cannot be, with a note."""
-    home = folder / version
+def interpreter(folder: Path, name: str) -> Path | None:
+    """That of an environment of VERSIONS, made where it is not there; None where it cannot be, with a note."""
+    home = folder / name
+    version, installed = VERSIONS[name]
     python = home / "bin" / "python"
     if python.is_file():
         return python
     uv = str(Path(sys.executable).with_name("uv"))
     install = [uv, "pip", "install", "--quiet", "--python", str(python)]
-    steps = (
+    steps = [
         [uv, "venv", "--quiet", "--python", version, str(home)],
-        [*install, "-r", str(ROOT / "requirements.lock")],
+        *([*install, *what] for what in installed),
         [*install, "--no-deps", "--editable", str(ROOT)],
-    )
+    ]
     for step in steps:
         try:
             done = subprocess.run(step, capture_output=True, text=True)
         except FileNotFoundError:
-            print(f"Python {version} is left out: there is no uv beside {sys.executable}")
+            print(f"{name} versions are left out: there is no uv beside {sys.executable}")
             return None
         if done.returncode != 0:
-            print(f"Python {version} is left out: {' '.join(step[:3])}: {done.stderr.strip()[-300:]}")
+            shutil.rmtree(home, ignore_errors=True)  # so that the next time does not take it for a whole one
+            print(f"{name} versions are left out: {' '.join(step[:3])}: {done.stderr.strip()[-300:]}")
             return None
     return python
 
@@ -134,15 +161,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="settings whose name holds one of these")
     parser.add_argument("--tests", nargs="+", default=list(NUMERICAL), help="files instead of the numerical ones")
+    parser.add_argument("--short", action="store_const", dest="tests", const=list(SHORT), help="the suite of versions")
     parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="of pytest-xdist")
-    parser.add_argument("--environments", type=Path, help="a folder of environments of other Pythons: 3.12, 3.13")
+    parser.add_argument(
+        "--environments", type=Path, help="a folder of environments of other versions: 3.12, 3.13, oldest"
+    )
     args = parser.parse_args()
     runs = {name: (sys.executable, setting) for name, setting in SETTINGS.items()}
-    for version in PYTHONS:
+    for name in VERSIONS:
         if args.environments is None:
-            print(f"Python {version} is left out: give --environments")
-        elif (python := interpreter(args.environments.resolve(), version)) is not None:
-            runs[f"Python {version}"] = (str(python), {})
+            print(f"{name} versions are left out: give --environments")
+        elif (python := interpreter(args.environments.resolve(), name)) is not None:
+            runs[f"{name} versions"] = (str(python), {})
     chosen = {name: each for name, each in runs.items() if not args.only or any(text in name for text in args.only)}
     print("| setting | passed | failed | skipped | seconds |\n|---|---|---|---|---|", flush=True)
     outcomes = {}
