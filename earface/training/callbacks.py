@@ -46,14 +46,21 @@ class LastCheckpoint(Checkpoint):
 
     It comes last of all callbacks, so the file also holds the others' newest best scores. Signals (see
     `earface.core.stopping`), `max_time` and `stop_after_epoch` pause the run by TrainingPaused at the next optimiser
-    step, batch of validation or epoch end: no end-of-epoch hook sees half an epoch.
+    step, batch of validation or epoch end: no end-of-epoch hook sees half an epoch. Several processes, which have to
+    pause at the same step, ask each other every `ask_every_n_steps` and at the end of an epoch.
     """
 
     def __init__(
-        self, folder: Path, *, every_n_steps: int = 0, stop_after_epoch: int | None, max_time: timedelta | None
+        self,
+        folder: Path,
+        *,
+        every_n_steps: int = 0,
+        ask_every_n_steps: int = 1,
+        stop_after_epoch: int | None,
+        max_time: timedelta | None,
     ) -> None:
         self.path = folder / "last.ckpt"
-        self.every_n_steps = every_n_steps
+        self.every_n_steps, self.ask_every_n_steps = every_n_steps, ask_every_n_steps
         self.stop_after_epoch = stop_after_epoch
         self.deadline = time.monotonic() + max_time.total_seconds() if max_time is not None else None
         self.reason: str | None = None
@@ -73,7 +80,8 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         if trainer.fit_loop._should_accumulate() or trainer.is_last_batch:
             return  # gradients of a half-done step are in no checkpoint; validation follows the last batch
-        if self._pause_reason(trainer):
+        asks = trainer.world_size == 1 or trainer.global_step % self.ask_every_n_steps == 0
+        if asks and self._pause_reason(trainer):
             self._save(trainer)
             self.requests.pause(f"{self.reason} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}")
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:

@@ -133,11 +133,11 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
-        self.log_row({f"train/{name}": value for name, value in self.terms.take_epoch().items()} | self.rates())
+        self.log_row({f"train/{name}": value for name, value in self.terms.take_epoch(self.over_processes).items()} | self.rates())
 
     def log_training_row(self) -> None:
         """Means since the last row, and the rates; called every `log_every_n_steps`."""
-        row = {f"train/{name}_step": value for name, value in self.terms.take_window().items()}
+        row = {f"train/{name}_step": value for name, value in self.terms.take_window(self.over_processes).items()}
         self.log_row({**row, **self.rates()})
 
     def rates(self) -> dict[str, float]:
@@ -244,11 +244,12 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["terms"] = self.terms.state_dict()
+        checkpoint["terms"] = self.terms.state_dict(self.over_processes)
         checkpoint["data"] = self.datamodule.digest.stored()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.terms.load_state_dict(checkpoint["terms"])
+        if self.global_rank == 0:  # they are all processes' sums
+            self.terms.load_state_dict(checkpoint["terms"])
 
     def initialise_from(self, path: str) -> None:
         """Weights only, from another run's checkpoint. Raises InputError when the shapes differ."""

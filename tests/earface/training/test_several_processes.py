@@ -1,0 +1,112 @@
+"""Two processes on a CPU train as one does on the same batches, and end together."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.several_processes import Trainer, steps, train
+
+pytestmark = [pytest.mark.slow, pytest.mark.runs]
+
+COMMON = (
+    *("--accelerator", "cpu", "--precision", "32", "--num-workers", "0", "--num-threads", "1", "--progress", "none"),
+    *("--augment", "none", "--no-pictures", "--logger", "none", "--log-every-n-steps", "1"),
+    *("--schedule", "constant", "--warmup-epochs", "0"),
+)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs with and without ears: 16 to train on and 9 to validate with."""
+    from earface.synthetic.scene_set import SceneSet, write_scene_set
+
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scene_set(folder / "train", SceneSet(16, 96, 72, seed=1))
+    write_scene_set(folder / "val", SceneSet(9, 96, 72, seed=2))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trainers(
+    ear_set: Path, face_set: Path, edgeface: Path, scenes: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Trainer]:
+    ears = ["--train-npy", str(ear_set / "train_teacher.npy"), "--val-npy", str(ear_set / "val_teacher.npy")]
+    faces = ["--dataset-root", str(face_set), "--recognizer", str(edgeface), "--vlr-size", "16"]
+    cache = str(tmp_path_factory.mktemp("cache"))
+    slow = ["--epochs", "1", "--lr", "1e-7", "--head-lr", "1e-7"]
+    small = ["--base-channels", "4", "--image-size", "64"]
+    return {
+        "ears": (
+            "ear_teacher.train",
+            [
+                *(*ears, "--encoder", "conv", *small, "--latent-dim", "8", *slow[:4]),
+                *("--contrastive-weight", "0.5", "--ssim-weight", "1", "--edge-weight", "1", "--center-weight", "1"),
+                *("--linear-path-size", "16", "--kl-anneal-strategy", "none"),
+            ],
+        ),
+        "detector": (
+            "ear_teacher.detector.train",
+            [
+                *("--train-json", str(scenes / "train" / "annotations.json")),
+                *("--val-json", str(scenes / "val" / "annotations.json")),
+                *("--encoder", "conv", *small, "--crop-size", "32", "--pyramid-width", "16", *slow[:4]),
+            ],
+        ),
+        "ear recogniser": (
+            "ear_teacher.recognition.train",
+            [
+                *(*ears, "--backbone", "conv", *small, "--embedding-dim", "16", "--backbone-weights", "none"),
+                *("--images-per-class", "6", *slow),
+            ],
+        ),
+        "dsr": (
+            "dsr.train_dsr",
+            [
+                *(*faces, "--second-recognizer", "none", "--base-channels", "8", "--residual-blocks", "1"),
+                *("--lambda-perceptual", "0", *slow[:4]),
+            ],
+        ),
+        "edgeface": (
+            "facial_rec.finetune_edgeface",
+            [
+                *(*faces, "--upsampler", "bicubic", "--cache-dir", cache, "--keep-weight", "1", "--lambda-align", "1"),
+                *("--stage1-epochs", "1", "--stage2-epochs", "1", "--head-lr", "1e-7", "--head-lr-stage2", "1e-7"),
+                *("--backbone-lr", "1e-7"),
+            ],
+        ),
+    }
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """Of all stages."""
+    found = []
+    for path in sorted((folder / "logs").rglob("metrics.csv")):
+        with path.open(newline="") as file:
+            found += [{key: float(text) for key, text in row.items() if text} for row in csv.DictReader(file)]
+    return found
+
+
+@pytest.mark.parametrize("name", ["ears", "detector", "ear recogniser", "dsr", "edgeface"])
+def test_two_processes_are_one_with_the_same_batches(
+    name: str, trainers: dict[str, Trainer], tmp_path: Path
+) -> None:
+    """Loss and gradients of each step to 1e-5, and every metric of the training and of a validation set."""
+    module, argv = trainers[name]
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, processes, batch_size in ((one, 1, "8"), (two, 2, "4")):
+        codes, output = train((module, [*argv, *COMMON, "--batch-size", batch_size]), folder, processes)
+        assert codes == [0] * processes, output
+    alone, first, second = steps(one, 0), steps(two, 0), steps(two, 1)
+    assert len(alone) == len(first) == len(second) >= 2
+    for (loss, gradients), (loss_1, gradients_1), (loss_2, gradients_2) in zip(alone, first, second, strict=True):
+        torch.testing.assert_close((loss_1 + loss_2) / 2, loss, rtol=1e-5, atol=1e-5)
+        assert gradients.keys() == gradients_1.keys() == gradients_2.keys()
+        for parameter, gradient in gradients.items():
+            assert torch.equal(gradients_1[parameter], gradients_2[parameter]), parameter
+            torch.testing.assert_close(gradients_1[parameter], gradient, rtol=1e-5, atol=1e-5, msg=parameter)
+    for row, wanted in zip(rows(two), rows(one), strict=True):
+        assert row == pytest.approx(wanted, rel=1e-5, abs=1e-5)
