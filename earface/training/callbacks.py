@@ -19,10 +19,11 @@ from pytorch_lightning.callbacks import (
 )
 from torch import Tensor
 
-from earface.core.notices import show_warnings
+from earface.core.notices import show_warnings, warn
 from earface.core.stopping import StopRequests, current_requests
 from earface.training.best_checkpoints import carry_over_scores
 from earface.training.loggers import MetricsCSV
+from earface.training.process_count import recount
 from earface.training.term_log import NonFiniteLossError
 from earface.training.workers import end_workers
 
@@ -33,6 +34,8 @@ class TrainingProgress(Protocol):
     def objective_is_warming_up(self) -> bool: ...
 
     def images_per_step(self) -> int: ...
+
+    def batches_per_epoch(self) -> int: ...
 
     def log_training_row(self) -> None: ...
 
@@ -238,6 +241,13 @@ class RunState(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         carry_over_scores(trainer, checkpoint)
+        before, now = checkpoint["run"].get("processes", trainer.world_size), trainer.world_size
+        if before != now:
+            module = _trained(pl_module)
+            recount(checkpoint, before, now, module.batches_per_epoch(), trainer.accumulate_grad_batches)
+            if trainer.is_global_zero:
+                each = module.images_per_step() // now
+                warn(f"the run began with {before} x {each} images a step, and goes on with {now} x {each}")
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -250,6 +260,7 @@ class RunState(Callback):
             # `processed` counts the epoch whose end hooks are running, `completed` does not
             "epochs_done": progress.processed,
             "csv_rows": len(tables[0].rows) if tables else 0,
+            "processes": trainer.world_size,
             "stopped_early": bool(trainer.should_stop),
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "torch": str(torch.__version__),  # a TorchVersion would not load with weights_only

@@ -103,17 +103,19 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
     def configure_optimizers(self) -> Any:
         # Trainer.estimated_stepping_batches would set up the loader before Lightning restores where it stood
         config = self.config
-        batches = batches_per_epoch(len(self.datamodule.train_set), config.batch_size, self.trainer.world_size)
-        steps = math.ceil(batches / config.accumulate_grad_batches)
+        steps = math.ceil(self.batches_per_epoch() / config.accumulate_grad_batches)
         self.rate = LearningRate(
             config.schedule, round(steps * config.warmup_epochs), steps * config.epochs, config.plateau_patience
         )
         return adamw_with_schedule(self.parameter_groups(), self.rate)
 
+    def batches_per_epoch(self) -> int:
+        """Of each process."""
+        return batches_per_epoch(len(self.datamodule.train_set), self.config.batch_size, self.trainer.world_size)
+
     def optimiser_steps(self, epochs: float) -> int:
         """In so many epochs."""
-        batches = batches_per_epoch(len(self.datamodule.train_set), self.config.batch_size, self.trainer.world_size)
-        return round(batches / self.config.accumulate_grad_batches * epochs)
+        return round(self.batches_per_epoch() / self.config.accumulate_grad_batches * epochs)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # noise depends on where the run stands and on nothing that came before
@@ -133,7 +135,8 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
-        self.log_row({f"train/{name}": value for name, value in self.terms.take_epoch(self.over_processes).items()} | self.rates())
+        means = self.terms.take_epoch(self.over_processes)
+        self.log_row({f"train/{name}": value for name, value in means.items()} | self.rates())
 
     def log_training_row(self) -> None:
         """Means since the last row, and the rates; called every `log_every_n_steps`."""

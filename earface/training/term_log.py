@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 Total = Callable[[Tensor], Tensor]
 
 

@@ -14,16 +14,16 @@ from torch import Tensor
 
 from tests.forks import FORKS
 
-Step = tuple[Tensor, dict[str, Tensor]]  # the loss of one process, and all gradients by name
+Step = tuple[Tensor, Tensor, dict[str, Tensor]]  # the samples and the loss of one process, and all gradients by name
 Trainer = tuple[str, list[str]]  # a module with a main(argv), and its arguments
 PATIENCE_S = 600.0
 
 
-def train(trainer: Trainer, folder: Path, processes: int, *extra: str, exact: bool = True) -> tuple[list[int], str]:
-    """Exit codes and output; as torchrun starts a command.
+def train(trainer: Trainer, folder: Path, processes: int, *extra: str) -> tuple[list[int], str]:
+    """Exit codes and output of processes that are started as torchrun does.
 
-    exact: networks are in evaluation mode, in which batch normalisation does not depend on the batch, latents have no
-    noise, and `folder`/rankN.pt are the steps.
+    Networks are in evaluation mode, in which batch normalisation does not depend on the batch, and latents have no
+    noise. `steps` gives what each process did.
     """
     module, argv = trainer
     places = ["--checkpoint-dir", str(folder / "checkpoints"), "--log-dir", str(folder / "logs")]
@@ -32,12 +32,8 @@ def train(trainer: Trainer, folder: Path, processes: int, *extra: str, exact: bo
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     folder.mkdir(parents=True, exist_ok=True)
-    started = [
-        FORKS.Process(
-            target=_train, args=(module, [*argv, *places, *devices, *extra], folder, rank, processes, port, exact)
-        )
-        for rank in range(processes)
-    ]
+    given = (module, [*argv, *places, *devices, *extra], folder)
+    started = [FORKS.Process(target=_train, args=(*given, rank, processes, port)) for rank in range(processes)]
     for each in started:
         each.start()
     for each in started:
@@ -53,7 +49,7 @@ def steps(folder: Path, rank: int) -> list[Step]:
     return found
 
 
-def _train(module: str, argv: list[str], folder: Path, rank: int, processes: int, port: int, exact: bool) -> None:
+def _train(module: str, argv: list[str], folder: Path, rank: int, processes: int, port: int) -> None:
     output = os.open(folder / f"rank{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -61,11 +57,11 @@ def _train(module: str, argv: list[str], folder: Path, rank: int, processes: int
         places = {"LOCAL_RANK": rank, "NODE_RANK": 0, "WORLD_SIZE": processes}
         os.environ |= {name: str(value) for name, value in places.items()}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    taken = _without_noise() if exact else []
-    code = importlib.import_module(module).main(argv)
-    if exact:
+    taken = _without_noise()
+    try:
+        sys.exit(importlib.import_module(module).main(argv))
+    finally:
         torch.save(taken, folder / f"rank{rank}.pt")
-    sys.exit(code)
 
 
 def _without_noise() -> list[Step]:
@@ -75,7 +71,7 @@ def _without_noise() -> list[Step]:
     from earface.training.term_log import TermLog
 
     taken: list[Step] = []
-    losses: list[Tensor] = []
+    batches: list[tuple[Tensor, Tensor]] = []
     start, clip, add = TrainingModule.on_train_batch_start, TrainingModule.configure_gradient_clipping, TermLog.add
 
     def on_train_batch_start(network: Any, *given: Any) -> None:
@@ -83,12 +79,12 @@ def _without_noise() -> list[Step]:
         network.eval()
 
     def add_terms(log: Any, step: int, terms: dict[str, Tensor], samples: Tensor) -> None:
-        losses.append(terms["loss"].detach().clone())
+        batches.append((samples, terms["loss"].detach().clone()))
         add(log, step, terms, samples)
 
     def configure_gradient_clipping(network: Any, *given: Any, **options: Any) -> None:
         gradients = {name: each.grad.clone() for name, each in network.named_parameters() if each.grad is not None}
-        taken.append((losses[-1], gradients))
+        taken.append((*batches[-1], gradients))
         clip(network, *given, **options)
 
     TrainingModule.on_train_batch_start = on_train_batch_start  # type: ignore[method-assign]

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
+from earface.core.stopping import EXIT_PAUSED
 from tests.support.several_processes import Trainer, steps, train
+from tests.support.training import assert_same, outcome
 
 pytestmark = [pytest.mark.slow, pytest.mark.runs]
 
@@ -91,9 +99,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("name", ["ears", "detector", "ear recogniser", "dsr", "edgeface"])
-def test_two_processes_are_one_with_the_same_batches(
-    name: str, trainers: dict[str, Trainer], tmp_path: Path
-) -> None:
+def test_two_processes_are_one_with_the_same_batches(name: str, trainers: dict[str, Trainer], tmp_path: Path) -> None:
     """Loss and gradients of each step to 1e-5, and every metric of the training and of a validation set."""
     module, argv = trainers[name]
     one, two = tmp_path / "one", tmp_path / "two"
@@ -102,7 +108,9 @@ def test_two_processes_are_one_with_the_same_batches(
         assert codes == [0] * processes, output
     alone, first, second = steps(one, 0), steps(two, 0), steps(two, 1)
     assert len(alone) == len(first) == len(second) >= 2
-    for (loss, gradients), (loss_1, gradients_1), (loss_2, gradients_2) in zip(alone, first, second, strict=True):
+    for (_, loss, gradients), (_, loss_1, gradients_1), (_, loss_2, gradients_2) in zip(
+        alone, first, second, strict=True
+    ):
         torch.testing.assert_close((loss_1 + loss_2) / 2, loss, rtol=1e-5, atol=1e-5)
         assert gradients.keys() == gradients_1.keys() == gradients_2.keys()
         for parameter, gradient in gradients.items():
@@ -110,3 +118,79 @@ def test_two_processes_are_one_with_the_same_batches(
             torch.testing.assert_close(gradients_1[parameter], gradient, rtol=1e-5, atol=1e-5, msg=parameter)
     for row, wanted in zip(rows(two), rows(one), strict=True):
         assert row == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+
+
+# Pausing and going on
+
+
+STEPS_BETWEEN = 3  # of the 5 of an epoch
+
+
+@pytest.fixture(scope="module")
+def paused(trainers: dict[str, Trainer], tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, Path]:
+    """A run of two processes that was to pause from its first step on."""
+    module, argv = trainers["ears"]
+    plan = ["--batch-size", "4", "--epochs", "2", "--lr", "1e-3", "--schedule", "cosine", "--warmup-epochs", "1"]
+    trainer = module, [*argv, *COMMON, *plan, "--log-every-n-steps", str(STEPS_BETWEEN)]
+    folder = tmp_path_factory.mktemp("paused")
+    codes, output = train(trainer, folder, 2, "--max-time", "0")
+    assert codes == [EXIT_PAUSED, 0], output
+    assert f"paused by --max-time in epoch 1, step {STEPS_BETWEEN}" in output
+    return trainer, folder
+
+
+def test_two_processes_that_go_on_end_as_two_that_never_stopped(paused: tuple[Trainer, Path], tmp_path: Path) -> None:
+    trainer, folder = paused
+    copied = Path(shutil.copytree(folder, tmp_path / "resumed"))
+    for each in (tmp_path / "whole", copied):
+        codes, output = train(trainer, each, 2)
+        assert codes == [0, 0], output
+    (checkpoint, _), (wanted, _) = outcome(copied), outcome(tmp_path / "whole")
+    assert_same(checkpoint["state_dict"], wanted["state_dict"])
+    assert_same(checkpoint["optimizer_states"], wanted["optimizer_states"])
+    for row, expected in zip(rows(copied), rows(tmp_path / "whole"), strict=True):
+        assert row == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_two_processes_began_one_ends(paused: tuple[Trainer, Path], tmp_path: Path) -> None:
+    """Each picture comes once in the epoch, and the learning rate ends where it would have."""
+    trainer, folder = paused
+    copied = Path(shutil.copytree(folder, tmp_path / "resumed"))
+    codes, output = train(trainer, copied, 1)
+    assert codes == [0], output
+    assert "the run began with 2 x 4 images a step, and goes on with 1 x 4" in output
+    before = torch.cat([samples for rank in range(2) for samples, *_ in steps(folder, rank)])
+    after = [samples for samples, *_ in steps(copied, 0)]
+    assert sorted(torch.cat([before, *after[: len(after) - 10]]).tolist()) == list(range(40))
+    assert sorted(torch.cat(after[-10:]).tolist()) == list(range(40))
+    found = rows(copied)
+    assert [row["epoch"] for row in found if "val/loss" in row] == [0, 1]
+    rates = {row["step"]: row["lr/decoder"] for row in found if "lr/decoder" in row}
+    assert rates[STEPS_BETWEEN + 4 + 10] == pytest.approx(1e-5)  # a hundredth of the highest
+
+
+# A process that dies
+
+
+@pytest.mark.parametrize("victim", ["first", "second"])
+def test_a_process_that_dies_ends_the_run(victim: str, trainers: dict[str, Trainer], tmp_path: Path) -> None:
+    """Within a minute, and not as if all were well. Lightning starts the second one."""
+    module, argv = trainers["ears"]
+    places = ["--checkpoint-dir", str(tmp_path / "checkpoints"), "--log-dir", str(tmp_path / "logs")]
+    flags = [*argv, *COMMON, *places, "--batch-size", "4", "--epochs", "100000", "--devices", "2", "--strategy", "ddp"]
+    with (tmp_path / "output").open("w") as output:
+        run = subprocess.Popen(
+            [sys.executable, "-m", module, *flags],
+            stdout=output,
+            stderr=output,
+            env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        )
+    first = psutil.Process(run.pid)
+    while not (tmp_path / "checkpoints" / "last.ckpt").is_file():
+        assert run.poll() is None, (tmp_path / "output").read_text()
+        time.sleep(0.2)
+    (second,) = first.children()
+    (first if victim == "first" else second).kill()
+    assert run.wait(60) != 0
+    _, alive = psutil.wait_procs([second], timeout=60)
+    assert not alive
