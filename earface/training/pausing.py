@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities import rank_zero_only
@@ -42,8 +41,8 @@ def fit_until_paused(trainer: pl.Trainer, *args: Any, **options: Any) -> bool:
             _end_processes(trainer, PATIENCE_S if requests.deferred else AT_ONCE_S)
             if requeueing is not None and requests.number == requeueing:
                 requeue_job()
-            if trainer.global_rank and isinstance(environment, LightningEnvironment):
-                sys.exit(0)  # Lightning takes any other code for a crash, and kills the first process
+            if trainer.global_rank:
+                sys.exit(0)  # Lightning, torchrun and srun take any other code for a crash, and kill the first process
             return False
         except TrainingInterrupted:
             _end_processes(trainer, AT_ONCE_S)
