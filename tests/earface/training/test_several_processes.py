@@ -98,6 +98,13 @@ def rows(folder: Path) -> list[dict[str, float]]:
     return found
 
 
+# Means over a validation batch that are no means over its pictures; the two runs have batches of other sizes.
+OF_BATCHES = {
+    "ears": {"val/loss", "val/contrastive"},
+    "detector": {f"val/{name}" for name in ("loss", "score", "box", "heatmap", "landmark", "visibility")},
+}
+
+
 @pytest.mark.parametrize("name", ["ears", "detector", "ear recogniser", "dsr", "edgeface"])
 def test_two_processes_are_one_with_the_same_batches(name: str, trainers: dict[str, Trainer], tmp_path: Path) -> None:
     """Loss and gradients of each step to 1e-5, and every metric of the training and of a validation set."""
@@ -117,7 +124,9 @@ def test_two_processes_are_one_with_the_same_batches(name: str, trainers: dict[s
             assert torch.equal(gradients_1[parameter], gradients_2[parameter]), parameter
             torch.testing.assert_close(gradients_1[parameter], gradient, rtol=1e-5, atol=1e-5, msg=parameter)
     for row, wanted in zip(rows(two), rows(one), strict=True):
-        assert row == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+        assert row.keys() == wanted.keys()
+        for metric in wanted.keys() - OF_BATCHES.get(name, set()):
+            assert row[metric] == pytest.approx(wanted[metric], rel=1e-5, abs=1e-5), metric
 
 
 # Pausing and going on
