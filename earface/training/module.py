@@ -251,8 +251,10 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
         checkpoint["data"] = self.datamodule.digest.stored()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.global_rank == 0:  # they are all processes' sums
-            self.terms.load_state_dict(checkpoint["terms"])
+        terms = checkpoint["terms"]
+        if self.global_rank:  # the first process goes on with the sums of all
+            terms = {part: dict.fromkeys(sums, 0.0) for part, sums in terms.items()}
+        self.terms.load_state_dict(terms)
 
     def initialise_from(self, path: str) -> None:
         """Weights only, from another run's checkpoint. Raises InputError when the shapes differ."""
