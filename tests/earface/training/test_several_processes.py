@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -110,9 +111,14 @@ def test_two_processes_are_one_with_the_same_batches(name: str, trainers: dict[s
     """Loss and gradients of each step to 1e-5, and every metric of the training and of a validation set."""
     module, argv = trainers[name]
     one, two = tmp_path / "one", tmp_path / "two"
-    for folder, processes, batch_size in ((one, 1, "8"), (two, 2, "4")):
-        codes, output = train((module, [*argv, *COMMON, "--batch-size", batch_size]), folder, processes)
-        assert codes == [0] * processes, output
+    with ThreadPoolExecutor() as pool:
+        runs = [
+            pool.submit(train, (module, [*argv, *COMMON, "--batch-size", size]), folder, processes)
+            for folder, processes, size in ((one, 1, "8"), (two, 2, "4"))
+        ]
+    for run in runs:
+        codes, output = run.result()
+        assert not any(codes), output
     alone, first, second = steps(one, 0), steps(two, 0), steps(two, 1)
     assert len(alone) == len(first) == len(second) >= 2
     for (_, loss, gradients), (_, loss_1, gradients_1), (_, loss_2, gradients_2) in zip(
