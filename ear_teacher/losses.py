@@ -18,7 +18,7 @@ from torch import Tensor
 from ear_teacher.config import EarVAETrainingConfig
 from earface.data.pixels import to_unit
 from earface.metrics.image_quality import ssim
-from earface.nn.losses import LossResult
+from earface.nn.losses import LossResult, training_processes
 from earface.nn.perceptual import PerceptualLoss
 from earface.nn.precision import float32_island
 
@@ -123,14 +123,14 @@ def contrastive_loss(
 
 
 def gather_batches(values: Tensor) -> Tensor:
-    """Concatenate every process's (B, ...) in rank order; the same tensor where there is one process.
+    """Concatenate every process's (B, ...) in rank order; the same tensor where there is one, or nothing is learnt.
 
     The gradient reaches this process's rows only, times the number of processes: if every process computes the same
     function of the result, the average DDP takes over processes is then the exact gradient, with no second exchange.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    world = training_processes()
+    if world == 1:
         return values
-    world = dist.get_world_size()
     parts = [torch.empty_like(values) for _ in range(world)]
     dist.all_gather(parts, values.detach().contiguous())
     if values.requires_grad:

@@ -11,7 +11,7 @@ from earface.core.command_line import parse_options
 from earface.core.errors import entry_point
 from earface.core.first_imports import first_imports
 from earface.core.needed import Needed
-from earface.core.stopping import pausable
+from earface.core.stopping import is_first_process, pausable
 from earface.core.tool_options import next_step
 from earface.data.face_sizes import VLRRange
 from facial_rec.config import ALIASES, HELP, EdgeFaceStageConfig, EdgeFaceTrainingConfig
@@ -72,7 +72,7 @@ def train(config: EdgeFaceTrainingConfig) -> int:
         if code:
             return code
         config = dataclasses.replace(config, num_threads=options.num_threads)  # also after a pause between the stages
-    if not config.fast_dev_run:
+    if not config.fast_dev_run and is_first_process():
         best = best_of_run(folder / "stage2" / "last.ckpt")
         EdgeFace.load(best).save_pretrained(folder / "tuned")
         print(f"fine-tuned recogniser, from {best.name}: {folder / 'tuned'}")

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ear_teacher.detector.box_detector import assign
 from ear_teacher.detector.landmarker import cell_centres
-from earface.nn.losses import LossResult
+from earface.nn.losses import LossResult, shared_count
 
 HEAT_SIGMA = 1.0  # cells
 ABSENT = -1  # of landmarks, beside COCO's visibility: the crop shows no ear
@@ -77,7 +77,7 @@ def box_losses(
     marked = ears.gather(1, assigned.clamp(min=0)[..., None].expand(-1, -1, 4))
     wanted = torch.where(positive[..., None], marked, same)
     quality = _paired_iou(found.detach(), wanted).masked_fill(~positive, 0.0)
-    number = positive.sum().clamp(min=1)
+    number = shared_count(positive.sum())
     score = (quality_focal_loss(logits, quality) * counted).sum() / number
     box = complete_iou_loss(found, wanted).masked_fill(~positive, 0.0).sum() / number
     return {"score": score, "box": box}
@@ -104,7 +104,7 @@ def complete_iou_loss(found: Tensor, wanted: Tensor, eps: float = 1e-7) -> Tenso
 def landmark_losses(
     points: Tensor, visibility: Tensor, heat: Tensor, keypoints: Tensor, crop_size: int
 ) -> dict[str, Tensor]:
-    """The scalars `heatmap`, `landmark` and `visibility` of the output of a Landmarker for B crops.
+    """The scalars `heatmap`, `landmark` and `visibility` of the output of a Landmarker for B crops, B >= 0.
 
     points: (B, K, 2) and keypoints: (B, K, 3) in crop pixels; visibility: (B, K) logits; heat: (B, K, G, G) logits.
     heatmap: cross-entropy with a Gaussian of HEAT_SIGMA cells around the landmark, minus its entropy; landmark: mean
@@ -117,8 +117,12 @@ def landmark_losses(
     entropy = F.kl_div(heat.float().flatten(2).log_softmax(dim=-1), target, reduction="none").sum(dim=-1)
     distance = torch.linalg.vector_norm(points.float() - keypoints[..., :2], dim=-1) / crop_size
     seen = F.binary_cross_entropy_with_logits(visibility.float(), (keypoints[..., 2] == 2).float(), reduction="none")
-    terms = {"heatmap": (entropy, labelled), "landmark": (distance, labelled), "visibility": (seen, judged)}
-    return {name: (term * counted).sum() / counted.sum().clamp(min=1) for name, (term, counted) in terms.items()}
+    places, verdicts = shared_count(torch.stack([labelled.sum(), judged.sum()]))
+    return {
+        "heatmap": (entropy * labelled).sum() / places,
+        "landmark": (distance * labelled).sum() / places,
+        "visibility": (seen * judged).sum() / verdicts,
+    }
 
 
 def gaussian_heat(points: Tensor, grid: int, crop_size: int) -> Tensor:

@@ -111,12 +111,15 @@ class EarDetectorLightning(TrainingModule[EarDetectorTrainingConfig, EarDetector
         """The losses of the crops, and the predicted points."""
         net = self.model.landmarks
         assert net is not None, "this model has no landmarks"
+        keypoints = batch["keypoints"]
         if len(batch["crops"]):
             points, visibility, heat = net(batch["crops"])
-            return landmark_losses(points, visibility, heat, batch["keypoints"], self.model.config.crop_size), points
-        # distributed training needs a gradient for every parameter
+            return landmark_losses(points, visibility, heat, keypoints, self.model.config.crop_size), points
+        # distributed training needs a gradient for every parameter, and every process in what the losses share
         nothing = sum((each.sum() * 0.0 for each in net.parameters() if each.requires_grad), net.cells.new_zeros(()))
-        return dict.fromkeys(LANDMARK_TERMS, nothing), net.cells.new_zeros(batch["keypoints"].shape)
+        points, visibility, heat = (net.cells.new_zeros(*keypoints.shape[:2], *sides) for sides in ((2,), (), (1, 1)))
+        terms = landmark_losses(points, visibility, heat, keypoints, self.model.config.crop_size)
+        return {name: term + nothing for name, term in terms.items()}, points
 
     # -- validation --------------------------------------------------------------------------------------------------
 

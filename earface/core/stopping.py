@@ -97,7 +97,7 @@ class StopRequests:
         elif self.number is None:
             self.number = number
             if self.deferred and not self.ending:
-                note(f"{signal.Signals(number).name}: pausing after this step; Ctrl-C twice stops at once")
+                note(f"{signal.Signals(number).name}: pausing once the state is saved; Ctrl-C twice stops at once")
             elif not self.ending:
                 self._pause_at_once()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from earface.nn.precision import float32_island
@@ -16,6 +17,26 @@ class LossResult:
 
     total: Tensor
     terms: dict[str, Tensor]
+
+
+def training_processes() -> int:
+    """How many processes' batches make up one. Where nothing is learnt, as in validation, each stands alone."""
+    if not (dist.is_available() and dist.is_initialized() and torch.is_grad_enabled()):
+        return 1
+    return dist.get_world_size()
+
+
+def shared_count(count: Tensor) -> Tensor:
+    """Of what a loss is the mean over, at least 1: in training the mean of all processes' counts, in any shape.
+
+    Of losses divided by it, the mean over processes, as of their gradients, is that of all samples in one process. All
+    processes have to call it.
+    """
+    world = training_processes()
+    if world > 1:
+        count = count.clone()
+        dist.all_reduce(count)
+    return count.clamp(min=1) / world
 
 
 def feature_matching_loss(found: list[Tensor], wanted: list[Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from earface.nn.losses import shared_count
 from earface.nn.precision import float32_island
 
 Margin = Literal["arcface", "cosface", "adaface"]
@@ -129,7 +130,7 @@ def margin_loss(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0, ig
     """
     if ignored is not None:
         summed = F.cross_entropy(logits, labels, ignore_index=ignored, reduction="sum", label_smoothing=label_smoothing)
-        return summed / (labels != ignored).sum().clamp_min(1)
+        return summed / shared_count((labels != ignored).sum())
     return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
 
 

@@ -19,10 +19,11 @@ from pytorch_lightning.callbacks import (
 )
 from torch import Tensor
 
-from earface.core.notices import show_warnings
+from earface.core.notices import show_warnings, warn
 from earface.core.stopping import StopRequests, current_requests
 from earface.training.best_checkpoints import carry_over_scores
 from earface.training.loggers import MetricsCSV
+from earface.training.process_count import recount
 from earface.training.term_log import NonFiniteLossError
 from earface.training.workers import end_workers
 
@@ -33,6 +34,8 @@ class TrainingProgress(Protocol):
     def objective_is_warming_up(self) -> bool: ...
 
     def images_per_step(self) -> int: ...
+
+    def batches_per_epoch(self) -> int: ...
 
     def log_training_row(self) -> None: ...
 
@@ -46,14 +49,21 @@ class LastCheckpoint(Checkpoint):
 
     It comes last of all callbacks, so the file also holds the others' newest best scores. Signals (see
     `earface.core.stopping`), `max_time` and `stop_after_epoch` pause the run by TrainingPaused at the next optimiser
-    step, batch of validation or epoch end: no end-of-epoch hook sees half an epoch.
+    step, batch of validation or epoch end: no end-of-epoch hook sees half an epoch. Several processes, which have to
+    pause at the same step, ask each other every `ask_every_n_steps` and at the end of an epoch.
     """
 
     def __init__(
-        self, folder: Path, *, every_n_steps: int = 0, stop_after_epoch: int | None, max_time: timedelta | None
+        self,
+        folder: Path,
+        *,
+        every_n_steps: int = 0,
+        ask_every_n_steps: int = 1,
+        stop_after_epoch: int | None,
+        max_time: timedelta | None,
     ) -> None:
         self.path = folder / "last.ckpt"
-        self.every_n_steps = every_n_steps
+        self.every_n_steps, self.ask_every_n_steps = every_n_steps, ask_every_n_steps
         self.stop_after_epoch = stop_after_epoch
         self.deadline = time.monotonic() + max_time.total_seconds() if max_time is not None else None
         self.reason: str | None = None
@@ -73,7 +83,8 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         if trainer.fit_loop._should_accumulate() or trainer.is_last_batch:
             return  # gradients of a half-done step are in no checkpoint; validation follows the last batch
-        if self._pause_reason(trainer):
+        asks = trainer.world_size == 1 or trainer.global_step % self.ask_every_n_steps == 0
+        if asks and self._pause_reason(trainer):
             self._save(trainer)
             self.requests.pause(f"{self.reason} in epoch {trainer.current_epoch + 1}, step {trainer.global_step}")
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
@@ -230,6 +241,13 @@ class RunState(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         carry_over_scores(trainer, checkpoint)
+        before, now = checkpoint["run"].get("processes", trainer.world_size), trainer.world_size
+        if before != now:
+            module = _trained(pl_module)
+            recount(checkpoint, before, now, module.batches_per_epoch(), trainer.accumulate_grad_batches)
+            if trainer.is_global_zero:
+                each = module.images_per_step() // now
+                warn(f"the run began with {before} x {each} images a step, and goes on with {now} x {each}")
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -242,6 +260,7 @@ class RunState(Callback):
             # `processed` counts the epoch whose end hooks are running, `completed` does not
             "epochs_done": progress.processed,
             "csv_rows": len(tables[0].rows) if tables else 0,
+            "processes": trainer.world_size,
             "stopped_early": bool(trainer.should_stop),
             "written": datetime.now(UTC).isoformat(timespec="seconds"),
             "torch": str(torch.__version__),  # a TorchVersion would not load with weights_only

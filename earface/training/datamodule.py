@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import Subset
 
+from earface.core.errors import InputError
 from earface.data.data_digest import DataDigest, Picture
 from earface.training.config import RunOptions
 from earface.training.loader import ResumableLoader
@@ -19,9 +19,13 @@ from earface.training.workers import WorkerLoader
 
 NAMED = 8  # files of a batch that an error message lists
 print_once = rank_zero_only(print)  # by the first process alone
-
-
 Config = TypeVar("Config", bound=RunOptions)
+
+
+def check_enough(pictures: int, processes: int, purpose: str) -> None:
+    """Raise InputError where not each process has one; what is none at all is reported where it is read."""
+    if processes > 1 and pictures < processes:
+        raise InputError(f"`devices`: {processes} processes have {pictures} pictures to {purpose}: give fewer devices")
 
 
 class TrainingDataModule(pl.LightningDataModule, Generic[Config]):
@@ -56,6 +60,7 @@ class TrainingDataModule(pl.LightningDataModule, Generic[Config]):
         raise NotImplementedError
 
     def train_dataloader(self) -> ResumableLoader:
+        check_enough(len(self.train_set), self._world_size, "train on")
         return ResumableLoader(
             self.train_set,
             self.config.batch_size,
@@ -68,10 +73,17 @@ class TrainingDataModule(pl.LightningDataModule, Generic[Config]):
         )
 
     def val_dataloader(self) -> WorkerLoader:
-        mine = range(self._rank, len(self.val_set), self._world_size)
+        """The batches of one process, dealt out in turn, so that each picture counts once and metrics are the same.
+
+        They are smaller where there would not be one for each process. Raises InputError for fewer pictures.
+        """
+        length = len(self.val_set)
+        check_enough(length, self._world_size, "validate with")
+        size = min(max(self.config.batch_size, self.least_val_batch), max(length // self._world_size, 1))
+        batches = [range(start, min(start + size, length)) for start in range(0, length, size)]
         return WorkerLoader(
-            Subset(self.val_set, mine),
-            batch_size=max(self.config.batch_size, self.least_val_batch),
+            self.val_set,
+            batch_sampler=batches[self._rank :: self._world_size],
             num_workers=(workers := min(self.config.num_workers, 2)),
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),

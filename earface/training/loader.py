@@ -43,7 +43,8 @@ class _EpochBatches(Sampler[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch
-        order = epoch_order(self.seed, epoch, self.length)[self.rank :: self.world_size]
+        shared = self.length - self.length % self.world_size  # losses are averaged over batches of one size
+        order = epoch_order(self.seed, epoch, self.length)[:shared][self.rank :: self.world_size]
         for batch in range(self.start, len(self)):
             part = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield [(epoch, int(index)) for index in part]

@@ -103,17 +103,19 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
     def configure_optimizers(self) -> Any:
         # Trainer.estimated_stepping_batches would set up the loader before Lightning restores where it stood
         config = self.config
-        batches = batches_per_epoch(len(self.datamodule.train_set), config.batch_size, self.trainer.world_size)
-        steps = math.ceil(batches / config.accumulate_grad_batches)
+        steps = math.ceil(self.batches_per_epoch() / config.accumulate_grad_batches)
         self.rate = LearningRate(
             config.schedule, round(steps * config.warmup_epochs), steps * config.epochs, config.plateau_patience
         )
         return adamw_with_schedule(self.parameter_groups(), self.rate)
 
+    def batches_per_epoch(self) -> int:
+        """Of each process."""
+        return batches_per_epoch(len(self.datamodule.train_set), self.config.batch_size, self.trainer.world_size)
+
     def optimiser_steps(self, epochs: float) -> int:
         """In so many epochs."""
-        batches = batches_per_epoch(len(self.datamodule.train_set), self.config.batch_size, self.trainer.world_size)
-        return round(batches / self.config.accumulate_grad_batches * epochs)
+        return round(self.batches_per_epoch() / self.config.accumulate_grad_batches * epochs)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # noise depends on where the run stands and on nothing that came before
@@ -133,11 +135,12 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
-        self.log_row({f"train/{name}": value for name, value in self.terms.take_epoch().items()} | self.rates())
+        means = self.terms.take_epoch(self.over_processes)
+        self.log_row({f"train/{name}": value for name, value in means.items()} | self.rates())
 
     def log_training_row(self) -> None:
         """Means since the last row, and the rates; called every `log_every_n_steps`."""
-        row = {f"train/{name}_step": value for name, value in self.terms.take_window().items()}
+        row = {f"train/{name}_step": value for name, value in self.terms.take_window(self.over_processes).items()}
         self.log_row({**row, **self.rates()})
 
     def rates(self) -> dict[str, float]:
@@ -244,11 +247,14 @@ class TrainingModule(pl.LightningModule, Generic[Config, Data]):
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["terms"] = self.terms.state_dict()
+        checkpoint["terms"] = self.terms.state_dict(self.over_processes)
         checkpoint["data"] = self.datamodule.digest.stored()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.terms.load_state_dict(checkpoint["terms"])
+        terms = checkpoint["terms"]
+        if self.global_rank:  # the first process goes on with the sums of all
+            terms = {part: dict.fromkeys(sums, 0.0) for part, sums in terms.items()}
+        self.terms.load_state_dict(terms)
 
     def initialise_from(self, path: str) -> None:
         """Weights only, from another run's checkpoint. Raises InputError when the shapes differ."""

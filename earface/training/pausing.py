@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from typing import Any
 
 import pytorch_lightning as pl
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 from pytorch_lightning.utilities import rank_zero_only
@@ -18,6 +19,7 @@ from earface.core.notices import as_flags
 from earface.core.stopping import TrainingInterrupted, TrainingPaused, pause_signals
 from earface.training.workers import end_workers
 
+_FIRST = "EARFACE_FIRST_PROCESS"  # its id, for those that it starts
 PATIENCE_S = 60.0  # for the other processes to end, whose state is saved
 AT_ONCE_S = 2.0  # for those that may wait for this one
 
@@ -28,6 +30,7 @@ def fit_until_paused(trainer: pl.Trainer, *args: Any, **options: Any) -> bool:
     Under SLURM the requeue signal pauses the run and puts the job back into the queue.
     """
     environment = trainer._accelerator_connector.cluster_environment
+    _end_with_the_first(trainer.strategy.launcher)
     requeueing = _take_over_requeue(environment)
     with pause_signals() as requests:
         try:
@@ -38,8 +41,8 @@ def fit_until_paused(trainer: pl.Trainer, *args: Any, **options: Any) -> bool:
             _end_processes(trainer, PATIENCE_S if requests.deferred else AT_ONCE_S)
             if requeueing is not None and requests.number == requeueing:
                 requeue_job()
-            if trainer.global_rank and isinstance(environment, LightningEnvironment):
-                sys.exit(0)  # Lightning takes any other code for a crash, and kills the first process
+            if trainer.global_rank:
+                sys.exit(0)  # Lightning, torchrun and srun take any other code for a crash, and kill the first process
             return False
         except TrainingInterrupted:
             _end_processes(trainer, AT_ONCE_S)
@@ -48,6 +51,24 @@ def fit_until_paused(trainer: pl.Trainer, *args: Any, **options: Any) -> bool:
             requests.ending = True  # nothing is lost any more
             end_workers()
     return True
+
+
+def _end_with_the_first(launcher: Any) -> None:
+    """In a process that Lightning starts: end when the first one has, which a collective on a GPU notices late.
+
+    The first one itself is ended by Lightning when another has failed.
+    """
+    if isinstance(launcher, _SubprocessScriptLauncher) and "LOCAL_RANK" not in os.environ:
+        os.environ[_FIRST] = str(os.getpid())
+    elif _FIRST in os.environ and os.environ[_FIRST] != str(os.getpid()):
+        first = int(os.environ[_FIRST])
+        threading.Thread(target=_watch_parent, args=(first,), name="watch-first-process", daemon=True).start()
+
+
+def _watch_parent(process: int) -> None:
+    while os.getppid() == process:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 @rank_zero_only

@@ -9,6 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+Total = Callable[[Tensor], Tensor]
+
+
+def _alone(sums: Tensor) -> Tensor:
+    return sums
+
 
 class NonFiniteLossError(RuntimeError):
     """A loss term became NaN or infinite. The message names step, term and samples."""
@@ -19,6 +25,7 @@ class TermLog:
 
     `add` only stores; every `check_every` calls, and before anything is read or saved, the stored values are brought
     to the CPU in one copy, checked, and summed in float64.
+    total: adds up a float64 tensor over all processes.
     """
 
     def __init__(self, describe: Callable[[Tensor], str], check_every: int = 1) -> None:
@@ -55,21 +62,22 @@ class TermLog:
             sums["count"] = sums.get("count", 0.0) + len(table)
         self.pending.clear()
 
-    def take_window(self) -> dict[str, float]:
+    def take_window(self, total: Total = _alone) -> dict[str, float]:
         """Means since the last call."""
         self.flush()
-        means, self.window = _means(self.window), {}
-        return means
+        sums, self.window = self.window, {}
+        return _means(_over_processes(sums, total))
 
-    def take_epoch(self) -> dict[str, float]:
+    def take_epoch(self, total: Total = _alone) -> dict[str, float]:
         """Means since the epoch began; starts a new one."""
         self.flush()
-        means, self.epoch = _means(self.epoch), {}
-        return means
+        sums, self.epoch = self.epoch, {}
+        return _means(_over_processes(sums, total))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, total: Total = _alone) -> dict[str, Any]:
+        """The sums of all processes, with which the first one goes on."""
         self.flush()
-        return {"window": dict(self.window), "epoch": dict(self.epoch)}
+        return {"window": _over_processes(self.window, total), "epoch": _over_processes(self.epoch, total)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.pending.clear()
@@ -116,12 +124,17 @@ class ValidationSums:
                 self.sums[name] = self.sums.get(name, 0.0) + mean * count
                 self.counts[name] = self.counts.get(name, 0.0) + count
 
-    def means(self, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> dict[str, float]:
+    def means(self, total: Total = _alone) -> dict[str, float]:
         """Of the names with samples. total: adds up a float64 tensor over all processes."""
         self.flush()
         both = total(torch.tensor([[*self.sums.values()], [*self.counts.values()]], dtype=torch.float64))
         found = zip(self.sums, *both.tolist(), strict=True)
         return {name: value / count for name, value, count in found if count}
+
+
+def _over_processes(sums: Mapping[str, float], total: Total) -> dict[str, float]:
+    found = total(torch.tensor([*sums.values()], dtype=torch.float64)).tolist()
+    return dict(zip(sums, found, strict=True))
 
 
 def _means(sums: Mapping[str, float]) -> dict[str, float]:

@@ -108,6 +108,7 @@ def build_trainer(options: RunOptions, run: Run, best: Mapping[str, Literal["min
         last = LastCheckpoint(
             Path(options.checkpoint_dir),
             every_n_steps=options.save_every_n_steps,
+            ask_every_n_steps=options.log_every_n_steps,
             stop_after_epoch=options.stop_after_epoch,
             max_time=max_time,
         )

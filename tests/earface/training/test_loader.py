@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from earface.core.errors import InputError, entry_point
+from earface.training.config import RunOptions
+from earface.training.datamodule import TrainingDataModule
 from earface.training.loader import ResumableLoader, batches_per_epoch, epoch_order
 from tests.conftest import only_line
 
@@ -153,6 +155,45 @@ def test_a_set_shorter_than_a_batch_is_one_batch() -> None:
     assert len(batches) == 1
     [only] = epoch_of(batches, 0)
     assert sorted(index for _, index in only) == [0, 1, 2]
+
+
+def test_a_set_shorter_than_a_step_is_shared_evenly() -> None:
+    shares = [epoch_of(loader(length=7, batch=8, rank=rank, world_size=2), 0) for rank in range(2)]
+    assert [[len(batch) for batch in share] for share in shares] == [[3], [3]]
+
+
+class Data(TrainingDataModule[RunOptions]):
+    """Pictures to validate with, each its number, of one process of several."""
+
+    def __init__(self, length: int, batch: int, rank: int, world: int) -> None:
+        super().__init__(RunOptions(batch_size=batch, num_workers=0))
+        self.val_set = range(length)
+        self.place = rank, world
+
+    @property
+    def _rank(self) -> int:
+        return self.place[0]
+
+    @property
+    def _world_size(self) -> int:
+        return self.place[1]
+
+
+@pytest.mark.parametrize(("length", "world"), [(100, 1), (100, 2), (65, 3), (33, 2), (10, 4), (9, 4), (3, 3)])
+def test_the_processes_validate_with_the_batches_of_one(length: int, world: int) -> None:
+    """Or with smaller ones, where a process would have none."""
+    alone = [batch.tolist() for batch in Data(length, 16, 0, 1).val_dataloader()]
+    shares = [[batch.tolist() for batch in Data(length, 16, rank, world).val_dataloader()] for rank in range(world)]
+    assert all(shares)
+    dealt = sorted(itertools.chain(*shares))
+    assert [*itertools.chain(*dealt)] == [*range(length)]
+    if length // world >= 16:
+        assert dealt == alone
+
+
+def test_fewer_pictures_than_processes_are_one_line() -> None:
+    with pytest.raises(InputError, match=r"\A`devices`: 4 processes have 3 pictures to validate with: .*\Z"):
+        Data(3, 16, 0, 4).val_dataloader()
 
 
 def test_a_loader_that_is_dropped_goes_at_once() -> None:

@@ -40,6 +40,22 @@ def test_means_are_plain_means(check_every: int) -> None:
     assert log.take_epoch() == pytest.approx(means(VALUES[:3]), rel=1e-12)
 
 
+def test_means_are_over_all_processes_and_the_first_one_goes_on_with_their_sums() -> None:
+    first, second, resumed = TermLog(files), TermLog(files), TermLog(files)
+    fill(first, VALUES[:3])
+    fill(second, VALUES[3:8])
+
+    def total(sums: torch.Tensor) -> torch.Tensor:
+        return sums + torch.tensor([*second.epoch.values()], dtype=torch.float64)
+
+    resumed.load_state_dict(first.state_dict(total))
+    fill(resumed, VALUES[8:])
+    assert resumed.take_window() == pytest.approx(means(VALUES), rel=1e-12)
+    assert resumed.take_epoch() == pytest.approx(means(VALUES), rel=1e-12)
+    assert first.take_window(total) == pytest.approx(means(VALUES[:8]), rel=1e-12)
+    assert first.take_epoch(total) == pytest.approx(means(VALUES[:8]), rel=1e-12)
+
+
 def test_a_window_without_a_step_is_empty() -> None:
     assert TermLog(files).take_window() == {}
 
