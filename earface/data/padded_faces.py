@@ -39,7 +39,6 @@ def within(sizes: Tensor, side: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-@torch.inference_mode(False)  # a table that is kept from there could take part in no later training
 def interpolation_table(side: int, longest: int, step: int = 1) -> Tensor:
     """(longest + 1, side, longest step): row n interpolates the first n step of `longest step` values to `side`.
 

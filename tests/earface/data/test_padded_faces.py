@@ -66,15 +66,6 @@ def test_a_table_with_steps_interpolates_so_many_values_for_each_pixel(batch: Te
         torch.testing.assert_close(face, wanted, rtol=0, atol=2e-6)
 
 
-def test_a_table_made_in_inference_mode_serves_training_later() -> None:
-    interpolation_table.cache_clear()
-    with torch.inference_mode():
-        interpolation_table(8, 4)
-    faces = torch.zeros(1, 3, 4, 4, requires_grad=True)
-    interpolate_each(faces, torch.tensor([[4, 4]]), interpolation_table(8, 4)).sum().backward()
-    assert faces.grad is not None
-
-
 def test_sharpness_of_padded_faces_is_that_of_each(pictures: list[Tensor], batch: Tensor) -> None:
     wanted = [float(sharpness(to_model_range(each[None]))) for each in pictures]
     assert sharpness(batch).tolist() == pytest.approx(wanted, rel=1e-4)
