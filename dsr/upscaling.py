@@ -98,7 +98,7 @@ def read_small_faces(paths: Sequence[Path], size: VLRSize | VLRRange, finder: Fa
             found.append((path, result))
     large.warn(len(paths), ALIGN_FIRST)
     other_sizes.warn(len(found), size, KEEPS_DETAIL)
-    reader.warn_of_centred(len(paths))
+    reader.warn(len(paths))
     return SmallFaces([path for path, _ in found], [each for _, each in found], skipped)
 
 

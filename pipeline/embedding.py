@@ -139,7 +139,7 @@ def embed_with_progress(
         embedder.large.warn(len(pictures), "leave out `aligned`, and faces are found in them")
         if embedder.upsampler.vlr is not None:
             embedder.other_sizes.warn(len(found.kept), embedder.upsampler.vlr, KEEPS_DETAIL)
-        embedder.face.warn_of_centred(len(pictures))
+        embedder.face.warn(len(pictures))
     width = found.embeddings.shape[1] - len(COMPUTED)
     quality = dict(zip(COMPUTED, found.embeddings[:, width:].T.copy(), strict=True))
     quality["size"] = np.array([embedder.sizes[pictures[place].path] for place in found.kept], np.float32)

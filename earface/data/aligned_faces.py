@@ -16,6 +16,7 @@ from earface.data.given import Pictures, each_picture, pixels_of_picture
 from earface.data.images import Pixels, read_image
 from earface.data.options import FACE_SCORE, FindingOptions
 
+MUCH = 0.2  # of an aligned face: more than what lies around the face itself on one side
 USUAL_SIZE = round(1.5 * FACE_SIZE)  # pixels; few align to more, and few photographs are smaller
 
 
@@ -81,6 +82,7 @@ class FaceReader:
     finder: FaceFinder | None
     sizes: dict[Path, float] = field(default_factory=dict)  # pixels of the file on a side of each face that was read
     found: dict[Path, str] = field(default_factory=dict)  # how, of those that were not aligned already
+    cut: dict[Path, float] = field(default_factory=dict)  # share beyond the photograph, of those with more than MUCH
 
     def __call__(self, path: Path) -> Pixels:
         picture = read_image(path)
@@ -91,6 +93,8 @@ class FaceReader:
         if isinstance(face, str) or isinstance(found, str):
             raise InputError(f"{path}: {found}")
         self.found[path] = found["found"]
+        if found.get("outside", 0.0) > MUCH:
+            self.cut[path] = found["outside"]
         self.sizes[path] = FACE_SIZE / found["enlargement"] if "enlargement" in found else float(face.shape[0])
         return face
 
@@ -100,8 +104,15 @@ class FaceReader:
             return VLRSize(face.shape[1], face.shape[0])
         return VLRSize(round(self.sizes[path]), round(self.sizes[path]))
 
-    def warn_of_centred(self, count: int) -> None:
-        """Warn of crops in which no face was found, if any. count: of all pictures."""
+    def warn(self, count: int) -> None:
+        """Warn of crops in which no face was found, and of faces that are cut, if any. count: of all pictures."""
+        if self.cut:
+            worst = max(self.cut, key=lambda path: self.cut[path])
+            warn(
+                f"{len(self.cut)} of {count} faces are cut by the border of the photograph (such as {worst}, by "
+                f"{self.cut[worst]:.0%}): what is missing is grey, and they are recognised less well",
+                [f"{path}: {share:.0%}" for path, share in sorted(self.cut.items())],
+            )
         if centred := sorted(str(path) for path, how in self.found.items() if how == CENTRED):
             warn(
                 f"in {len(centred)} of {count} pictures no face is found (such as {centred[0]}), and being so small "

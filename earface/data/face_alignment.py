@@ -6,6 +6,7 @@ the nose, corner of the mouth, corner of the mouth. That is the order of YuNet, 
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,6 +61,15 @@ def face_placement(points: Points, photograph: tuple[int, int], size: int = FACE
 def enlargement(placement: AffineMap) -> float:
     """Pixels of the aligned face per pixel of the photograph, along a side."""
     return float(np.sqrt(np.linalg.det(placement.matrix[:, :2])))
+
+
+def share_outside(placement: AffineMap) -> float:
+    """How much of the aligned face lies beyond the photograph, 0 to 1."""
+    side, (width, height) = placement.size, placement.photograph
+    square = np.array([[0, 0, 1], [side, 0, 1], [side, side, 1], [0, side, 1]]) @ placement.inverse.T
+    frame = np.array([[0, 0], [width, 0], [width, height], [0, height]])
+    inside, _ = cv2.intersectConvexConvex(square.astype(np.float32), frame.astype(np.float32))
+    return 1.0 - float(inside) * enlargement(placement) ** 2 / side**2
 
 
 def alignment_residual(points: Points, placement: AffineMap) -> float:

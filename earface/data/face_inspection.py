@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from earface.core.errors import InputError
-from earface.data.face_alignment import align_face, alignment_residual, enlargement, face_placement
+from earface.data.face_alignment import align_face, alignment_residual, enlargement, face_placement, share_outside
 from earface.data.face_detection import ENLARGED_LOOKS, LOOKS, FaceDetector, subject_face
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import FACE_SIZE, MAX_VLR, MIN_VLR
@@ -36,6 +36,7 @@ class AlignedFace:
     stem: str  # of the file in the work folder, and in the prepared set
     path: Path
     found: str | None = None  # how
+    outside: float | None = None  # share of the face beyond the photograph
     score: float | None = None  # the detector's
     enlargement: float | None = None  # pixels of the face per pixel of the photograph
     residual: float | None = None  # root mean square distance of its five points from the template, pixels
@@ -103,6 +104,7 @@ class FaceFinder:
             return NO_FACE, str(error)
         known = {
             "found": how,
+            "outside": round(share_outside(placement), 3),
             "score": round(face.score, 4),
             "enlargement": round(enlargement(placement), 4),
             "residual": round(alignment_residual(face.points, placement), 3),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
-from earface.data.aligned_faces import OtherSizes
-from earface.data.face_alignment import align_face, face_template
+from earface.core.notices import DataWarning
+from earface.data.aligned_faces import FaceReader, OtherSizes
+from earface.data.face_alignment import align_face, face_placement, face_template, share_outside
 from earface.data.face_detection import ENLARGED_LOOKS, FaceDetector, subject_face
 from earface.data.face_inspection import NO_FACE, TOO_SMALL, FaceFinder
 from earface.data.face_sizes import VLRRange, VLRSize
 from earface.data.folders import list_images
-from earface.data.images import Pixels, read_image
+from earface.data.images import Pixels, read_image, write_image
 from tests.support.shared_files import PHOTOGRAPHS, YUNET, needs
 from tests.support.yunet import photograph, write_yunet
 
@@ -82,6 +85,27 @@ def test_faces_of_people_are_aligned_as_in_the_large_photograph(side: int) -> No
         away.append(np.linalg.norm(found.points - ((wanted + 0.5) * size / 250 - 0.5), axis=1).mean())
         assert np.asarray(aligned).shape == (128, 128, 3)
     assert np.median(away) < 0.5
+
+
+@pytest.mark.parametrize("middle", [(60, 60), (10, 60), (95, 110), (0, 0), (-200, 60)])
+def test_what_lies_beyond_the_photograph_is_what_is_grey_in_the_aligned_face(middle: tuple[int, int]) -> None:
+    white = np.full((120, 100, 3), 255, np.uint8)
+    turned = np.array([[0.5, -0.1], [0.1, 0.5]])
+    points = (face_template() - 64) @ turned + middle
+    grey = (align_face(white, points)[..., 0] < 200).mean()
+    assert share_outside(face_placement(points, (100, 120))) == pytest.approx(grey, abs=0.02)
+
+
+def test_faces_that_are_cut_are_warned_of(marks: FaceDetector, tmp_path: Path) -> None:
+    picture, _ = photograph(120, 96, [(40.0, 30.0, 40.0)])
+    write_image(tmp_path / "whole.png", picture)
+    write_image(tmp_path / "cut.png", picture[:, 50:])
+    reader = FaceReader(FaceFinder(marks, 6))
+    for name in ("whole.png", "cut.png"):
+        reader(tmp_path / name)
+    assert reader.cut == {tmp_path / "cut.png": pytest.approx(10 / 40, abs=0.02)}
+    with pytest.warns(DataWarning, match=r"1 of 2 faces are cut by the border of the photograph \(such as .*cut\.png"):
+        reader.warn(2)
 
 
 @pytest.mark.parametrize("detector", ["marks", pytest.param("YuNet", marks=needs(YUNET))])
