@@ -76,7 +76,7 @@ def trainers(
             "dsr.train_dsr",
             [
                 *(*faces, "--second-recognizer", "none", "--base-channels", "8", "--residual-blocks", "1"),
-                *("--lambda-perceptual", "0", *slow[:4]),
+                *("--lambda-perceptual", "0", "--recognizer-jitter", "0", *slow[:4]),
             ],
         ),
         "edgeface": (
