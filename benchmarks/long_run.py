@@ -31,7 +31,7 @@ MOST_GROWTH = 0.03
 PER_SUBJECT = 10
 RECIPE = (
     *("--encoder", "conv", "--base-channels", "4", "--image-size", "64", "--latent-dim", "8", "--precision", "32"),
-    *("--linear-path-size", "16", "--log-every-n-steps", "50", "--early-stop-patience", "0", "--progress", "lines"),
+    *("--linear-path-size", "0", "--log-every-n-steps", "50", "--early-stop-patience", "0", "--progress", "lines"),
     *("--accumulate-grad-batches", "1"),
 )
 
