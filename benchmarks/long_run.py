@@ -31,7 +31,7 @@ MOST_GROWTH = 0.03
 PER_SUBJECT = 10
 RECIPE = (
     *("--encoder", "conv", "--base-channels", "4", "--image-size", "64", "--latent-dim", "8", "--precision", "32"),
-    *("--linear-path-size", "16", "--log-every-n-steps", "50", "--early-stop-patience", "0", "--progress", "lines"),
+    *("--linear-path-size", "0", "--log-every-n-steps", "50", "--early-stop-patience", "0", "--progress", "lines"),
     *("--accumulate-grad-batches", "1"),
 )
 
@@ -163,8 +163,9 @@ def draw(path: Path, epochs: Sequence[Epoch]) -> None:
         counts.set_ylabel("count")
         counts.legend()
         step.plot(numbers, [each.step_ms for each in epochs], **FIRST.curve())
-        step.set_ylabel("processor time of a step (ms)")
+        step.set_ylabel("processor time, step (ms)")
         step.set_xlabel("epoch")
+        step.xaxis.get_major_locator().set_params(integer=True)
         for axes in (memory, counts, step):
             axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
         figure.align_ylabels()
