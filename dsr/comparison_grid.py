@@ -10,21 +10,28 @@ from torch import Tensor
 
 from dsr.config import HR_SIZE
 from earface.data.image_grid import absolute_error
-from earface.data.padded_faces import each_face, enlarged
-from earface.data.pixels import to_unit
+from earface.data.padded_faces import enlarge_padded, unpadded
+from earface.data.pixels import interpolate, to_unit
 
 HR = "HR"
 
 
-def comparison_rows(vlr: Tensor, results: Mapping[str, Tensor], hr: Tensor | None = None) -> dict[str, Tensor]:
+def comparison_rows(
+    vlr: Tensor, results: Mapping[str, Tensor], hr: Tensor | None = None, *, padded: bool = False
+) -> dict[str, Tensor]:
     """The rows of an image grid in [0, 1], each (B, 3, 128, 128): VLR enlarged by whole pixels, bicubic, results, HR.
 
-    All arguments in [-1, 1], on any device; vlr of one size or padded.
+    All arguments in [-1, 1], on any device. padded: whether vlr is.
     """
-    faces = each_face(vlr)
-    pixels = torch.cat([F.interpolate(face[None], (HR_SIZE, HR_SIZE), mode="nearest-exact") for face in faces])
-    size = f"VLR {vlr.shape[3]}x{vlr.shape[2]}" if len({face.shape for face in faces}) == 1 else "VLR"
-    named = {size: pixels, "bicubic": enlarged(vlr, HR_SIZE), **results}
+
+    def pixels(faces: Tensor) -> Tensor:
+        return F.interpolate(faces, (HR_SIZE, HR_SIZE), mode="nearest-exact")
+
+    if padded:
+        seen = torch.cat([pixels(face[None]) for face in unpadded(vlr)])
+        named = {"VLR": seen, "bicubic": enlarge_padded(vlr, HR_SIZE), **results}
+    else:
+        named = {f"VLR {vlr.shape[3]}x{vlr.shape[2]}": pixels(vlr), "bicubic": interpolate(vlr, HR_SIZE), **results}
     if hr is not None:
         named[HR] = hr
     return {label: to_unit(faces).clamp(0, 1).cpu() for label, faces in named.items()}

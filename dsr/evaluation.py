@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from dsr.comparison_grid import comparison_errors, comparison_rows
@@ -25,7 +26,8 @@ from earface.data.face_dataset import FaceBatch, FaceDataset, FacePixels, on_dev
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import FILES, VLRRange, VLRSize, check_vlr
 from earface.data.image_grid import save_image_grid
-from earface.data.padded_faces import enlarged, padded
+from earface.data.padded_faces import enlarge_padded, padded
+from earface.data.pixels import interpolate
 from earface.data.tables import write_csv
 from earface.data.vlr_rule import VLRRule
 from earface.metrics.image_quality import warn_if_too_good
@@ -61,13 +63,13 @@ class EvaluationFaces:
         files, sizes = degradation == FILES, shape.vlr
         check_vlr(shape.vlr_size, degradation)
         self.rows = usable_faces(rows, sizes if files and isinstance(sizes, VLRSize) else None)
-        several = isinstance(sizes, VLRRange)
+        self.padded = isinstance(sizes, VLRRange)
         self.dataset = FaceDataset(
             self.rows,
             seed=options.seed,
             files=files,
-            rule=VLRRule(degradation, sizes) if several else None,
-            collated=partial(padded, side=shape.grid) if several else None,
+            rule=VLRRule(degradation, sizes) if self.padded else None,
+            collated=partial(padded, side=shape.grid) if self.padded else None,
         )
         self.loader = WorkerLoader(self.dataset, batch_size=options.batch_size, num_workers=options.num_workers)
         self.shape, self.degradation, self.device = shape, degradation, choose_device(options.device)
@@ -75,6 +77,10 @@ class EvaluationFaces:
     def __iter__(self) -> Iterator[FaceBatch]:
         for batch in tracked(self.loader, "measuring, batches"):
             yield self._ready(batch)
+
+    def interpolated(self, vlr: Tensor) -> Tensor:
+        """(B, 3, h, w) of its batches -> (B, 3, 128, 128), bicubic."""
+        return enlarge_padded(vlr, HR_SIZE) if self.padded else interpolate(vlr, HR_SIZE)
 
     def evenly(self, count: int) -> FaceBatch:
         """A batch of about `count` faces from all over the list."""
@@ -89,7 +95,7 @@ def evaluate(
     methods: Mapping[str, Upscale], faces: EvaluationFaces, recognizers: Sequence[FrozenRecognizer], out: Path
 ) -> dict[str, dict[str, float]]:
     """The metrics of bicubic interpolation, of each method and of HR; writes per_face.csv into `out`."""
-    methods = {BICUBIC: lambda vlr: enlarged(vlr, HR_SIZE), **methods}
+    methods = {BICUBIC: faces.interpolated, **methods}
     by_name = {each.name: each for each in recognizers}
     measured = measure(methods, faces, by_name, HR_SIZE // faces.shape.grid)
     write_per_face(out / "per_face.csv", faces.rows, measured)
@@ -102,7 +108,7 @@ def save_faces(path: Path, methods: Mapping[str, Upscale], faces: EvaluationFace
     """An image grid of some faces by each method, beside bicubic interpolation, with the errors of all."""
     shown = faces.evenly(GRID_FACES)
     results = {name: upscale(shown["vlr"]) for name, upscale in methods.items()}
-    rows = comparison_rows(shown["vlr"], results, shown["hr"])
+    rows = comparison_rows(shown["vlr"], results, shown["hr"], padded=faces.padded)
     save_image_grid(path, rows, comparison_errors(rows))
 
 

@@ -19,8 +19,8 @@ from earface.data.degradation import bicubic
 from earface.data.face_dataset import FaceBatch
 from earface.data.face_sizes import VLRRange
 from earface.data.image_grid import save_image_grid
-from earface.data.padded_faces import enlarged
-from earface.data.pixels import to_unit
+from earface.data.padded_faces import enlarge_padded
+from earface.data.pixels import interpolate, to_unit
 from earface.metrics.identification import one_gallery_picture, rank_one_hits
 from earface.metrics.image_quality import luma, psnr, ssim
 from earface.nn.checkpoint import read_checkpoint
@@ -54,6 +54,7 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
             feature_match=config.lambda_feature_match,
             tv=config.lambda_tv,
         )
+        self.padded = isinstance(config.vlr, VLRRange)  # whether faces of several sizes are a batch
         self.loss = DSRLoss(weights, recognizer, perceptual)
         self.faces = ValidationFaces(recognizer, second)
         self.inherited: set[str] = set()  # identities that the initial weights were trained on
@@ -96,7 +97,7 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         vlr, hr = batch["vlr"], batch["hr"]
         sr = self.model(vlr).float()
         result = self.loss(sr, hr)
-        found, plain, wanted = to_unit(sr), to_unit(enlarged(vlr, HR_SIZE)).clamp(0, 1), to_unit(hr)
+        found, plain, wanted = to_unit(sr), to_unit(self.enlarge(vlr)).clamp(0, 1), to_unit(hr)
         values = {
             "loss": result.total,
             "psnr": (rgb := psnr(found, wanted)).mean(),
@@ -107,6 +108,10 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         }
         self.faces.add(batch["index"], sr, hr, result.embedding)
         self.sums.add(values | self._at_examples(batch["index"], hr), len(hr))
+
+    def enlarge(self, vlr: Tensor) -> Tensor:
+        """By interpolation."""
+        return enlarge_padded(vlr, HR_SIZE) if self.padded else interpolate(vlr, HR_SIZE)
 
     def _at_examples(self, index: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """Of a range: PSNR and cosine, of the last recogniser, at single sizes: bicubic and aligned, so comparable."""
@@ -132,7 +137,7 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         chosen = np.unique(np.linspace(0, len(dataset) - 1, self.config.grid_images).round().astype(int))
         batch = self.datamodule.on_after_batch_transfer(default_collate([dataset[int(i)] for i in chosen]), 0)
         sr = self.model(batch["vlr"].to(self.device))
-        rows = comparison_rows(batch["vlr"], {"DSR": sr.to(batch["vlr"])}, batch["hr"])
+        rows = comparison_rows(batch["vlr"], {"DSR": sr.to(batch["vlr"])}, batch["hr"], padded=self.padded)
         path = self.log_dir / "faces" / f"epoch_{self.current_epoch:03d}.png"
         with self.going_on():
             self.log_picture("faces", save_image_grid(path, rows, comparison_errors(rows)))

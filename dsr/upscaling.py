@@ -127,4 +127,5 @@ def write_comparison(model: DSR, faces: SmallFaces, path: Path, device: str, pre
     """An image grid of up to GRID_FACES of them, evenly chosen."""
     chosen = np.unique(np.linspace(0, len(faces.paths) - 1, GRID_FACES).round().astype(int))
     vlr = model_input([faces.pixels[place] for place in chosen], model.config).to(device)
-    save_image_grid(path, comparison_rows(vlr, {"DSR": super_resolve(model, vlr, precision)}))
+    padded = isinstance(model.config.vlr, VLRRange)
+    save_image_grid(path, comparison_rows(vlr, {"DSR": super_resolve(model, vlr, precision)}, padded=padded))

@@ -21,8 +21,9 @@ from earface.data.duplicates import picture_signature
 from earface.data.face_inspection import NO_FACE, FaceFinder
 from earface.data.face_sizes import FACE_SIZE, NONE
 from earface.data.images import Pixels
+from earface.data.padded_faces import enlarge_padded
 from earface.data.pixels import interpolate, to_model_range
-from earface.metrics.image_quality import sharpness
+from earface.metrics.image_quality import SHARPNESS_SIDE, sharpness
 from earface.nn.embedding import Embedded, PictureFile, embed_each
 from earface.nn.inference import in_columns
 from earface.nn.upsampler import Upsampler
@@ -76,7 +77,8 @@ class FaceEmbedder:
         """(B, D + 3): the embeddings, and COMPUTED of each."""
         given = prepared.to(self.recognizer.device)
         embeddings, *quality = self.recognizer.measured(self.upsampler.enlarge(given), mirrored=self.mirrored)
-        return in_columns([embeddings, *quality, sharpness(given).to(embeddings)])
+        seen = enlarge_padded(given, SHARPNESS_SIDE) if self.upsampler.padded else given
+        return in_columns([embeddings, *quality, sharpness(seen).to(embeddings)])
 
     @property
     def sizes(self) -> Mapping[Path, float]:

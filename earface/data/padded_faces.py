@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from earface.data.pixels import interpolate, to_model_range
+from earface.data.pixels import to_model_range
 
 
 def padded(face: Tensor, side: int) -> Tensor:
@@ -62,21 +62,17 @@ def interpolate_each(faces: Tensor, sizes: Tensor, table: Tensor) -> Tensor:
     return rows[:, None] @ faces.float() @ columns.transpose(1, 2)[:, None]
 
 
-def enlarged(faces: Tensor, side: int) -> Tensor:
-    """(B, C, h, w), of one size or padded -> (B, C, side, side) float32, bicubic."""
-    if not is_padded(faces):
-        return interpolate(faces, side)
-    table = interpolation_table(side, faces.shape[3]).to(faces.device)
+def enlarge_padded(faces: Tensor, side: int) -> Tensor:
+    """(B, C, S, S) -> (B, C, side, side) float32: each face from its own size, bicubic."""
+    table = _table_on(side, faces.shape[3], faces.device)
     return interpolate_each(faces.nan_to_num(), padded_sizes(faces), table)
 
 
-def is_padded(faces: Tensor) -> bool:
-    """Whether there is anything beyond any of the faces."""
-    return bool(faces[:, 0, -1, -1].isnan().any())
+@lru_cache(maxsize=16)
+def _table_on(side: int, longest: int, device: torch.device) -> Tensor:
+    return interpolation_table(side, longest).to(device)
 
 
-def each_face(faces: Tensor) -> list[Tensor]:
-    """(B, C, h, w), of one size or padded -> B of (C, height, width)."""
-    if not is_padded(faces):
-        return list(faces)
+def unpadded(faces: Tensor) -> list[Tensor]:
+    """(B, C, S, S) -> B of (C, height, width)."""
     return [face[:, :height, :width] for face, (height, width) in zip(faces, padded_sizes(faces).tolist(), strict=True)]

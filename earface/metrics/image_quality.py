@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from earface.core.notices import warn
-from earface.data.padded_faces import enlarged
+from earface.data.pixels import interpolate
 from earface.nn.precision import float32_island
 
 MAX_CREDIBLE_PSNR = 60.0  # dB: rounding to 8 bits alone leaves 59
@@ -102,9 +102,9 @@ IMAGE_METRICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "s
 def sharpness(images: Tensor) -> Tensor:
     """The deviation of the Laplacian of each image's brightness at SHARPNESS_SIDE pixels: (B, 3, H, W) -> (B,).
 
-    images: in [-1, 1], of one size or padded. Comparable among pictures that were enlarged in the same way.
+    images: in [-1, 1]. Comparable among pictures that were enlarged in the same way.
     Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy", 2000.
     """
-    grey = enlarged(images.mean(dim=1, keepdim=True), SHARPNESS_SIDE)
+    grey = interpolate(images.mean(dim=1, keepdim=True), SHARPNESS_SIDE)
     around = grey[..., :-2, 1:-1] + grey[..., 2:, 1:-1] + grey[..., 1:-1, :-2] + grey[..., 1:-1, 2:]
     return (around - 4 * grey[..., 1:-1, 1:-1]).flatten(1).std(dim=1, correction=0)

@@ -33,5 +33,10 @@ class Upsampler:
     source: str = ""
     degradation: str = ""
 
+    @property
+    def padded(self) -> bool:
+        """Whether it takes faces as `earface.data.padded_faces` makes a batch of them."""
+        return isinstance(self.vlr, VLRRange)
+
 
 NO_UPSAMPLER = Upsampler(NONE, lambda faces: faces)
