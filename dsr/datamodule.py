@@ -54,7 +54,7 @@ class DSRDataModule(TrainingDataModule[DSRTrainingConfig]):
             collated=collated,
             moved=moved,
         )
-        self.val_set = FaceDataset(val, seed=config.seed, files=files, rule=made, collated=collated, moved=moved)
+        self.val_set = FaceDataset(val, seed=config.seed, files=files, rule=made, collated=collated)
 
     def on_after_batch_transfer(self, batch: FacePixels, dataloader_idx: int) -> FaceBatch:
         """On the device: float32 in [-1, 1], with VLR faces."""
