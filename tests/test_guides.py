@@ -41,8 +41,13 @@ GUIDES = {  # and what is typed there instead, before all else
         "my_callbacks:Alarm,threshold=20": "pytorch_lightning.callbacks:Timer",
     },
     "docs/FILES.md": {"Ada Lovelace": "001"},
-    "docs/howto.md": {"Ada Lovelace": "001", "--input new/": "--input photographs/ --aligned"},
-    "dsr/README.md": {},
+    "docs/howto.md": {
+        "Ada Lovelace": "001",
+        "--input new/": "--input photographs/ --aligned",
+        "--input frames/ --photographs": "--input photographs/",
+        "--input frames/": "--input photographs/ --aligned",
+    },
+    "dsr/README.md": {"--input frames --photographs": "--input photographs"},
     "ear_teacher/DETECTION_GUIDE.md": {
         "photographs/boxes.csv": "boxes.csv",
         "--images photographs": "--images new_photographs",
@@ -54,6 +59,7 @@ GUIDES = {  # and what is typed there instead, before all else
         "technical/dataset": "dataset",
         "--input new/": "--input photographs/ --aligned",
         "--operating-point fpir=0.01": "--threshold 0.3",  # ten people cannot support it
+        "--input frames/": "--input photographs/ --aligned",
         "corridor.mp4 --every-frame 5": "photographs/001/ --aligned",
         "person_17/": "photographs/001/",
     },
