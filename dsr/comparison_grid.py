@@ -10,8 +10,8 @@ from torch import Tensor
 
 from dsr.config import HR_SIZE
 from earface.data.image_grid import absolute_error
-from earface.data.padded_faces import enlarge_padded, unpadded
-from earface.data.pixels import interpolate, to_unit
+from earface.data.padded_faces import enlarge, unpadded
+from earface.data.pixels import to_unit
 
 HR = "HR"
 
@@ -23,15 +23,10 @@ def comparison_rows(
 
     All arguments in [-1, 1], on any device. padded: whether vlr is.
     """
-
-    def pixels(faces: Tensor) -> Tensor:
-        return F.interpolate(faces, (HR_SIZE, HR_SIZE), mode="nearest-exact")
-
-    if padded:
-        seen = torch.cat([pixels(face[None]) for face in unpadded(vlr)])
-        named = {"VLR": seen, "bicubic": enlarge_padded(vlr, HR_SIZE), **results}
-    else:
-        named = {f"VLR {vlr.shape[3]}x{vlr.shape[2]}": pixels(vlr), "bicubic": interpolate(vlr, HR_SIZE), **results}
+    faces = [face[None] for face in unpadded(vlr)] if padded else [vlr]
+    pixels = torch.cat([F.interpolate(each, (HR_SIZE, HR_SIZE), mode="nearest-exact") for each in faces])
+    size = "VLR" if padded else f"VLR {vlr.shape[3]}x{vlr.shape[2]}"
+    named = {size: pixels, "bicubic": enlarge(vlr, HR_SIZE, padded=padded), **results}
     if hr is not None:
         named[HR] = hr
     return {label: to_unit(faces).clamp(0, 1).cpu() for label, faces in named.items()}

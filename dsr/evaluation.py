@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 from torch.utils.data import default_collate
 
 from dsr.comparison_grid import comparison_errors, comparison_rows
@@ -26,8 +25,7 @@ from earface.data.face_dataset import FaceBatch, FaceDataset, FacePixels, on_dev
 from earface.data.face_rows import FaceRow
 from earface.data.face_sizes import FILES, VLRRange, VLRSize, check_vlr
 from earface.data.image_grid import save_image_grid
-from earface.data.padded_faces import enlarge_padded, padded
-from earface.data.pixels import interpolate
+from earface.data.padded_faces import enlarge, padded
 from earface.data.tables import write_csv
 from earface.data.vlr_rule import VLRRule
 from earface.metrics.image_quality import warn_if_too_good
@@ -78,10 +76,6 @@ class EvaluationFaces:
         for batch in tracked(self.loader, "measuring, batches"):
             yield self._ready(batch)
 
-    def interpolated(self, vlr: Tensor) -> Tensor:
-        """(B, 3, h, w) of its batches -> (B, 3, 128, 128), bicubic."""
-        return enlarge_padded(vlr, HR_SIZE) if self.padded else interpolate(vlr, HR_SIZE)
-
     def evenly(self, count: int) -> FaceBatch:
         """A batch of about `count` faces from all over the list."""
         chosen = np.unique(np.linspace(0, len(self.rows) - 1, count).round().astype(int))
@@ -95,7 +89,7 @@ def evaluate(
     methods: Mapping[str, Upscale], faces: EvaluationFaces, recognizers: Sequence[FrozenRecognizer], out: Path
 ) -> dict[str, dict[str, float]]:
     """The metrics of bicubic interpolation, of each method and of HR; writes per_face.csv into `out`."""
-    methods = {BICUBIC: faces.interpolated, **methods}
+    methods = {BICUBIC: partial(enlarge, side=HR_SIZE, padded=faces.padded), **methods}
     by_name = {each.name: each for each in recognizers}
     measured = measure(methods, faces, by_name, HR_SIZE // faces.shape.grid)
     write_per_face(out / "per_face.csv", faces.rows, measured)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dsr.config import HR_SIZE, DSRConfig
 from dsr.hub import FORMAT, MODEL_CARD, Provenance, read_provenance
+from earface.core.errors import InputError
 from earface.data.face_sizes import VLRRange, VLRSize
 from earface.data.padded_faces import interpolate_each, interpolation_table, pad_batch, padded_sizes, within
 from earface.data.pixels import interpolate
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 BLOCK_SCALE = 0.3  # of the initial weights of a block, so that sixteen blocks preserve the scale of their input
 TAIL_SCALE = 0.1  # of the initial weights of the last layer, so that training starts close to bicubic interpolation
 SLOPE = 0.1  # negative slope of the leaky ReLU
+OWN_PIXELS = "own_pixels"  # of a checkpoint: whether the blocks of a range's network saw each face's own pixels
 to_output = float32_island(interpolate_each)
 
 
@@ -143,6 +145,10 @@ class DSR(
 
         return upscale_given(self, self.config, pictures)
 
+    def load_weights(self, checkpoint: Mapping[str, Any], path: str | Path, weights: str = "averaged") -> None:
+        check_own_pixels(checkpoint, path)
+        super().load_weights(checkpoint, path, weights)
+
     def load_extras(self, checkpoint: Mapping[str, Any]) -> None:
         options = checkpoint["hyper_parameters"].get("options", {})
         self.provenance = Provenance(tuple(checkpoint.get("trained_on", ())), options.get("degradation", ""))
@@ -153,3 +159,13 @@ class DSR(
     def load_folder(self, folder: Path, tensors: dict[str, Tensor]) -> None:
         super().load_folder(folder, tensors)
         self.provenance = read_provenance(folder)
+
+
+def check_own_pixels(checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Raise InputError for a range's network that was trained on faces interpolated to one size, as they once were."""
+    stored = checkpoint.get("hyper_parameters", {}).get("model") or {}
+    if "-" in str(stored.get("vlr_size", "")) and not checkpoint.get(OWN_PIXELS, False):
+        raise InputError(
+            f"{path}: was trained on faces of several sizes interpolated to one; such networks see each face's own "
+            "pixels now: train it again"
+        )

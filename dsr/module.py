@@ -14,13 +14,13 @@ from dsr.comparison_grid import comparison_errors, comparison_rows
 from dsr.config import HR_SIZE, DSRTrainingConfig
 from dsr.datamodule import DSRDataModule
 from dsr.losses import DSRLoss, DSRLossResult, DSRLossWeights, Perceptual
-from dsr.model import DSR
+from dsr.model import DSR, OWN_PIXELS, check_own_pixels
 from earface.data.degradation import bicubic
 from earface.data.face_dataset import FaceBatch
 from earface.data.face_sizes import VLRRange
 from earface.data.image_grid import save_image_grid
-from earface.data.padded_faces import enlarge_padded
-from earface.data.pixels import interpolate, to_unit
+from earface.data.padded_faces import enlarge
+from earface.data.pixels import to_unit
 from earface.metrics.identification import one_gallery_picture, rank_one_hits
 from earface.metrics.image_quality import luma, psnr, ssim
 from earface.nn.checkpoint import read_checkpoint
@@ -97,7 +97,7 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         vlr, hr = batch["vlr"], batch["hr"]
         sr = self.model(vlr).float()
         result = self.loss(sr, hr)
-        found, plain, wanted = to_unit(sr), to_unit(self.enlarge(vlr)).clamp(0, 1), to_unit(hr)
+        found, plain, wanted = to_unit(sr), to_unit(enlarge(vlr, HR_SIZE, padded=self.padded)).clamp(0, 1), to_unit(hr)
         values = {
             "loss": result.total,
             "psnr": (rgb := psnr(found, wanted)).mean(),
@@ -108,10 +108,6 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
         }
         self.faces.add(batch["index"], sr, hr, result.embedding)
         self.sums.add(values | self._at_examples(batch["index"], hr), len(hr))
-
-    def enlarge(self, vlr: Tensor) -> Tensor:
-        """By interpolation."""
-        return enlarge_padded(vlr, HR_SIZE) if self.padded else interpolate(vlr, HR_SIZE)
 
     def _at_examples(self, index: Tensor, hr: Tensor) -> dict[str, Tensor]:
         """Of a range: PSNR and cosine, of the last recogniser, at single sizes: bicubic and aligned, so comparable."""
@@ -147,14 +143,18 @@ class DSRLightning(TrainingModule[DSRTrainingConfig, DSRDataModule]):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["trained_on"] = sorted({*self.datamodule.trained_on, *self.inherited})
+        checkpoint[OWN_PIXELS] = self.padded
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
+        check_own_pixels(checkpoint, "the checkpoint")
         self.inherited |= set(checkpoint["trained_on"])
 
     def initialise_from(self, path: str) -> None:
+        checkpoint = read_checkpoint(path)
+        check_own_pixels(checkpoint, path)
         super().initialise_from(path)
-        self.inherited |= set(read_checkpoint(path).get("trained_on", ()))
+        self.inherited |= set(checkpoint.get("trained_on", ()))
 
     def forward(self, vlr: Tensor) -> Tensor:
         return self.model(vlr)

@@ -21,7 +21,7 @@ from earface.data.duplicates import picture_signature
 from earface.data.face_inspection import NO_FACE, FaceFinder
 from earface.data.face_sizes import FACE_SIZE, NONE
 from earface.data.images import Pixels
-from earface.data.padded_faces import enlarge_padded
+from earface.data.padded_faces import enlarge
 from earface.data.pixels import interpolate, to_model_range
 from earface.metrics.image_quality import SHARPNESS_SIDE, sharpness
 from earface.nn.embedding import Embedded, PictureFile, embed_each
@@ -77,7 +77,7 @@ class FaceEmbedder:
         """(B, D + 3): the embeddings, and COMPUTED of each."""
         given = prepared.to(self.recognizer.device)
         embeddings, *quality = self.recognizer.measured(self.upsampler.enlarge(given), mirrored=self.mirrored)
-        seen = enlarge_padded(given, SHARPNESS_SIDE) if self.upsampler.padded else given
+        seen = enlarge(given, SHARPNESS_SIDE, padded=self.upsampler.padded)
         return in_columns([embeddings, *quality, sharpness(seen).to(embeddings)])
 
     @property

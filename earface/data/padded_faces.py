@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from earface.data.pixels import to_model_range
+from earface.data.pixels import interpolate, to_model_range
 
 
 def padded(face: Tensor, side: int) -> Tensor:
@@ -62,8 +62,10 @@ def interpolate_each(faces: Tensor, sizes: Tensor, table: Tensor) -> Tensor:
     return rows[:, None] @ faces.float() @ columns.transpose(1, 2)[:, None]
 
 
-def enlarge_padded(faces: Tensor, side: int) -> Tensor:
-    """(B, C, S, S) -> (B, C, side, side) float32: each face from its own size, bicubic."""
+def enlarge(faces: Tensor, side: int, *, padded: bool) -> Tensor:
+    """(B, C, h, w) -> (B, C, side, side) float32, bicubic; where they are padded each face from its own size."""
+    if not padded:
+        return interpolate(faces, side)
     table = _table_on(side, faces.shape[3], faces.device)
     return interpolate_each(faces.nan_to_num(), padded_sizes(faces), table)
 

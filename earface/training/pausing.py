@@ -50,6 +50,8 @@ def fit_until_paused(trainer: pl.Trainer, *args: Any, **options: Any) -> bool:
         finally:
             requests.ending = True  # nothing is lost any more
             end_workers()
+            if os.environ.get(_FIRST) == str(os.getpid()):
+                del os.environ[_FIRST]  # what this process starts later is not of this run
     return True
 
 
@@ -60,7 +62,7 @@ def _end_with_the_first(launcher: Any) -> None:
     """
     if isinstance(launcher, _SubprocessScriptLauncher) and "LOCAL_RANK" not in os.environ:
         os.environ[_FIRST] = str(os.getpid())
-    elif _FIRST in os.environ and os.environ[_FIRST] != str(os.getpid()):
+    elif _FIRST in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
         first = int(os.environ[_FIRST])
         threading.Thread(target=_watch_parent, args=(first,), name="watch-first-process", daemon=True).start()
 

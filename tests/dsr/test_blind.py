@@ -104,6 +104,24 @@ def test_sizes_outside_the_range_raise_and_a_fixed_size_means_what_it_did() -> N
     assert torch.equal(fixed(faces), wanted.clamp(-1, 1))  # from the face itself, not from the grid
 
 
+def test_a_network_of_a_range_that_saw_faces_of_one_size_is_refused(
+    face_set: Path, strangers: Path, tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As checkpoints of the time say nothing of what the blocks saw: to load, to start from and to go on with."""
+    assert main(arguments(tmp_path, *FLAGS, "--stop-after-epoch", "1")) == EXIT_PAUSED
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    DSR.load(path)
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["own_pixels"]
+    torch.save(checkpoint, path)
+    with pytest.raises(InputError, match=r"last\.ckpt: was trained on faces of several sizes interpolated to one"):
+        DSR.load(path)
+    for given in ((tmp_path, *FLAGS), (tmp_path / "new", *FLAGS, "--init-from", str(path))):
+        capsys.readouterr()
+        assert main(arguments(*given)) == 2
+        assert "was trained on faces of several sizes interpolated to one" in only_line(capsys)
+
+
 def test_a_folder_of_a_range_comes_back_and_names_its_rule(tmp_path: Path) -> None:
     model = blind()
     model.save_pretrained(tmp_path)

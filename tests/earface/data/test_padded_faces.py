@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from earface.data.padded_faces import (
-    enlarge_padded,
+    enlarge,
     interpolate_each,
     interpolation_table,
     pad_batch,
@@ -44,7 +44,7 @@ def test_a_padded_batch_holds_every_face_and_its_size(pictures: list[Tensor], ba
 
 
 def test_faces_are_enlarged_each_from_its_own_size(pictures: list[Tensor], batch: Tensor) -> None:
-    found = enlarge_padded(batch, 128)
+    found = enlarge(batch, 128, padded=True)
     assert found.dtype == torch.float32
     for face, picture in zip(found, pictures, strict=True):
         wanted = interpolate(to_model_range(picture[None]), 128)[0]
@@ -63,4 +63,4 @@ def test_a_table_with_steps_interpolates_so_many_values_for_each_pixel(batch: Te
 
 def test_sharpness_of_padded_faces_is_that_of_each(pictures: list[Tensor], batch: Tensor) -> None:
     wanted = [float(sharpness(to_model_range(each[None]))) for each in pictures]
-    assert sharpness(enlarge_padded(batch, SHARPNESS_SIDE)).tolist() == pytest.approx(wanted, rel=1e-4)
+    assert sharpness(enlarge(batch, SHARPNESS_SIDE, padded=True)).tolist() == pytest.approx(wanted, rel=1e-4)
